@@ -1,0 +1,115 @@
+"""Finds the plugins of a folder: every file without a leading underscore is one tab, or one error tab with the reason.
+
+Each file is imported on its own, from its source, so that a saved file can be imported again at any time and one that
+fails touches no other. Plugins are trusted code: they run with everything that this process may do.
+"""
+
+from __future__ import annotations
+
+import importlib.machinery
+import importlib.util
+import logging
+import sys
+import traceback
+from dataclasses import dataclass, replace
+from pathlib import Path
+from types import CodeType, ModuleType
+
+from errors import GraftError, PluginError
+from plugins import TaskPlugin
+
+log = logging.getLogger("graft")
+
+PACKAGE = Path(__file__).resolve().parent
+
+
+@dataclass(frozen=True)
+class Tab:
+    """One file of the folder: a plugin, or the reason why it is none."""
+
+    path: Path
+    name: str
+    title: str
+    plugin: TaskPlugin | None = None
+    error: GraftError | None = None
+
+
+def discover(folder: Path) -> list[Tab]:
+    """Every plugin of `folder` in the order of file names. A name that was taken before is an error tab."""
+    tabs: list[Tab] = []
+    for path in sorted(folder.glob("[!_.]*.py")):
+        tab = load(path)
+        first = next((t for t in tabs if t.plugin and t.name == tab.name), None)
+        tabs.append(_taken(tab, first) if tab.plugin and first else tab)
+    return tabs
+
+
+def load(path: Path) -> Tab:
+    """Import one file as it is now; never raises, except when the user interrupts."""
+    name = f"plugins.{path.stem}" if path.parent.resolve() == PACKAGE else f"graft_plugin_{path.stem}"
+    try:
+        plugin = _find(_import(path, name), path)()
+    except KeyboardInterrupt:
+        raise
+    except BaseException as error:
+        # A plugin that calls sys.exit, or raises what no handler expects, costs its own tab and nothing else.
+        log.warning("plugin %s", path.name, exc_info=error)
+        return Tab(path, path.stem, path.stem, error=_explain(path, error))
+    return Tab(path, plugin.name, plugin.title, plugin)
+
+
+class _Source(importlib.machinery.SourceFileLoader):
+    """Compiles from source always: cached bytecode goes by whole seconds and would hide a second save in one."""
+
+    def get_code(self, fullname: str) -> CodeType:
+        return self.source_to_code(self.get_data(self.path), self.path)
+
+
+def _import(path: Path, name: str) -> ModuleType:
+    """The module, registered so that its classes can be pickled and inspected; the earlier one stays if it fails."""
+    spec = importlib.util.spec_from_file_location(name, path, loader=_Source(name, str(path)))
+    if spec is None or spec.loader is None:
+        raise PluginError(f"{path.name} is not a Python file.")
+    module, before = importlib.util.module_from_spec(spec), sys.modules.get(name)
+    sys.modules[name] = module
+    try:
+        spec.loader.exec_module(module)
+    except BaseException:
+        if before is None:
+            del sys.modules[name]
+        else:
+            sys.modules[name] = before
+        raise
+    return module
+
+
+def _find(module: ModuleType, path: Path) -> type[TaskPlugin]:
+    """The one plugin class that the module defines, complete."""
+    classes = [
+        c
+        for c in vars(module).values()
+        if isinstance(c, type) and issubclass(c, TaskPlugin) and c.__module__ == module.__name__
+    ]
+    if len(classes) != 1:
+        names = ", ".join(c.__name__ for c in classes)
+        why = f"It defines {names}." if names else "It defines none."
+        raise PluginError(f"{path.name} must define one TaskPlugin class.", why, "Keep one tab in one file.")
+    classes[0].check()
+    return classes[0]
+
+
+def _explain(path: Path, error: BaseException) -> GraftError:
+    if isinstance(error, GraftError):
+        return error
+    lines = [f.lineno for f in traceback.extract_tb(error.__traceback__) if f.filename == str(path)]
+    line = error.lineno if isinstance(error, SyntaxError) else (lines or [None])[-1]
+    where = f"Line {line}: " if line else ""
+    said = error.msg if isinstance(error, SyntaxError) else str(error)
+    why = f"{where}{type(error).__name__}{f': {said}' if said else ''}."
+    return PluginError(f"{path.name} cannot be imported.", why, "Correct the file and save it; the tab reloads.")
+
+
+def _taken(tab: Tab, first: Tab) -> Tab:
+    what = f"The name {tab.name!r} is taken."
+    error = PluginError(what, f"{first.path.name} has it.", f"Give the plugin in {tab.path.name} another name.")
+    return replace(tab, name=tab.path.stem, title=tab.path.stem, plugin=None, error=error)

@@ -1,0 +1,76 @@
+"""What a plugin's `predict` receives: one base and one pinned version, and everything that can be asked of them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import TYPE_CHECKING, Any
+
+from errors import InputError
+from serving.sampling import Sampling
+from store.adapters import BASE
+from store.prompts import Message
+from tasks import TabSpec
+
+if TYPE_CHECKING:
+    from serving.labels import Labels
+    from serving.slots import Slot
+    from serving.text import Generator
+
+LONGEST_TEXT = 200_000
+"""Characters of one input."""
+MOST_LABELS = 100
+
+
+class LM:
+    """A language model for the length of one request. `version` names what answers; `notes` what the reader must know.
+
+    Texts are strings, probabilities 0..1. Raises `InputError` for what cannot be answered.
+    """
+
+    def __init__(self, spec: TabSpec, slot: Slot | None, labels: Labels, text: Generator) -> None:
+        self.base, self.notes = spec.model, list[str]()
+        self._spec, self._slot, self._labels, self._text = spec, slot, labels, text
+        self.version = slot.version.ref if slot else BASE
+
+    def classify(self, text: str, labels: Sequence[str] | None = None) -> dict[str, float]:
+        """Labels with probabilities: the version's own, or the given ones by similarity of meaning (by the base)."""
+        check_text(text)
+        if labels is None:
+            return self._labels.classify(text, self._slot)
+        if not 2 <= len(set(labels)) <= MOST_LABELS:
+            raise InputError(
+                f"Your own labels must be 2 to {MOST_LABELS} different ones.",
+                f"There are {len(set(labels))}.",
+                "Separate them by commas, for example: billing, bug, praise.",
+            )
+        self.version = BASE
+        return self._labels.zero_shot(text, list(dict.fromkeys(labels)))
+
+    def embed(self, text: str) -> list[float]:
+        """The base's sentence embedding: a vector of length 1."""
+        check_text(text)
+        return list(self._labels.embed(text).tolist())
+
+    def generate(self, text: str, **sampling: Any) -> Iterator[str]:  # noqa: ANN401 - the fields of Sampling
+        """The answer to `text`, put through the tab's prompt or the one the version was trained with; grows."""
+        check_text(text)
+        prompt = self._slot.version.manifest.get("prompt", "") if self._slot else self._spec.prompt
+        return self._text.generate(text, prompt, Sampling(**sampling), self._slot, self.notes)
+
+    def chat(self, messages: Sequence[Message], **sampling: Any) -> Iterator[str]:  # noqa: ANN401 - as above
+        """The next turn of a conversation of {"role", "content"} messages; grows."""
+        for message in messages[-1:]:
+            check_text(message["content"])
+        return self._text.chat(messages, Sampling(**sampling), self._slot, self.notes)
+
+
+def check_text(text: Any) -> None:  # noqa: ANN401 - whatever a caller sent
+    """Raise `InputError` for text that is empty or beyond any limit."""
+    if not str(text or "").strip():
+        raise InputError("There is no text.", "The input is empty.", "Type or paste a text, or click an example.")
+    if len(str(text)) > LONGEST_TEXT:
+        raise InputError(
+            "The text is too long.",
+            f"It has {len(text):,} characters; the limit is {LONGEST_TEXT:,}.",
+            "Paste a part of it.",
+        )

@@ -1,0 +1,136 @@
+"""A resident base: one frozen model in memory with its tokenizer, its slots, and what can be asked of it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from torch import nn
+from transformers import PretrainedConfig, PreTrainedModel
+
+from errors import AdapterError
+from serving.heads import Head
+from serving.slots import Slot, Slots
+from store.adapters import BASE, Version
+from store.models import Model
+from store.verify import read_adapter
+from store.loading import LINEAR, features, load_model, load_tokenizer, resolve_quantization
+from tasks import resident_class
+
+PROBE = "The quick brown fox jumps over the lazy dog, and what happens next depends on the adapter."
+"""The fixed text on which an adapter must change something."""
+
+
+class Resident:
+    """One base, loaded once; every tab and version that names it shares it."""
+
+    def __init__(self, model: Model, quantize: str) -> None:
+        """Load weights and tokenizer; takes seconds. Raises `ModelError`."""
+        self.model = model
+        self.quantization = resolve_quantization(quantize)
+        self.tokenizer = load_tokenizer(model)
+        self.net, _ = load_model(model, resident_class(model.config), self.quantization)
+        self.net.requires_grad_(False)
+        self.config: PretrainedConfig = self.net.config
+        self.body: nn.Module = self.net.base_model
+        self.layers = _layers(self.net)
+        self.slots = Slots(self.layers, self._read)
+        self.own_head = self._own_head()
+        self._probe = self._probe_states()
+
+    @property
+    def device(self) -> torch.device:
+        """Where the weights lie."""
+        return next(self.net.parameters()).device
+
+    @property
+    def window(self) -> int:
+        """The longest input in tokens."""
+        config = self.config.get_text_config()
+        limits = [getattr(config, name, None) for name in ("max_position_embeddings", "n_positions")]
+        known = [n for n in (*limits, self.tokenizer.model_max_length) if n and n < 1_000_000]
+        # RoBERTa counts its positions from padding_idx + 1, so two of them are never used.
+        offset = 2 if self.config.model_type in ("roberta", "xlm-roberta", "camembert") else 0
+        return min(known, default=2048) - offset
+
+    @contextmanager
+    def pin(self, version: Version | None) -> Iterator[Slot | None]:
+        """The slot of a version, or None for the bare base, kept until the block ends."""
+        if version is None:
+            yield None
+        else:
+            with self.slots.pin(version) as slot:
+                yield slot
+
+    @torch.inference_mode()
+    def encode(self, texts: Sequence[str], slot: Slot | None) -> tuple[Any, Mapping[str, torch.Tensor]]:
+        """Run the body over `texts` as one padded batch; returns its outputs and the batch."""
+        batch = self.tokenizer(
+            list(texts), padding=True, truncation=True, max_length=self.window, return_tensors="pt"
+        ).to(self.device)
+        with self.slots.using(slot):
+            return self.body(**batch), batch
+
+    def _read(self, version: Version) -> Slot:
+        """Verify a version in full, prepare its tensors for this base, and prove that it does something."""
+        version.check_files()
+        check_base(version, self.model)
+        sizes = {path: features(layer) for path, layer in self.layers.items()}
+        adapter = read_adapter(version.path, sizes, version.ref)
+        dtype = self.net.dtype if self.net.dtype.is_floating_point else torch.float32
+        pairs = {
+            path: (a.to(self.device, dtype), b.to(self.device, dtype), s) for path, (a, b, s) in adapter.pairs.items()
+        }
+        whole = {name: tensor.to(self.device, dtype) for name, tensor in adapter.whole.items()}
+        head = Head(self.config, version.labels, whole) if version.labels else None
+        slot = Slot(version, pairs, whole, head)
+        self._prove(slot)
+        return slot
+
+    def _prove(self, slot: Slot) -> None:
+        change = (self._probe_states(slot) - self._probe).abs().max().item()
+        if not change > 0:
+            raise AdapterError(
+                f"{slot.version.ref} was refused.",
+                "It changes nothing: its answers to a fixed probe are those of the base.",
+                "What answered before goes on answering.",
+            )
+
+    @torch.inference_mode()
+    def _probe_states(self, slot: Slot | None = None) -> torch.Tensor:
+        """Logits of the probe text, or last hidden states where the base has no head: (1, tokens, width)."""
+        batch = self.tokenizer(PROBE, return_tensors="pt").to(self.device)
+        inputs = {k: v for k, v in batch.items() if k in ("input_ids", "attention_mask")}
+        if self.config.is_encoder_decoder:
+            inputs["decoder_input_ids"] = inputs["input_ids"]
+        with self.slots.using(slot):
+            outputs = self.net(**inputs)
+        return outputs.last_hidden_state if hasattr(outputs, "last_hidden_state") else outputs.logits
+
+    def _own_head(self) -> Head | None:
+        """The head of a base that was fine-tuned as a classifier, with the labels it names."""
+        if not type(self.net).__name__.endswith("ForSequenceClassification"):
+            return None
+        names = self.config.id2label
+        return Head(self.config, [names[i] for i in sorted(names)], dict(self.net.state_dict()))
+
+
+def check_base(version: Version, model: Model) -> None:
+    """Refuse a version made for another base: it must have the same name and shapes, or the very same weights."""
+    base = version.manifest.get("base", {})
+    same_name = base.get("id") == model.id.partition("@")[0] and base.get("shape_id") == model.shape_id
+    if not (same_name or base.get("identity") == model.identity):
+        raise AdapterError(
+            f"{version.ref} was refused.",
+            f"It was made for {base.get('id', 'another base')}, and this tab uses {model.id}.",
+            f"Set this tab's base to {base.get('id', 'that base')}, or choose {BASE} or another version.",
+        )
+
+
+def _layers(net: PreTrainedModel) -> dict[str, nn.Module]:
+    """Linear layers by their path in the model that an adapter is trained on, which has a head around the body."""
+    bare = resident_class(net.config.to_dict()) == "AutoModel"
+    inside = f"{net.base_model_prefix}." if bare else ""
+    return {f"{inside}{name}": m for name, m in net.named_modules() if isinstance(m, LINEAR)}

@@ -1,0 +1,37 @@
+"""How the next token is chosen: the options of one generation, checked before it starts."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from errors import InputError
+
+
+@dataclass(frozen=True)
+class Sampling:
+    """How the next token is chosen; temperature 0 takes the likeliest."""
+
+    max_new_tokens: int = 160
+    temperature: float = 0.0
+    top_p: float = 1.0
+
+    def __post_init__(self) -> None:
+        if not (1 <= self.max_new_tokens <= 4096 and 0 <= self.temperature <= 10 and 0 < self.top_p <= 1):
+            raise InputError(
+                "These options cannot be used.",
+                f"Length {self.max_new_tokens}, temperature {self.temperature}, top-p {self.top_p}.",
+                "Length is 1 to 4096, temperature 0 to 10, top-p above 0 and at most 1.",
+            )
+
+    def arguments(self) -> dict[str, Any]:
+        """Keyword arguments of transformers' `generate`."""
+        if self.temperature == 0:
+            return {"max_new_tokens": self.max_new_tokens, "do_sample": False, "temperature": None, "top_p": None}
+        return {
+            "max_new_tokens": self.max_new_tokens,
+            "do_sample": True,
+            "temperature": self.temperature,
+            "top_p": self.top_p,
+            "top_k": 0,
+        }

@@ -1,0 +1,220 @@
+"""Adapter versions: published once, immutable for ever, and one live pointer for each tab.
+
+    home/adapters/<name>/<n>/   one version: a standard PEFT folder, our card, and the manifest that makes it exist
+    home/live/<tab>.json        which version the tab answers with, and what it answered with before
+
+A version is visible only once its folder, manifest included, was renamed into place; it is never written again. The
+pointer is one small file, replaced atomically, so that every process that can read it agrees. The same layout inside
+the repository's `adapters/` holds the versions that ship with Graft; they are read, never written.
+"""
+
+from __future__ import annotations
+
+import re
+import shutil
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from errors import AdapterError
+from store import files
+
+BASE = "base"
+LIVE = "live"
+MANIFEST = "manifest.json"
+CARD = "card.json"
+WEIGHTS = "adapter_model.safetensors"
+NAME = re.compile(r"[a-z0-9][a-z0-9_-]{0,39}")
+HISTORY_LENGTH = 200
+MAX_RANK = 256
+"""The highest LoRA rank that is trained or served."""
+
+
+@dataclass(frozen=True)
+class Version:
+    """One published adapter."""
+
+    name: str
+    number: int
+    path: Path
+    manifest: Mapping[str, Any]
+
+    @property
+    def ref(self) -> str:
+        """How people and requests name it: `name@7`."""
+        return f"{self.name}@{self.number}"
+
+    @property
+    def plugin(self) -> str:
+        """The tab that it was made for."""
+        return str(self.manifest["plugin"])
+
+    @property
+    def labels(self) -> list[str]:
+        """A classifier's labels in the order of its logits; empty for a version that answers with text."""
+        return list(self.manifest.get("labels") or ())
+
+    @cached_property
+    def card(self) -> dict[str, Any]:
+        """The before/after comparison made by the run; empty where there is none."""
+        path = self.path / CARD
+        return dict(files.read_json(path)) if path.exists() else {}
+
+    def check_files(self) -> None:
+        """Compare every file with the manifest's sizes and hashes; raises `AdapterError` at the first difference."""
+        for file, facts in self.manifest["files"].items():
+            path = self.path / file
+            if not path.is_file() or path.stat().st_size != facts["size"] or files.sha256(path) != facts["sha256"]:
+                raise AdapterError(
+                    f"{self.ref} cannot be loaded.",
+                    f"Its file {file} is missing, cut short or changed since it was published.",
+                    "Restore the folder from a copy, or train the version again.",
+                )
+
+
+def check_name(name: str) -> str:
+    """Return `name` if it can name an adapter; raises `AdapterError`."""
+    if not NAME.fullmatch(name) or name in (BASE, LIVE):
+        raise AdapterError(
+            f"{name!r} cannot name an adapter.",
+            "A name has 1 to 40 of a-z, 0-9, - and _, and starts with a letter or digit.",
+            "Choose another, for example tickets.",
+        )
+    return name
+
+
+class AdapterStore:
+    """The versions under `home` and those that ship with the repository."""
+
+    def __init__(self, home: Path, shipped: Path | None = None) -> None:
+        self.root, self._live = home / "adapters", home / "live"
+        self._shipped = shipped
+
+    @property
+    def watched(self) -> tuple[Path, ...]:
+        """The folders in which a change may mean another answer."""
+        return (self.root, self._live)
+
+    def versions(self, plugin: str | None = None) -> list[Version]:
+        """Every whole version, newest first; only those of one tab if `plugin` is given."""
+        found = {v.ref: v for root in self._roots() for v in _scan(root)}
+        chosen = [v for v in found.values() if plugin in (None, v.plugin)]
+        return sorted(chosen, key=lambda v: (v.manifest.get("created", ""), v.number), reverse=True)
+
+    def get(self, ref: str) -> Version:
+        """The version called `name@7`, or the newest one called `name`; raises `AdapterError`."""
+        name, _, number = ref.partition("@")
+        if NAME.fullmatch(name) and (number.isdecimal() or not number):
+            numbers = [int(number)] if number else sorted(self._numbers(name), reverse=True)
+            for n in numbers:
+                for root in self._roots():
+                    if version := _read(root / name / str(n), name, n):
+                        return version
+        raise AdapterError(
+            f"There is no version {ref!r}.",
+            f"There are: {', '.join(v.ref for v in self.versions()) or 'none yet'}.",
+            "Choose one of these, or base for the model without an adapter.",
+        )
+
+    def live(self, plugin: str) -> Version | None:
+        """What the tab answers with; None means the base. A pointer to a version that is gone falls back in order."""
+        for entry in reversed(self.history(plugin)):
+            if entry["version"] == BASE:
+                return None
+            try:
+                return self.get(entry["version"])
+            except AdapterError:
+                continue
+        return None
+
+    def history(self, plugin: str) -> list[dict[str, Any]]:
+        """Every promotion of a tab, oldest first: version, at (Unix seconds), why."""
+        for root in (self._live, *([self._shipped / LIVE] if self._shipped else [])):
+            path = root / f"{plugin}.json"
+            if path.exists():
+                return list(files.read_json(path))
+        return []
+
+    def promote(self, plugin: str, ref: str, why: str = "") -> None:
+        """Make `ref` (or `base`) what the tab answers with; raises `AdapterError` if it is not a version of that tab."""
+        if ref != BASE and self.get(ref).plugin != plugin:
+            raise AdapterError(f"{ref} is not a version of {plugin}.", f"It was made for {self.get(ref).plugin}.")
+        with files.lock(self._live / ".lock"):
+            entries = self.history(plugin)
+            entries.append({"version": ref, "at": time.time(), "why": why})
+            files.write_json(self._live / f"{plugin}.json", entries[-HISTORY_LENGTH:])
+
+    def roll_back(self, plugin: str) -> str:
+        """Return to what was live before; returns its name. Raises `AdapterError` when nothing was."""
+        with files.lock(self._live / ".lock"):
+            entries = self.history(plugin)
+            if not entries:
+                raise AdapterError("There is nothing to roll back to.", f"{plugin} answers with its base.")
+            entries.pop()
+            files.write_json(self._live / f"{plugin}.json", entries)
+        live = self.live(plugin)
+        return live.ref if live else BASE
+
+    @contextmanager
+    def staging(self) -> Iterator[Path]:
+        """A folder to build a version in; deleted at the end unless it was published."""
+        folder = files.new_staging(self.root)
+        try:
+            yield folder
+        finally:
+            shutil.rmtree(folder, ignore_errors=True)
+
+    def publish(self, staging: Path, name: str, facts: Mapping[str, Any]) -> Version:
+        """Turn a finished staging folder into the next version of `name`, all at once.
+
+        The manifest, with the size and hash of every other file, is written last; then one rename makes it visible.
+        Two publishers of one name get different numbers: a rename onto a folder that exists fails, and is tried again.
+        """
+        parent = self.root / check_name(name)
+        parent.mkdir(parents=True, exist_ok=True)
+        contents = {
+            str(p.relative_to(staging)): {"size": p.stat().st_size, "sha256": files.sha256(p)}
+            for p in sorted(staging.rglob("*"))
+            if p.is_file() and p.name != MANIFEST
+        }
+        while True:
+            number = max(self._numbers(name), default=0) + 1
+            manifest = {"format": 1, "name": name, "number": number, **facts, "files": contents}
+            files.write_json(staging / MANIFEST, manifest)
+            try:
+                files.seal(staging, parent / str(number))
+            except OSError:
+                if not (parent / str(number)).exists():
+                    raise
+            else:
+                return Version(name, number, parent / str(number), manifest)
+
+    def _roots(self) -> list[Path]:
+        return [self.root, *([self._shipped] if self._shipped else [])]
+
+    def _numbers(self, name: str) -> set[int]:
+        folders = [p for root in self._roots() if (root / name).is_dir() for p in (root / name).iterdir()]
+        return {int(p.name) for p in folders if p.name.isdecimal()}
+
+
+def _scan(root: Path) -> Iterator[Version]:
+    for manifest in sorted(root.glob(f"*/*/{MANIFEST}")):
+        folder = manifest.parent
+        if NAME.fullmatch(folder.parent.name) and folder.name.isdecimal():
+            version = _read(folder, folder.parent.name, int(folder.name))
+            if version:
+                yield version
+
+
+def _read(folder: Path, name: str, number: int) -> Version | None:
+    """The version in `folder` if its manifest is whole and every file has its size; None otherwise."""
+    try:
+        manifest = files.read_json(folder / MANIFEST)
+        whole = all((folder / f).stat().st_size == facts["size"] for f, facts in manifest["files"].items())
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+        return None
+    return Version(name, number, folder, manifest) if whole and manifest.get("plugin") else None

@@ -1,0 +1,114 @@
+"""Bases into memory: a resolved model as a transformers model, full precision or quantized, and its tokenizer.
+
+Imports torch and transformers; only background threads and child processes import this module.
+Never runs code of a repository and never reads pickles: `trust_remote_code=False`, safetensors only, local files only.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+import transformers
+from torch import nn
+from transformers import AutoTokenizer, BitsAndBytesConfig, PreTrainedModel, PreTrainedTokenizerBase
+from transformers.pytorch_utils import Conv1D
+
+from errors import ModelError
+from store.models import Model
+from tasks import TASKS
+
+LINEAR = (nn.Linear, Conv1D)
+
+
+def device() -> torch.device:
+    """The accelerator if there is one, else the CPU."""
+    return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+
+
+def compute_dtype() -> torch.dtype:
+    """bfloat16 where the accelerator computes in it, float32 elsewhere."""
+    return torch.bfloat16 if torch.cuda.is_available() and torch.cuda.is_bf16_supported() else torch.float32
+
+
+def resolve_quantization(choice: str) -> str:
+    """`auto` made definite: 4bit on a GPU, none on a CPU."""
+    return ("4bit" if torch.cuda.is_available() else "none") if choice == "auto" else choice
+
+
+def load_model(
+    model: Model,
+    auto_class: str,
+    quantize: str = "none",
+    **config: Any,  # noqa: ANN401
+) -> tuple[PreTrainedModel, set[str]]:
+    """The base in evaluation mode on the best device, and the names of parameters that its files do not have.
+
+    `quantize` is none, 8bit (LLM.int8) or 4bit (NF4 with double quantization, QLoRA's; Dettmers et al., 2023);
+    `config` overrides fields of the configuration. Raises `ModelError` when the weights do not fit the architecture.
+    """
+    try:
+        loaded, info = getattr(transformers, auto_class).from_pretrained(
+            model.path,
+            use_safetensors=True,
+            dtype=compute_dtype(),
+            device_map={"": device()} if quantize != "none" or device().type != "cpu" else None,
+            quantization_config=_quantization_config(quantize),
+            trust_remote_code=False,
+            local_files_only=True,
+            output_loading_info=True,
+            **config,
+        )
+    except (OSError, ValueError, RuntimeError, KeyError, ImportError) as error:
+        raise ModelError(
+            f"{model.id} cannot be loaded as {auto_class}.", _reason(error), "Choose a base of a supported family."
+        ) from error
+    mismatched = {key if isinstance(key, str) else key[0] for key in info["mismatched_keys"]}
+    return loaded.eval(), set(info["missing_keys"]) | mismatched
+
+
+def load_tokenizer(model: Model) -> PreTrainedTokenizerBase:
+    """The base's tokenizer, with a padding token (the end-of-text token where it has none of its own)."""
+    try:
+        tokenizer: PreTrainedTokenizerBase = AutoTokenizer.from_pretrained(
+            model.path, trust_remote_code=False, local_files_only=True
+        )
+    except (OSError, ValueError, KeyError, ImportError) as error:
+        raise ModelError(f"The tokenizer of {model.id} cannot be loaded.", _reason(error)) from error
+    if tokenizer.pad_token_id is None:
+        tokenizer.pad_token = tokenizer.eos_token or tokenizer.unk_token
+    return tokenizer
+
+
+def linear_paths(model: PreTrainedModel) -> list[str]:
+    """Full names of the linear layers of the model's body: what LoRA adapts, head and output embedding left out."""
+    inside = {id(m) for m in model.base_model.modules()} - {id(model.get_output_embeddings())}
+    return [name for name, m in model.named_modules() if isinstance(m, LINEAR) and id(m) in inside]
+
+
+def features(module: nn.Module) -> tuple[int, int]:
+    """(inputs, outputs) of a linear layer: `nn.Linear`, bitsandbytes' quantized ones, or GPT-2's `Conv1D`."""
+    if isinstance(module, Conv1D):
+        return int(module.nx), int(module.nf)
+    return int(module.in_features), int(module.out_features)  # type: ignore[arg-type]
+
+
+def _quantization_config(quantize: str) -> BitsAndBytesConfig | None:
+    if quantize == "none":
+        return None
+    # Heads and the output embedding stay in full precision: heads are trained whole, and both are small.
+    skipped = [*{name for task in TASKS.values() for name in task.head}, "lm_head"]
+    if quantize == "8bit":
+        return BitsAndBytesConfig(load_in_8bit=True, llm_int8_skip_modules=skipped)
+    return BitsAndBytesConfig(
+        llm_int8_skip_modules=skipped,
+        load_in_4bit=True,
+        bnb_4bit_quant_type="nf4",
+        bnb_4bit_use_double_quant=True,
+        bnb_4bit_compute_dtype=compute_dtype(),
+    )
+
+
+def _reason(error: Exception) -> str:
+    """The first line of a library's message, or the error's name."""
+    return next((line for line in str(error).splitlines() if line.strip()), type(error).__name__)

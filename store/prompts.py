@@ -1,0 +1,81 @@
+"""Text as a model sees it: chat messages and task prompts rendered to token ids, the same for training and answers.
+
+The text of a special token inside a message (`<|im_end|>`, say) is broken up by a space, so that no row can end a turn
+or begin one of its own.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from errors import InputError
+
+Message = Mapping[str, Any]
+
+PLAIN_TEMPLATE = (
+    "{% for message in messages %}{{ message['role'].capitalize() }}: {{ message['content'] }}"
+    "{% if message['role'] == 'assistant' %}{{ eos_token or '' }}{% endif %}\n{% endfor %}"
+    "{% if add_generation_prompt %}Assistant:{% endif %}"
+)
+"""For bases that come without a chat template (GPT-2, say)."""
+
+
+def as_text(content: Any) -> str:  # noqa: ANN401 - a string, or a list of parts as chat pages send them
+    """The text of a message's content."""
+    if isinstance(content, str):
+        return content
+    parts = content if isinstance(content, Sequence) else [content]
+    return "".join(str(part.get("text", "")) if isinstance(part, Mapping) else str(part) for part in parts)
+
+
+def as_messages(text: str, prompt: str, target: str | None = None) -> list[dict[str, str]]:
+    """A row of `text` and `target` as a conversation of one turn, through the tab's `prompt`."""
+    user = prompt.replace("{text}", text) if prompt else text
+    messages = [{"role": "user", "content": user}]
+    return messages if target is None else [*messages, {"role": "assistant", "content": target}]
+
+
+def render(tokenizer: Any, messages: Sequence[Message], answer_next: bool) -> tuple[str, list[tuple[int, int]]]:  # noqa: ANN401
+    """The conversation as the chat template writes it, and where in it the assistant speaks: (start, end) characters."""
+    turns = [{"role": str(m["role"]), "content": neutralize(tokenizer, as_text(m["content"]).strip())} for m in messages]
+    marked = [{**turn, "content": f"\x02{i}\x02"} for i, turn in enumerate(turns)]
+    template = None if tokenizer.chat_template else PLAIN_TEMPLATE
+    rest = str(
+        tokenizer.apply_chat_template(marked, tokenize=False, add_generation_prompt=answer_next, chat_template=template)
+    )
+    text, spans = "", []
+    for i, turn in enumerate(turns):
+        before, found, rest = rest.partition(f"\x02{i}\x02")
+        if not found:
+            raise InputError(
+                "The conversation cannot be put to this model.",
+                f"Its chat template leaves out the {turn['role']} message number {i + 1}.",
+                "Remove that message, or choose another base.",
+            )
+        start = len(text) + len(before)
+        text += before + turn["content"]
+        if turn["role"] == "assistant":
+            spans.append((start, len(text)))
+    return text + rest, spans
+
+
+def encode(tokenizer: Any, messages: Sequence[Message], answer_next: bool = False) -> tuple[list[int], list[bool]]:  # noqa: ANN401
+    """Token ids of a conversation, and for each whether it is learned: the assistant's words and the end of its turn."""
+    text, spans = render(tokenizer, messages, answer_next)
+    encoded = tokenizer(text, add_special_tokens=False, return_offsets_mapping=True)
+    offsets = encoded["offset_mapping"]
+    learned = [any(start < end_ and end > start_ for start_, end_ in spans) for start, end in offsets]
+    for _, end_ in spans:
+        after = next((i for i, (start, end) in enumerate(offsets) if start >= end_ and end > start), None)
+        if after is not None:
+            learned[after] = True
+    return list(encoded["input_ids"]), learned
+
+
+def neutralize(tokenizer: Any, text: str) -> str:  # noqa: ANN401
+    """Break up the text of every special token by a space after its first character."""
+    for token in tokenizer.all_special_tokens:
+        if len(token) > 1 and token in text:
+            text = text.replace(token, f"{token[0]} {token[1:]}")
+    return text

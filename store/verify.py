@@ -1,0 +1,143 @@
+"""Is this adapter safe and right for this base? Checked in full before a running model is touched.
+
+PEFT itself only warns, or says nothing, when keys do not match, when layers are missing on either side, and when
+tensors are not finite; a failed load leaves half a registration behind. So nothing of a folder reaches a model before
+`read_adapter` has returned.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file
+
+from errors import AdapterError
+from store.adapters import MAX_RANK, WEIGHTS
+from tasks import TASKS
+
+PREFIX = "base_model.model."
+HEADS = frozenset(name for task in TASKS.values() for name in task.head)
+PLAIN = {"peft_type": "LORA", "use_dora": False, "bias": "none", "layer_replication": None, "auto_mapping": None}
+"""Fields of adapter_config.json that must have these values (or be absent) for the adapter to be served."""
+
+
+@dataclass(frozen=True)
+class Adapter:
+    """A verified adapter, in memory, bound to nothing yet."""
+
+    pairs: Mapping[str, tuple[torch.Tensor, torch.Tensor, float]]
+    """Path of a linear layer in the trained model -> A of shape (rank, inputs), B of shape (outputs, rank), scale."""
+    whole: Mapping[str, torch.Tensor]
+    """Parameter name in the trained model -> tensor that replaces it: a classifier's head."""
+
+
+def read_adapter(folder: Path, layers: Mapping[str, tuple[int, int]], name: str) -> Adapter:
+    """Read and verify the PEFT folder against a base's `layers`: path -> (inputs, outputs).
+
+    `name` is what messages call the adapter. Raises `AdapterError` naming the first difference.
+    """
+    config = _read_config(folder, name)
+    tensors = _read_tensors(folder, name)
+    pairs: dict[str, dict[str, torch.Tensor]] = {}
+    whole: dict[str, torch.Tensor] = {}
+    for key, tensor in tensors.items():
+        path, part = _split(key)
+        if part:
+            pairs.setdefault(path, {})[part] = tensor
+        elif HEADS & set(path.split(".")):
+            whole[path] = tensor
+        else:
+            raise _refused(name, f"It holds {key}, which is neither a LoRA matrix nor a head that Graft knows.")
+    _check_coverage(config, pairs, layers, name)
+    return Adapter({path: _check_pair(path, pair, config, layers, name) for path, pair in pairs.items()}, whole)
+
+
+def _read_config(folder: Path, name: str) -> dict[str, Any]:
+    try:
+        config = json.loads((folder / "adapter_config.json").read_text(encoding="utf-8"))
+        rank = config["r"]
+        targets = config["target_modules"]
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise _refused(name, "Its adapter_config.json is missing or not that of a LoRA adapter.") from error
+    for field, wanted in PLAIN.items():
+        if config.get(field, wanted) != wanted and not (wanted is None and not config.get(field)):
+            raise _refused(name, f"Its {field} is {config[field]!r}; only {wanted!r} can be served.")
+    if not (isinstance(rank, int) and 1 <= rank <= MAX_RANK):
+        raise _refused(name, f"Its rank is {rank!r}; 1 to {MAX_RANK} can be served.")
+    if not (isinstance(targets, list) and targets and all(isinstance(t, str) for t in targets)):
+        raise _refused(name, "Its target_modules are not a list of layer names.")
+    unknown = [m for m in config.get("modules_to_save") or () if not HEADS & set(m.split("."))]
+    if unknown:
+        raise _refused(name, f"It replaces {', '.join(unknown)}, which is no head that Graft knows.")
+    return dict(config)
+
+
+def _read_tensors(folder: Path, name: str) -> dict[str, torch.Tensor]:
+    try:
+        tensors: dict[str, torch.Tensor] = load_file(folder / WEIGHTS)
+    except (OSError, SafetensorError, ValueError) as error:
+        raise _refused(name, f"Its {WEIGHTS} is missing, cut short or damaged.") from error
+    for key, tensor in tensors.items():
+        if not torch.isfinite(tensor).all():
+            raise _refused(name, f"{key} holds values that are not finite (NaN or infinite).")
+    return tensors
+
+
+def _split(key: str) -> tuple[str, str]:
+    """A tensor's key as (path of its layer, "A" or "B"), or (parameter name, "") where it is no LoRA matrix."""
+    path = key.removeprefix(PREFIX)
+    for part in ("A", "B"):
+        if path.endswith(f".lora_{part}.weight"):
+            return path.removesuffix(f".lora_{part}.weight"), part
+    return path, ""
+
+
+def _check_coverage(config: dict[str, Any], pairs: Mapping[str, Any], layers: Mapping[str, Any], name: str) -> None:
+    """Both ways: every layer the adapter holds is in the base, and every layer it targets there is in the adapter."""
+    unknown = sorted(set(pairs) - set(layers))
+    if unknown:
+        raise _refused(name, f"It adapts {unknown[0]}, which this base does not have ({len(unknown)} such layers).")
+    targets = config["target_modules"]
+    excluded = config.get("exclude_modules") or []
+    chosen = {p for p in layers if _matches(p, targets) and not _matches(p, excluded)}
+    if not config.get("layers_to_transform") and (absent := sorted(chosen - set(pairs))):
+        raise _refused(name, f"It lacks {absent[0]}, which this base has ({len(absent)} such layers).")
+    if not pairs:
+        raise _refused(name, "It holds no LoRA matrices.")
+
+
+def _check_pair(
+    path: str, pair: Mapping[str, torch.Tensor], config: dict[str, Any], layers: Mapping[str, tuple[int, int]], name: str
+) -> tuple[torch.Tensor, torch.Tensor, float]:
+    inputs, outputs = layers[path]
+    a, b = pair.get("A"), pair.get("B")
+    if a is None or b is None or a.dim() != 2 or b.dim() != 2:
+        raise _refused(name, f"{path} has only one of its two matrices, or one of an odd shape.")
+    if a.shape[1] != inputs or b.shape[0] != outputs or a.shape[0] != b.shape[1] or a.shape[0] > MAX_RANK:
+        found = f"A {tuple(a.shape)} and B {tuple(b.shape)}"
+        raise _refused(name, f"{path} has {found}, but this base's layer takes {inputs} and gives {outputs}.")
+    return a, b, _scale(path, a.shape[0], config, name)
+
+
+def _scale(path: str, rank: int, config: dict[str, Any], name: str) -> float:
+    """alpha / r, or alpha / sqrt(r) for rank-stabilized LoRA (Kalajdzievski, 2023)."""
+    patterns = config.get("alpha_pattern") or {}
+    alpha = next((v for k, v in patterns.items() if path == k or path.endswith(f".{k}")), config.get("lora_alpha"))
+    if not (isinstance(alpha, int | float) and math.isfinite(alpha)):
+        raise _refused(name, f"Its lora_alpha is {alpha!r}, not a number.")
+    return float(alpha / (math.sqrt(rank) if config.get("use_rslora") else rank))
+
+
+def _matches(path: str, names: list[str]) -> bool:
+    return any(path == name or path.endswith(f".{name}") for name in names)
+
+
+def _refused(name: str, why: str) -> AdapterError:
+    return AdapterError(f"{name} was refused.", why, "What answered before goes on answering.")

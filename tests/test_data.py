@@ -1,0 +1,289 @@
+"""From a file to rows and a report, or to one refusal; never another exception."""
+
+from __future__ import annotations
+
+import csv
+import hashlib
+import io
+import json
+import os
+import random
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from errors import DataError, GraftError
+from tasks import Columns
+from training.data import Limits, Report, Table, fingerprint, main, parse_columns, read_table
+
+ROOT = Path(__file__).resolve().parent.parent
+LABELS = Columns(text="text", target="label")
+PAIRS = Columns(text="text", target="summary")
+CHAT = Columns(messages="messages")
+TEN = [{"text": f"text number {i}", "label": "ab"[i % 2]} for i in range(10)]
+
+
+def write_csv(path: Path, rows: list[dict[str, Any]], encoding: str = "utf-8", end: str = "\n", cut: str = ",") -> Path:
+    text = io.StringIO(newline="")
+    writer = csv.DictWriter(text, list(rows[0]), delimiter=cut, lineterminator=end)
+    writer.writeheader()
+    writer.writerows(rows)
+    path.write_bytes(text.getvalue().encode(encoding))
+    return path
+
+
+def write_jsonl(path: Path, rows: list[Any]) -> Path:
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    return path
+
+
+def write(path: Path, rows: list[dict[str, Any]]) -> Path:
+    """`rows` in the format that the name says."""
+    if path.suffix == ".jsonl":
+        return write_jsonl(path, rows)
+    if path.suffix == ".parquet":
+        pq.write_table(pa.Table.from_pylist(rows), path)
+        return path
+    return write_csv(path, rows, cut="\t" if path.suffix == ".tsv" else ",")
+
+
+def as_targets(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    return [{"text": row["text"], "target": row["label"]} for row in rows]
+
+
+@pytest.mark.parametrize("suffix", [".csv", ".tsv", ".jsonl", ".parquet"])
+def test_every_format_gives_the_same_rows(tmp_path: Path, suffix: str):
+    table = read_table(write(tmp_path / f"rows{suffix}", TEN), "label", LABELS)
+    assert table.rows == as_targets(TEN)
+    report = table.report
+    assert (report.file, report.format.lower()) == (f"rows{suffix}", suffix[1:])
+    assert (report.rows, report.usable, report.bad, report.warnings) == (10, 10, (), ())
+    assert report.labels == {"a": 5, "b": 5}
+    assert report.columns == ("text", "label")
+    assert report.mapping == {"text": "text", "target": "label"}
+    assert report.words == {"median": 3, "max": 3}
+    assert report.sample == tuple(table.rows[:5])
+    assert Report.from_json(report.to_json()) == report
+
+
+def test_bad_rows_have_their_numbers_and_reasons(tmp_path: Path):
+    rows = [*TEN, {"text": " ", "label": "a"}, {"text": "x", "label": ""}, {"text": " text number 3 ", "label": "b"}]
+    rows += [{"text": "x" * 101, "label": "a"}, {"text": "text number 0", "label": "b"}]
+    report = read_table(write_csv(tmp_path / "a.csv", rows), "label", LABELS, limits=Limits(cell=100)).report
+    assert [(bad.number, bad.reason) for bad in report.bad] == [
+        (11, "text is empty"),
+        (12, "target is empty"),
+        (13, "duplicate of row 4"),
+        (14, "text has 101 characters, more than 100"),
+    ]
+    assert (report.rows, report.usable, report.duplicates, report.conflicts) == (15, 11, 1, 1)
+    assert "1 text has more than one label." in report.warnings
+
+
+def test_a_bad_line_of_jsonl_is_one_bad_row(tmp_path: Path):
+    path = write_jsonl(tmp_path / "a.jsonl", TEN)
+    path.write_text("{oops\n" + path.read_text() + '{"text": null, "label": 1}\n{"text": "x"}\n')
+    report = read_table(path, "label", LABELS).report
+    assert [bad.number for bad in report.bad] == [1, 12, 13]
+    assert [bad.reason for bad in report.bad][1:] == ["text is missing", "target is missing"]
+
+
+def test_chats_and_pairs_for_a_chat_tab(tmp_path: Path):
+    turns = [[{"role": "user", "content": f"q {i}"}, {"role": "assistant", "content": f"a {i}"}] for i in range(8)]
+    pairs = [{"prompt": f"q {i}", "completion": f"a {i}"} for i in range(8)]
+    for name, rows in (
+        ("chat.jsonl", [{"messages": turn} for turn in turns]),
+        ("chat.parquet", [{"conversations": turn} for turn in turns]),
+        ("chat.csv", [{"messages": json.dumps(turn)} for turn in turns]),
+        ("pairs.jsonl", pairs),
+    ):
+        table = read_table(write(tmp_path / name, rows), "text", CHAT)
+        assert table.rows == [{"messages": turn} for turn in turns], name
+        assert table.report.labels == {}
+    with pytest.raises(DataError, match="no column for text and target"):
+        read_table(tmp_path / "chat.jsonl", "text", PAIRS)
+
+
+def test_numbers_are_labels(tmp_path: Path):
+    for suffix in (".jsonl", ".parquet"):
+        rows = [{"text": f"t {i}", "label": float(i % 3)} for i in range(9)]
+        assert set(read_table(write(tmp_path / f"a{suffix}", rows), "label", LABELS).report.labels) == {"0", "1", "2"}
+
+
+@pytest.mark.parametrize(
+    ("rows", "refusal"),
+    [
+        (TEN[:7], "only 7 rows"),
+        ([row | {"label": "a"} for row in TEN], "one label only"),
+        ([row | {"label": row["text"]} for row in TEN], "looks like free text"),
+        ([row | {"text": " "} for row in TEN], "no usable row. Left out: text is empty (10 rows)"),
+        ([{"id": 1, "words": "x"}] * 10, "no column for text and target"),
+    ],
+)
+@pytest.mark.parametrize("suffix", [".csv", ".jsonl", ".parquet"])
+def test_refuses(tmp_path: Path, suffix: str, rows: list[dict[str, Any]], refusal: str):
+    with pytest.raises(DataError) as caught:
+        read_table(write(tmp_path / f"a{suffix}", rows), "label", LABELS)
+    assert refusal in str(caught.value)
+
+
+def test_refuses_names_of_columns_alone_and_too_many_rows(tmp_path: Path):
+    (tmp_path / "a.csv").write_text("text,label\n")
+    with pytest.raises(DataError, match="has no rows"):
+        read_table(tmp_path / "a.csv", "label", LABELS)
+    with pytest.raises(DataError, match="too many rows"):
+        read_table(write_csv(tmp_path / "b.csv", TEN), "label", LABELS, limits=Limits(rows=9))
+
+
+def test_a_choice_of_columns_is_taken_as_it_is(tmp_path: Path):
+    path = write_csv(tmp_path / "a.csv", [row | {"kind": "xy"[i % 2]} for i, row in enumerate(TEN)])
+    assert read_table(path, "label", LABELS, {"target": "kind"}).report.labels == {"x": 5, "y": 5}
+    with pytest.raises(DataError, match="no column 'sort'"):
+        read_table(path, "label", LABELS, {"target": "sort"})
+
+
+CELL = st.one_of(
+    st.none(), st.booleans(), st.integers(), st.floats(), st.text(max_size=8),
+    st.sampled_from(["a", "b", "None", "NA", "", '"', "\x00", "\ud800", "﻿", "a\r\nb", "[]"]),
+)  # fmt: skip
+NAMES = st.sampled_from([("text", "label"), ("Text", "LABEL", "id"), ("x", "y"), ("text",), ("text", "text")])
+
+
+def read_or_refuse(path: Path, answers: Any, columns: Columns) -> None:
+    try:
+        table = read_table(path, answers, columns)
+    except GraftError as error:
+        assert error.what
+        assert path.parent.name not in str(error)
+    else:
+        assert isinstance(table, Table)
+        assert table.report.rows == len(table.rows) + len(table.report.bad)
+        assert Report.from_json(table.report.to_json()) == table.report
+
+
+HYPOTHESIS = settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+
+
+@HYPOTHESIS
+@given(
+    names=NAMES,
+    rows=st.lists(st.tuples(CELL, CELL, CELL), max_size=14),
+    encoding=st.sampled_from(["utf-8", "utf-8-sig", "utf-16", "latin-1"]),
+    end=st.sampled_from(["\n", "\r\n"]),
+    kind=st.sampled_from([("label", LABELS), ("text", PAIRS), ("text", CHAT)]),
+)
+def test_any_csv_is_read_or_refused(tmp_path: Path, names: Any, rows: Any, encoding: str, end: str, kind: Any):
+    text = io.StringIO(newline="")
+    csv.writer(text, lineterminator=end).writerows([names, *(row[: len(names)] for row in rows)])
+    path = tmp_path / "a.csv"
+    path.write_bytes(text.getvalue().encode(encoding, "replace"))
+    read_or_refuse(path, *kind)
+
+
+@HYPOTHESIS
+@given(
+    rows=st.lists(
+        st.one_of(CELL, st.lists(CELL, max_size=2), st.dictionaries(st.sampled_from(["text", "label", "messages"]),
+                  st.one_of(CELL, st.lists(st.dictionaries(st.sampled_from(["role", "content"]), CELL), max_size=2)))),
+        max_size=14,
+    ),
+    kind=st.sampled_from([("label", LABELS), ("text", CHAT)]),
+)  # fmt: skip
+def test_any_jsonl_is_read_or_refused(tmp_path: Path, rows: list[Any], kind: Any):
+    read_or_refuse(write_jsonl(tmp_path / "a.jsonl", rows), *kind)
+
+
+@HYPOTHESIS
+@given(content=st.binary(max_size=200), name=st.sampled_from(["a.csv", "a.tsv", "a.jsonl", "a.parquet"]))
+def test_any_bytes_are_read_or_refused(tmp_path: Path, content: bytes, name: str):
+    (tmp_path / name).write_bytes(content)
+    read_or_refuse(tmp_path / name, "label", LABELS)
+
+
+def test_a_damaged_parquet_is_read_or_refused(tmp_path: Path):
+    whole = write(tmp_path / "whole.parquet", TEN).read_bytes()
+    chance = random.Random(0)
+    for _ in range(100):
+        damaged = bytearray(whole)
+        damaged[chance.randrange(4, len(whole) - 4)] ^= 1 << chance.randrange(8)
+        (tmp_path / "a.parquet").write_bytes(damaged)
+        read_or_refuse(tmp_path / "a.parquet", "label", LABELS)
+    for end in range(8, len(whole), 97):
+        (tmp_path / "a.parquet").write_bytes(whole[:end])
+        with pytest.raises(DataError):
+            read_table(tmp_path / "a.parquet", "label", LABELS)
+
+
+def test_nothing_is_left_behind(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    (tmp_path / "temporary").mkdir()
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "temporary"))
+    for suffix in (".csv", ".jsonl", ".parquet"):
+        read_table(write(tmp_path / f"a{suffix}", TEN), "label", LABELS)
+    with pytest.raises(DataError):
+        read_table(write(tmp_path / "a.csv", TEN[:3]), "label", LABELS)
+    assert list((tmp_path / "temporary").iterdir()) == []
+
+
+def test_fingerprint(tmp_path: Path):
+    (tmp_path / "a").write_bytes(b"x" * 3_000_000)
+    assert fingerprint(tmp_path / "a") == hashlib.sha256(b"x" * 3_000_000).hexdigest()
+
+
+def test_parse_columns():
+    assert parse_columns("text=body, target=a=b,") == {"text": "body", "target": "a=b"}
+    for wrong in ("text", "text=", "=x", "topic=x"):
+        with pytest.raises(DataError, match="cannot be read"):
+            parse_columns(wrong)
+
+
+# The process as the page runs it, with every way out to the network closed and the modules that it imported told.
+CHILD = """
+import runpy, socket, sys
+def refuse(*_):
+    raise AssertionError("network")
+socket.socket.connect = socket.getaddrinfo = refuse
+try:
+    runpy.run_module("training.data", run_name="__main__")
+finally:
+    print(sorted({"torch", "transformers", "gradio"} & set(sys.modules)), file=sys.stderr)
+"""
+
+
+def run_child(home: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
+    for name in ("temporary", "hf"):
+        (home / name).mkdir(exist_ok=True)
+    env = {"PATH": os.environ["PATH"], "HOME": str(home / "hf"), "TMPDIR": str(home / "temporary")}
+    command = [sys.executable, "-c", CHILD, *arguments]
+    return subprocess.run(command, cwd=ROOT, env=env, capture_output=True, text=True, timeout=60, check=False)
+
+
+def test_the_command_prints_a_report_or_a_refusal(tmp_path: Path):
+    path = write_jsonl(tmp_path / "a.jsonl", [{"body": row["text"], "kind": row["label"]} for row in TEN])
+    done = run_child(tmp_path, str(path), "--answers", "label", "--columns", "text=body,target=kind")
+    assert (done.returncode, done.stderr) == (0, "[]\n")
+    assert Report.from_json(done.stdout).labels == {"a": 5, "b": 5}
+    done = run_child(tmp_path, str(path), "--answers", "label", "--columns", "text=absent")
+    assert (done.returncode, done.stderr) == (2, "[]\n")
+    assert json.loads(done.stdout).keys() == {"what", "why", "next"}
+    assert [file for name in ("temporary", "hf") for file in (tmp_path / name).rglob("*")] == []
+
+
+def test_the_command_limits_its_memory(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+):
+    limits: list[Any] = []
+    monkeypatch.setattr("resource.setrlimit", lambda *limit: limits.append(limit))
+    monkeypatch.setattr("training.data.leave_torch_out", lambda: None)
+    path = write_csv(tmp_path / "a.csv", TEN)
+    assert main([str(path), "--answers", "label", "--wanted", "text=text,target=label"], memory=5) == 0
+    assert [limit[1] for limit in limits] == [(5, 5)]
+    assert main([str(path), "--answers", "label", "--columns", "nonsense"], memory=5) == 2
+    assert "cannot be read" in json.loads(capsys.readouterr().out.splitlines()[-1])["what"]

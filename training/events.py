@@ -1,0 +1,41 @@
+"""What a run tells while it goes on: one JSON object a line, appended to `events.jsonl`, read by anybody at any time."""
+
+from __future__ import annotations
+
+import json
+import time
+from pathlib import Path
+from typing import Any
+
+EVENTS = "events.jsonl"
+RESULT = "result.json"
+CONFIG = "config.json"
+LOG = "train.log"
+PROCESS = "process.json"
+
+PHASES = ("start", "data", "model", "train", "evaluate", "publish")
+
+
+class Events:
+    """The writing end: the run's own process."""
+
+    def __init__(self, folder: Path) -> None:
+        self._path = folder / EVENTS
+
+    def emit(self, kind: str, **values: Any) -> None:  # noqa: ANN401 - JSON values
+        """Append one event; it is on its way to the disk when this returns."""
+        with self._path.open("a", encoding="utf-8") as file:
+            file.write(json.dumps({"kind": kind, "at": time.time(), **values}, ensure_ascii=False) + "\n")
+
+    def phase(self, name: str, **values: Any) -> None:  # noqa: ANN401 - JSON values
+        """Begin a phase, one of `PHASES`."""
+        self.emit("phase", phase=name, **values)
+
+
+def read_events(folder: Path) -> list[dict[str, Any]]:
+    """Every whole event so far; a line that is still being written is left for the next time."""
+    path = folder / EVENTS
+    if not path.exists():
+        return []
+    lines = path.read_text(encoding="utf-8").split("\n")[:-1]
+    return [json.loads(line) for line in lines]

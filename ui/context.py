@@ -1,0 +1,89 @@
+"""What every part of the page works with: the tabs as they are now, and the stores behind them."""
+
+from __future__ import annotations
+
+import logging
+import threading
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+from errors import GraftError, PluginError
+from plugins import TaskPlugin
+from plugins._discovery import Tab
+from serving.pool import Pool
+from settings import Settings
+from store.adapters import AdapterStore
+from tasks import TabSpec
+
+if TYPE_CHECKING:
+    from training.runs import Runs
+
+log = logging.getLogger("graft")
+
+
+@dataclass
+class Context:
+    """Shared by all handlers. `tabs` may be replaced while requests run: a handler asks for its plugin each time."""
+
+    settings: Settings
+    tabs: Sequence[Tab]
+    pool: Pool
+    adapters: AdapterStore
+    runs: Runs
+    changes: int = 0
+    """Grows with every change of the versions on disk; pages compare it with what they have seen."""
+    notices: dict[str, GraftError] = field(default_factory=dict)
+    """Why the file of a tab could not be reloaded, by the tab's name; the tab goes on with its earlier code."""
+    _lock: threading.Lock = field(default_factory=threading.Lock)
+
+    def plugin(self, name: str) -> TaskPlugin:
+        """The plugin of that name as it is now; raises `PluginError`."""
+        for tab in self.tabs:
+            if tab.plugin and tab.name == name:
+                return tab.plugin
+        raise PluginError(f"There is no tab {name!r}.", "Its file is gone or has an error.", "Reload the page.")
+
+    def spec(self, name: str) -> TabSpec:
+        """The facts of a tab, with the base that the operator chose."""
+        return self.plugin(name).spec(self.settings.models)
+
+    def plugins(self) -> list[TaskPlugin]:
+        """Every plugin that works."""
+        return [tab.plugin for tab in self.tabs if tab.plugin]
+
+    def learners(self) -> list[TaskPlugin]:
+        """The plugins that can be trained."""
+        return [plugin for plugin in self.plugins() if plugin.spec(self.settings.models).learns]
+
+    def load_models(self) -> None:
+        """Begin to load what the tabs need, where that has not begun; returns at once."""
+        with self._lock:
+            known = {status.id for status in self.pool.status()}
+            for plugin in self.plugins():
+                key = own_key(plugin) if plugin.brings_own() else self.spec(plugin.name).model
+                if key not in known:
+                    self.pool.declare(key, plugin.load if plugin.brings_own() else None)
+
+    def versions_changed(self) -> None:
+        """Tell the pages, and bring new live versions into memory before anybody asks for them."""
+        self.changes += 1
+        for plugin in self.learners():
+            try:
+                self.pool.warm(self.spec(plugin.name))
+            except GraftError as error:
+                log.warning("%s: %s", plugin.name, error)
+
+    def require_training(self) -> None:
+        """Raise `GraftError` where this page may not train or promote."""
+        if not self.settings.may_train:
+            raise GraftError(
+                "Training and promoting are switched off here.",
+                "This page can be reached by others.",
+                "Whoever runs it can set GRAFT_REMOTE_TRAINING=1 behind a login of their own.",
+            )
+
+
+def own_key(plugin: TaskPlugin) -> str:
+    """What the pool calls a module that a plugin brings itself."""
+    return f"{plugin.name} (own model)"

@@ -1,0 +1,78 @@
+"""Every word of the page, in each language. Static texts are chosen by the browser, composed ones by the request.
+
+    t("train.button")                      # a label: the browser translates it
+    words(request)("train.rows", rows=240) # a sentence composed here, in the language that the request asks for
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Mapping
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import gradio as gr
+from gradio.i18n import I18nData
+
+from plugins import TaskPlugin
+
+LOCALES = Path(__file__).resolve().parent / "locales"
+ENGLISH, CHINESE = "en", "zh-CN"
+LANGUAGES = (ENGLISH, CHINESE)
+
+
+@cache
+def texts(language: str) -> Mapping[str, str]:
+    """The texts of one language by key."""
+    found: dict[str, str] = json.loads((LOCALES / f"{language}.json").read_text(encoding="utf-8"))
+    return found
+
+
+def t(key: str) -> I18nData:
+    """A text that the browser shows in its own language."""
+    return I18nData(key)
+
+
+class Words:
+    """Composes texts in one language."""
+
+    def __init__(self, language: str = ENGLISH) -> None:
+        self.language = language
+
+    def __call__(self, key: str, **values: Any) -> str:  # noqa: ANN401 - anything that a text can hold
+        """The text of `key` with its {places} filled."""
+        return texts(self.language)[key].format(**values)
+
+    def of(self, plugin: TaskPlugin, english: str) -> str:
+        """A plugin's own text."""
+        return plugin.words.get(self.language, {}).get(english, english)
+
+
+def words(request: gr.Request | None) -> Words:
+    """The words for the one who asks, by Accept-Language."""
+    headers = getattr(request, "headers", None) or {}
+    return Words(language_of(str(headers.get("accept-language") or "")))
+
+
+def language_of(accept: str) -> str:
+    """The language of an Accept-Language header that we have, in the header's own order."""
+    for tag in accept.lower().split(","):
+        if tag.strip().startswith("zh"):
+            return CHINESE
+        if tag.strip().startswith("en"):
+            return ENGLISH
+    return ENGLISH
+
+
+def translations(plugins: Iterable[TaskPlugin]) -> gr.I18n:
+    """Everything that the browser may have to show, with the plugins' own words."""
+    own = list(plugins)
+    tables = {language: {**texts(language), **_said(own, language)} for language in LANGUAGES}
+    # A browser set to plain `zh` is a reader of Chinese too.
+    return gr.I18n(**tables, zh=tables[CHINESE])
+
+
+def _said(plugins: Iterable[TaskPlugin], language: str) -> dict[str, str]:
+    every = ((p, english) for p in plugins for table in p.words.values() for english in table)
+    return {f"{p.name}: {english}": p.words.get(language, {}).get(english, english) for p, english in every}

@@ -1,0 +1,190 @@
+"""One plugin's tab: its inputs and outputs, the choice of version, what answered, and the API endpoint of its name."""
+
+from __future__ import annotations
+
+import inspect
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import gradio as gr
+from gradio.components import Component
+
+from errors import AdapterError, PluginError
+from plugins import OwnModel, TaskPlugin
+from store.adapters import BASE, LIVE
+from ui import chat
+from ui.badge import Badge
+from ui.context import Context, own_key
+from ui.guard import kindly
+from ui.strings import Words, t, words
+
+CONCURRENCY = 32
+"""Requests of one tab that are under way at once; the pool answers them together."""
+EXAMPLE_LENGTH = 70
+
+
+@dataclass(frozen=True)
+class Parts:
+    """A plugin's components, made but not yet placed on a page."""
+
+    inputs: Sequence[Component]
+    options: Sequence[Component]
+    outputs: Sequence[Component]
+    parameters: Sequence[inspect.Parameter]
+    """The arguments of `predict` behind `lm`, one for each input and option."""
+
+
+def make_parts(plugin: TaskPlugin) -> Parts:
+    """Ask a plugin for its components, outside any page: one that fails must not spoil it. Raises `PluginError`."""
+    try:
+        inputs, options, outputs = list(plugin.inputs()), list(plugin.options()), list(plugin.outputs())
+    except Exception as error:
+        what = f"The components of {plugin.name} cannot be made."
+        raise PluginError(what, f"{type(error).__name__}: {error}.") from error
+    parameters = list(inspect.signature(plugin.predict).parameters.values())[1:]
+    if len(parameters) != len(inputs) + len(options) or any(p.kind is p.VAR_POSITIONAL for p in parameters):
+        raise PluginError(
+            f"predict() of {plugin.name} does not fit its components.",
+            f"It takes {len(parameters)} values after lm; inputs() and options() give {len(inputs) + len(options)}.",
+            "Give it one argument for each of them.",
+        )
+    return Parts(inputs, options, outputs, parameters)
+
+
+def build(context: Context, plugin: TaskPlugin, parts: Parts, changed: gr.State) -> None:
+    """Place a tab's components and connect them."""
+    gr.Markdown(plugin.say(plugin.description), elem_classes="g-about")
+    with gr.Row(elem_classes="g-columns"):
+        with gr.Column(elem_classes="g-ask"):
+            _place(c for c in parts.inputs if c not in parts.outputs)
+            adapter = _adapter(context, plugin)
+            if parts.options:
+                with gr.Accordion(t("task.options"), open=False):
+                    _place(parts.options)
+            with gr.Row(elem_classes="g-buttons"):
+                send = gr.Button(t("task.send"), variant="primary", scale=3)
+                stop = gr.Button(t("task.stop"), scale=1, visible=plugin.streams(), elem_classes="g-stop")
+            if plugin.examples:
+                _examples(plugin, parts)
+        with gr.Column(elem_classes="g-answer"):
+            _place(parts.outputs)
+            badge = Badge()
+    outputs = [*parts.outputs, badge]
+    handler = kindly(answer(context, plugin.name, parts.parameters, streams=plugin.streams()))
+    taken = [*parts.inputs, *parts.options, adapter]
+    settings: dict[str, Any] = {"concurrency_limit": CONCURRENCY, "concurrency_id": plugin.name, "outputs": outputs}
+    api = {"api_name": plugin.name, "api_description": plugin.description, "api_visibility": "public"}
+    page = next((c for c in parts.outputs if isinstance(c, gr.Chatbot)), None)
+    if page is not None and page in parts.inputs:
+        events = chat.connect(handler, taken, page, send, settings, api)
+    else:
+        first = parts.inputs[0]
+        triggers = [send.click, *([first.submit] if isinstance(first, gr.Textbox) and first.lines == 1 else [])]
+        events = [gr.on(triggers, handler, inputs=taken, trigger_mode="once", show_progress="minimal", **settings, **api)]
+    stop.click(None, cancels=events, api_visibility="private")
+    changed.change(
+        kindly(choices_of(context, plugin.name)), adapter, adapter, queue=False, show_progress="hidden",
+        api_visibility="private",
+    )  # fmt: skip
+
+
+def answer(context: Context, name: str, parameters: Sequence[inspect.Parameter], streams: bool) -> Callable[..., Any]:
+    """The handler of a tab, with the signature that its API shows: the arguments of `predict`, and `adapter`."""
+
+    def stream(*values: Any) -> Iterator[list[Any]]:  # noqa: ANN401 - whatever the components hold
+        yield from _answers(context, name, parameters, values)
+
+    def once(*values: Any) -> list[Any]:  # noqa: ANN401
+        return list(_answers(context, name, parameters, values))[-1]
+
+    handler: Callable[..., Any] = stream if streams else once
+    # Every argument can be left out by an API caller; what is None then gets predict's own default.
+    names = [*(p.name for p in parameters), "adapter"]
+    shown = [inspect.Parameter(n, inspect.Parameter.POSITIONAL_OR_KEYWORD, default=None) for n in names]
+    handler.__signature__ = inspect.Signature(shown)  # type: ignore[attr-defined]
+    handler.__annotations__ = {}
+    return handler
+
+
+def choices_of(context: Context, name: str) -> Callable[..., Any]:
+    """A handler that gives the adapter menu its choices as they are now."""
+
+    def choices(chosen: str | None, request: gr.Request) -> Any:  # noqa: ANN401 - a Gradio update
+        found = menu(context, name, words(request))
+        known = chosen in {value for _, value in found}
+        return gr.update(choices=found, value=chosen if known else LIVE)
+
+    return choices
+
+
+def menu(context: Context, name: str, say: Words) -> list[tuple[str, str]]:
+    """What can answer in a tab: live, which says what it is now, the base, and each version."""
+    live = context.adapters.live(name)
+    versions = [(v.ref, v.ref) for v in context.adapters.versions(name)]
+    return [(say("task.live", version=live.ref if live else say("task.base")), LIVE), (say("task.base"), BASE), *versions]
+
+
+def _answers(
+    context: Context, name: str, parameters: Sequence[inspect.Parameter], values: Sequence[Any]
+) -> Iterator[list[Any]]:
+    start = time.monotonic()
+    context.load_models()
+    plugin = context.plugin(name)
+    *given, adapter = values
+    filled = {
+        p.name: value for p, value in zip(parameters, given, strict=True) if value is not None or p.default is p.empty
+    }
+    with _bound(context, plugin, adapter or LIVE) as lm:
+        result = plugin.predict(lm, **filled)
+        for value in result if inspect.isgenerator(result) else [result]:
+            outputs = list(value) if isinstance(value, tuple) else [value]
+            milliseconds = round(1000 * (time.monotonic() - start))
+            yield [*outputs, {"version": lm.version, "base": lm.base, "ms": milliseconds, "notes": list(lm.notes)}]
+
+
+@contextmanager
+def _bound(context: Context, plugin: TaskPlugin, adapter: str) -> Iterator[Any]:
+    """What `predict` receives: an LM of the pool, or the plugin's own module."""
+    if plugin.brings_own():
+        yield OwnModel(context.pool.own(own_key(plugin)), plugin.title)
+        return
+    spec = context.spec(plugin.name)
+    if adapter not in (LIVE, BASE) and (version := context.adapters.get(adapter)).plugin != spec.name:
+        raise AdapterError(f"{version.ref} is not a version of {spec.name}.", f"It was made for {version.plugin}.")
+    with context.pool.open(spec, adapter) as lm:
+        yield lm
+
+
+def _adapter(context: Context, plugin: TaskPlugin) -> gr.Dropdown:
+    return gr.Dropdown(
+        menu(context, plugin.name, Words()), value=LIVE, label=t("task.adapter"), allow_custom_value=True,
+        visible=not plugin.brings_own(), interactive=True, elem_classes="g-adapter",
+    )  # fmt: skip
+
+
+def _examples(plugin: TaskPlugin, parts: Parts) -> None:
+    """Examples to click; each is shown by its first value."""
+    fields = [c for c in parts.inputs if c not in parts.outputs][: len(plugin.examples[0])]
+    labels = [_clipped(str(row[0])) for row in plugin.examples]
+    rows = [list(row) for row in plugin.examples]
+    samples = gr.Dataset(
+        components=fields, samples=rows, sample_labels=labels, label=t("task.examples"), layout="gallery", type="index",
+        elem_classes="g-examples",
+    )  # fmt: skip
+
+    def fill(index: int) -> Any:  # noqa: ANN401 - one value, or a list of them
+        return rows[index] if len(fields) > 1 else rows[index][0]
+
+    samples.click(kindly(fill), samples, fields, queue=False, show_progress="hidden", api_visibility="private")
+
+
+def _clipped(text: str) -> str:
+    return text if len(text) <= EXAMPLE_LENGTH else text[: EXAMPLE_LENGTH - 1].rstrip() + "…"
+
+
+def _place(components: Iterator[Component] | Sequence[Component]) -> None:
+    for component in components:
+        component.render()
