@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -71,21 +72,18 @@ class Settings:
         return settings
 
 
-PASSED_ON = (
-    "PATH", "HOME", "USER", "LANG", "LC_ALL", "TMPDIR", "TZ", "LD_LIBRARY_PATH", "VIRTUAL_ENV",
-    "HF_HOME", "HF_HUB_CACHE", "HF_ENDPOINT", "HF_HUB_OFFLINE", "XDG_CACHE_HOME",
-    "CUDA_VISIBLE_DEVICES", "OMP_NUM_THREADS", "SSL_CERT_FILE", "SSL_CERT_DIR", "REQUESTS_CA_BUNDLE",
-    "HTTP_PROXY", "HTTPS_PROXY", "NO_PROXY", "http_proxy", "https_proxy", "no_proxy",
-)  # fmt: skip
-"""What a child process needs of its parent's environment, and no more: above all no token."""
-PASSED_ON_PREFIXES = ("PIP_", "GRAFT_")
+PASSED_ON = re.compile(
+    r"PATH|HOME|USER|LANG|LC_\w+|TZ|TMPDIR|VIRTUAL_ENV|CONDA_PREFIX|LD_LIBRARY_PATH|DYLD_\w+|CUDA_\w+|NVIDIA_\w+|ROCR_\w+"
+    r"|HIP_\w+|OMP_\w+|MKL_\w+|OPENBLAS_\w+|HF_HOME|HF_HUB_CACHE|HF_HUB_OFFLINE|HF_ENDPOINT|XDG_CACHE_HOME|GRAFT_\w+|PIP_\w+"
+    r"|SSL_CERT_\w+|REQUESTS_CA_BUNDLE|CURL_CA_BUNDLE|(HTTPS?|NO)_PROXY|(https?|no)_proxy"
+)
+"""What a child process needs to find its libraries, its GPU and its index, and no more: above all no token."""
+SECRET = re.compile(r"TOKEN|SECRET|PASSWORD|PASSWD|CREDENTIAL|API_?KEY", re.IGNORECASE)
 
 
-def child_environment(settings: Settings) -> dict[str, str]:
-    """The environment of a child process of ours: an allow-list, and what keeps libraries quiet and local."""
-    env = {k: v for k, v in os.environ.items() if k in PASSED_ON or k.startswith(PASSED_ON_PREFIXES)}
-    return env | {
-        "GRAFT_HOME": str(settings.home),
+def child_environment(**extra: str) -> dict[str, str]:
+    """The environment of a child process of ours: an allow-list, and what keeps libraries quiet and private."""
+    quiet = {
         "PYTHONPATH": str(REPOSITORY),
         "PYTHONUNBUFFERED": "1",
         "HF_HUB_DISABLE_TELEMETRY": "1",
@@ -93,6 +91,27 @@ def child_environment(settings: Settings) -> dict[str, str]:
         "USE_HUB_KERNELS": "NO",
         "TOKENIZERS_PARALLELISM": "false",
     }
+    return {key: value for key, value in os.environ.items() if PASSED_ON.fullmatch(key)} | quiet | extra
+
+
+def installer_environment(**extra: str) -> dict[str, str]:
+    """This process's environment without secrets, plus `extra`; pip's own settings are the user's and stay."""
+    kept = {key: value for key, value in os.environ.items() if key.startswith("PIP_") or not SECRET.search(key)}
+    return kept | extra
+
+
+CLEARED = (
+    "GRADIO_SHARE", "GRADIO_ALLOWED_PATHS", "GRADIO_MCP_SERVER", "GRADIO_VIBE_MODE", "GRADIO_LOCAL_DEV_MODE",
+    "GRADIO_HOT_RELOAD", "GRADIO_WATCH_DIRS", "GRADIO_HISTORY_BUCKET", "GRADIO_SSR_MODE", "GRADIO_ROOT_PATH",
+)  # fmt: skip
+"""Variables by which Gradio would open what our own settings keep closed."""
+
+
+def prepare_environment() -> None:
+    """Make the page's own process private: no share link, no telemetry, no setting of Gradio's that we did not make."""
+    for key in CLEARED:
+        os.environ.pop(key, None)
+    os.environ.update({"GRADIO_ANALYTICS_ENABLED": "False", "GRADIO_RUN_HISTORY": "False", "HF_HUB_DISABLE_TELEMETRY": "1"})
 
 
 def _default_home(space: bool) -> Path:

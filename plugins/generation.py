@@ -39,8 +39,9 @@ class Generation(TaskPlugin):
 
     def inputs(self) -> list[Component]:
         self.chat = gr.Chatbot(
-            label=self.say("Conversation"), height=420, allow_tags=False, sanitize_html=True, layout="bubble"
-        )
+            label=self.say("Conversation"), height=420, allow_tags=False, sanitize_html=True, layout="bubble",
+            buttons=["copy", "copy_all"],
+        )  # fmt: skip
         return [
             gr.Textbox(label=self.say("Message"), placeholder=self.say("Type a message"), lines=1, max_lines=6),
             self.chat,

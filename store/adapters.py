@@ -29,6 +29,7 @@ MANIFEST = "manifest.json"
 CARD = "card.json"
 WEIGHTS = "adapter_model.safetensors"
 NAME = re.compile(r"[a-z0-9][a-z0-9_-]{0,39}")
+NUMBER = re.compile(r"[1-9][0-9]{0,8}")
 HISTORY_LENGTH = 200
 MAX_RANK = 256
 """The highest LoRA rank that is trained or served."""
@@ -108,7 +109,7 @@ class AdapterStore:
     def get(self, ref: str) -> Version:
         """The version called `name@7`, or the newest one called `name`; raises `AdapterError`."""
         name, _, number = ref.partition("@")
-        if NAME.fullmatch(name) and (number.isdecimal() or not number):
+        if NAME.fullmatch(name) and (not number or NUMBER.fullmatch(number)):
             numbers = [int(number)] if number else sorted(self._numbers(name), reverse=True)
             for n in numbers:
                 for root in self._roots():
@@ -198,13 +199,13 @@ class AdapterStore:
 
     def _numbers(self, name: str) -> set[int]:
         folders = [p for root in self._roots() if (root / name).is_dir() for p in (root / name).iterdir()]
-        return {int(p.name) for p in folders if p.name.isdecimal()}
+        return {int(p.name) for p in folders if NUMBER.fullmatch(p.name)}
 
 
 def _scan(root: Path) -> Iterator[Version]:
     for manifest in sorted(root.glob(f"*/*/{MANIFEST}")):
         folder = manifest.parent
-        if NAME.fullmatch(folder.parent.name) and folder.name.isdecimal():
+        if NAME.fullmatch(folder.parent.name) and NUMBER.fullmatch(folder.name):
             version = _read(folder, folder.parent.name, int(folder.name))
             if version:
                 yield version

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Literal
 
 from errors import ModelError
-from settings import REPOSITORY
+from settings import REPOSITORY, child_environment, installer_environment
 from store import child
 from store.files import sha256
 from store.progress import Meter, Progress, silent
@@ -121,19 +121,17 @@ def extract(archive: Path, mirror: Mirror, into: Path) -> None:
 def convert(source: Path, destination: Path, work: Path, progress: Progress = silent) -> None:
     """Convert a GGUF file in a child process (see `store/convert.py`); raises `ModelError` with its last line."""
     log, meter = work / "convert.log", Meter(progress, "convert", 1)
-    environment = child.plain_environment(
-        PYTHONPATH=str(REPOSITORY),
+    environment = child_environment(
         HF_HUB_OFFLINE="1",
-        HF_HUB_DISABLE_TELEMETRY="1",
         HF_HUB_DISABLE_PROGRESS_BARS="1",
-        USE_HUB_KERNELS="NO",
-        TOKENIZERS_PARALLELISM="false",
     )
     argv = [sys.executable, "-m", "store.convert", str(source.absolute()), str(destination.absolute())]
     status = child.run(argv, environment, work, log, lambda: meter.at(_fraction(log)))
     if status:
         why = "It was killed, perhaps for lack of memory." if status < 0 else (_lines(log) or ["It said nothing."])[-1]
-        raise ModelError(f"{source.name} could not be converted.", why, "Free memory and disk and try again, or choose another model.")
+        raise ModelError(
+            f"{source.name} could not be converted.", why, "Free memory and disk, or choose another model."
+        )
     meter.at(1.0)
 
 
@@ -150,7 +148,7 @@ def _download(package: Package, into: Path, scratch: Path, files: Path, progress
         "-d",
         str(files.absolute()),
     ]
-    environment = child.installer_environment(TMPDIR=str(scratch.absolute()), PYTHONSAFEPATH="1")
+    environment = installer_environment(TMPDIR=str(scratch.absolute()), PYTHONSAFEPATH="1")
     meter = Meter(progress, "download", package.size)
     meter.at(0)
     if child.run(argv, environment, scratch, log, lambda: meter.at(_largest(scratch))):

@@ -133,11 +133,13 @@ def _check_links(folder: Path, model_id: str) -> None:
 
 
 def _blobs(snapshot: Path) -> list[Path]:
-    """Where the cache keeps the bytes of `models--org--name/snapshots/<sha>`: that repository's own `blobs`, and the
-    store that repositories share, which huggingface_hub marks. Neither counts when it is itself a link."""
+    """Where the cache keeps the bytes of `models--org--name/snapshots/<sha>`.
+
+    That is the repository's own `blobs`, and the store that repositories share, which huggingface_hub marks. A `blobs`
+    that is itself a link allows nothing, because it leads elsewhere.
+    """
     repository = snapshot.parent.parent
     if snapshot.parent.name != "snapshots" or not repository.name.startswith("models--"):
         return []
     shared = repository.parent / "blobs"
-    blobs = [repository / "blobs"] + ([shared] if (shared / ".huggingface-shared-blobs").is_file() else [])
-    return [path for path in blobs if not path.is_symlink()]
+    return [repository / "blobs"] + ([shared] if (shared / ".huggingface-shared-blobs").is_file() else [])

@@ -6,6 +6,7 @@ import hashlib
 import json
 import socket
 import threading
+import time
 import zipfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -14,6 +15,8 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pytest
+from huggingface_hub import constants
 from safetensors.numpy import save_file
 
 CONFIG = {"model_type": "bert", "architectures": ["BertModel"], "hidden_size": 4}
@@ -137,9 +140,10 @@ class FakeHub:
 
 
 class SilentPort:
-    """A port that accepts connections and never answers; `connections` counts them."""
+    """A port that accepts connections and never answers, or for ever; `connections` counts them."""
 
-    def __init__(self) -> None:
+    def __init__(self, trickle: bool = False) -> None:
+        self._trickle = trickle
         self.connections = 0
         self._socket = socket.create_server(("127.0.0.1", 0))
         self._open: list[socket.socket] = []
@@ -155,6 +159,18 @@ class SilentPort:
                 return
             self.connections += 1
             self._open.append(connection)
+            if self._trickle:
+                threading.Thread(target=self._answer_slowly, args=(connection,), daemon=True).start()
+
+    def _answer_slowly(self, connection: socket.socket) -> None:
+        """A byte of a header every 50 ms: each arrives in time, the answer never does."""
+        try:
+            connection.sendall(b"HTTP/1.1 200 OK\r\nX-Long: ")
+            for _ in range(100):
+                connection.sendall(b"x")
+                time.sleep(0.05)
+        except OSError:
+            return
 
     def close(self) -> None:
         self._socket.shutdown(socket.SHUT_RDWR)
@@ -162,6 +178,14 @@ class SilentPort:
         self._thread.join()
         for connection in self._open:
             connection.close()
+
+
+def point_to(monkeypatch: pytest.MonkeyPatch, url: str, cache: Path) -> None:
+    """Make this process's huggingface_hub use another endpoint and another cache."""
+    monkeypatch.setattr(constants, "ENDPOINT", url)
+    monkeypatch.setattr(constants, "HUGGINGFACE_CO_URL_TEMPLATE", url + "/{repo_id}/resolve/{revision}/{filename}")
+    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(cache))
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
 
 
 def etag(data: bytes) -> str:

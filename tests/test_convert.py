@@ -45,9 +45,9 @@ def tiny_gguf(path: Path) -> None:
     writer.add_bos_token_id(1)
     writer.add_eos_token_id(0)
     writer.add_chat_template(TEMPLATE)
-    shapes = {"attn_q": (WIDTH, WIDTH), "attn_k": (WIDTH, WIDTH), "attn_v": (WIDTH, WIDTH),
-              "attn_output": (WIDTH, WIDTH), "ffn_gate": (INNER, WIDTH), "ffn_up": (INNER, WIDTH), "ffn_down": (WIDTH, INNER),
-              "attn_norm": (WIDTH,), "ffn_norm": (WIDTH,)}  # fmt: skip
+    square, norm = (WIDTH, WIDTH), (WIDTH,)
+    shapes = {"attn_q": square, "attn_k": square, "attn_v": square, "attn_output": square, "attn_norm": norm}
+    shapes |= {"ffn_gate": (INNER, WIDTH), "ffn_up": (INNER, WIDTH), "ffn_down": (WIDTH, INNER), "ffn_norm": norm}
     named = {f"blk.0.{name}.weight": shape for name, shape in shapes.items()}
     named |= {"token_embd.weight": (len(tokens), WIDTH), "output_norm.weight": (WIDTH,)}
     generator = np.random.default_rng(0)

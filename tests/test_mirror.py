@@ -14,8 +14,7 @@ from pathlib import Path
 import pytest
 
 from errors import ModelError
-from settings import REPOSITORY
-from store.child import plain_environment
+from settings import REPOSITORY, child_environment
 from store.mirror import MIRRORS, Mirror, Package, convert, download, extract, install
 from tests.fake_hub import wheel
 
@@ -202,7 +201,7 @@ def test_conversion_tells_the_last_line_and_its_progress(tmp_path: Path, monkeyp
 def test_children_get_no_secrets(monkeypatch: pytest.MonkeyPatch) -> None:
     for key in ("HF_TOKEN", "AWS_SECRET_ACCESS_KEY", "PYTHONPATH", "LD_PRELOAD"):
         monkeypatch.setenv(key, "canary")
-    environment = plain_environment(PYTHONPATH=str(REPOSITORY))
+    environment = child_environment(PYTHONPATH=str(REPOSITORY))
     assert "canary" not in environment.values()
     assert environment["PATH"] and environment["PYTHONPATH"] == str(REPOSITORY)
 

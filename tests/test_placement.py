@@ -123,9 +123,11 @@ def test_a_failed_build_leaves_nothing(tmp_path: Path) -> None:
 def test_a_damaged_folder_is_set_aside_and_built_again(tmp_path: Path) -> None:
     place(tmp_path, "m", FACTS, build)
     (tmp_path / "m" / "b").write_text("secon")
+    os.utime(tmp_path / "m", (time.time() - 90_000,) * 2)
     assert read_manifest(tmp_path / "m") is None
     place(tmp_path, "m", FACTS, build)
     check_whole(tmp_path)
+    place(tmp_path, "n", FACTS, build)  # sweeps, but what was set aside stays for a day
     aside = list(tmp_path.glob(f"{STAGING_PREFIX}*"))
     assert [(path / "b").read_text() for path in aside] == ["secon"]
 

@@ -90,6 +90,13 @@ def test_shards_outside_the_folder(shard: str, tmp_path_factory: pytest.TempPath
         assert "index.json" in refusal(folder)
 
 
+def test_a_shard_that_exists_elsewhere(folder: Path, tmp_path: Path) -> None:
+    model_files(tmp_path / "other")
+    for shard in ("../other/model.safetensors", str(tmp_path / "other" / "model.safetensors")):
+        (folder / "model.safetensors.index.json").write_text(json.dumps({"weight_map": {"w": shard}}))
+        assert "not one of its" in refusal(folder)
+
+
 @pytest.mark.parametrize("index", [[], {}, {"weight_map": []}, {"weight_map": {"a": 3}}])
 def test_an_index_of_another_shape(folder: Path, index: object) -> None:
     (folder / "model.safetensors.index.json").write_text(json.dumps(index))

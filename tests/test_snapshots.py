@@ -21,17 +21,9 @@ from settings import REPOSITORY
 from store import snapshots
 from store.progress import silent
 from store.snapshots import Hub, Unreachable, cached_snapshot
-from tests.fake_hub import FakeHub, SilentPort, model_files
+from tests.fake_hub import FakeHub, SilentPort, model_files, point_to
 
 REPO = "org/name"
-
-
-def point_to(monkeypatch: pytest.MonkeyPatch, url: str, cache: Path) -> None:
-    """Make this process's huggingface_hub use another endpoint and another cache."""
-    monkeypatch.setattr(constants, "ENDPOINT", url)
-    monkeypatch.setattr(constants, "HUGGINGFACE_CO_URL_TEMPLATE", url + "/{repo_id}/resolve/{revision}/{filename}")
-    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(cache))
-    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
 
 
 @pytest.fixture
@@ -182,6 +174,27 @@ def test_a_hub_that_never_answers_is_asked_once(silence: SilentPort, monkeypatch
     ask()
     ask()
     assert silence.connections == 3  # forgotten at once, so asked again
+
+
+def test_a_look_up_that_is_given_up_ends(silence: SilentPort) -> None:
+    with pytest.raises(Unreachable):
+        Hub().fetch(REPO, None, silent)
+    until = time.monotonic() + 3
+    while any(thread.name == "hub-look-up" for thread in threading.enumerate()):
+        assert time.monotonic() < until
+        time.sleep(0.02)
+
+
+def test_a_hub_that_answers_too_slowly(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    port = SilentPort(trickle=True)
+    point_to(monkeypatch, port.url, tmp_path / "cache")
+    monkeypatch.setattr(snapshots, "REACH_SECONDS", 0.5)
+    started = time.monotonic()
+    with pytest.raises(Unreachable):
+        Hub().fetch(REPO, None, silent)
+    assert time.monotonic() - started < 2
+    port.close()
+    close_session()
 
 
 def test_three_seconds_is_what_it_costs() -> None:

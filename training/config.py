@@ -50,6 +50,8 @@ class TrainConfig:
     """The file of rows."""
     columns: Mapping[str, str]
     """The tab's own columns: text and target, or messages."""
+    held_out_data: str = ""
+    """A file of rows to hold out, instead of a share of `data`."""
     mapping: Mapping[str, str] = field(default_factory=dict)
     """Columns of the file to use for them, where the user chose."""
     prompt: str = ""

@@ -21,6 +21,7 @@ from transformers import (
     TrainerState,
     TrainingArguments,
 )
+from transformers.pytorch_utils import Conv1D
 
 from errors import RunError
 from store.loading import LINEAR, compute_dtype, features, linear_paths, load_model
@@ -52,6 +53,7 @@ def build(config: TrainConfig, task: Task, model: Model, labels: list[str], quan
             lora_dropout=config.dropout,
             target_modules=targets,
             modules_to_save=whole or None,
+            fan_in_fan_out=any(isinstance(m, Conv1D) for m in net.modules()),
         ),
     )
 

@@ -129,7 +129,7 @@ class Runs:
                 child = subprocess.Popen(
                     [sys.executable, "-m", "training.worker", str(folder)],
                     cwd=REPOSITORY,
-                    env=child_environment(self._settings),
+                    env=child_environment(GRAFT_HOME=str(self._settings.home)),
                     stdin=subprocess.DEVNULL,
                     stdout=log,
                     stderr=subprocess.STDOUT,
@@ -180,7 +180,7 @@ class Runs:
             child = subprocess.run(
                 command,
                 cwd=REPOSITORY,
-                env=child_environment(self._settings),
+                env=child_environment(GRAFT_HOME=str(self._settings.home)),
                 stdin=subprocess.DEVNULL,
                 capture_output=True,
                 timeout=INSPECT_TIMEOUT_S,

@@ -34,6 +34,7 @@ from training.data import Row, fingerprint, read_table, split
 from training.encoding import Encoded, encode_rows
 from training.evaluation import Trial
 from training.events import CONFIG, RESULT, Events
+from training.rows import asked
 
 NICENESS = 5
 """Serving in the same machine comes first."""
@@ -67,10 +68,8 @@ class Session:
         self.task = task_for(config.task, self.model.config)
         table = read_table(Path(config.data), self.task.answers, config.wanted, config.mapping)
         self.report = table.report
-        self.rows, self.held_out = split(
-            table.rows, config.held_out, config.seed, by_label=self.task.answers == "label"
-        )
         self.labels = sorted(self.report.labels)
+        self.rows, self.held_out = self._split(table.rows)
         self.quantize = resolve_quantization(config.quantize)
 
     def run(self) -> dict[str, Any]:
@@ -95,6 +94,17 @@ class Session:
         self.events.phase("publish")
         version = self._publish(net, comparison, train, measured, started)
         return {"version": version.ref, "promoted": self._promote(version, comparison), "card": comparison}
+
+    def _split(self, rows: list[Row]) -> tuple[list[Row], list[Row]]:
+        """Rows to train on and rows held out; a row held out by a file of the user's is never trained on."""
+        if not self.config.held_out_data:
+            return split(rows, self.config.held_out, self.config.seed, by_label=self.task.answers == "label")
+        table = read_table(
+            Path(self.config.held_out_data), self.task.answers, self.config.wanted, self.config.mapping
+        )
+        held = {asked(row) for row in table.rows}
+        known = [row for row in table.rows if not self.labels or row["target"] in self.labels]
+        return [row for row in rows if asked(row) not in held], known
 
     def _encode(self, rows: list[Row], tokenizer: Any) -> Encoded:  # noqa: ANN401
         return encode_rows(rows, tokenizer, self.config, self.labels, self.task.name)

@@ -2,33 +2,62 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import gradio as gr
 from gradio.components import Component
 
+from plugins import TaskPlugin
 from store.prompts import as_text
 from ui.guard import kindly
+from ui.pulse import QUIET
 
-QUIET: Mapping[str, Any] = {"queue": False, "show_progress": "hidden", "api_visibility": "private"}
+CONCURRENCY = 32
+"""Requests of one tab that are under way at once; the pool answers them together."""
 
 
-def connect(
-    handler: Callable[..., Any], taken: Sequence[Component], page: gr.Chatbot, send: gr.Button,
-    settings: Mapping[str, Any], api: Mapping[str, Any],
-) -> list[Any]:  # fmt: skip
+@dataclass(frozen=True)
+class Event:
+    """One way to ask a tab, however it is triggered."""
+
+    handler: Callable[..., Any]
+    taken: Sequence[Component]
+    shown: Sequence[Component]
+    plugin: TaskPlugin
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        """How it runs, for an event listener of Gradio's."""
+        return {
+            "fn": self.handler,
+            "outputs": list(self.shown),
+            "concurrency_limit": CONCURRENCY,
+            "concurrency_id": self.plugin.name,
+            "show_progress": "minimal",
+            "trigger_mode": "once",
+        }
+
+    @property
+    def api(self) -> dict[str, Any]:
+        """What makes it the tab's endpoint."""
+        text = self.plugin.description
+        return {"api_name": self.plugin.name, "api_description": text, "api_visibility": "public"}
+
+
+def connect(event: Event, page: gr.Chatbot, send: gr.Button) -> list[Any]:
     """Connect a plugin whose first input is the message and which answers in `page`; returns the events to cancel."""
-    message, *rest = taken
+    message, *rest = event.taken
     asked = gr.Textbox(visible=False)
     inputs = [asked, *rest]
     # The message moves out of its box in the browser, before anything is sent, so that the box is free at once.
-    sent = gr.on(
-        [send.click, message.submit], None, message, [asked, message], js="(text) => [text, '']", **QUIET
-    )
-    answered = sent.then(handler, inputs, show_progress="minimal", **settings, **api)
+    sent = gr.on([send.click, message.submit], None, message, [asked, message], js="(text) => [text, '']", **QUIET)
+    # What is sent while an answer is being written is asked when that answer is complete.
+    settings = event.settings | {"trigger_mode": "always_last"}
+    answered = sent.then(inputs=inputs, **settings, **event.api)
     again = page.retry(kindly(retry), page, [asked, page], **QUIET)
-    retried = again.then(handler, inputs, show_progress="minimal", **settings, api_visibility="private")
+    retried = again.then(inputs=inputs, **settings, api_visibility="private")
     page.undo(kindly(undo), page, [message, page], **QUIET)
     return [answered, retried]
 

@@ -76,3 +76,17 @@ def translations(plugins: Iterable[TaskPlugin]) -> gr.I18n:
 def _said(plugins: Iterable[TaskPlugin], language: str) -> dict[str, str]:
     every = ((p, english) for p in plugins for table in p.words.values() for english in table)
     return {f"{p.name}: {english}": p.words.get(language, {}).get(english, english) for p, english in every}
+
+
+def english(value: Any, plugins: Iterable[TaskPlugin]) -> Any:  # noqa: ANN401 - JSON
+    """`value` with every translatable text in English: what API callers read is not translated by any browser."""
+    known = {**texts(ENGLISH), **_said(plugins, ENGLISH)}
+
+    def walk(part: Any) -> Any:  # noqa: ANN401
+        if isinstance(part, I18nData):
+            return known.get(part.key, part.key)
+        if isinstance(part, dict):
+            return {key: walk(child) for key, child in part.items()}
+        return [walk(child) for child in part] if isinstance(part, list) else part
+
+    return walk(value)

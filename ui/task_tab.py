@@ -16,14 +16,15 @@ from errors import AdapterError, PluginError
 from plugins import OwnModel, TaskPlugin
 from store.adapters import BASE, LIVE
 from ui import chat
-from ui.badge import Badge
+from ui.badge import make_badge
+from ui.chat import Event
 from ui.context import Context, own_key
 from ui.guard import kindly
-from ui.strings import Words, t, words
+from ui.pulse import QUIET, Follower, Pulse
+from ui.strings import Words, t
 
-CONCURRENCY = 32
-"""Requests of one tab that are under way at once; the pool answers them together."""
 EXAMPLE_LENGTH = 70
+ADAPTER_SCHEMA = {"type": "string", "additional_description": "live, base, a name, or a version such as name@7"}
 
 
 @dataclass(frozen=True)
@@ -35,6 +36,10 @@ class Parts:
     outputs: Sequence[Component]
     parameters: Sequence[inspect.Parameter]
     """The arguments of `predict` behind `lm`, one for each input and option."""
+
+
+Placed = tuple[gr.Dropdown, gr.Button, gr.Button, gr.HTML]
+"""The adapter menu, the button that sends, the one that stops, and the badge."""
 
 
 def make_parts(plugin: TaskPlugin) -> Parts:
@@ -54,41 +59,65 @@ def make_parts(plugin: TaskPlugin) -> Parts:
     return Parts(inputs, options, outputs, parameters)
 
 
-def build(context: Context, plugin: TaskPlugin, parts: Parts, changed: gr.State) -> None:
+def build(context: Context, plugin: TaskPlugin, parts: Parts, pulse: Pulse) -> None:
     """Place a tab's components and connect them."""
     gr.Markdown(plugin.say(plugin.description), elem_classes="g-about")
-    with gr.Row(elem_classes="g-columns"):
-        with gr.Column(elem_classes="g-ask"):
-            _place(c for c in parts.inputs if c not in parts.outputs)
-            adapter = _adapter(context, plugin)
-            if parts.options:
-                with gr.Accordion(t("task.options"), open=False):
-                    _place(parts.options)
-            with gr.Row(elem_classes="g-buttons"):
-                send = gr.Button(t("task.send"), variant="primary", scale=3)
-                stop = gr.Button(t("task.stop"), scale=1, visible=plugin.streams(), elem_classes="g-stop")
-            if plugin.examples:
-                _examples(plugin, parts)
-        with gr.Column(elem_classes="g-answer"):
-            _place(parts.outputs)
-            badge = Badge()
-    outputs = [*parts.outputs, badge]
+    page = next((c for c in parts.outputs if isinstance(c, gr.Chatbot) and c in parts.inputs), None)
+    place = _place_chat if page else _place_form
+    adapter, send, stop, badge = place(context, plugin, parts)
     handler = kindly(answer(context, plugin.name, parts.parameters, streams=plugin.streams()))
-    taken = [*parts.inputs, *parts.options, adapter]
-    settings: dict[str, Any] = {"concurrency_limit": CONCURRENCY, "concurrency_id": plugin.name, "outputs": outputs}
-    api = {"api_name": plugin.name, "api_description": plugin.description, "api_visibility": "public"}
-    page = next((c for c in parts.outputs if isinstance(c, gr.Chatbot)), None)
-    if page is not None and page in parts.inputs:
-        events = chat.connect(handler, taken, page, send, settings, api)
+    event = Event(handler, [*parts.inputs, *parts.options, adapter], [*parts.outputs, badge], plugin)
+    if page:
+        events = chat.connect(event, page, send)
     else:
         first = parts.inputs[0]
-        triggers = [send.click, *([first.submit] if isinstance(first, gr.Textbox) and first.lines == 1 else [])]
-        events = [gr.on(triggers, handler, inputs=taken, trigger_mode="once", show_progress="minimal", **settings, **api)]
+        submit = [first.submit] if isinstance(first, gr.Textbox) and first.lines == 1 else []
+        events = [gr.on([send.click, *submit], inputs=event.taken, **event.settings, **event.api)]
     stop.click(None, cancels=events, api_visibility="private")
-    changed.change(
-        kindly(choices_of(context, plugin.name)), adapter, adapter, queue=False, show_progress="hidden",
-        api_visibility="private",
-    )  # fmt: skip
+    pulse.add(Follower([adapter], [adapter], lambda say, _: context.changes, choices_of(context, plugin.name)))
+
+
+def _place_form(context: Context, plugin: TaskPlugin, parts: Parts) -> Placed:
+    """What is asked on the left, what is answered on the right; on a phone one below the other."""
+    with gr.Row(elem_classes="g-columns"):
+        with gr.Column(elem_classes="g-ask"):
+            _place(parts.inputs)
+            adapter = _adapter(context, plugin)
+            _options(parts)
+            send, stop = _buttons(plugin, "task.send")
+            _examples(plugin, parts)
+        with gr.Column(elem_classes="g-answer"):
+            _place(parts.outputs)
+            badge = make_badge()
+    return adapter, send, stop, badge
+
+
+def _place_chat(context: Context, plugin: TaskPlugin, parts: Parts) -> Placed:
+    """The conversation with the message box under it; what answers, and how, at its side."""
+    with gr.Row(elem_classes="g-columns"):
+        with gr.Column(elem_classes="g-chat-main", scale=5):
+            _place(parts.outputs)
+            badge = make_badge()
+            _place([c for c in parts.inputs if c not in parts.outputs])
+            send, stop = _buttons(plugin, "chat.send")
+            _examples(plugin, parts)
+        with gr.Column(elem_classes="g-chat-side", scale=3):
+            adapter = _adapter(context, plugin)
+            _options(parts)
+    return adapter, send, stop, badge
+
+
+def _buttons(plugin: TaskPlugin, sends: str) -> tuple[gr.Button, gr.Button]:
+    with gr.Row(elem_classes="g-buttons"):
+        send = gr.Button(t(sends), variant="primary", scale=3)
+        stop = gr.Button(t("task.stop"), scale=1, visible=plugin.streams())
+    return send, stop
+
+
+def _options(parts: Parts) -> None:
+    if parts.options:
+        with gr.Accordion(t("task.options"), open=False):
+            _place(parts.options)
 
 
 def answer(context: Context, name: str, parameters: Sequence[inspect.Parameter], streams: bool) -> Callable[..., Any]:
@@ -109,13 +138,13 @@ def answer(context: Context, name: str, parameters: Sequence[inspect.Parameter],
     return handler
 
 
-def choices_of(context: Context, name: str) -> Callable[..., Any]:
-    """A handler that gives the adapter menu its choices as they are now."""
+def choices_of(context: Context, name: str) -> Callable[[Words, str | None], list[Any]]:
+    """Gives the adapter menu its choices as they are now."""
 
-    def choices(chosen: str | None, request: gr.Request) -> Any:  # noqa: ANN401 - a Gradio update
-        found = menu(context, name, words(request))
+    def choices(say: Words, chosen: str | None) -> list[Any]:
+        found = menu(context, name, say)
         known = chosen in {value for _, value in found}
-        return gr.update(choices=found, value=chosen if known else LIVE)
+        return [gr.update(choices=found, value=chosen if known else LIVE)]
 
     return choices
 
@@ -159,14 +188,18 @@ def _bound(context: Context, plugin: TaskPlugin, adapter: str) -> Iterator[Any]:
 
 
 def _adapter(context: Context, plugin: TaskPlugin) -> gr.Dropdown:
-    return gr.Dropdown(
+    chosen = gr.Dropdown(
         menu(context, plugin.name, Words()), value=LIVE, label=t("task.adapter"), allow_custom_value=True,
         visible=not plugin.brings_own(), interactive=True, elem_classes="g-adapter",
     )  # fmt: skip
+    chosen.api_info = lambda: ADAPTER_SCHEMA  # type: ignore[method-assign]
+    return chosen
 
 
 def _examples(plugin: TaskPlugin, parts: Parts) -> None:
     """Examples to click; each is shown by its first value."""
+    if not plugin.examples:
+        return
     fields = [c for c in parts.inputs if c not in parts.outputs][: len(plugin.examples[0])]
     labels = [_clipped(str(row[0])) for row in plugin.examples]
     rows = [list(row) for row in plugin.examples]
@@ -178,7 +211,7 @@ def _examples(plugin: TaskPlugin, parts: Parts) -> None:
     def fill(index: int) -> Any:  # noqa: ANN401 - one value, or a list of them
         return rows[index] if len(fields) > 1 else rows[index][0]
 
-    samples.click(kindly(fill), samples, fields, queue=False, show_progress="hidden", api_visibility="private")
+    samples.click(kindly(fill), samples, fields, **QUIET)
 
 
 def _clipped(text: str) -> str:

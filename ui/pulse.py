@@ -1,0 +1,87 @@
+"""How an open page follows what changes behind it: one short request a second, for everything that may be new."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import gradio as gr
+from gradio.components import Component
+
+from ui.guard import kindly
+from ui.strings import Words, words
+
+log = logging.getLogger("graft")
+
+PULSE_S = 1.0
+QUIET: dict[str, Any] = {"queue": False, "show_progress": "hidden", "api_visibility": "private"}
+"""How events run that are not work: past the queue, with no sign on the page, not for API callers."""
+
+
+@dataclass(frozen=True)
+class Follower:
+    """A part of the page that goes by something behind it."""
+
+    taken: Sequence[Component]
+    """Components whose values `mark` and `refresh` receive after the words."""
+    shown: Sequence[Component]
+    """Components that `refresh` updates."""
+    mark: Callable[..., object]
+    """What the part would show, in short: cheap to compute, and another when it must be shown anew."""
+    refresh: Callable[..., Sequence[Any]]
+    """The updates for `shown`."""
+
+    def handler(self) -> Callable[..., Any]:
+        """`refresh` as an event handler of its own, for what must not wait for the next beat."""
+
+        def refresh(request: gr.Request, *values: Any) -> Any:  # noqa: ANN401 - Gradio updates
+            updates = list(self.refresh(words(request), *values))
+            return updates if len(updates) > 1 else updates[0]
+
+        return kindly(refresh)
+
+
+class Pulse:
+    """The page's one timer, and who follows it."""
+
+    def __init__(self, before: Callable[[], None]) -> None:
+        """`before` runs at each beat."""
+        self._before = before
+        self._followers: list[Follower] = []
+
+    def add(self, follower: Follower) -> Follower:
+        """Let a part of the page follow."""
+        self._followers.append(follower)
+        return follower
+
+    def connect(self, demo: gr.Blocks) -> None:
+        """Place the timer; to be called once, after every `add`."""
+        seen, timer = gr.State({}), gr.Timer(PULSE_S)
+        taken = [seen, *(c for follower in self._followers for c in follower.taken)]
+        shown = [seen, *(c for follower in self._followers for c in follower.shown)]
+        for trigger in (timer.tick, demo.load):
+            trigger(kindly(self._beat), taken, shown, **QUIET)
+
+    def _beat(self, request: gr.Request, seen: dict[int, str], *values: Any) -> list[Any]:
+        self._before()
+        say, rest, now, updates = words(request), list(values), dict(seen), list[Any]()
+        for number, follower in enumerate(self._followers):
+            own, rest = rest[: len(follower.taken)], rest[len(follower.taken) :]
+            mark, fresh = _look(follower, say, own, seen.get(number))
+            now[number] = mark
+            updates += fresh
+        return [now if now != seen else gr.skip(), *updates]
+
+
+def _look(follower: Follower, say: Words, values: Sequence[Any], seen: str | None) -> tuple[str, list[Any]]:
+    """A follower's mark, and its updates if the mark is not the one that the page has seen."""
+    nothing: list[Any] = [gr.skip()] * len(follower.shown)
+    try:
+        mark = f"{say.language} {follower.mark(say, *values)}"
+        return (mark, nothing) if mark == seen else (mark, list(follower.refresh(say, *values)))
+    except Exception:
+        # What one part cannot show must not keep the others from following.
+        log.exception("a part of the page cannot be brought up to date")
+        return seen or "", nothing

@@ -1,0 +1,217 @@
+"""Train: choose a tab and rows, see what is in them, start, and watch the run, now or after the page was closed."""
+
+from __future__ import annotations
+
+import re
+import shlex
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import gradio as gr
+from gradio.components import Component
+
+from errors import DataError, GraftError
+from settings import QUANTIZATIONS
+from training.config import RANGES, TrainConfig
+from ui import examples, views
+from ui.context import Context
+from ui.guard import kindly
+from ui.pulse import QUIET, Pulse
+from ui.render import Html, failure
+from ui.run_panel import RunPanel
+from ui.strings import t, words
+
+FORMATS = (".csv", ".tsv", ".jsonl", ".parquet")
+LARGEST = 50 * 2**20
+"""Bytes of an uploaded file."""
+PARTS = ("text", "target", "messages")
+NUMBERS = ("rank", "alpha", "dropout", "learning_rate", "epochs", "batch_size", "max_length", "held_out", "seed")
+WHOLE = ("rank", "batch_size", "max_length", "seed")
+
+
+@dataclass(frozen=True)
+class Form:
+    """The components whose values make a configuration, in the order in which handlers receive them."""
+
+    tab: gr.Dropdown
+    example: gr.Dropdown
+    upload: gr.File
+    columns: Sequence[gr.Dropdown]
+    name: gr.Textbox
+    promote: gr.Checkbox
+    quantize: gr.Dropdown
+    numbers: Sequence[gr.Number]
+
+    @property
+    def source(self) -> list[Component]:
+        """What the report is about."""
+        return [self.tab, self.example, self.upload, *self.columns]
+
+    @property
+    def all(self) -> list[Component]:
+        """Everything."""
+        return [*self.source, self.name, self.promote, self.quantize, *self.numbers]
+
+
+def build(context: Context, demo: gr.Blocks, pulse: Pulse) -> None:
+    """Place the form and the panel of runs, and connect them."""
+    gr.Markdown(t("train.about"), elem_classes="g-about")
+    may = context.settings.may_train and bool(context.learners())
+    if not context.settings.may_train:
+        gr.Markdown(t("train.off"), elem_classes="g-off")
+    with gr.Row(elem_classes="g-columns", visible=may):
+        with gr.Column(elem_classes="g-ask"):
+            form, command, start = _form(context)
+        with gr.Column(elem_classes="g-answer"):
+            report = gr.HTML("", elem_classes="g-list")
+    panel = RunPanel(context, pulse)
+    _connect(context, demo, form, report, command)
+    begun = start.click(kindly(_start(context)), form.all, panel.choice, api_visibility="private", trigger_mode="once",
+                        show_progress="minimal")  # fmt: skip
+    begun.then(panel.refresh, panel.choice, panel.shown, **QUIET)
+
+
+def _form(context: Context) -> tuple[Form, gr.Code, gr.Button]:
+    plugins = context.learners()
+    first = plugins[0] if plugins else None
+    tab = gr.Dropdown(
+        [(p.say(p.title), p.name) for p in plugins], value=first.name if first else None, label=t("train.tab"),
+        interactive=True, filterable=False,
+    )  # fmt: skip
+    found = examples.fitting(first) if first else []
+    example = gr.Dropdown(found, value=next(iter(found), None), label=t("train.example"), interactive=True,
+                          allow_custom_value=True)  # fmt: skip
+    upload = gr.File(file_types=list(FORMATS), file_count="single", label=t("train.upload"), height=130,
+                     elem_classes="g-upload")  # fmt: skip
+    with gr.Row(elem_classes="g-mapping"):
+        columns = [gr.Dropdown([], label=t(f"train.column_{part}"), visible=False, interactive=True, min_width=120,
+                               allow_custom_value=True) for part in PARTS]  # fmt: skip
+    name = gr.Textbox(label=t("train.name"), info=t("train.name_info"), max_lines=1)
+    promote = gr.Checkbox(value=True, label=t("train.promote"))
+    with gr.Accordion(t("train.advanced"), open=False):
+        quantize = gr.Dropdown(list(QUANTIZATIONS), value="auto", label=t("train.quantize"), info=t("train.quantize_info"),
+                               filterable=False)  # fmt: skip
+        with gr.Row(elem_classes="g-numbers"):
+            numbers = [_number(key) for key in NUMBERS]
+    command = gr.Code("", language="shell", label=t("train.command"), interactive=False, wrap_lines=True, lines=2,
+                     show_line_numbers=False, elem_classes="g-command")
+    start = gr.Button(t("train.start"), variant="primary")
+    return Form(tab, example, upload, columns, name, promote, quantize, numbers), command, start
+
+
+def _number(key: str) -> gr.Number:
+    least, most = RANGES[key]
+    return gr.Number(label=t(f"train.{key}"), minimum=least, maximum=most, precision=0 if key in WHOLE else None,
+                     step=1 if key in WHOLE else least, min_width=110)  # fmt: skip
+
+
+def _connect(context: Context, demo: gr.Blocks, form: Form, report: gr.HTML, command: gr.Code) -> None:
+    private: dict[str, Any] = {"api_visibility": "private", "show_progress": "minimal", "show_progress_on": report}
+    look, guess = kindly(_inspect(context, keep=True)), kindly(_inspect(context, keep=False))
+    outputs = [report, *form.columns, form.name]
+    gr.on([form.tab.change], kindly(_defaults(context)), form.tab, [form.example, form.upload, *form.numbers],
+          **QUIET).then(guess, form.source, outputs, **private)  # fmt: skip
+    demo.load(kindly(_defaults(context)), form.tab, [form.example, form.upload, *form.numbers],
+              **QUIET).then(guess, form.source, outputs, **private)  # fmt: skip
+    gr.on([form.example.input, form.upload.upload, form.upload.clear], guess, form.source, outputs, **private)
+    gr.on([column.input for column in form.columns], look, form.source, outputs, **private)
+    gr.on([c.change for c in form.all if not isinstance(c, gr.File)], kindly(_command(context)), form.all, command,
+          **QUIET)  # fmt: skip
+
+
+def _defaults(context: Context) -> Any:  # noqa: ANN401 - a handler of Gradio's
+    """The examples that fit a tab, and its task's own numbers."""
+
+    def defaults(tab: str) -> list[Any]:
+        found = examples.fitting(context.plugin(tab))
+        config = TrainConfig.for_tab(context.spec(tab), Path("data"), "name")
+        chosen = gr.update(choices=found, value=next(iter(found), None))
+        return [chosen, None, *(getattr(config, key) for key in NUMBERS)]
+
+    return defaults
+
+
+def _inspect(context: Context, keep: bool) -> Any:  # noqa: ANN401
+    """Look into the chosen file; `keep` takes the columns as the user set them, otherwise they are guessed."""
+
+    def inspect(
+        request: gr.Request, tab: str, example: str | None, upload: str | None, *columns: str | None
+    ) -> list[Any]:
+        context.require_training()
+        unchanged = [gr.skip()] * (len(PARTS) + 1)
+        say = words(request)
+        path = chosen_file(example, upload)
+        if path is None:
+            return [Html(""), *([gr.update(visible=False)] * len(PARTS)), gr.skip()]
+        mapping = {part: column for part, column in zip(PARTS, columns, strict=True) if column} if keep else {}
+        try:
+            found = context.runs.inspect(path, context.spec(tab), mapping)
+        except GraftError as error:
+            return [failure(error), *unchanged]
+        shown = [gr.update(choices=list(found.columns), value=found.mapping.get(part), visible=part in found.mapping)
+                 for part in PARTS]  # fmt: skip
+        return [views.report(say, found), *shown, gr.skip() if keep else suggested_name(path)]
+
+    return inspect
+
+
+def chosen_file(example: str | None, upload: str | None) -> Path | None:
+    """The file to learn from: what was uploaded, else the example. Raises `DataError` for what cannot be one."""
+    if upload:
+        path = Path(upload)
+        if path.suffix.lower() not in FORMATS:
+            raise DataError(f"{path.name} is not a table of rows.", "", f"Use one of {', '.join(FORMATS)}.")
+        if path.stat().st_size > LARGEST:
+            raise DataError(f"{path.name} is too large.", "", "At most 50 MB; train from the command line instead.")
+        return path
+    return examples.find(example) if example else None
+
+
+def suggested_name(path: Path) -> str:
+    """A name for the adapter, made of the file's."""
+    return re.sub(r"[^a-z0-9_-]+", "-", path.stem.lower()).strip("-_")[:40] or "mine"
+
+
+def _config(context: Context, values: Sequence[Any]) -> TrainConfig:
+    """The configuration that the form describes; raises `GraftError` with all that is wrong."""
+    tab, example, upload, *rest = values
+    columns, (name, promote, quantize, *numbers) = rest[: len(PARTS)], rest[len(PARTS) :]
+    path = chosen_file(example, upload)
+    if path is None:
+        raise DataError("There are no rows to learn from.", "", "Choose an example or upload a file.")
+    mapping = {part: column for part, column in zip(PARTS, columns, strict=True) if column}
+    chosen = {key: number for key, number in zip(NUMBERS, numbers, strict=True) if number is not None}
+    return TrainConfig.for_tab(context.spec(tab), path, name or "", mapping=mapping, promote=bool(promote),
+                               quantize=quantize, **chosen)  # fmt: skip
+
+
+def _start(context: Context) -> Any:  # noqa: ANN401
+    def start(request: gr.Request, *values: Any) -> Any:  # noqa: ANN401
+        context.require_training()
+        run = context.runs.start(_config(context, values))
+        return gr.update(choices=RunPanel.names(context.runs.list(), words(request)), value=run.id)
+
+    return start
+
+
+def _command(context: Context) -> Any:  # noqa: ANN401
+    def command(*values: Any) -> str:
+        try:
+            return command_line(_config(context, values), TrainConfig.for_tab(context.spec(values[0]), Path("x"), "x"))
+        except GraftError as error:
+            return f"# {error}"
+
+    return command
+
+
+def command_line(config: TrainConfig, plain: TrainConfig) -> str:
+    """The same run from a terminal; what is as the defaults have it is left out."""
+    options = [f"--{key.replace('_', '-')} {shlex.quote(f'{getattr(config, key):g}')}" for key in NUMBERS
+               if getattr(config, key) != getattr(plain, key)]  # fmt: skip
+    parts = ["python -m training", f"--plugin {config.plugin}", f"--data {shlex.quote(examples.relative(config.data))}",
+             f"--name {shlex.quote(config.name)}"]  # fmt: skip
+    parts += [f"--quantize {config.quantize}"] if config.quantize != plain.quantize else []
+    return " ".join([*parts, *options, *(["--promote"] if config.promote else [])])
+
