@@ -18,6 +18,7 @@ from store.models import ModelStore  # noqa: E402
 from training.runs import Runs  # noqa: E402
 from ui import server, shell  # noqa: E402
 from ui.context import Context  # noqa: E402
+from ui.reload import Reloader  # noqa: E402
 
 
 def compose(settings: Settings) -> Context:
@@ -37,6 +38,7 @@ if __name__ == "__main__":
     try:
         server.check_home(context.settings)
         Watch(context.adapters.watched, context.versions_changed).start()
+        Watch([context.settings.plugins], Reloader(context, demo)).start()
         server.launch(demo, context)
     except GraftError as error:
         server.stop(error, 1)

@@ -11,6 +11,7 @@ import importlib.util
 import logging
 import sys
 import traceback
+from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from pathlib import Path
 from types import CodeType, ModuleType
@@ -20,6 +21,7 @@ from plugins import TaskPlugin
 
 log = logging.getLogger("graft")
 
+RESERVED = ("train", "adapters")
 PACKAGE = Path(__file__).resolve().parent
 
 
@@ -36,11 +38,16 @@ class Tab:
 
 def discover(folder: Path) -> list[Tab]:
     """Every plugin of `folder` in the order of file names. A name that was taken before is an error tab."""
+    return unique(load(path) for path in sorted(folder.glob("[!_.]*.py")))
+
+
+def unique(found: Iterable[Tab]) -> list[Tab]:
+    """The same tabs, with an error in place of each plugin whose name an earlier one has, or that the page needs."""
     tabs: list[Tab] = []
-    for path in sorted(folder.glob("[!_.]*.py")):
-        tab = load(path)
+    for tab in found:
         first = next((t for t in tabs if t.plugin and t.name == tab.name), None)
-        tabs.append(_taken(tab, first) if tab.plugin and first else tab)
+        taken = tab.plugin and (first or tab.name in RESERVED)
+        tabs.append(_taken(tab, first.path.name if first else "Graft's own page") if taken else tab)
     return tabs
 
 
@@ -109,7 +116,7 @@ def _explain(path: Path, error: BaseException) -> GraftError:
     return PluginError(f"{path.name} cannot be imported.", why, "Correct the file and save it; the tab reloads.")
 
 
-def _taken(tab: Tab, first: Tab) -> Tab:
+def _taken(tab: Tab, owner: str) -> Tab:
     what = f"The name {tab.name!r} is taken."
-    error = PluginError(what, f"{first.path.name} has it.", f"Give the plugin in {tab.path.name} another name.")
+    error = PluginError(what, f"{owner} has it.", f"Give the plugin in {tab.path.name} another name.")
     return replace(tab, name=tab.path.stem, title=tab.path.stem, plugin=None, error=error)

@@ -42,12 +42,13 @@ class Batcher(Generic[Item, Result]):
         with self._lock:
             first = self._waiting[0][0]
             batch = [call for call in self._waiting if call[0] == first][: self._largest]
-            self._waiting = [call for call in self._waiting if call not in batch]
+            taken = {id(future) for _, _, future in batch}
+            self._waiting = [call for call in self._waiting if id(call[2]) not in taken]
         try:
-            results = self._run([item for _, item, _ in batch])
+            answered = list(zip(batch, self._run([item for _, item, _ in batch]), strict=True))
         except BaseException as error:  # noqa: BLE001 - every waiting caller must hear of it
             for _, _, future in batch:
                 future.set_exception(error)
         else:
-            for (_, _, future), result in zip(batch, results, strict=True):
+            for (_, _, future), result in answered:
                 future.set_result(result)

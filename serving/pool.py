@@ -110,7 +110,8 @@ class Pool:
         if not entry.done.wait(WAIT_S):
             raise BusyError(f"{key} is still loading.", "It is needed for this answer.", "Try again in a moment.")
         if entry.error:
-            raise entry.error
+            # One error for every request: without its traceback, which would grow with each of them.
+            raise entry.error.with_traceback(None)
         return entry.loaded
 
     def _load(self, key: str, load: Callable[[], Any] | None) -> None:
@@ -118,7 +119,7 @@ class Pool:
         try:
             entry.loaded = load() if load else self._load_base(key, entry)
             entry.status = Status(key, "ready", 1.0, seconds=time.monotonic() - start)
-        except Exception as error:
+        except BaseException as error:  # noqa: BLE001 - whatever ended it, nobody may wait for it for ever
             if not isinstance(error, GraftError):
                 log.exception("loading %s", key)
                 error = ModelError(f"{key} could not be loaded.", f"{type(error).__name__}.", "The log has the details.")

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -16,7 +18,8 @@ from serving.slots import Slot, Slots
 from store.adapters import BASE, Version
 from store.models import Model
 from store.verify import read_adapter
-from store.loading import LINEAR, features, load_model, load_tokenizer, resolve_quantization
+from store.loading import LINEAR, features, load_model, load_tokenizer, resolve_quantization, window
+from store.prompts import neutralize
 from tasks import resident_class
 
 PROBE = "The quick brown fox jumps over the lazy dog, and what happens next depends on the adapter."
@@ -36,6 +39,8 @@ class Resident:
         self.config: PretrainedConfig = self.net.config
         self.body: nn.Module = self.net.base_model
         self.layers = _layers(self.net)
+        # bitsandbytes' 8-bit layers keep state of the running pass in the module, so passes must not overlap.
+        self._alone: AbstractContextManager[Any] = threading.RLock() if self.quantization == "8bit" else nullcontext()
         self.slots = Slots(self.layers, self._read)
         self.own_head = self._own_head()
         self._probe = self._probe_states()
@@ -48,12 +53,7 @@ class Resident:
     @property
     def window(self) -> int:
         """The longest input in tokens."""
-        config = self.config.get_text_config()
-        limits = [getattr(config, name, None) for name in ("max_position_embeddings", "n_positions")]
-        known = [n for n in (*limits, self.tokenizer.model_max_length) if n and n < 1_000_000]
-        # RoBERTa counts its positions from padding_idx + 1, so two of them are never used.
-        offset = 2 if self.config.model_type in ("roberta", "xlm-roberta", "camembert") else 0
-        return min(known, default=2048) - offset
+        return window(self.config, self.tokenizer)
 
     @contextmanager
     def pin(self, version: Version | None) -> Iterator[Slot | None]:
@@ -68,10 +68,20 @@ class Resident:
     def encode(self, texts: Sequence[str], slot: Slot | None) -> tuple[Any, Mapping[str, torch.Tensor]]:
         """Run the body over `texts` as one padded batch; returns its outputs and the batch."""
         batch = self.tokenizer(
-            list(texts), padding=True, truncation=True, max_length=self.window, return_tensors="pt"
+            [neutralize(self.tokenizer, text) for text in texts],
+            padding=True,
+            truncation=True,
+            max_length=self.window,
+            return_tensors="pt",
         ).to(self.device)
-        with self.slots.using(slot):
+        with self.using(slot):
             return self.body(**batch), batch
+
+    @contextmanager
+    def using(self, slot: Slot | None) -> Iterator[None]:
+        """Forward passes of this thread answer with `slot` until the block ends."""
+        with self._alone, self.slots.using(slot):
+            yield
 
     def _read(self, version: Version) -> Slot:
         """Verify a version in full, prepare its tensors for this base, and prove that it does something."""
@@ -105,7 +115,7 @@ class Resident:
         inputs = {k: v for k, v in batch.items() if k in ("input_ids", "attention_mask")}
         if self.config.is_encoder_decoder:
             inputs["decoder_input_ids"] = inputs["input_ids"]
-        with self.slots.using(slot):
+        with self.using(slot):
             outputs = self.net(**inputs)
         return outputs.last_hidden_state if hasattr(outputs, "last_hidden_state") else outputs.logits
 
@@ -120,7 +130,8 @@ class Resident:
 def check_base(version: Version, model: Model) -> None:
     """Refuse a version made for another base: it must have the same name and shapes, or the very same weights."""
     base = version.manifest.get("base", {})
-    same_name = base.get("id") == model.id.partition("@")[0] and base.get("shape_id") == model.shape_id
+    name = Path(model.id).name if model.source == "folder" else model.id.partition("@")[0]
+    same_name = base.get("id") == name and base.get("shape_id") == model.shape_id and model.source != "folder"
     if not (same_name or base.get("identity") == model.identity):
         raise AdapterError(
             f"{version.ref} was refused.",

@@ -17,7 +17,10 @@ class Sampling:
     top_p: float = 1.0
 
     def __post_init__(self) -> None:
-        if not (1 <= self.max_new_tokens <= 4096 and 0 <= self.temperature <= 10 and 0 < self.top_p <= 1):
+        numbers = (self.max_new_tokens, self.temperature, self.top_p)
+        if not all(isinstance(n, int | float) and not isinstance(n, bool) for n in numbers) or not (
+            1 <= self.max_new_tokens <= 4096 and 0 <= self.temperature <= 10 and 0 < self.top_p <= 1
+        ):
             raise InputError(
                 "These options cannot be used.",
                 f"Length {self.max_new_tokens}, temperature {self.temperature}, top-p {self.top_p}.",
@@ -27,9 +30,9 @@ class Sampling:
     def arguments(self) -> dict[str, Any]:
         """Keyword arguments of transformers' `generate`."""
         if self.temperature == 0:
-            return {"max_new_tokens": self.max_new_tokens, "do_sample": False, "temperature": None, "top_p": None}
+            return {"max_new_tokens": int(self.max_new_tokens), "do_sample": False, "temperature": None, "top_p": None}
         return {
-            "max_new_tokens": self.max_new_tokens,
+            "max_new_tokens": int(self.max_new_tokens),
             "do_sample": True,
             "temperature": self.temperature,
             "top_p": self.top_p,

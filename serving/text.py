@@ -26,8 +26,7 @@ class Generator:
 
     def __init__(self, resident: Resident) -> None:
         self._resident = resident
-        # bitsandbytes' 8-bit layers keep state of the running pass in the module, so passes must not overlap.
-        self._turns = threading.Semaphore(1 if resident.quantization == "8bit" else AT_ONCE)
+        self._turns = threading.Semaphore(AT_ONCE)
 
     def generate(
         self, text: str, prompt: str, sampling: Sampling, slot: Slot | None, notes: list[str]
@@ -37,7 +36,7 @@ class Generator:
         ids = self._text_ids(text, prompt)
         if len(ids) > room:
             overhead = len(self._text_ids("", prompt))
-            tokens = self._resident.tokenizer(text, add_special_tokens=False)["input_ids"]
+            tokens = self._resident.tokenizer(neutralize(self._resident.tokenizer, text), add_special_tokens=False)["input_ids"]
             kept = max(1, room - overhead - 8)
             notes.append(f"The text has {len(tokens):,} tokens; the first {kept:,} were read.")
             ids = self._text_ids(self._resident.tokenizer.decode(tokens[:kept]), prompt)
@@ -71,8 +70,8 @@ class Generator:
 
     def _text_ids(self, text: str, prompt: str) -> list[int]:
         if self._resident.config.is_encoder_decoder:
-            source = as_messages(neutralize(self._resident.tokenizer, text), prompt)[0]["content"]
-            return list(self._resident.tokenizer(source)["input_ids"])
+            source = as_messages(text, prompt)[0]["content"]
+            return list(self._resident.tokenizer(neutralize(self._resident.tokenizer, source))["input_ids"])
         return self._chat_ids(as_messages(text, prompt))
 
     def _chat_ids(self, messages: Sequence[Message]) -> list[int]:
@@ -119,7 +118,7 @@ class Generator:
         inputs = torch.tensor([ids], device=self._resident.device)
         stop = StoppingCriteriaList([_Stopped(stopped)])
         try:
-            with self._turns, self._resident.slots.using(slot), torch.inference_mode():
+            with self._turns, self._resident.using(slot), torch.inference_mode():
                 if not stopped.is_set():
                     self._resident.net.generate(
                         inputs,

@@ -11,7 +11,13 @@ from typing import Any
 import torch
 import transformers
 from torch import nn
-from transformers import AutoTokenizer, BitsAndBytesConfig, PreTrainedModel, PreTrainedTokenizerBase
+from transformers import (
+    AutoTokenizer,
+    BitsAndBytesConfig,
+    PretrainedConfig,
+    PreTrainedModel,
+    PreTrainedTokenizerBase,
+)
 from transformers.pytorch_utils import Conv1D
 
 from errors import ModelError
@@ -78,6 +84,16 @@ def load_tokenizer(model: Model) -> PreTrainedTokenizerBase:
     if tokenizer.pad_token_id is None:
         tokenizer.pad_token = tokenizer.eos_token or tokenizer.unk_token
     return tokenizer
+
+
+def window(config: PretrainedConfig, tokenizer: PreTrainedTokenizerBase) -> int:
+    """The longest input in tokens that a base takes."""
+    text = config.get_text_config()
+    limits = [getattr(text, name, None) for name in ("max_position_embeddings", "n_positions")]
+    known = [n for n in (*limits, tokenizer.model_max_length) if n and n < 1_000_000]
+    # RoBERTa counts its positions from padding_idx + 1, so two of them are never used.
+    offset = 2 if config.model_type in ("roberta", "xlm-roberta", "camembert") else 0
+    return min(known, default=2048) - offset
 
 
 def linear_paths(model: PreTrainedModel) -> list[str]:

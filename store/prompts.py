@@ -9,16 +9,18 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from jinja2 import TemplateError
+
 from errors import InputError
 
 Message = Mapping[str, Any]
 
 PLAIN_TEMPLATE = (
     "{% for message in messages %}{{ message['role'].capitalize() }}: {{ message['content'] }}"
-    "{% if message['role'] == 'assistant' %}{{ eos_token or '' }}{% endif %}\n{% endfor %}"
+    "{% if message['role'] == 'assistant' %}{{ eos_token or '' }}{% endif %}{{ '\n' }}{% endfor %}"
     "{% if add_generation_prompt %}Assistant:{% endif %}"
 )
-"""For bases that come without a chat template (GPT-2, say)."""
+"""For bases that come without a chat template (GPT-2, say). Jinja drops a bare line end that follows a tag."""
 
 
 def as_text(content: Any) -> str:  # noqa: ANN401 - a string, or a list of parts as chat pages send them
@@ -41,9 +43,18 @@ def render(tokenizer: Any, messages: Sequence[Message], answer_next: bool) -> tu
     turns = [{"role": str(m["role"]), "content": neutralize(tokenizer, as_text(m["content"]).strip())} for m in messages]
     marked = [{**turn, "content": f"\x02{i}\x02"} for i, turn in enumerate(turns)]
     template = None if tokenizer.chat_template else PLAIN_TEMPLATE
-    rest = str(
-        tokenizer.apply_chat_template(marked, tokenize=False, add_generation_prompt=answer_next, chat_template=template)
-    )
+    try:
+        rest = str(
+            tokenizer.apply_chat_template(
+                marked, tokenize=False, add_generation_prompt=answer_next, chat_template=template
+            )
+        )
+    except TemplateError as error:
+        raise InputError(
+            "The conversation cannot be put to this model.",
+            f"Its chat template says: {str(error)[:200]}.",
+            "Change the order or the roles of its messages, or choose another base.",
+        ) from error
     text, spans = "", []
     for i, turn in enumerate(turns):
         before, found, rest = rest.partition(f"\x02{i}\x02")
@@ -75,7 +86,8 @@ def encode(tokenizer: Any, messages: Sequence[Message], answer_next: bool = Fals
 
 def neutralize(tokenizer: Any, text: str) -> str:  # noqa: ANN401
     """Break up the text of every special token by a space after its first character."""
-    for token in tokenizer.all_special_tokens:
+    # Not `all_special_tokens`, which leaves out those that no role was given to: Llama's <|eot_id|>, for example.
+    for token in {str(added) for added in tokenizer.added_tokens_decoder.values() if added.special}:
         if len(token) > 1 and token in text:
             text = text.replace(token, f"{token[0]} {token[1:]}")
     return text

@@ -29,7 +29,10 @@ from training.report import Report
 from training.runs import Run, Runs
 
 POLL_S = 0.3
-NUMBERS = ("rank", "alpha", "dropout", "learning_rate", "epochs", "max_steps", "batch_size", "max_length", "held_out", "seed")
+NUMBERS = (
+    "rank", "alpha", "dropout", "learning_rate", "epochs", "max_steps", "batch_size", "max_length", "held_out", "seed",
+    "card_rows",
+)  # fmt: skip
 
 
 def main(arguments: Sequence[str]) -> int:
@@ -94,7 +97,7 @@ def _config(options: argparse.Namespace, spec: TabSpec) -> TrainConfig:
 
 def _download(settings: Settings, model: str) -> None:
     """Fetch the base here, where the user's token is; the child gets none."""
-    with tqdm(total=100, desc=model, unit="%", leave=False) as bar:
+    with tqdm(total=100, desc=model, unit="%", leave=False, disable=None) as bar:
 
         def progress(phase: str, fraction: float | None) -> None:
             bar.set_description(f"{phase} {model}")
@@ -104,11 +107,16 @@ def _download(settings: Settings, model: str) -> None:
 
 
 def _follow(run: Run) -> None:
-    """Draw the run's progress until it ends."""
-    with tqdm(total=None, desc="start", unit="step") as bar:
+    """Draw the run's progress until it ends; where nobody watches a terminal, print each phase once."""
+    phase = ""
+    with tqdm(total=None, unit="step", disable=None) as bar:
         while run.state == "running":
             progress = run.progress
-            bar.set_description(progress.phase)
+            if progress.phase != phase:
+                phase = progress.phase
+                bar.set_description(phase)
+                if bar.disable:
+                    print(phase, flush=True)
             if progress.steps:
                 bar.total = progress.steps
                 bar.set_postfix(loss=f"{progress.losses[-1][1]:.3f}", refresh=False)

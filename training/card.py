@@ -16,7 +16,6 @@ from training.config import TrainConfig
 from training.encoding import conversation, source_text
 from training.evaluation import Outcome, Trial
 
-ROWS_SHOWN = 200
 LOWER_IS_BETTER = ("loss", "perplexity")
 
 
@@ -39,7 +38,7 @@ def compare(
         "fixed": sum(row["change"] == "fixed" for row in rows),
         "broken": sum(row["change"] == "broken" for row in rows),
         "gate": gate(task.metric, reference.figures, new.figures, name),
-        "rows": rows[:ROWS_SHOWN],
+        "rows": rows[: trial.config.card_rows],
     }
 
 

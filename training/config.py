@@ -31,6 +31,7 @@ RANGES: Mapping[str, tuple[float, float]] = {
     "held_out": (0.01, 0.5),
     "seed": (0, 2**32 - 1),
     "max_steps": (0, 10**9),
+    "card_rows": (0, 100_000),
 }
 
 
@@ -71,6 +72,8 @@ class TrainConfig:
     held_out: float = 0.1
     """The share of rows that are never trained on and make the card."""
     seed: int = 0
+    card_rows: int = 200
+    """Held-out rows kept word for word in the card, which travels with the version; 0 for rows that must not."""
     promote: bool = False
     """Whether the tab answers with the new version at once, if the card says that it is not worse."""
 

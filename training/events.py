@@ -37,5 +37,6 @@ def read_events(folder: Path) -> list[dict[str, Any]]:
     path = folder / EVENTS
     if not path.exists():
         return []
-    lines = path.read_text(encoding="utf-8").split("\n")[:-1]
+    # Bytes, because the half of a line that is there may end inside a character.
+    lines = path.read_bytes().split(b"\n")[:-1]
     return [json.loads(line) for line in lines]

@@ -58,18 +58,19 @@ class Run:
     @property
     def state(self) -> State:
         """running, done, failed or cancelled."""
-        result = self._result_file()
+        # Life first, then the result: a run may end, and leave one, between the two.
+        alive, result = self._alive(), self._result_file()
         if result:
             state: State = result["state"]
             return state
-        return "running" if self._alive() else "failed"
+        return "running" if alive else "failed"
 
     @property
     def result(self) -> dict[str, Any]:
         """What the run ended with; empty while it goes on. A failed one has what, why, next and its last log lines."""
-        result = self._result_file()
+        alive, result = self._alive(), self._result_file()
         if not result:
-            if self._alive():
+            if alive:
                 return {}
             result = {"state": "failed", **_death(_process(self.folder))}
         return {**result, "log": self.log_tail()} if result["state"] == "failed" else result
@@ -174,7 +175,7 @@ class Runs:
         if spec.columns is None:
             raise DataError(f"The tab {spec.name} does not learn.", "It names no columns.")
         wanted = {k: v for k, v in vars(spec.columns).items() if v}
-        command = [sys.executable, "-m", "training.data", str(path), "--answers", TASKS[spec.task].answers]
+        command = [sys.executable, "-m", "training.data", str(path.absolute()), "--answers", TASKS[spec.task].answers]
         command += ["--wanted", _pairs(wanted), "--columns", _pairs(mapping or {})]
         try:
             child = subprocess.run(

@@ -38,6 +38,8 @@ from training.rows import asked
 
 NICENESS = 5
 """Serving in the same machine comes first."""
+ELSEWHERE = ("data", "held_out_data", "model", "prompt", "columns")
+"""Fields of the configuration that the manifest says in another place, without paths of this machine."""
 LIBRARIES = ("torch", "transformers", "peft", "bitsandbytes", "datasets")
 
 
@@ -138,7 +140,7 @@ class Session:
             "labels": self.labels,
             "prompt": self.config.prompt,
             "base": {
-                "id": self.config.model.partition("@")[0],
+                "id": self._base_name(),
                 "revision": self.model.revision,
                 "source": self.model.source,
                 "identity": self.model.identity,
@@ -148,17 +150,22 @@ class Session:
             "created": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
             "data": {
                 "file": self.report.file,
+                "held_out_file": Path(self.config.held_out_data).name,
                 "sha256": fingerprint(Path(self.config.data)),
                 "rows": self.report.rows,
                 "usable": self.report.usable,
                 "trained": len(train.examples),
                 "truncated": train.truncated,
             },
-            "config": {k: v for k, v in vars(self.config).items() if k not in ("data", "prompt", "columns")},
+            "config": {k: v for k, v in vars(self.config).items() if k not in ELSEWHERE},
             "measured": {**measured, "total_seconds": round(time.time() - started, 1)},
             "libraries": {name: importlib.metadata.version(name) for name in LIBRARIES},
             "machine": f"{platform.machine()}, {os.cpu_count()} cores, {torch.get_num_threads()} threads",
         }
+
+    def _base_name(self) -> str:
+        """The base's id, or a folder's own name: a version travels, and paths of this machine must not go with it."""
+        return Path(self.config.model).name if self.model.source == "folder" else self.config.model.partition("@")[0]
 
     def _promote(self, version: Version, comparison: dict[str, Any]) -> bool:
         """Let the tab answer with the new version if the run was asked to and the card's gate allows it."""

@@ -6,6 +6,7 @@ import logging
 import threading
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from errors import GraftError, PluginError
@@ -35,6 +36,8 @@ class Context:
     """Grows with every change of the versions on disk; pages compare it with what they have seen."""
     notices: dict[str, GraftError] = field(default_factory=dict)
     """Why the file of a tab could not be reloaded, by the tab's name; the tab goes on with its earlier code."""
+    places: dict[Path, int] = field(default_factory=dict)
+    """A number for each plugin file that was ever seen, which it keeps: the ids of its components begin there."""
     _lock: threading.Lock = field(default_factory=threading.Lock)
 
     def plugin(self, name: str) -> TaskPlugin:

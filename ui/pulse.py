@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import logging
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -11,7 +12,7 @@ import gradio as gr
 from gradio.components import Component
 
 from ui.guard import kindly
-from ui.strings import Words, words
+from ui.strings import LANGUAGES, Words, texts, words
 
 log = logging.getLogger("graft")
 
@@ -61,8 +62,8 @@ class Pulse:
         seen, timer = gr.State({}), gr.Timer(PULSE_S)
         taken = [seen, *(c for follower in self._followers for c in follower.taken)]
         shown = [seen, *(c for follower in self._followers for c in follower.shown)]
-        for trigger in (timer.tick, demo.load):
-            trigger(kindly(self._beat), taken, shown, **QUIET)
+        timer.tick(kindly(self._beat), taken, shown, js=_check(), **QUIET)
+        demo.load(kindly(self._beat), taken, shown, **QUIET)
 
     def _beat(self, request: gr.Request, seen: dict[int, str], *values: Any) -> list[Any]:
         self._before()
@@ -73,6 +74,28 @@ class Pulse:
             now[number] = mark
             updates += fresh
         return [now if now != seen else gr.skip(), *updates]
+
+
+CHECK = """async (...values) => {
+  const config = window.gradio_config;
+  try {
+    const answer = await fetch(config.root + config.api_prefix + '/app_id');
+    if ((await answer.json()).app_id === config.app_id) return values;
+  } catch (error) {
+    return values;
+  }
+  const said = navigator.language.startsWith('zh') ? WORDS[1] : WORDS[0];
+  const box = Object.assign(document.createElement('button'), {className: 'g-stale', textContent: said});
+  box.onclick = () => location.reload();
+  document.body.append(box);
+  return new Promise(() => {});
+}"""
+"""Runs in the browser before each beat: a page whose tabs were exchanged behind it says so once and stops asking."""
+
+
+def _check() -> str:
+    said = [texts(language)["page.stale"] for language in LANGUAGES]
+    return CHECK.replace("WORDS", json.dumps(said))
 
 
 def _look(follower: Follower, say: Words, values: Sequence[Any], seen: str | None) -> tuple[str, list[Any]]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import gradio as gr
+from gradio.context import Context as Blocks
 
 from errors import GraftError
 from plugins._discovery import Tab
@@ -15,26 +16,51 @@ from ui.render import Html, failure, join, span
 from ui.strings import Words, english, t
 
 
+HEADER, TRAIN, ADAPTERS, PULSE, TABS = 1, 2, 3, 4, 10
+"""Sections of the page, for `section`."""
+
+
 def build(context: Context) -> gr.Blocks:
     """The page for the tabs as they are now."""
     # Components are made before the page begins: one that fails then is an error tab, and the page is whole.
-    made = [(tab, _parts(tab)) for tab in context.tabs]
+    made = [(tab, _parts(context, tab)) for tab in context.tabs]
     pulse = Pulse(context.load_models)
+    Blocks.id = 0
     with gr.Blocks(title="Graft", analytics_enabled=False, delete_cache=(3600, 86400), fill_width=True) as demo:
+        section(HEADER, demo)
         _header(context, pulse)
         with gr.Tabs(elem_classes="g-tabs"):
             for tab, parts in made:
+                section(_place(context, tab), demo, 500)
                 _tab(context, tab, parts, pulse)
+            section(TRAIN, demo)
             with gr.Tab(t("train.title"), id="train"):
                 train_page.build(context, demo, pulse)
+            section(ADAPTERS, demo)
             with gr.Tab(t("adapters.title"), id="adapters"):
                 adapters_page.build(context, pulse)
+        section(PULSE, demo)
         pulse.connect(demo)
+    Blocks.id = 10**9
     described, plugins = demo.get_api_info, context.plugins()
     # Replaced on the instance: Gradio writes a .pyi file beside the source of every subclass.
     demo.get_api_info = lambda *a, **k: english(described(*a, **k), plugins)  # type: ignore[method-assign]
     demo.queue(max_size=256, default_concurrency_limit=8, api_open=False)
     return demo
+
+
+def section(number: int, demo: gr.Blocks | None = None, after: int = 0) -> None:
+    """Let the ids of what is made next, components and events, begin at a place that depends on nothing else.
+
+    Gradio numbers in order of making. A page that is open knows those numbers, so one tab must not move another's.
+    """
+    Blocks.id = 1000 * number + after
+    if demo:
+        demo.default_config.fn_id = 100 * number
+
+
+def _place(context: Context, tab: Tab) -> int:
+    return context.places.setdefault(tab.path, TABS + len(context.places))
 
 
 def _header(context: Context, pulse: Pulse) -> None:
@@ -49,9 +75,10 @@ def _header(context: Context, pulse: Pulse) -> None:
     pulse.add(Follower([], [loading], mark=lambda say: hash(shown(say)[0]), refresh=shown))
 
 
-def _parts(tab: Tab) -> task_tab.Parts | GraftError:
+def _parts(context: Context, tab: Tab) -> task_tab.Parts | GraftError:
     if tab.plugin is None:
         return tab.error or GraftError(f"{tab.path.name} has no plugin.")
+    section(_place(context, tab))
     try:
         return task_tab.make_parts(tab.plugin)
     except GraftError as error:
