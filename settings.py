@@ -111,7 +111,8 @@ def prepare_environment() -> None:
     """Make the page's own process private: no share link, no telemetry, no setting of Gradio's that we did not make."""
     for key in CLEARED:
         os.environ.pop(key, None)
-    os.environ.update({"GRADIO_ANALYTICS_ENABLED": "False", "GRADIO_RUN_HISTORY": "False", "HF_HUB_DISABLE_TELEMETRY": "1"})
+    os.environ.update({"GRADIO_ANALYTICS_ENABLED": "False", "GRADIO_RUN_HISTORY": "False"})
+    os.environ.update({"HF_HUB_DISABLE_TELEMETRY": "1"})
 
 
 def _default_home(space: bool) -> Path:

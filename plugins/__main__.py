@@ -1,7 +1,7 @@
 """Print one JSON object for each tab: `python -m plugins`. The training command line learns a tab's facts from it.
 
-    {"name": "classification", "title": "Classify", "model": "...", "task": "...", "columns": {...}, "prompt": ""}
-    {"name": "broken", "title": "broken", "error": "broken.py cannot be imported. ..."}
+{"name": "classification", "title": "Classify", "model": "...", "task": "...", "columns": {...}, "prompt": ""}
+{"name": "broken", "title": "broken", "error": "broken.py cannot be imported. ..."}
 """
 
 from __future__ import annotations

@@ -46,7 +46,7 @@ class Batcher(Generic[Item, Result]):
             self._waiting = [call for call in self._waiting if id(call[2]) not in taken]
         try:
             answered = list(zip(batch, self._run([item for _, item, _ in batch]), strict=True))
-        except BaseException as error:  # noqa: BLE001 - every waiting caller must hear of it
+        except BaseException as error:  # every waiting caller must hear of it
             for _, _, future in batch:
                 future.set_exception(error)
         else:

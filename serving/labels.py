@@ -12,6 +12,8 @@ from serving.batching import Batcher
 from serving.resident import Resident
 from serving.slots import Slot
 from store.embedding import mean_vectors, similarity_probabilities
+from store.prompts import neutralize
+
 
 @dataclass(frozen=True, eq=False)
 class _Question:
@@ -43,6 +45,12 @@ class Labels:
         """Probability of each label by cosine similarity between sentence embeddings of the text and the label."""
         vectors = torch.stack([self.embed(t) for t in (text, *labels)])
         return dict(zip(labels, similarity_probabilities(vectors[:1], vectors[1:])[0].tolist(), strict=True))
+
+    def notes(self, text: str) -> list[str]:
+        """What the reader of an answer must know: that a text was too long to be read to its end."""
+        tokens = len(self._resident.tokenizer(neutralize(self._resident.tokenizer, text))["input_ids"])
+        window = self._resident.window
+        return [f"The text has {tokens:,} tokens; the first {window:,} were read."] if tokens > window else []
 
     def embed(self, text: str) -> torch.Tensor:
         """Unit vector: the mean of the last hidden states over the text's tokens."""

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from errors import InputError
 from serving.sampling import Sampling
 from store.adapters import BASE
-from store.prompts import Message
+from store.prompts import Message, as_text
 from tasks import TabSpec
 
 if TYPE_CHECKING:
@@ -35,6 +35,7 @@ class LM:
     def classify(self, text: str, labels: Sequence[str] | None = None) -> dict[str, float]:
         """Labels with probabilities: the version's own, or the given ones by similarity of meaning (by the base)."""
         check_text(text)
+        self.notes += self._labels.notes(text)
         if labels is None:
             return self._labels.classify(text, self._slot)
         if not 2 <= len(set(labels)) <= MOST_LABELS:
@@ -49,6 +50,7 @@ class LM:
     def embed(self, text: str) -> list[float]:
         """The base's sentence embedding: a vector of length 1."""
         check_text(text)
+        self.notes += self._labels.notes(text)
         return list(self._labels.embed(text).tolist())
 
     def generate(self, text: str, **sampling: Any) -> Iterator[str]:  # noqa: ANN401 - the fields of Sampling
@@ -59,8 +61,7 @@ class LM:
 
     def chat(self, messages: Sequence[Message], **sampling: Any) -> Iterator[str]:  # noqa: ANN401 - as above
         """The next turn of a conversation of {"role", "content"} messages; grows."""
-        for message in messages[-1:]:
-            check_text(message["content"])
+        check_text(as_text(messages[-1]["content"]) if messages else "")
         return self._text.chat(messages, Sampling(**sampling), self._slot, self.notes)
 
 

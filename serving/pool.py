@@ -119,7 +119,7 @@ class Pool:
         try:
             entry.loaded = load() if load else self._load_base(key, entry)
             entry.status = Status(key, "ready", 1.0, seconds=time.monotonic() - start)
-        except BaseException as error:  # noqa: BLE001 - whatever ended it, nobody may wait for it for ever
+        except BaseException as error:  # whatever ended it, nobody may wait for it for ever
             if not isinstance(error, GraftError):
                 log.exception("loading %s", key)
                 error = ModelError(f"{key} could not be loaded.", f"{type(error).__name__}.", "The log has the details.")

@@ -16,10 +16,10 @@ from errors import AdapterError
 from serving.heads import Head
 from serving.slots import Slot, Slots
 from store.adapters import BASE, Version
-from store.models import Model
-from store.verify import read_adapter
 from store.loading import LINEAR, features, load_model, load_tokenizer, resolve_quantization, window
+from store.models import Model
 from store.prompts import neutralize
+from store.verify import read_adapter
 from tasks import resident_class
 
 PROBE = "The quick brown fox jumps over the lazy dog, and what happens next depends on the adapter."

@@ -113,7 +113,9 @@ def _quantization_config(quantize: str) -> BitsAndBytesConfig | None:
     if quantize == "none":
         return None
     # Heads and the output embedding stay in full precision: heads are trained whole, and both are small.
-    skipped = [*{name for task in TASKS.values() for name in task.head}, "lm_head"]
+    # As patterns of whole paths: a bare name would leave out `pooler`, but not `bert.pooler.dense`.
+    heads = sorted({name for task in TASKS.values() for name in task.head})
+    skipped = [rf"(?:.*\.)?{name}" for name in (*heads, "lm_head")]
     if quantize == "8bit":
         return BitsAndBytesConfig(load_in_8bit=True, llm_int8_skip_modules=skipped)
     return BitsAndBytesConfig(

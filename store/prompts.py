@@ -16,11 +16,15 @@ from errors import InputError
 Message = Mapping[str, Any]
 
 PLAIN_TEMPLATE = (
-    "{% for message in messages %}{{ message['role'].capitalize() }}: {{ message['content'] }}"
+    "{% for message in messages %}{{ message['role'].capitalize() }}:\n{{ message['content'] }}"
     "{% if message['role'] == 'assistant' %}{{ eos_token or '' }}{% endif %}{{ '\n' }}{% endfor %}"
-    "{% if add_generation_prompt %}Assistant:{% endif %}"
+    "{% if add_generation_prompt %}{{ 'Assistant:\n' }}{% endif %}"
 )
-"""For bases that come without a chat template (GPT-2, say). Jinja drops a bare line end that follows a tag."""
+"""For bases that come without a chat template (GPT-2, say).
+
+An answer begins on a line of its own: after a space, some words are one token with it and others are not, and what
+was trained would not be what is asked. Jinja drops a bare line end that follows a tag.
+"""
 
 
 def as_text(content: Any) -> str:  # noqa: ANN401 - a string, or a list of parts as chat pages send them

@@ -27,12 +27,12 @@ def models_root() -> Path:
 
 @pytest.fixture(scope="session")
 def minilm(models_root: Path) -> Model:
-    return ModelStore(models_root, offline=True).resolve(MINILM)
+    return ModelStore(models_root).resolve(MINILM)
 
 
 @pytest.fixture(scope="session")
 def smollm(models_root: Path) -> Model:
-    return ModelStore(models_root, offline=True).resolve(SMOLLM)
+    return ModelStore(models_root).resolve(SMOLLM)
 
 
 class Trained:

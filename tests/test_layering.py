@@ -94,7 +94,7 @@ def at_module_level(tree: ast.Module) -> ast.Module:
         def visit_FunctionDef(self, node: ast.FunctionDef) -> None:
             return None
 
-        visit_AsyncFunctionDef = visit_Lambda = visit_FunctionDef  # noqa: N815
+        visit_AsyncFunctionDef = visit_Lambda = visit_FunctionDef
 
         def visit_If(self, node: ast.If) -> ast.AST:
             return ast.Pass() if "TYPE_CHECKING" in ast.unparse(node.test) else self.generic_visit(node)
@@ -215,7 +215,7 @@ def test_importing_the_page_imports_no_torch(tmp_path: Path) -> None:
     child = subprocess.run(
         [sys.executable, "-B", "-c", IMPORT],
         input=json.dumps([names, HEAVY]), cwd=ROOT, capture_output=True, text=True, timeout=120,
-        env={"PATH": os.environ["PATH"], "HOME": str(tmp_path), "GRAFT_HOME": str(tmp_path / "home"), "HF_HUB_OFFLINE": "1"},
+        env={"PATH": os.environ["PATH"], "HOME": str(tmp_path), "GRAFT_HOME": str(tmp_path), "HF_HUB_OFFLINE": "1"},
     )  # fmt: skip
     assert child.returncode == 0, child.stderr
     assert json.loads(child.stdout.splitlines()[-1]) == [1, True], "importing starts no thread and makes the page"
@@ -237,10 +237,11 @@ def test_the_check_sees_what_is_forbidden(source: str) -> None:
 @pytest.mark.parametrize(
     "name, source",
     [
-        ("serving.x", "from plugins import TaskPlugin"), ("training.x", "import ui.shell"), ("training.x", "import gradio as gr"),
-        ("training.x", "def f():\n    from serving.pool import Pool"), ("plugins.x", "from training import runs"),
-        ("store.x", "from serving import pool"), ("tasks", "from settings import Settings"), ("ui.x", "import app"),
-        ("ui.x", "from training import worker"), ("ui.x", "from training.worker import main"), ("store.x", "from . import files"),
+        ("serving.x", "from plugins import TaskPlugin"), ("training.x", "import ui.shell"),
+        ("training.x", "import gradio as gr"), ("training.x", "def f():\n    from serving.pool import Pool"),
+        ("plugins.x", "from training import runs"), ("store.x", "from serving import pool"),
+        ("tasks", "from settings import Settings"), ("ui.x", "import app"), ("ui.x", "from training import worker"),
+        ("ui.x", "from training.worker import main"), ("store.x", "from . import files"),
         ("store.x", "import tests.tiny"), ("serving.x", "from bench import snippets"),
     ],
 )  # fmt: skip

@@ -41,10 +41,10 @@ def main(arguments: Sequence[str]) -> int:
     try:
         settings = Settings.from_env()
         spec = find_tab(options.plugin, options.base)
-        runs = Runs(settings)
+        config, runs = _config(options, spec), Runs(settings)
         _print_report(runs.inspect(options.data, spec, parse_columns(options.columns)))
         _download(settings, spec.model)
-        run = runs.start(_config(options, spec))
+        run = runs.start(config)
     except GraftError as error:
         print(error, file=sys.stderr)
         return 2

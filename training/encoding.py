@@ -27,7 +27,7 @@ class Encoded:
 
 
 def encode_rows(rows: Sequence[Row], tokenizer: Any, config: TrainConfig, labels: Sequence[str], task: str) -> Encoded:  # noqa: ANN401
-    """Encode `rows` for `task`; rows whose answer does not survive the cut to `max_length` are left out."""
+    """Encode `rows` for `task`; rows whose answer does not survive the cut to `max_length` whole are left out."""
     encoder = ENCODERS[task]
     examples, kept, truncated = [], [], 0
     for row in rows:
@@ -52,8 +52,8 @@ def source_text(messages: Sequence[Mapping[str, Any]]) -> str:
 
 
 def _label(row: Row, tokenizer: Any, config: TrainConfig, labels: Sequence[str]) -> tuple[Example | None, bool]:  # noqa: ANN401
-    ids = tokenizer(row["text"], truncation=True, max_length=config.max_length)["input_ids"]
-    return {"input_ids": ids, "labels": labels.index(row["target"])}, len(ids) == config.max_length
+    ids, cut = _cut(row["text"], tokenizer, config.max_length)
+    return {"input_ids": ids, "labels": labels.index(row["target"])}, cut
 
 
 def _causal(row: Row, tokenizer: Any, config: TrainConfig, labels: Sequence[str]) -> tuple[Example | None, bool]:  # noqa: ANN401
@@ -61,22 +61,35 @@ def _causal(row: Row, tokenizer: Any, config: TrainConfig, labels: Sequence[str]
     excess = len(ids) - config.max_length
     if excess > 0 and "text" in row:
         # The text is cut, not the answer: the same end of the text that is cut when answering.
-        tokens = tokenizer(row["text"], add_special_tokens=False)["input_ids"]
+        tokens = tokenizer(neutralize(tokenizer, row["text"]), add_special_tokens=False)["input_ids"]
         shorter = tokenizer.decode(tokens[: max(0, len(tokens) - excess - 2)])
         ids, learned = encode(tokenizer, conversation({**row, "text": shorter}, config.prompt))
-    ids, learned = ids[-config.max_length :], learned[-config.max_length :]
-    if not any(learned):
+    if last_answer(learned) <= max(0, len(ids) - config.max_length):
         return None, True
+    ids, learned = ids[-config.max_length :], learned[-config.max_length :]
     return {"input_ids": ids, "labels": [t if m else IGNORED for t, m in zip(ids, learned, strict=True)]}, excess > 0
 
 
 def _seq2seq(row: Row, tokenizer: Any, config: TrainConfig, labels: Sequence[str]) -> tuple[Example | None, bool]:  # noqa: ANN401
     messages = conversation(row, config.prompt)
-    source = tokenizer(
-        neutralize(tokenizer, source_text(messages)), truncation=True, max_length=config.max_length
-    )["input_ids"]
-    target = tokenizer(text_target=messages[-1]["content"], truncation=True, max_length=config.max_length)["input_ids"]
-    return {"input_ids": source, "labels": target}, len(source) == config.max_length
+    source, cut = _cut(source_text(messages), tokenizer, config.max_length)
+    target = tokenizer(text_target=neutralize(tokenizer, messages[-1]["content"]))["input_ids"]
+    if len(target) > config.max_length:
+        return None, True
+    return {"input_ids": source, "labels": target}, cut
+
+
+def _cut(text: str, tokenizer: Any, longest: int) -> tuple[list[int], bool]:  # noqa: ANN401
+    """Token ids of a text that stands alone, at most `longest`, and whether it has more."""
+    text = neutralize(tokenizer, text)
+    ids = tokenizer(text, truncation=True, max_length=longest)["input_ids"]
+    return ids, len(ids) == longest and len(tokenizer(text)["input_ids"]) > longest
+
+
+def last_answer(learned: Sequence[bool]) -> int:
+    """Where the last answer begins: the first of the last learned tokens in a row; 0 where nothing is learned."""
+    end = next((i + 1 for i in reversed(range(len(learned))) if learned[i]), 0)
+    return next((i + 1 for i in reversed(range(end)) if not learned[i]), 0)
 
 
 ENCODERS: Mapping[str, Callable[[Row, Any, TrainConfig, Sequence[str]], tuple[Example | None, bool]]] = {

@@ -14,10 +14,10 @@ from torch import nn
 from transformers import BatchEncoding, DataCollatorForSeq2Seq, PreTrainedTokenizerBase
 
 from store.embedding import mean_vectors, similarity_probabilities
-from store.prompts import encode, neutralize
+from store.loading import window
+from store.prompts import neutralize
 from training.config import TrainConfig
-from training.data import Row
-from training.encoding import IGNORED, Encoded, conversation, source_text
+from training.encoding import IGNORED, Encoded, Example, conversation, last_answer
 
 ANSWERS_WRITTEN = 12
 """Held-out rows whose answers are generated for the card; the loss is of all of them."""
@@ -70,12 +70,13 @@ class Trial:
 
     def _batch(self, texts: list[str], device: torch.device) -> BatchEncoding:
         limit = self.config.max_length
+        texts = [neutralize(self.tokenizer, text) for text in texts]
         return self.tokenizer(texts, padding=True, truncation=True, max_length=limit, return_tensors="pt").to(device)
 
     def _write(self, net: Any) -> Outcome:  # noqa: ANN401 - as above
         """Loss over every learned token of the rows, and ROUGE-L of the answers to the first of them."""
         loss = self._loss(net)
-        written = [self._answers(net, rows) for rows in _batches(self.held_out.kept[:ANSWERS_WRITTEN], 6)]
+        written = [self._answers(net, some) for some in _batches(self.held_out.examples[:ANSWERS_WRITTEN], 6)]
         answers = [answer for batch in written for answer in batch]
         targets = [conversation(row, self.config.prompt)[-1]["content"] for row in self.held_out.kept]
         figures = {"loss": loss, "perplexity": math.exp(min(loss, 50)), "rouge_l": rouge_l(targets, answers)}
@@ -94,13 +95,14 @@ class Trial:
             self.tell()
         return total / max(count, 1)
 
-    def _answers(self, net: Any, rows: Sequence[Row]) -> list[str]:  # noqa: ANN401 - as above
+    def _answers(self, net: Any, some: Sequence[Example]) -> list[str]:  # noqa: ANN401 - as above
         """Greedy answers to a few rows, as one left-padded batch."""
-        ids = [self._question(row, net.config.is_encoder_decoder)[-self.config.max_length :] for row in rows]
+        ids = [question(example, net.config.is_encoder_decoder) for example in some]
+        room = window(net.config, self.tokenizer) - max(len(asked) for asked in ids)
         batch = self.tokenizer.pad({"input_ids": ids}, padding_side="left", return_tensors="pt").to(net.device)
         out = net.generate(
             **batch,
-            max_new_tokens=LONGEST_ANSWER,
+            max_new_tokens=LONGEST_ANSWER if net.config.is_encoder_decoder else max(1, min(LONGEST_ANSWER, room)),
             do_sample=False,
             temperature=None,
             top_p=None,
@@ -110,11 +112,12 @@ class Trial:
         start = 0 if net.config.is_encoder_decoder else batch["input_ids"].shape[1]
         return [text.strip() for text in self.tokenizer.batch_decode(out[:, start:], skip_special_tokens=True)]
 
-    def _question(self, row: Row, encoder_decoder: bool) -> list[int]:
-        messages = conversation(row, self.config.prompt)
-        if encoder_decoder:
-            return list(self.tokenizer(neutralize(self.tokenizer, source_text(messages)))["input_ids"])
-        return encode(self.tokenizer, messages[:-1], answer_next=True)[0]
+
+def question(example: Example, encoder_decoder: bool) -> list[int]:
+    """What a model is asked of an encoded row: everything before its last answer."""
+    if encoder_decoder:
+        return list(example["input_ids"])
+    return list(example["input_ids"][: last_answer([label != IGNORED for label in example["labels"]])])
 
 
 def label_figures(targets: Sequence[str], answers: Sequence[str]) -> dict[str, float]:

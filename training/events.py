@@ -33,10 +33,18 @@ class Events:
 
 
 def read_events(folder: Path) -> list[dict[str, Any]]:
-    """Every whole event so far; a line that is still being written is left for the next time."""
+    """Every whole event so far; a half-written line is left for the next time, a spoiled one for good."""
     path = folder / EVENTS
     if not path.exists():
         return []
     # Bytes, because the half of a line that is there may end inside a character.
     lines = path.read_bytes().split(b"\n")[:-1]
-    return [json.loads(line) for line in lines]
+    return [event for line in lines if (event := _event(line))]
+
+
+def _event(line: bytes) -> dict[str, Any] | None:
+    try:
+        event = json.loads(line)
+    except ValueError:
+        return None
+    return event if isinstance(event, dict) else None

@@ -32,6 +32,8 @@ from training.report import Report
 State = Literal["running", "done", "failed", "cancelled"]
 INSPECT_TIMEOUT_S = 60
 LOG_LINES = 12
+STARTING_S = 10.0
+"""How long a run may be without the note of its process."""
 GRACE_S = 5.0
 """How long a cancelled run may take to end by itself."""
 
@@ -105,11 +107,18 @@ class Run:
 
     def _alive(self) -> bool:
         process = _process(self.folder)
+        if not process and self.folder.exists():
+            # It is being started: the note of its process is written right after.
+            return time.time() - self.folder.stat().st_mtime < STARTING_S
         # A child that has ended stays a zombie until its parent asks; poll() of ours is that question.
         ours = _CHILDREN.get(process.get("pid", 0))
         if ours is not None and ours.poll() is not None:
             return False
-        return bool(process) and _start_time(process["pid"]) == process["started"]
+        started = _start_time(process["pid"]) if process else 0
+        if ours is not None and started == 0:
+            return True  # a zombie whose threads are still ending: its exit code comes with the next question
+        # 0 in the note is a child that had ended before it was written.
+        return started != 0 and started == process["started"]
 
 
 class Runs:
@@ -161,7 +170,9 @@ class Runs:
         run = self.get(id)
         if run.state != "running":
             return
-        pid = _process(run.folder)["pid"]
+        pid = _process(run.folder).get("pid")
+        if pid is None:
+            raise RunError(f"The run {id} is only being started.", "", "Try again in a moment.")
         _signal_group(pid, signal.SIGTERM)
         deadline = time.monotonic() + GRACE_S
         while run._alive() and time.monotonic() < deadline:

@@ -15,17 +15,19 @@ import sys
 import time
 import traceback
 from contextlib import suppress
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import torch
 import transformers
+from transformers import AutoConfig
 
 from errors import GraftError, RunError
 from settings import Settings
 from store import files
 from store.adapters import AdapterStore, Version
-from store.loading import load_tokenizer, resolve_quantization
+from store.loading import load_tokenizer, resolve_quantization, window
 from store.models import ModelStore
 from tasks import task_for
 from training import card, recipe
@@ -79,6 +81,8 @@ class Session:
         started = time.time()
         transformers.set_seed(self.config.seed)
         tokenizer = load_tokenizer(self.model)
+        longest = window(AutoConfig.from_pretrained(self.model.path, trust_remote_code=False), tokenizer)
+        self.config = replace(self.config, max_length=min(self.config.max_length, longest))
         train, held_out = self._encode(self.rows, tokenizer), self._encode(self.held_out, tokenizer)
         if not train.examples or not held_out.examples:
             raise RunError("No row is short enough.", "Every answer lies beyond the longest length.",

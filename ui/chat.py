@@ -49,10 +49,11 @@ class Event:
 def connect(event: Event, page: gr.Chatbot, send: gr.Button) -> list[Any]:
     """Connect a plugin whose first input is the message and which answers in `page`; returns the events to cancel."""
     message, *rest = event.taken
+    entered = [message.submit] if isinstance(message, gr.Textbox) else []
     asked = gr.Textbox(visible=False)
     inputs = [asked, *rest]
     # The message moves out of its box in the browser, before anything is sent, so that the box is free at once.
-    sent = gr.on([send.click, message.submit], None, message, [asked, message], js="(text) => [text, '']", **QUIET)
+    sent = gr.on([send.click, *entered], None, message, [asked, message], js="(text) => [text, '']", **QUIET)
     # What is sent while an answer is being written is asked when that answer is complete.
     settings = event.settings | {"trigger_mode": "always_last"}
     answered = sent.then(inputs=inputs, **settings, **event.api)

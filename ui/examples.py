@@ -11,12 +11,14 @@ from plugins import TaskPlugin
 from settings import REPOSITORY
 
 FOLDER = REPOSITORY / "examples"
+LONGEST_LINE = 100_000
+"""Characters of a first line that are looked at."""
 
 
 def fitting(plugin: TaskPlugin) -> list[str]:
     """The examples that have the columns which the tab names."""
     wanted = set(plugin.columns.names) if plugin.columns else set()
-    return [path.name for path in _files() if wanted and wanted <= columns(path)]
+    return [path.name for path in _files() if wanted and wanted <= set(columns(path))]
 
 
 def find(name: str) -> Path:
@@ -27,12 +29,16 @@ def find(name: str) -> Path:
     raise DataError(f"There is no example {name!r}.", "", "Choose one from the list, or upload a file.")
 
 
-def columns(path: Path) -> set[str]:
-    """The columns named in the first line."""
-    with path.open(encoding="utf-8", newline="") as file:
+def columns(path: Path) -> list[str]:
+    """The columns named in the first line of a text file; none where it does not name any."""
+    try:
+        with path.open(encoding="utf-8", newline="") as file:
+            line = file.readline(LONGEST_LINE)
         if path.suffix == ".jsonl":
-            return set(json.loads(file.readline() or "{}"))
-        return set(next(csv.reader(file), ()))
+            return list(json.loads(line))
+        return next(csv.reader([line], delimiter="\t" if path.suffix == ".tsv" else ","), [])
+    except (OSError, ValueError, TypeError, csv.Error):
+        return []
 
 
 def relative(path: str) -> str:

@@ -65,7 +65,7 @@ class Pulse:
         timer.tick(kindly(self._beat), taken, shown, js=_check(), **QUIET)
         demo.load(kindly(self._beat), taken, shown, **QUIET)
 
-    def _beat(self, request: gr.Request, seen: dict[int, str], *values: Any) -> list[Any]:
+    def _beat(self, request: gr.Request, seen: dict[int, str], *values: Any) -> list[Any]:  # noqa: ANN401
         self._before()
         say, rest, now, updates = words(request), list(values), dict(seen), list[Any]()
         for number, follower in enumerate(self._followers):

@@ -15,7 +15,6 @@ from ui.pulse import Follower, Pulse
 from ui.render import Html, failure, join, span
 from ui.strings import Words, english, t
 
-
 HEADER, TRAIN, ADAPTERS, PULSE, TABS = 1, 2, 3, 4, 10
 """Sections of the page, for `section`."""
 
@@ -26,7 +25,8 @@ def build(context: Context) -> gr.Blocks:
     made = [(tab, _parts(context, tab)) for tab in context.tabs]
     pulse = Pulse(context.load_models)
     Blocks.id = 0
-    with gr.Blocks(title="Graft", analytics_enabled=False, delete_cache=(3600, 86400), fill_width=True) as demo:
+    demo = gr.Blocks(title="Graft", analytics_enabled=False, delete_cache=(3600, 86400), fill_width=True)
+    with demo:
         section(HEADER, demo)
         _header(context, pulse)
         with gr.Tabs(elem_classes="g-tabs"):

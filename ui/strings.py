@@ -1,7 +1,7 @@
 """Every word of the page, in each language. Static texts are chosen by the browser, composed ones by the request.
 
-    t("train.button")                      # a label: the browser translates it
-    words(request)("train.rows", rows=240) # a sentence composed here, in the language that the request asks for
+t("train.button")                      # a label: the browser translates it
+words(request)("train.rows", rows=240) # a sentence composed here, in the language that the request asks for
 """
 
 from __future__ import annotations

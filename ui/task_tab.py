@@ -64,7 +64,7 @@ def build(context: Context, plugin: TaskPlugin, parts: Parts, pulse: Pulse) -> N
     gr.Markdown(plugin.say(plugin.description), elem_classes="g-about")
     page = next((c for c in parts.outputs if isinstance(c, gr.Chatbot) and c in parts.inputs), None)
     place = _place_chat if page else _place_form
-    adapter, send, stop, badge = place(context, plugin, parts)
+    adapter, send, stop, badge = place(plugin, parts)
     handler = kindly(answer(context, plugin.name, parts.parameters, streams=plugin.streams()))
     event = Event(handler, [*parts.inputs, *parts.options, adapter], [*parts.outputs, badge], plugin)
     if page:
@@ -77,12 +77,12 @@ def build(context: Context, plugin: TaskPlugin, parts: Parts, pulse: Pulse) -> N
     pulse.add(Follower([adapter], [adapter], lambda say, _: context.changes, choices_of(context, plugin.name)))
 
 
-def _place_form(context: Context, plugin: TaskPlugin, parts: Parts) -> Placed:
+def _place_form(plugin: TaskPlugin, parts: Parts) -> Placed:
     """What is asked on the left, what is answered on the right; on a phone one below the other."""
     with gr.Row(elem_classes="g-columns"):
         with gr.Column(elem_classes="g-ask"):
             _place(parts.inputs)
-            adapter = _adapter(context, plugin)
+            adapter = _adapter(plugin)
             _options(parts)
             send, stop = _buttons(plugin, "task.send")
             _examples(plugin, parts)
@@ -92,7 +92,7 @@ def _place_form(context: Context, plugin: TaskPlugin, parts: Parts) -> Placed:
     return adapter, send, stop, badge
 
 
-def _place_chat(context: Context, plugin: TaskPlugin, parts: Parts) -> Placed:
+def _place_chat(plugin: TaskPlugin, parts: Parts) -> Placed:
     """The conversation with the message box under it; what answers, and how, at its side."""
     with gr.Row(elem_classes="g-columns"):
         with gr.Column(elem_classes="g-chat-main", scale=5):
@@ -102,7 +102,7 @@ def _place_chat(context: Context, plugin: TaskPlugin, parts: Parts) -> Placed:
             send, stop = _buttons(plugin, "chat.send")
             _examples(plugin, parts)
         with gr.Column(elem_classes="g-chat-side", scale=3):
-            adapter = _adapter(context, plugin)
+            adapter = _adapter(plugin)
             _options(parts)
     return adapter, send, stop, badge
 
@@ -153,7 +153,11 @@ def menu(context: Context, name: str, say: Words) -> list[tuple[str, str]]:
     """What can answer in a tab: live, which says what it is now, the base, and each version."""
     live = context.adapters.live(name)
     versions = [(v.ref, v.ref) for v in context.adapters.versions(name)]
-    return [(say("task.live", version=live.ref if live else say("task.base")), LIVE), (say("task.base"), BASE), *versions]
+    return [
+        (say("task.live", version=live.ref if live else say("task.base")), LIVE),
+        (say("task.base"), BASE),
+        *versions,
+    ]
 
 
 def _answers(
@@ -187,9 +191,10 @@ def _bound(context: Context, plugin: TaskPlugin, adapter: str) -> Iterator[Any]:
         yield lm
 
 
-def _adapter(context: Context, plugin: TaskPlugin) -> gr.Dropdown:
+def _adapter(plugin: TaskPlugin) -> gr.Dropdown:
+    # What can answer comes with the first beat of each page; a page's layout does not depend on the versions.
     chosen = gr.Dropdown(
-        menu(context, plugin.name, Words()), value=LIVE, label=t("task.adapter"), allow_custom_value=True,
+        [LIVE, BASE], value=LIVE, label=t("task.adapter"), allow_custom_value=True,
         visible=not plugin.brings_own(), interactive=True, elem_classes="g-adapter",
     )  # fmt: skip
     chosen.api_info = lambda: ADAPTER_SCHEMA  # type: ignore[method-assign]
@@ -220,4 +225,4 @@ def _clipped(text: str) -> str:
 
 def _place(components: Iterator[Component] | Sequence[Component]) -> None:
     for component in components:
-        component.render()
+        component.render()  # type: ignore[no-untyped-call]

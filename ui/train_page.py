@@ -14,6 +14,7 @@ from gradio.components import Component
 
 from errors import DataError, GraftError
 from settings import QUANTIZATIONS
+from tasks import TabSpec
 from training.config import RANGES, TrainConfig
 from ui import examples, views
 from ui.context import Context
@@ -91,12 +92,25 @@ def _form(context: Context) -> tuple[Form, gr.Code, gr.Button]:
     name = gr.Textbox(label=t("train.name"), info=t("train.name_info"), max_lines=1)
     promote = gr.Checkbox(value=True, label=t("train.promote"))
     with gr.Accordion(t("train.advanced"), open=False):
-        quantize = gr.Dropdown(list(QUANTIZATIONS), value="auto", label=t("train.quantize"), info=t("train.quantize_info"),
-                               filterable=False)  # fmt: skip
+        quantize = gr.Dropdown(
+            list(QUANTIZATIONS),
+            value="auto",
+            label=t("train.quantize"),
+            info=t("train.quantize_info"),
+            filterable=False,
+        )
         with gr.Row(elem_classes="g-numbers"):
             numbers = [_number(key) for key in NUMBERS]
-    command = gr.Code("", language="shell", label=t("train.command"), interactive=False, wrap_lines=True, lines=2,
-                     show_line_numbers=False, elem_classes="g-command")
+    command = gr.Code(
+        "",
+        language="shell",
+        label=t("train.command"),
+        interactive=False,
+        wrap_lines=True,
+        lines=2,
+        show_line_numbers=False,
+        elem_classes="g-command",
+    )
     start = gr.Button(t("train.start"), variant="primary")
     return Form(tab, example, upload, columns, name, promote, quantize, numbers), command, start
 
@@ -109,16 +123,18 @@ def _number(key: str) -> gr.Number:
 
 def _connect(context: Context, demo: gr.Blocks, form: Form, report: gr.HTML, command: gr.Code) -> None:
     private: dict[str, Any] = {"api_visibility": "private", "show_progress": "minimal", "show_progress_on": report}
+    # A file chosen while another is being read must not be lost.
+    private["trigger_mode"] = "always_last"
     look, guess = kindly(_inspect(context, keep=True)), kindly(_inspect(context, keep=False))
     outputs = [report, *form.columns, form.name]
-    gr.on([form.tab.change], kindly(_defaults(context)), form.tab, [form.example, form.upload, *form.numbers],
-          **QUIET).then(guess, form.source, outputs, **private)  # fmt: skip
-    demo.load(kindly(_defaults(context)), form.tab, [form.example, form.upload, *form.numbers],
-              **QUIET).then(guess, form.source, outputs, **private)  # fmt: skip
+    for trigger in (form.tab.input, demo.load):
+        filled = trigger(kindly(_defaults(context)), form.tab, [form.example, form.upload, *form.numbers], **QUIET)
+        filled.then(guess, form.source, outputs, **private)
     gr.on([form.example.input, form.upload.upload, form.upload.clear], guess, form.source, outputs, **private)
     gr.on([column.input for column in form.columns], look, form.source, outputs, **private)
-    gr.on([c.change for c in form.all if not isinstance(c, gr.File)], kindly(_command(context)), form.all, command,
-          **QUIET)  # fmt: skip
+    kinds = (gr.Dropdown, gr.Textbox, gr.Checkbox, gr.Number, gr.File)
+    changes = [c.change for c in form.all if isinstance(c, kinds)]
+    gr.on(changes, kindly(_command(context)), form.all, command, trigger_mode="always_last", **QUIET)
 
 
 def _defaults(context: Context) -> Any:  # noqa: ANN401 - a handler of Gradio's
@@ -149,12 +165,24 @@ def _inspect(context: Context, keep: bool) -> Any:  # noqa: ANN401
         try:
             found = context.runs.inspect(path, context.spec(tab), mapping)
         except GraftError as error:
-            return [failure(error), *unchanged]
+            return [
+                failure(error),
+                *(unchanged if keep else [*_choosable(context.spec(tab), path), suggested_name(path)]),
+            ]
         shown = [gr.update(choices=list(found.columns), value=found.mapping.get(part), visible=part in found.mapping)
                  for part in PARTS]  # fmt: skip
         return [views.report(say, found), *shown, gr.skip() if keep else suggested_name(path)]
 
     return inspect
+
+
+def _choosable(spec: TabSpec, path: Path) -> list[Any]:
+    """The file's own columns to choose from, for a file in which they could not be guessed."""
+    chats = bool(spec.columns and spec.columns.messages)
+    found = examples.columns(path)
+    return [
+        gr.update(choices=found, value=None, visible=bool(found) and (part != "messages" or chats)) for part in PARTS
+    ]
 
 
 def chosen_file(example: str | None, upload: str | None) -> Path | None:
@@ -188,7 +216,7 @@ def _config(context: Context, values: Sequence[Any]) -> TrainConfig:
 
 
 def _start(context: Context) -> Any:  # noqa: ANN401
-    def start(request: gr.Request, *values: Any) -> Any:  # noqa: ANN401
+    def start(request: gr.Request, *values: object) -> object:
         context.require_training()
         run = context.runs.start(_config(context, values))
         return gr.update(choices=RunPanel.names(context.runs.list(), words(request)), value=run.id)
@@ -197,9 +225,10 @@ def _start(context: Context) -> Any:  # noqa: ANN401
 
 
 def _command(context: Context) -> Any:  # noqa: ANN401
-    def command(*values: Any) -> str:
+    def command(*values: object) -> str:
         try:
-            return command_line(_config(context, values), TrainConfig.for_tab(context.spec(values[0]), Path("x"), "x"))
+            plain = TrainConfig.for_tab(context.spec(str(values[0])), Path("data"), "name")
+            return command_line(_config(context, values), plain)
         except GraftError as error:
             return f"# {error}"
 
@@ -208,10 +237,11 @@ def _command(context: Context) -> Any:  # noqa: ANN401
 
 def command_line(config: TrainConfig, plain: TrainConfig) -> str:
     """The same run from a terminal; what is as the defaults have it is left out."""
-    options = [f"--{key.replace('_', '-')} {shlex.quote(f'{getattr(config, key):g}')}" for key in NUMBERS
+    options = [f"--{key.replace('_', '-')} {getattr(config, key)}" for key in NUMBERS
                if getattr(config, key) != getattr(plain, key)]  # fmt: skip
     parts = ["python -m training", f"--plugin {config.plugin}", f"--data {shlex.quote(examples.relative(config.data))}",
              f"--name {shlex.quote(config.name)}"]  # fmt: skip
+    mapped = ",".join(f"{part}={column}" for part, column in config.mapping.items())
+    parts += [f"--columns {shlex.quote(mapped)}"] if config.mapping != config.columns else []
     parts += [f"--quantize {config.quantize}"] if config.quantize != plain.quantize else []
     return " ".join([*parts, *options, *(["--promote"] if config.promote else [])])
-

@@ -59,10 +59,14 @@ def _labels(say: Words, found: Report) -> Html | None:
     if not found.labels:
         return None
     most = max(found.labels.values())
-    lines = [div("g-line", span("", short(name, 40)), bar(n / most), span("g-n", n)) for name, n in found.labels.items()]
+    lines = [_line(short(name, 40), n / most, n) for name, n in found.labels.items()]
     shown, more = lines[:12], lines[12:]
     rest = folded(say("report.more_labels", n=len(more)), *more) if more else None
     return div("g-labels", tag("h4", say("report.labels")), *shown, rest)
+
+
+def _line(name: str, share: float, value: object, class_: str = "") -> Html:
+    return div("g-line", span("", name), bar(share, class_), span("g-n", value))
 
 
 def _sample(say: Words, found: Report) -> Html:
@@ -141,15 +145,16 @@ def card(say: Words, facts: Mapping[str, Any]) -> Html:
         span("g-fixed", say("card.fixed", n=facts.get("fixed", 0))),
         span("g-broken", say("card.broken", n=facts.get("broken", 0))),
     )
-    return div("g-card", about, div("g-metrics", *blocks), changes if "accuracy" in metrics else None, _rows(say, facts))
+    counted = changes if "accuracy" in metrics else None
+    return div("g-card", about, div("g-metrics", *blocks), counted, _rows(say, facts))
 
 
 def _metric(say: Words, metric: str, values: Sequence[tuple[str, float]]) -> Html:
     most = 1.0 if metric in ("accuracy", "macro_f1", "rouge_l") else max(value for _, value in values) or 1.0
     lines = [
-        div("g-line", span("", name), bar(value / most, "g-new" if i == len(values) - 1 else ""), span("g-n", figure(metric, value)))
+        _line(name, value / most, figure(metric, value), "g-new" if i == len(values) - 1 else "")
         for i, (name, value) in enumerate(values)
-    ]  # fmt: skip
+    ]
     direction = say("card.lower" if metric in LOWER_IS_BETTER else "card.higher")
     return div("g-metric", tag("h4", say(f"metric.{metric}"), " ", span("g-dim", direction)), *lines)
 
@@ -198,7 +203,9 @@ def duration(say: Words, seconds: float) -> str:
     """Seconds in words."""
     if seconds < 60:
         return say("time.seconds", n=max(1, round(seconds)))
-    return say("time.minutes", n=round(seconds / 60)) if seconds < 3600 else say("time.hours", n=f"{seconds / 3600:.1f}")
+    if seconds < 3600:
+        return say("time.minutes", n=round(seconds / 60))
+    return say("time.hours", n=f"{seconds / 3600:.1f}")
 
 
 def day(created: Any) -> str:  # noqa: ANN401 - Unix seconds or an ISO date

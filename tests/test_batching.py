@@ -1,0 +1,182 @@
+"""serving/batching.py: calls that arrive while a pass runs share the next one; keys, order and errors stay apart."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import pytest
+
+from serving.batching import Batcher
+
+PATIENCE_S = 20
+
+
+class Passes:
+    """A `run` that can be held inside a pass, and remembers what each pass was given."""
+
+    def __init__(self, largest: int = 32) -> None:
+        self.seen: list[list[Any]] = []
+        self.entered, self.go = threading.Event(), threading.Event()
+        self.batcher: Batcher[Any, Any] = Batcher(self.run, largest)
+        self.threads: list[threading.Thread] = []
+        self.answers: dict[Any, Any] = {}
+
+    def run(self, items: Sequence[Any]) -> list[Any]:
+        self.seen.append(list(items))
+        if items[0] == "first":
+            self.entered.set()
+            assert self.go.wait(PATIENCE_S)
+        if any(str(item).startswith("bad") for item in items):
+            raise {"bad exit": SystemExit, "bad key": KeyboardInterrupt}.get(items[0], ValueError)("bad")
+        return [f"answer to {item}" for item in items]
+
+    def call(self, key: Any, item: Any) -> None:
+        def work() -> None:
+            try:
+                self.answers[key, item] = self.batcher(key, item)
+            except BaseException as error:
+                self.answers[key, item] = error
+
+        self.threads.append(threading.Thread(target=work, daemon=True))
+        self.threads[-1].start()
+
+    def wait_for(self, count: int) -> None:
+        """Until so many callers wait."""
+        wait_until(lambda: len(self.batcher._waiting) >= count)
+
+    def release(self) -> None:
+        self.go.set()
+        for thread in self.threads:
+            thread.join(PATIENCE_S)
+            assert not thread.is_alive(), "a caller was left waiting"
+
+
+def wait_until(true: Callable[[], bool]) -> None:
+    deadline = time.monotonic() + PATIENCE_S
+    while not true():
+        assert time.monotonic() < deadline
+        time.sleep(0.002)
+
+
+def held(largest: int = 32) -> Passes:
+    """One pass under way, held."""
+    passes = Passes(largest)
+    passes.call("k", "first")
+    assert passes.entered.wait(PATIENCE_S)
+    return passes
+
+
+def test_an_idle_model_answers_at_once_and_alone() -> None:
+    passes = Passes()
+    assert passes.batcher("k", "a") == "answer to a"
+    assert passes.seen == [["a"]]
+
+
+def test_everybody_who_came_meanwhile_is_answered_by_one_pass() -> None:
+    passes = held()
+    for i in range(12):
+        passes.call("k", i)
+    passes.wait_for(12)
+    passes.release()
+    assert len(passes.seen) == 2
+    assert sorted(passes.seen[1]) == list(range(12))
+    assert passes.answers == {("k", i): f"answer to {i}" for i in ["first", *range(12)]}
+
+
+def test_a_pass_has_at_most_the_largest_number() -> None:
+    passes = held(largest=5)
+    for i in range(12):
+        passes.call("k", i)
+    passes.wait_for(12)
+    passes.release()
+    assert [len(items) for items in passes.seen] == [1, 5, 5, 2]
+    assert len(passes.answers) == 13
+
+
+def test_different_keys_never_share_a_pass() -> None:
+    passes = held()
+    for i in range(12):
+        passes.call(f"key {i % 3}", f"{i % 3}:{i}")
+    passes.wait_for(12)
+    passes.release()
+    assert len(passes.seen) == 4
+    assert all(len({item.partition(":")[0] for item in items}) == 1 for items in passes.seen)
+
+
+def test_who_waited_longest_is_first() -> None:
+    passes = held()
+    for waiting, (key, item) in enumerate([("x", "x1"), ("y", "y1"), ("x", "x2")], 1):
+        passes.call(key, item)
+        passes.wait_for(waiting)
+    passes.release()
+    assert passes.seen[1:] == [["x1", "x2"], ["y1"]]
+
+
+@pytest.mark.parametrize(
+    ("item", "kind"), [("bad", ValueError), ("bad exit", SystemExit), ("bad key", KeyboardInterrupt)]
+)
+def test_an_error_reaches_every_caller_of_its_pass_and_no_one_else(item: str, kind: type[BaseException]) -> None:
+    passes = held()
+    for waiting, (key, text) in enumerate([("x", item), ("y", "good"), ("x", "with it")], 1):
+        passes.call(key, text)
+        passes.wait_for(waiting)
+    passes.release()
+    assert isinstance(passes.answers["x", item], kind)
+    assert isinstance(passes.answers["x", "with it"], kind)
+    assert passes.answers["y", "good"] == "answer to good"
+    assert passes.answers["k", "first"] == "answer to first"
+    assert passes.batcher("x", "later") == "answer to later"
+
+
+@pytest.mark.parametrize("answers", [[], ["one too many"] * 9, None])
+def test_a_pass_of_the_wrong_length_fails_its_callers_and_nobody_waits(answers: Any) -> None:
+    batcher: Batcher[int, str] = Batcher(lambda items: answers)
+    for _ in range(2):
+        with pytest.raises((ValueError, TypeError)):
+            batcher("k", 1)
+    assert batcher._waiting == []
+
+
+def test_items_need_not_be_comparable() -> None:
+    class Odd:
+        __hash__ = None  # type: ignore[assignment]
+
+        def __eq__(self, other: object) -> bool:
+            raise AssertionError("compared")
+
+    passes = Passes()
+    passes.run = lambda items: [1] * len(items)  # type: ignore[method-assign]
+    batcher: Batcher[Odd, int] = Batcher(
+        lambda items: (passes.entered.set(), passes.go.wait(PATIENCE_S), [1] * len(items))[2]
+    )
+    threads = [threading.Thread(target=batcher, args=("k", Odd()), daemon=True) for _ in range(4)]
+    threads[0].start()
+    assert passes.entered.wait(PATIENCE_S)
+    for thread in threads[1:]:
+        thread.start()
+    wait_until(lambda: len(batcher._waiting) == 3)
+    passes.go.set()
+    for thread in threads:
+        thread.join(PATIENCE_S)
+    assert batcher._waiting == [] and not any(thread.is_alive() for thread in threads)
+
+
+def test_many_callers_each_get_their_own_answer() -> None:
+    batcher: Batcher[int, int] = Batcher(lambda items: [item * 7 for item in items], largest=4)
+    wrong: list[int] = []
+
+    def work(seed: int) -> None:
+        for i in range(200):
+            item = seed * 1000 + i
+            if batcher(item % 3, item) != item * 7:
+                wrong.append(item)
+
+    threads = [threading.Thread(target=work, args=(n,)) for n in range(8)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert wrong == [] and batcher._waiting == []

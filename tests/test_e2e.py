@@ -1,0 +1,201 @@
+"""The loop, end to end: real models, a real server process, a real Chromium, and a client that never stops calling."""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from gradio_client import Client
+from playwright.sync_api import Browser, Page, expect, sync_playwright
+
+from settings import REPOSITORY
+from store.adapters import AdapterStore
+from store.models import Model
+
+CHROMIUM = "/usr/bin/chromium"
+FLAGS = ["--headless", "--no-sandbox", "--disable-gpu", "--disable-background-networking",
+         "--disable-component-update", "--disable-sync"]  # fmt: skip
+REVIEW = "The plot drags, but the acting saves it."
+TICKET = "I was charged twice this month, please refund one of the two payments."
+LABELS = {
+    "sentiment": {"negative", "positive"},
+    "tickets": {"account", "billing", "bug", "feature request", "praise", "shipping"},
+}
+TRAINING_MS = 900_000
+pytestmark = pytest.mark.filterwarnings("ignore")
+
+
+class App:
+    """`python app.py` in a process of its own."""
+
+    def __init__(self, home: Path) -> None:
+        self.home = home
+        with socket.socket() as probe:
+            probe.bind(("127.0.0.1", 0))
+            port = probe.getsockname()[1]
+        env = {**os.environ, "GRAFT_HOME": str(home), "GRAFT_PORT": str(port), "HF_HUB_OFFLINE": "1"}
+        self.log = home / "app.log"
+        with self.log.open("wb") as log:
+            self.process = subprocess.Popen([sys.executable, "app.py"], cwd=REPOSITORY, env=env, stdout=subprocess.PIPE,
+                                            stderr=log, text=True)  # fmt: skip
+        assert self.process.stdout is not None
+        line = self.process.stdout.readline()
+        assert "Graft is ready at" in line, self.log.read_text()
+        self.url = f"http://127.0.0.1:{port}"
+
+    def stop(self) -> None:
+        self.process.send_signal(signal.SIGTERM)
+        try:
+            self.process.wait(20)
+        except subprocess.TimeoutExpired:
+            self.process.kill()
+
+
+class Caller(threading.Thread):
+    """Classifies all the while; keeps every answer's version and labels, and every failure."""
+
+    def __init__(self, url: str) -> None:
+        super().__init__(daemon=True)
+        self.client = Client(url, verbose=False)
+        self.seen: list[tuple[str, set[str]]] = []
+        self.failures: list[str] = []
+        self.stopped = threading.Event()
+
+    def run(self) -> None:
+        while not self.stopped.wait(0.2):
+            try:
+                result, answer = self.client.predict(TICKET, api_name="/classification")
+                self.seen.append((answer["version"], {c["label"] for c in result["confidences"]}))
+            except Exception as error:
+                self.failures.append(repr(error))
+
+
+@pytest.fixture(scope="module")
+def app(tmp_path_factory: pytest.TempPathFactory, models_root: Path, minilm: Model, smollm: Model) -> Iterator[App]:
+    home = tmp_path_factory.mktemp("home")
+    (home / "models").symlink_to(models_root.absolute())
+    running = App(home)
+    yield running
+    running.stop()
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Browser]:
+    with sync_playwright() as playwright:
+        chromium = playwright.chromium.launch(executable_path=CHROMIUM, args=FLAGS)
+        yield chromium
+        chromium.close()
+
+
+def visible(page: Page, selector: str) -> str:
+    return f"{selector} >> visible=true"
+
+
+def classify(page: Page, text: str) -> str:
+    """Ask in the Classify tab; returns the badge under the answer."""
+    page.get_by_role("tab", name="Classify", exact=True).click()
+    before = page.locator(visible(page, ".g-badge")).count()
+    old = page.locator(visible(page, ".g-badge")).inner_text() if before else ""
+    page.get_by_label("Text", exact=True).locator("visible=true").fill(text)
+    page.get_by_role("button", name="Run", exact=True).locator("visible=true").click()
+    badge = page.locator(visible(page, ".g-badge"))
+    expect(badge).not_to_have_text(old, timeout=90_000)
+    return badge.inner_text()
+
+
+def test_a_tab_learns_in_the_running_app(app: App, browser: Browser) -> None:
+    page = browser.new_context(locale="en").new_page()
+    problems: list[str] = []
+    page.on("pageerror", lambda error: problems.append(str(error)))
+    page.goto(app.url)
+    assert classify(page, REVIEW).startswith("sentiment@1 · all-MiniLM-L6-v2 · ")
+
+    caller = Caller(app.url)
+    caller.start()
+    pid = app.process.pid
+
+    # Train on the tickets with the defaults, from the page; leave it, and come back to the same run.
+    page.get_by_role("tab", name="Train", exact=True).click()
+    expect(page.get_by_text("240").locator("visible=true").first).to_be_visible(timeout=30_000)
+    page.get_by_role("button", name="Train", exact=True).locator("visible=true").click()
+    expect(page.locator(".g-running").first).to_be_visible(timeout=30_000)
+    page.close()
+    page = browser.new_context(locale="en").new_page()
+    page.goto(app.url)
+    page.get_by_role("tab", name="Train", exact=True).click()
+    expect(page.get_by_text("tickets@1 is live now.")).to_be_visible(timeout=TRAINING_MS)
+    card = page.locator(".g-card").first
+    expect(card).to_contain_text("Accuracy")
+    figures = AdapterStore(app.home).get("tickets@1").card
+    assert figures["new"]["accuracy"] >= 0.85
+    assert figures["new"]["accuracy"] >= figures["base"]["accuracy"]
+
+    # The same tab of the same process answers with it.
+    assert classify(page, TICKET).startswith("tickets@1 · ")
+    expect(page.locator(visible(page, "[data-testid=block-label]")).first).to_be_visible()
+
+    # And goes back in one click.
+    page.get_by_role("tab", name="Adapters", exact=True).click()
+    page.get_by_role("button", name="Roll back to sentiment@1").click()
+    expect(page.locator(".g-version", has_text="sentiment@1").get_by_text("live", exact=True)).to_be_visible()
+    assert classify(page, REVIEW + " Twice.").startswith("sentiment@1 · ")
+
+    caller.stopped.set()
+    caller.join(30)
+    assert app.process.poll() is None and app.process.pid == pid
+    assert caller.failures == []
+    assert {version for version, _ in caller.seen} == {"sentiment@1", "tickets@1"}
+    for version, labels in caller.seen:
+        assert labels == LABELS[version.partition("@")[0]], f"{version} answered with {labels}"
+    assert problems == []
+
+
+def test_every_tab_answers_through_the_client_and_names_its_version(app: App) -> None:
+    client = Client(app.url, verbose=False)
+    result, answer = client.predict(TICKET, "billing, bug, praise", api_name="/classification")
+    assert result["label"] == "billing" and answer["version"] == "base"
+    _, answer = client.predict(REVIEW, adapter="sentiment@1", api_name="/classification")
+    assert answer["version"] == "sentiment@1"
+    summary, answer = client.predict(
+        "The council met on Monday and decided to plant forty trees along the river before spring.",
+        max_new_tokens=16, api_name="/summarization",
+    )  # fmt: skip
+    assert summary.strip() and answer["version"] == "base"
+    chat, answer = client.predict("What is the capital of France?", temperature=0, max_new_tokens=16,
+                                  api_name="/generation")  # fmt: skip
+    assert "Paris" in str(chat[-1]["content"]) and answer["version"] == "base"
+
+
+def test_bad_calls_are_told_why(app: App) -> None:
+    client = Client(app.url, verbose=False)
+    for arguments, expected in (
+        (("",), "There is no text"),
+        ((REVIEW, "one"), "2 to 100 different"),
+        ((REVIEW, "", "nothing@9"), "There is no version"),
+        ((REVIEW, "", "base"), "no labels of its own"),
+    ):
+        with pytest.raises(Exception, match=expected):
+            client.predict(*arguments, api_name="/classification")
+
+
+def test_a_version_trained_in_a_terminal_answers_in_the_running_app(app: App, tmp_path: Path) -> None:
+    """`--quantize 4bit` on a CPU: a QLoRA version, noticed by the app without being told."""
+    rows = (REPOSITORY / "examples" / "voice.jsonl").read_text(encoding="utf-8").splitlines()[:12]
+    data = tmp_path / "voice.jsonl"
+    data.write_text("\n".join(rows) + "\n", encoding="utf-8")
+    command = [sys.executable, "-m", "training", "--plugin", "generation", "--data", str(data), "--name", "voice",
+               "--quantize", "4bit", "--max-steps", "2", "--batch-size", "2", "--promote"]  # fmt: skip
+    env = {**os.environ, "GRAFT_HOME": str(app.home), "HF_HUB_OFFLINE": "1"}
+    done = subprocess.run(command, cwd=REPOSITORY, env=env, capture_output=True, text=True, stdin=subprocess.DEVNULL)
+    assert done.returncode == 0, done.stderr
+    assert "voice@1 is published." in done.stdout
+    client = Client(app.url, verbose=False)
+    _, answer = client.predict("hello", temperature=0, max_new_tokens=8, adapter="voice@1", api_name="/generation")
+    assert answer["version"] == "voice@1"

@@ -1,0 +1,246 @@
+"""The page's handlers and endpoints, in a real Gradio server with a pool that has no models."""
+
+import gc
+import re
+import sys
+import time
+from types import SimpleNamespace
+
+import gradio as gr
+import httpx
+import pytest
+from gradio_client import Client
+from gradio_client.exceptions import AppError
+
+from errors import GraftError
+from tests.ui_site import ECHO, make, serve
+from ui import adapters_page, train_page, views
+from ui.guard import kindly
+from ui.reload import Reloader
+from ui.render import Html, curve, failure, table, tag
+from ui.run_panel import RunPanel
+from ui.strings import Words
+
+pytestmark = pytest.mark.filterwarnings("ignore")  # Gradio's and httpx's own
+REQUEST = SimpleNamespace(headers={})
+NASTY = "<img src=x onerror=alert(1)>\"'`${alert(1)}{{x}}"
+
+
+@pytest.fixture(scope="module")
+def site(tmp_path_factory):
+    with serve(tmp_path_factory.mktemp("site")) as found:
+        yield found
+    gc.collect()  # sockets that Gradio leaves to the collector complain now, while that is ignored
+
+
+@pytest.fixture(scope="module")
+def client(site):
+    return Client(site.url, verbose=False)
+
+
+def test_api_names_are_the_arguments_of_predict(client) -> None:
+    api = client.view_api(return_format="dict")["named_endpoints"]
+    assert set(api) == {"/echo", "/stream", "/own"}
+    parameters = api["/echo"]["parameters"]
+    assert [p["parameter_name"] for p in parameters] == ["text", "times", "adapter"]
+    assert all(p["parameter_has_default"] for p in parameters)
+    assert api["/echo"]["returns"][-1]["label"] == "answer"
+
+
+def test_an_answer_names_what_made_it(site, client) -> None:
+    said, answer = client.predict("ab", api_name="/echo")
+    assert said == "abab"
+    assert answer["version"] == "base" and answer["base"] == "org/base" and answer["notes"] == ["a <b>note"]
+    assert isinstance(answer["ms"], int)
+    ref = site.publish("mine")
+    assert client.predict("ab", 3, ref, api_name="/echo")[1]["version"] == ref
+    assert client.predict(text="ab", times=1, adapter="base", api_name="/echo")[0] == "ab"
+
+
+def test_a_plugin_with_its_own_module(client) -> None:
+    *values, answer = client.predict("abc", api_name="/own")
+    assert values == ["ABC", 3] and answer["version"] == "own" and answer["base"] == "Own"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        ({"text": ""}, "There is no text. The input is empty &amp; blank. Type one."),
+        ({"text": "x", "adapter": "nope@1"}, "There is no version 'nope@1'"),
+        ({"text": "x", "adapter": "../../etc"}, "There is no version"),
+        ({"text": "boom"}, "Something went wrong in Graft itself"),
+    ],
+)
+def test_errors_are_sentences(client, arguments, said) -> None:
+    with pytest.raises(AppError) as caught:
+        client.predict(**arguments, api_name="/echo")
+    assert said in str(caught.value)
+    assert "secret" not in str(caught.value) and "Traceback" not in str(caught.value)
+
+
+def test_a_version_of_another_tab_is_refused(site, client) -> None:
+    ref = site.publish("foreign", plugin="stream")
+    with pytest.raises(AppError, match="is not a version of echo"):
+        client.predict("x", adapter=ref, api_name="/echo")
+
+
+def test_a_cancelled_stream_is_closed(client) -> None:
+    job = client.submit("gone", api_name="/stream")
+    while not job.outputs():
+        time.sleep(0.05)
+    job.cancel()
+    ended = sys.modules["graft_plugin_stream"].ended
+    deadline = time.monotonic() + 2
+    while "gone" not in ended and time.monotonic() < deadline:
+        time.sleep(0.02)
+    assert "gone" in ended
+
+
+def test_foreign_hosts_and_sites_are_refused(site) -> None:
+    post = {"url": f"{site.url}/gradio_api/call/echo", "json": {"data": ["x", 1, "live"]}}
+    assert httpx.post(**post).status_code == 200
+    assert httpx.post(**post, headers={"Origin": site.url}).status_code == 200
+    assert httpx.post(**post, headers={"Origin": "http://evil.example"}).status_code == 403
+    assert httpx.post(**post, headers={"Origin": "null"}).status_code == 403
+    assert httpx.post(**post, headers={"Sec-Fetch-Site": "cross-site"}).status_code == 403
+    assert httpx.get(site.url, headers={"Host": "evil.example"}).status_code == 400
+
+
+@pytest.mark.parametrize(
+    ("path", "status"),
+    [("/monitoring/summary", 403), ("/docs", 404), ("/openapi.json", 404), ("/gradio_api/file=/etc/passwd", 403),
+     ("/gradio_api/file=app.py", 403)],
+)  # fmt: skip
+def test_closed_routes(site, path, status) -> None:
+    assert httpx.get(site.url + path).status_code == status
+
+
+def test_files_of_the_home_are_not_served(site) -> None:
+    ref = site.publish("kept")
+    path = site.context.adapters.get(ref).path / "manifest.json"
+    assert httpx.get(f"{site.url}/gradio_api/file={path}").status_code == 403
+
+
+def test_no_handler_trains_or_promotes_where_it_is_off(tmp_path) -> None:
+    context, _, _ = make(tmp_path, host="192.0.2.1")
+    with gr.Blocks():
+        panel = RunPanel(context, SimpleNamespace(add=lambda follower: follower))
+    form = ["echo", "tickets.csv", None, "text", "label", None, "mine", True, "auto", *([None] * 9)]
+    calls = [
+        lambda: kindly(train_page._start(context))(REQUEST, *form),
+        lambda: kindly(train_page._inspect(context, keep=False))(REQUEST, *form[:6]),
+        lambda: kindly(adapters_page._allowed(context, context.adapters.roll_back))("echo"),
+        lambda: kindly(panel._cancel)("some"),
+    ]
+    for call in calls:
+        with pytest.raises(gr.Error, match="switched off here"):
+            call()
+    assert not (context.settings.home / "runs").exists()
+
+
+def test_a_report_of_an_example_fills_the_form(site) -> None:
+    shown, text, target, messages, name = train_page._inspect(site.context, keep=False)(
+        REQUEST, "echo", "tickets.csv", None, None, None, None
+    )
+    assert "240" in shown and "feature request" in shown
+    assert (text["value"], target["value"], messages["visible"], name) == ("text", "label", False, "tickets")
+
+
+def test_columns_that_cannot_be_guessed_can_be_chosen(site, tmp_path) -> None:
+    path = tmp_path / "My rows.csv"
+    path.write_text("body,kind\n" + "".join(f"row {i},{'ab'[i % 2]}\n" for i in range(20)), encoding="utf-8")
+    shown, text, target, messages, name = train_page._inspect(site.context, keep=False)(
+        REQUEST, "echo", None, str(path), "text", "label", None
+    )
+    assert "has no column" in shown and name == "my-rows"
+    assert text["choices"] == [("body", "body"), ("kind", "kind")] or text["choices"] == ["body", "kind"]
+    assert text["value"] is target["value"] is None and text["visible"] and not messages["visible"]
+    shown, text, *_ = train_page._inspect(site.context, keep=True)(
+        REQUEST, "echo", None, str(path), "body", "kind", None
+    )
+    assert text["value"] == "body" and "20" in shown
+
+
+def test_only_examples_by_name_are_read(site) -> None:
+    for name in ("../app.py", "/etc/passwd", "README.md"):
+        with pytest.raises(GraftError, match="There is no example"):
+            train_page.chosen_file(name, None)
+    with pytest.raises(GraftError, match="not a table"):
+        train_page.chosen_file(None, __file__)
+
+
+def test_the_command_line_says_what_was_changed(site) -> None:
+    form = ["echo", "tickets.csv", None, "text", "label", None, "mine", True, "4bit", *([None] * 9)]
+    form[9] = 4
+    said = "python -m training --plugin echo --data examples/tickets.csv --name mine --quantize 4bit --rank 4 --promote"
+    assert train_page._command(site.context)(*form) == said
+    form[3] = "label"
+    assert "--columns text=label,target=label" in train_page._command(site.context)(*form)
+    form[6] = "Not a name"
+    assert train_page._command(site.context)(*form).startswith("# The training configuration is not valid.")
+
+
+def test_versions_promote_and_roll_back(tmp_path) -> None:
+    context, pool, _ = make(tmp_path)
+    with context.adapters.staging() as staging:
+        context.adapters.publish(staging, "mine", {"plugin": "echo", "created": "2026-01-02T03:04:05Z"})
+    refresh = adapters_page.refresher(context, "echo")
+    assert adapters_page.previous(context, "echo") is None
+    kindly(adapters_page._allowed(context, lambda ref: context.adapters.promote("echo", ref)))("mine@1")
+    shown, *_, back, _ = refresh(Words(), "mine@1")
+    assert "g-live" in shown and back["value"] == "Roll back to base" and "echo" in pool.warmed
+    kindly(adapters_page._allowed(context, lambda _: context.adapters.roll_back("echo")))("mine@1")
+    assert context.adapters.live("echo") is None and "g-live" not in refresh(Words(), None)[0]
+
+
+def save(site, file: str, text: str) -> None:
+    (site.folder / file).write_text(text, encoding="utf-8")
+
+
+def test_saving_a_plugin_reloads_that_tab_alone(site) -> None:
+    reload, client = Reloader(site.context, site.demo), Client(site.url, verbose=False)
+    before, untouched = site.demo.app_id, site.context.plugin("own")
+    stream = client.submit("s", api_name="/stream")
+
+    save(site, "echo.py", ECHO.format(mark="!"))
+    reload()
+    assert client.predict("a", api_name="/echo")[0] == "aa!"
+    assert site.demo.app_id == before and site.context.plugin("own") is untouched
+
+    save(site, "echo.py", "raise ValueError('half written')")
+    reload()
+    assert client.predict("a", api_name="/echo")[0] == "aa!"
+    assert "half written" in str(site.context.notices["echo"])
+
+    changed = ECHO.format(mark="?").replace('label="Times"', 'label="Often"').replace("options", "options")
+    save(site, "echo.py", changed.replace("times=2", "often=2").replace("int(times)", "int(often)"))
+    save(site, "fresh.py", ECHO.format(mark="new").replace('"echo"', '"fresh"'))
+    reload()
+    assert site.demo.app_id != before and "echo" not in site.context.notices
+    assert client.predict("abc", api_name="/own")[0] == "ABC"  # a page that was open, by the ids it knows
+    later = Client(site.url, verbose=False)
+    assert later.predict("a", often=3, api_name="/echo")[0] == "aaa?"
+    assert later.predict("a", api_name="/fresh")[0] == "aanew"
+    assert stream.result()[0] == "s" * 60  # it was under way through all of this
+
+    (site.folder / "fresh.py").unlink()
+    save(site, "echo.py", ECHO.format(mark=""))
+    reload()
+    assert set(Client(site.url, verbose=False).view_api(return_format="dict")["named_endpoints"]) == {
+        "/echo", "/stream", "/own",
+    }  # fmt: skip
+
+
+def test_everything_that_is_shown_is_escaped() -> None:
+    card = {
+        "new": {"accuracy": 0.5}, "base": {"accuracy": 0.4}, "live": None, "held_out": 4, "fixed": 1, "broken": 0,
+        "rows": [{"text": NASTY, "target": NASTY, "base": NASTY, "live": "", "new": NASTY, "change": "fixed"}],
+    }  # fmt: skip
+    shown = [
+        tag("p", NASTY, class_=NASTY), table([NASTY], [[NASTY]]), failure(GraftError(NASTY, NASTY, NASTY)),
+        views.card(Words(), card), curve([(0, 1.0), (1, 0.5)], 1, NASTY),
+    ]  # fmt: skip
+    for html in shown:
+        assert isinstance(html, Html)
+        assert not re.search(r"<img|onerror=alert\(1\)>", html)
+        assert html.count('"') % 2 == 0

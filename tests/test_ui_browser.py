@@ -1,0 +1,97 @@
+"""What only a browser can show: words in the reader's language, no markup from values, a page that follows changes."""
+
+import pytest
+
+from tests.ui_site import ECHO, serve
+from ui.reload import Reloader
+
+sync_api = pytest.importorskip("playwright.sync_api")
+CHROMIUM = "/usr/bin/chromium"
+FLAGS = ["--headless", "--no-sandbox", "--disable-gpu", "--disable-background-networking", "--disable-sync",
+         "--disable-component-update"]  # fmt: skip
+pytestmark = pytest.mark.filterwarnings("ignore")
+NASTY = "${window.__x=1}{{x}}`</div><img src=x onerror=window.__x=1>"
+
+
+@pytest.fixture(scope="module")
+def site(tmp_path_factory):
+    with serve(tmp_path_factory.mktemp("site")) as found:
+        yield found
+
+
+@pytest.fixture(scope="module")
+def chromium():
+    with sync_api.sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=FLAGS)
+        yield browser
+        browser.close()
+
+
+def opened(chromium, site, **settings):
+    page = chromium.new_context(**settings).new_page()
+    page.problems = []
+    page.on("pageerror", lambda error: page.problems.append(str(error)))
+    page.goto(site.url)
+    page.wait_for_selector("button[role=tab] >> nth=2")
+    page.wait_for_timeout(1000)  # the first beat
+    if settings["locale"] == "en":
+        page.get_by_role("tab", name="Echo", exact=True).click()
+    return page
+
+
+def test_it_follows_new_versions_and_shows_values_as_text(chromium, site, monkeypatch) -> None:
+    page = opened(chromium, site, locale="en", viewport={"width": 1280, "height": 900})
+    live = page.get_by_label("Answer with").locator("visible=true")
+    sync_api.expect(live).to_have_value("live (base)")
+    site.publish("mine")
+    site.context.adapters.promote("echo", "mine@1")
+    site.context.versions_changed()
+    sync_api.expect(live).to_have_value("live (mine@1)", timeout=4000)
+
+    monkeypatch.setattr(type(site.context.plugin("echo")), "model", NASTY)
+    page.get_by_label("Text").locator("visible=true").fill("ab")
+    page.get_by_role("button", name="Run").locator("visible=true").click()
+    page.wait_for_selector(".g-badge")
+    badge = page.locator(".g-badge").first.inner_text()
+    assert badge.startswith("mine@1 · ") and badge.endswith(" ms")
+    assert page.locator(".g-notes").first.inner_text() == "a <b>note"
+    assert page.evaluate("window.__x") is None
+    assert page.get_by_label("Said").locator("visible=true").input_value() == "abab"
+    assert page.problems == []
+
+
+def test_an_error_is_a_kind_sentence(chromium, site) -> None:
+    page = opened(chromium, site, locale="en")
+    page.get_by_role("button", name="Run").locator("visible=true").click()
+    toast = page.locator(".toast-body").first
+    sync_api.expect(toast).to_contain_text("There is no text. The input is empty & blank. Type one.")
+
+
+@pytest.mark.parametrize("theme", ["light", "dark"])
+def test_every_page_fits_a_phone_and_speaks_chinese(chromium, site, theme) -> None:
+    page = opened(chromium, site, locale="zh-CN", color_scheme=theme, viewport={"width": 390, "height": 800})
+    for name in ("Stream", "训练", "适配器", "bad ⚠"):
+        tab = page.get_by_role("tab", name=name, exact=True)
+        if not tab.is_visible():
+            page.locator(".overflow-menu > button").first.click()
+            page.locator(".overflow-dropdown button", has_text=name).click()
+        else:
+            tab.click()
+        page.wait_for_timeout(300)
+        assert page.evaluate("document.documentElement.scrollWidth") <= 390, name
+        text = page.locator("body").inner_text()
+        assert "__i18n__" not in text and "task." not in text and "train." not in text
+    assert "bad.py cannot be imported." in text
+    assert page.problems == []
+
+
+def test_a_page_is_asked_to_reload_when_its_tabs_changed(chromium, site) -> None:
+    page = opened(chromium, site, locale="en")
+    reload = Reloader(site.context, site.demo)
+    (site.folder / "fresh.py").write_text(ECHO.format(mark="").replace('"echo"', '"fresh"'), encoding="utf-8")
+    reload()
+    page.locator(".g-stale").click(timeout=5000)
+    page.wait_for_selector("button[role=tab]")
+    assert "/fresh" in page.request.get(f"{site.url}/gradio_api/info").text()
+    page.wait_for_timeout(2500)
+    assert page.locator(".g-stale").count() == 0
