@@ -27,6 +27,7 @@ class Columns:
 
     @property
     def names(self) -> tuple[str, ...]:
+        """Those that are named."""
         return tuple(name for name in (self.messages, self.text, self.target) if name)
 
 

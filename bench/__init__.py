@@ -1,1 +1,1 @@
-"""Comparisons with the libraries that people use today, in one run; and the data that they, and a shipped version, use."""
+"""Comparisons with the libraries that people use today, in one run; and the data they use."""

@@ -1,4 +1,4 @@
-"""Movie-review snippets with a positive or negative label: `python -m bench.snippets FOLDER` writes train and held-out CSV.
+"""Movie-review snippets, positive or negative: `python -m bench.snippets FOLDER` writes train.csv and held_out.csv.
 
 10,605 sentences of film reviews rated -4..4 by people (Hutto & Gilbert, VADER, ICWSM 2014; MIT), from the source
 archive of `vaderSentiment` on the package index. Label: the rating's sign; ratings within 0.5 of zero are left out;

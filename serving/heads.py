@@ -32,7 +32,7 @@ class Head:
     """One classifier head of `len(labels)` labels."""
 
     def __init__(self, config: PretrainedConfig, labels: list[str], tensors: Mapping[str, torch.Tensor]) -> None:
-        """`tensors`: parameter names of the classification model -> values. Raises `AdapterError` if they do not fit."""
+        """`tensors`: parameters of the classification model by name. Raises `AdapterError` if they do not fit."""
         config = copy.deepcopy(config)
         config.num_labels = len(labels)
         with torch.device("meta"):

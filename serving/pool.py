@@ -122,7 +122,9 @@ class Pool:
         except BaseException as error:  # whatever ended it, nobody may wait for it for ever
             if not isinstance(error, GraftError):
                 log.exception("loading %s", key)
-                error = ModelError(f"{key} could not be loaded.", f"{type(error).__name__}.", "The log has the details.")
+                error = ModelError(
+                    f"{key} could not be loaded.", f"{type(error).__name__}.", "The log has the details."
+                )
             entry.error = error
             entry.status = Status(key, "failed", error=str(error))
         entry.done.set()

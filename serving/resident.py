@@ -48,7 +48,8 @@ class Resident:
     @property
     def device(self) -> torch.device:
         """Where the weights lie."""
-        return next(self.net.parameters()).device
+        found: torch.device = next(self.net.parameters()).device
+        return found
 
     @property
     def window(self) -> int:
@@ -117,7 +118,8 @@ class Resident:
             inputs["decoder_input_ids"] = inputs["input_ids"]
         with self.using(slot):
             outputs = self.net(**inputs)
-        return outputs.last_hidden_state if hasattr(outputs, "last_hidden_state") else outputs.logits
+        states: torch.Tensor = outputs.last_hidden_state if hasattr(outputs, "last_hidden_state") else outputs.logits
+        return states
 
     def _own_head(self) -> Head | None:
         """The head of a base that was fine-tuned as a classifier, with the labels it names."""

@@ -109,6 +109,7 @@ class Slots:
             if pair is None:
                 return None
             a, b, scale = pair
-            return output + ((args[0].to(a.dtype) @ a.T) @ b.T * scale).to(output.dtype)
+            change: torch.Tensor = (args[0].to(a.dtype) @ a.T) @ b.T * scale
+            return output + change.to(output.dtype)
 
         return apply

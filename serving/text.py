@@ -36,7 +36,9 @@ class Generator:
         ids = self._text_ids(text, prompt)
         if len(ids) > room:
             overhead = len(self._text_ids("", prompt))
-            tokens = self._resident.tokenizer(neutralize(self._resident.tokenizer, text), add_special_tokens=False)["input_ids"]
+            tokens = self._resident.tokenizer(neutralize(self._resident.tokenizer, text), add_special_tokens=False)[
+                "input_ids"
+            ]
             kept = max(1, room - overhead - 8)
             notes.append(f"The text has {len(tokens):,} tokens; the first {kept:,} were read.")
             ids = self._text_ids(self._resident.tokenizer.decode(tokens[:kept]), prompt)
@@ -89,7 +91,10 @@ class Generator:
         )
         stopped, failures = threading.Event(), list[BaseException]()
         worker = threading.Thread(
-            target=self._run, args=(ids, sampling, slot, streamer, stopped, failures), name="graft-generate", daemon=True
+            target=self._run,
+            args=(ids, sampling, slot, streamer, stopped, failures),
+            name="graft-generate",
+            daemon=True,
         )
         worker.start()
         text = ""
@@ -128,13 +133,13 @@ class Generator:
                         pad_token_id=self._resident.tokenizer.pad_token_id,
                         **sampling.arguments(),
                     )
-        except BaseException as error:  # noqa: BLE001 - raised again in the caller's thread
+        except BaseException as error:
             failures.append(error if isinstance(error, GraftError) else _failure(error))
         finally:
             streamer.end()
 
 
-class _Stopped(StoppingCriteria):
+class _Stopped(StoppingCriteria):  # type: ignore[misc]
     """Ends a generation at the next token once nobody reads it any more."""
 
     def __init__(self, stopped: threading.Event) -> None:

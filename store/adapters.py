@@ -141,7 +141,7 @@ class AdapterStore:
         return []
 
     def promote(self, plugin: str, ref: str, why: str = "") -> None:
-        """Make `ref` (or `base`) what the tab answers with; raises `AdapterError` if it is not a version of that tab."""
+        """Make `ref` (or `base`) what the tab answers with; raises `AdapterError` if it is no version of that tab."""
         if ref != BASE and self.get(ref).plugin != plugin:
             raise AdapterError(f"{ref} is not a version of {plugin}.", f"It was made for {self.get(ref).plugin}.")
         with files.lock(self._live / ".lock"):

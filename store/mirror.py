@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Literal
 
 from errors import ModelError
-from settings import REPOSITORY, child_environment, installer_environment
+from settings import child_environment, installer_environment
 from store import child
 from store.files import sha256
 from store.progress import Meter, Progress, silent

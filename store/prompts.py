@@ -43,8 +43,10 @@ def as_messages(text: str, prompt: str, target: str | None = None) -> list[dict[
 
 
 def render(tokenizer: Any, messages: Sequence[Message], answer_next: bool) -> tuple[str, list[tuple[int, int]]]:  # noqa: ANN401
-    """The conversation as the chat template writes it, and where in it the assistant speaks: (start, end) characters."""
-    turns = [{"role": str(m["role"]), "content": neutralize(tokenizer, as_text(m["content"]).strip())} for m in messages]
+    """The conversation as the chat template writes it, and where the assistant speaks: (start, end) characters."""
+    turns = [
+        {"role": str(m["role"]), "content": neutralize(tokenizer, as_text(m["content"]).strip())} for m in messages
+    ]
     marked = [{**turn, "content": f"\x02{i}\x02"} for i, turn in enumerate(turns)]
     template = None if tokenizer.chat_template else PLAIN_TEMPLATE
     try:
@@ -76,7 +78,7 @@ def render(tokenizer: Any, messages: Sequence[Message], answer_next: bool) -> tu
 
 
 def encode(tokenizer: Any, messages: Sequence[Message], answer_next: bool = False) -> tuple[list[int], list[bool]]:  # noqa: ANN401
-    """Token ids of a conversation, and for each whether it is learned: the assistant's words and the end of its turn."""
+    """Token ids of a conversation, and which of them are learned: the assistant's words and the end of its turn."""
     text, spans = render(tokenizer, messages, answer_next)
     encoded = tokenizer(text, add_special_tokens=False, return_offsets_mapping=True)
     offsets = encoded["offset_mapping"]

@@ -114,7 +114,11 @@ def _check_coverage(config: dict[str, Any], pairs: Mapping[str, Any], layers: Ma
 
 
 def _check_pair(
-    path: str, pair: Mapping[str, torch.Tensor], config: dict[str, Any], layers: Mapping[str, tuple[int, int]], name: str
+    path: str,
+    pair: Mapping[str, torch.Tensor],
+    config: dict[str, Any],
+    layers: Mapping[str, tuple[int, int]],
+    name: str,
 ) -> tuple[torch.Tensor, torch.Tensor, float]:
     inputs, outputs = layers[path]
     a, b = pair.get("A"), pair.get("B")

@@ -13,7 +13,9 @@ from store import files
 from store.adapters import MANIFEST, AdapterStore, check_name
 
 
-def publish(store: AdapterStore, name: str = "tickets", plugin: str = "classification", content: str = "weights") -> str:
+def publish(
+    store: AdapterStore, name: str = "tickets", plugin: str = "classification", content: str = "weights"
+) -> str:
     with store.staging() as staging:
         (staging / "adapter_model.safetensors").write_text(content)
         return store.publish(staging, name, {"plugin": plugin, "created": "2026-01-01"}).ref
@@ -35,7 +37,9 @@ def test_shipped_versions_are_read_and_numbered_on(tmp_path: Path) -> None:
     ship = AdapterStore(tmp_path / "made")
     publish(ship, "sentiment")
     (tmp_path / "made" / "adapters").rename(tmp_path / "shipped")
-    files.write_json(_mkdir(tmp_path / "shipped" / "live") / "classification.json", [{"version": "sentiment@1", "at": 0}])
+    files.write_json(
+        _mkdir(tmp_path / "shipped" / "live") / "classification.json", [{"version": "sentiment@1", "at": 0}]
+    )
     store = AdapterStore(tmp_path / "home", tmp_path / "shipped")
     live = store.live("classification")
     assert live is not None and live.ref == "sentiment@1"

@@ -17,7 +17,9 @@ from tests import tiny
 from tests.training_helpers import spec_of, train
 
 TEXTS = ["where is my parcel", "the app crashes on start", "thank you, well done"]
-CASES = [(family, "none") for family in tiny.FAMILIES] + [(f, "4bit") for f in ("bert", "distilbert", "gpt2", "llama", "t5")]
+CASES = [(family, "none") for family in tiny.FAMILIES] + [
+    (f, "4bit") for f in ("bert", "distilbert", "gpt2", "llama", "t5")
+]
 
 
 def peft_logits(model: Model, version: Version, net: transformers.PreTrainedModel, batch: dict) -> torch.Tensor:

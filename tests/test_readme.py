@@ -84,9 +84,6 @@ def run(arguments: list[str], **environment: str) -> subprocess.CompletedProcess
     )  # fmt: skip
 
 
-# The front matter of a Space
-
-
 def test_the_front_matter_is_a_gradio_space() -> None:
     texts = ("title", "emoji", "sdk", "sdk_version", "app_file", "python_version", "license", "short_description")
     assert [key for key in texts if not isinstance(FRONT[key], str)] == []
@@ -109,9 +106,6 @@ def test_the_space_preloads_the_models_of_the_tabs() -> None:
     assert set(preloaded) == models
     for files in preloaded.values():
         assert {"config.json", "model.safetensors", "tokenizer.json"} <= set(files)
-
-
-# Commands
 
 
 def test_the_two_commands_are_there_in_order() -> None:
@@ -160,9 +154,6 @@ def test_every_module_that_is_run_exists_and_has_the_options() -> None:
         assert not options or set(options) <= options_of(module), module
     loose = set(re.findall(r"`(--[\w-]+)[ `]", BODY)) - {"--extra-index-url"}
     assert {"--promote", "--quantize"} <= loose <= options_of("training")
-
-
-# Code
 
 
 def test_the_plugin_works(tmp_path: Path) -> None:
@@ -220,9 +211,6 @@ def test_the_endpoints_exist_and_take_what_the_readme_gives(tmp_path: Path) -> N
         assert len(endpoint["returns"]) == 2, "the answer, and what answered"
 
 
-# Settings
-
-
 def settings_read() -> set[str]:
     """Every variable that settings.py gives a meaning, seen in its syntax."""
     found = set[str]()
@@ -253,9 +241,6 @@ def test_the_defaults_of_the_table_are_those_of_the_settings() -> None:
     assert shown["GRAFT_QUANTIZE"] == plain.quantize
     assert (shown["GRAFT_REMOTE_TRAINING"], shown["HF_HUB_OFFLINE"]) == ("0", "0")
     assert (plain.remote_training, plain.offline, plain.space) == (False, False, False)
-
-
-# The map and the links
 
 
 def mapped() -> set[str]:
@@ -303,9 +288,6 @@ def test_the_licence_is_the_one_that_is_named() -> None:
     text = (ROOT / "LICENSE").read_text()
     assert "Apache License" in text and "Version 2.0, January 2004" in text and len(text) > 11_000
     assert 'license = "Apache-2.0"' in (ROOT / "pyproject.toml").read_text() and "Apache-2.0" in BODY
-
-
-# Requirements
 
 
 def third_party(paths: list[Path], *sources: str) -> set[str]:

@@ -152,7 +152,7 @@ BAD = {
     "nan": (tensors(fill("lora_A", float("nan"))), "not finite"),
     "infinite": (tensors(lambda held: held[first(held, "lora_B")].fill_(float("inf"))), "not finite"),
     "changes nothing": (tensors(fill("lora_B", 0.0)), "changes nothing"),
-    "missing layer": (tensors(lambda held: [held.pop(k) for k in list(held) if "layer.1" in k and "query" in k]), "lacks"),
+    "missing layer": (tensors(lambda held: [held.pop(k) for k in list(held) if "layer.1.attention" in k]), "lacks"),
     "one of a pair": (tensors(lambda held: held.pop(first(held, "lora_B"))), "only one of its two"),
     "extra layer": (
         tensors(lambda held: held.update({"base_model.model.bert.encoder.layer.9.x.lora_A.weight": torch.ones(8, 64)})),

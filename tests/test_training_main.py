@@ -16,7 +16,7 @@ from settings import REPOSITORY, Settings
 from store.adapters import AdapterStore
 from tests import tiny
 from tests.training_helpers import spec_of, write_rows
-from training.__main__ import print_card
+from training import __main__ as command
 from training.runs import Runs
 
 PATIENCE_S = 240
@@ -96,13 +96,22 @@ REFUSED = {
 
 
 @pytest.mark.parametrize("case", REFUSED)
-def test_what_cannot_be_trained_is_refused_before_anything_starts(case: str, base: Path, tmp_path: Path) -> None:
+def test_what_cannot_be_trained_is_refused_before_anything_starts(
+    case: str, base: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     options, content, told = REFUSED[case]
     home = tmp_path / "home"
     data = rows(base, home)
     if content:
         Path(data).write_text(content)
-    code, _, err = run(home, base, "--plugin", "classification", "--data", data, *options)
+    arguments = ["--plugin", "classification", "--data", data, *options]
+    if case == "bad data":
+        code, _, err = run(home, base, *arguments)
+    else:  # in this process, and without asking the plugins each time
+        monkeypatch.setenv("GRAFT_HOME", str(home))
+        monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+        monkeypatch.setattr(command, "find_tab", lambda _, other: spec_of("bert", Path(other or base)))
+        code, err = command.main(arguments), capsys.readouterr().err
     assert code == 2
     assert told in err and "Traceback" not in err and len(err.splitlines()) <= 3
     assert not (home / "runs").exists(), "no run, so no model was loaded"
@@ -137,10 +146,10 @@ def test_the_card_has_a_column_for_each_contender(capsys: pytest.CaptureFixture[
         "held_out": 12, "base": {"accuracy": 0.5}, "live": {"accuracy": 0.75}, "new": {"accuracy": 1.0},
         "fixed": 3, "broken": 0, "gate": {"pass": True, "why": "accuracy 0.750 (a@1) -> 1.000"},
     }  # fmt: skip
-    print_card(card)
+    command.print_card(card)
     lines = capsys.readouterr().out.strip().splitlines()
     assert lines[0].split() == ["12", "held-out", "rows", "base", "live", "new"]
     assert lines[1].split() == ["accuracy", "0.500", "0.750", "1.000"]
     assert lines[2] == "3 rows fixed, 0 broken. accuracy 0.750 (a@1) -> 1.000"
-    print_card({**card, "live": None})
+    command.print_card({**card, "live": None})
     assert capsys.readouterr().out.strip().splitlines()[0].split()[-2:] == ["base", "new"]

@@ -1,4 +1,4 @@
-"""Tiny random-weight models of the families that people bring, with tokenizers, built from configurations in seconds."""
+"""Tiny random-weight models of the families that people bring, with tokenizers, built from configurations."""
 
 from __future__ import annotations
 
@@ -77,7 +77,10 @@ def _tokenizer(family: str) -> PreTrainedTokenizerFast:
     raw.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     raw.decoder = decoders.ByteLevel()
     trainer = trainers.BpeTrainer(
-        vocab_size=600, special_tokens=special, initial_alphabet=pre_tokenizers.ByteLevel.alphabet(), show_progress=False
+        vocab_size=600,
+        special_tokens=special,
+        initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
+        show_progress=False,
     )
     raw.train([str(TEXT)], trainer)
     if family not in DECODERS:

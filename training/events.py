@@ -1,4 +1,4 @@
-"""What a run tells while it goes on: one JSON object a line, appended to `events.jsonl`, read by anybody at any time."""
+"""What a run tells while it goes on: one JSON object a line, appended to `events.jsonl`, read at any time."""
 
 from __future__ import annotations
 

@@ -123,7 +123,7 @@ class _Examples(Dataset[Example]):
         return dict(self._examples[index])
 
 
-class _Report(TrainerCallback):
+class _Report(TrainerCallback):  # type: ignore[misc]
     """Tells each step, and stops a run whose loss or gradient is not a number."""
 
     def __init__(self, events: Events) -> None:

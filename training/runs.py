@@ -16,8 +16,8 @@ import subprocess
 import sys
 import time
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
-from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal
 
@@ -40,7 +40,7 @@ GRACE_S = 5.0
 
 @dataclass(frozen=True)
 class Progress:
-    """How far a run is. `losses` are (step, training loss); `left_s` is seconds of training left, by its pace so far."""
+    """How far a run is. `losses` are (step, training loss); `left_s`: seconds of training left, by its pace."""
 
     phase: str = "start"
     step: int = 0
@@ -199,7 +199,9 @@ class Runs:
                 text=True,
             )
         except subprocess.TimeoutExpired as error:
-            raise DataError(f"{path.name} takes too long to read.", "It may be damaged.", "Try a part of it.") from error
+            raise DataError(
+                f"{path.name} takes too long to read.", "It may be damaged.", "Try a part of it."
+            ) from error
         if child.returncode == 0:
             return Report.from_json(child.stdout)
         if child.returncode == 2 and child.stdout.startswith("{"):
@@ -233,10 +235,8 @@ def _start_time(pid: int) -> int:
 
 
 def _signal_group(pid: int, number: signal.Signals) -> None:
-    try:
+    with suppress(ProcessLookupError):
         os.killpg(pid, number)
-    except ProcessLookupError:
-        pass
 
 
 def _death(process: Mapping[str, Any]) -> dict[str, str]:

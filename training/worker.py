@@ -21,6 +21,7 @@ from typing import Any
 
 import torch
 import transformers
+from peft import PeftModel
 from transformers import AutoConfig
 
 from errors import GraftError, RunError
@@ -105,9 +106,7 @@ class Session:
         """Rows to train on and rows held out; a row held out by a file of the user's is never trained on."""
         if not self.config.held_out_data:
             return split(rows, self.config.held_out, self.config.seed, by_label=self.task.answers == "label")
-        table = read_table(
-            Path(self.config.held_out_data), self.task.answers, self.config.wanted, self.config.mapping
-        )
+        table = read_table(Path(self.config.held_out_data), self.task.answers, self.config.wanted, self.config.mapping)
         held = {asked(row) for row in table.rows}
         known = [row for row in table.rows if not self.labels or row["target"] in self.labels]
         return [row for row in rows if asked(row) not in held], known
@@ -122,7 +121,12 @@ class Session:
         return card.compare(net, trial, self.store.live(self.config.plugin), self.model, self.task, self.quantize)
 
     def _publish(
-        self, net: Any, comparison: dict[str, Any], train: Encoded, measured: dict[str, float], started: float  # noqa: ANN401
+        self,
+        net: PeftModel,
+        comparison: dict[str, Any],
+        train: Encoded,
+        measured: dict[str, float],
+        started: float,
     ) -> Version:
         """Write the PEFT folder, the card and the README, verify them as a server will, and publish them at once."""
         with self.store.staging() as staging:
