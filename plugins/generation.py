@@ -39,8 +39,8 @@ class Generation(TaskPlugin):
 
     def inputs(self) -> list[Component]:
         self.chat = gr.Chatbot(
-            label=self.say("Conversation"), height=420, allow_tags=False, sanitize_html=True, layout="bubble",
-            buttons=["copy", "copy_all"],
+            label=self.say("Conversation"), show_label=False, height=420, layout="bubble", buttons=["copy", "copy_all"],
+            allow_tags=False, sanitize_html=True,
         )  # fmt: skip
         return [
             gr.Textbox(label=self.say("Message"), placeholder=self.say("Type a message"), lines=1, max_lines=6),
@@ -50,7 +50,7 @@ class Generation(TaskPlugin):
     def options(self) -> list[Component]:
         return [
             gr.Textbox(label=self.say("System prompt"), lines=2),
-            gr.Slider(0, 2, 0.7, step=0.05, label=self.say("Temperature (0: always the likeliest word)")),
+            gr.Slider(0, 2, 0.3, step=0.05, label=self.say("Temperature (0: always the likeliest word)")),
             gr.Slider(0.05, 1, 0.9, step=0.05, label=self.say("Top-p")),
             gr.Slider(1, 512, 160, step=1, label=self.say("Longest answer, in tokens")),
         ]
@@ -64,7 +64,7 @@ class Generation(TaskPlugin):
         message: str,
         history: list[dict[str, Any]] | None = None,
         system: str = "",
-        temperature: float = 0.7,
+        temperature: float = 0.3,
         top_p: float = 0.9,
         max_new_tokens: int = 160,
     ) -> Iterator[list[dict[str, Any]]]:

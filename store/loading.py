@@ -26,6 +26,8 @@ from tasks import TASKS
 
 LINEAR = (nn.Linear, Conv1D)
 
+transformers.logging.disable_progress_bar()  # the page and the command line have bars of their own
+
 
 def device() -> torch.device:
     """The accelerator if there is one, else the CPU."""

@@ -56,6 +56,8 @@ class App:
             self.process.wait(20)
         except subprocess.TimeoutExpired:
             self.process.kill()
+        if self.process.stdout:
+            self.process.stdout.close()
 
 
 class Caller(threading.Thread):

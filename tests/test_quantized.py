@@ -15,6 +15,7 @@ from store.adapters import Version
 from store.loading import load_model
 from tasks import task_for
 from tests.conftest import Trained
+from tests.test_resident import copy_of
 from tests.training_helpers import train
 
 TEXTS = ["where is my parcel", "thank you, well done", "the app crashes on start"]
@@ -105,8 +106,6 @@ def test_labels_embeddings_and_swaps_side_by_side(
     quantize: str, residents: dict[tuple[str, str], Loaded], bert: Trained, tmp_path: Path
 ) -> None:
     """Two kinds of passes, and the proof of each newly loaded version, at the same time on one 8bit base."""
-    from tests.test_resident import copy_of
-
     loaded = residents["bert", quantize]
 
     def classify(version: Version, text: str) -> dict[str, float]:
@@ -137,3 +136,34 @@ def test_labels_embeddings_and_swaps_side_by_side(
 
     in_threads([lambda: label(0), lambda: label(1), match, match, swap])
     assert wrong == []
+
+
+@pytest.mark.parametrize("quantize", QUANTIZED)
+def test_passes_overlap_unless_the_base_is_8bit(
+    quantize: str, residents: dict[tuple[str, str], Loaded], bert: Trained, tmp_path: Path
+) -> None:
+    """bitsandbytes' 8-bit layers keep state of the running pass in the module."""
+    loaded, inside, overlapped = residents["bert", quantize], list[int](), threading.Event()
+    copies = [copy_of(bert.first, tmp_path, f"apart{i}") for i in range(2)]
+
+    def enter(*_: object) -> None:
+        inside.append(threading.get_ident())
+        if len(inside) > 1:
+            overlapped.set()
+        overlapped.wait(0.2)  # the chance for another pass to begin
+
+    def leave(*_: object) -> None:
+        inside.remove(threading.get_ident())
+
+    def classify(version: Version) -> None:
+        with loaded.resident.pin(version) as slot:
+            loaded.labels.classify(TEXTS[0], slot)
+
+    body = loaded.resident.body
+    hooks = [body.register_forward_pre_hook(enter), body.register_forward_hook(leave)]
+    try:
+        in_threads([*(lambda v=v: classify(v) for v in copies), lambda: loaded.labels.embed("a text")])
+    finally:
+        for hook in hooks:
+            hook.remove()
+    assert overlapped.is_set() == (quantize != "8bit")

@@ -11,6 +11,7 @@ import sys
 import textwrap
 import time
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -58,8 +59,8 @@ def endless(spec: TabSpec, home: Path, name: str = "endless") -> TrainConfig:
     return config_of(spec, home, name, max_steps=100_000, learning_rate=1e-5)
 
 
-def wait(true: Callable[[], Any]) -> None:
-    deadline = time.monotonic() + PATIENCE_S
+def wait(true: Callable[[], Any], patience_s: float = PATIENCE_S) -> None:
+    deadline = time.monotonic() + patience_s
     while not true():
         assert time.monotonic() < deadline
         time.sleep(0.05)
@@ -143,7 +144,7 @@ def test_cancel_reaches_grandchildren_that_ignore_it(runs: Runs, spec: TabSpec, 
     script.write_text(
         textwrap.dedent("""
         import subprocess, sys, time
-        stubborn = "import signal as s, time; s.signal(s.SIGTERM, s.SIG_IGN); print(1, flush=True); time.sleep(99)"
+        stubborn = "import signal as s, time; s.signal(s.SIGTERM, s.SIG_IGN); print(1, flush=True); time.sleep(900)"
         child = subprocess.Popen([sys.executable, "-c", stubborn], stdout=subprocess.PIPE)
         child.stdout.readline()
         print(child.pid, flush=True)
@@ -158,9 +159,13 @@ def test_cancel_reaches_grandchildren_that_ignore_it(runs: Runs, spec: TabSpec, 
     (run.folder / PROCESS).write_text(json.dumps({"pid": leader.pid, "started": started}))
     assert run.state == "running" and alive(grandchild)
     runs.cancel(run.id)
-    wait(lambda: not alive(leader.pid) and not alive(grandchild))
-    leader.wait()
-    leader.stdout.close()
+    try:
+        wait(lambda: not alive(leader.pid) and not alive(grandchild), patience_s=30)
+    finally:
+        with suppress(ProcessLookupError):
+            os.kill(grandchild, signal.SIGKILL)
+        leader.wait()
+        leader.stdout.close()
     assert run.state == "cancelled"
 
 

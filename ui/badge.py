@@ -12,7 +12,8 @@ TEMPLATE = """${(() => {
   if (!value || !value.version) return '';
   const clean = (s) => String(s).replace(/[^0-9A-Za-z @._-]/g, (c) => '&#' + c.codePointAt(0) + ';');
   const base = String(value.base).split('/').pop();
-  const facts = [value.version, base, value.ms.toLocaleString() + ' ms'];
+  const time = value.ms < 1000 ? value.ms + ' ms' : (value.ms / 1000).toFixed(1) + ' s';
+  const facts = [value.version, base, time];
   const line = facts.map((s) => '<span>' + clean(s) + '</span>').join('<i> · </i>');
   const notes = (value.notes || []).map((s) => '<p>' + clean(s) + '</p>').join('');
   return '<div class="g-badge">' + line + '</div>' + (notes && '<div class="g-notes">' + notes + '</div>');
