@@ -10,11 +10,11 @@ import logging
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
-from errors import BusyError, GraftError, ModelError
+from errors import AdapterError, BusyError, GraftError, ModelError
 from serving.lm import LM
 from settings import Settings
 from store.adapters import BASE, LIVE, AdapterStore, Version
@@ -77,22 +77,32 @@ class Pool:
     def open(self, spec: TabSpec, adapter: str = LIVE) -> Iterator[LM]:
         """An `lm` bound to the tab's base and to one version, which stays what it is until the block ends.
 
-        `adapter` is live, base, `name` or `name@7`. Raises `AdapterError`, `ModelError` or `BusyError`.
+        `adapter` is live, base, `name` or `name@7`. Where the live version is refused, what was live before it answers,
+        and the notes say so. Raises `AdapterError`, `ModelError` or `BusyError`.
         """
         loaded: Loaded = self._wait(spec.model)
-        version = self.resolve(spec, adapter)
-        with loaded.resident.pin(version) as slot:
-            yield LM(spec, slot, loaded.labels, loaded.text)
+        with ExitStack() as pinned:
+            refused: list[str] = []
+            for version in self._candidates(spec, adapter):
+                try:
+                    slot = pinned.enter_context(loaded.resident.pin(version))
+                    break
+                except AdapterError as error:
+                    if adapter not in ("", LIVE):
+                        raise
+                    refused.append(f"{error.what} {error.why}")
+            lm = LM(spec, slot, loaded.labels, loaded.text)
+            lm.notes += refused
+            yield lm
 
     def own(self, key: str) -> Any:  # noqa: ANN401 - whatever a plugin's load() built
         """What a plugin's own `load()` returned."""
         return self._wait(key)
 
-    def resolve(self, spec: TabSpec, adapter: str) -> Version | None:
-        """The version that a request's `adapter` means now; None is the base. Raises `AdapterError`."""
-        if adapter in ("", LIVE):
-            return self.adapters.live(spec.name)
-        return None if adapter == BASE else self.adapters.get(adapter)
+    def check(self, spec: TabSpec, adapter: str) -> None:
+        """Load a version as a request would, before it is promoted; raises `AdapterError`."""
+        with self.open(spec, adapter):
+            pass
 
     def warm(self, spec: TabSpec) -> None:
         """Bring the tab's live version into its slot now, so that the next request finds it there."""
@@ -101,6 +111,13 @@ class Pool:
         if entry and entry.done.is_set() and not entry.error:
             with self.open(spec):
                 pass
+
+    def _candidates(self, spec: TabSpec, adapter: str) -> Iterator[Version | None]:
+        """What a request's `adapter` means now, and for live what to fall back to; None is the base."""
+        if adapter in ("", LIVE):
+            yield from self.adapters.candidates(spec.name)
+        else:
+            yield None if adapter == BASE else self.adapters.get(adapter)
 
     def _wait(self, key: str) -> Any:  # noqa: ANN401
         with self._lock:

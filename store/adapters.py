@@ -14,7 +14,7 @@ import re
 import shutil
 import time
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -122,15 +122,20 @@ class AdapterStore:
         )
 
     def live(self, plugin: str) -> Version | None:
-        """What the tab answers with; None means the base. A pointer to a version that is gone falls back in order."""
+        """What the tab answers with; None means the base."""
+        return next(self.candidates(plugin))
+
+    def candidates(self, plugin: str) -> Iterator[Version | None]:
+        """What the tab should answer with, then what was live before it, and so on to the base (None).
+
+        Versions that are gone are left out, so that a damaged folder never leaves a tab without an answer.
+        """
         for entry in reversed(self.history(plugin)):
             if entry["version"] == BASE:
-                return None
-            try:
-                return self.get(entry["version"])
-            except AdapterError:
-                continue
-        return None
+                break
+            with suppress(AdapterError):
+                yield self.get(entry["version"])
+        yield None
 
     def history(self, plugin: str) -> list[dict[str, Any]]:
         """Every promotion of a tab, oldest first: version, at (Unix seconds), why."""

@@ -86,6 +86,24 @@ def test_a_version_that_is_refused_leaves_the_others_answering(store: Store) -> 
     assert store.name("one@1") == "one@1"
 
 
+def test_a_live_version_that_is_refused_gives_way_to_the_one_before(store: Store) -> None:
+    """The tab goes on answering, and the answer says by what and why; asked for by name, it is an error."""
+    store.adapters.promote(store.spec.name, "two@1")
+    bad = copy_of(store.trained.first, store.home, "bad", tensors(fill("lora_A", float("nan"))))
+    with pytest.raises(AdapterError, match="not finite"):
+        store.pool.check(store.spec, bad.ref)
+    store.adapters.promote(store.spec.name, bad.ref)
+    with store.pool.open(store.spec) as lm:
+        assert lm.version == "two@1"
+        assert len(lm.notes) == 1 and "bad@1 was refused." in lm.notes[0] and "not finite" in lm.notes[0]
+    store.adapters.promote(store.spec.name, "base")
+    store.adapters.promote(store.spec.name, bad.ref)
+    with store.pool.open(store.spec) as lm:
+        assert lm.version == "base"
+    with pytest.raises(AdapterError, match="not finite"), store.pool.open(store.spec, bad.ref):
+        pass
+
+
 def test_warm_brings_the_live_version_into_its_slot(store: Store) -> None:
     store.name("base")
     loaded = store.pool._entries[store.spec.model].loaded

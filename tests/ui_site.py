@@ -86,6 +86,9 @@ class Pool:
     def own(self, key):
         return self.loads[key]
 
+    def check(self, spec, adapter):
+        self.adapters.get(adapter)
+
     def warm(self, spec):
         self.warmed.append(spec.name)
 

@@ -63,7 +63,9 @@ def find_tab(name: str, base: str | None = None) -> TabSpec:
         [sys.executable, "-m", "plugins"],
         cwd=REPOSITORY, env=child_environment(), stdin=subprocess.DEVNULL, capture_output=True, text=True,
     )  # fmt: skip
-    tabs = {tab["name"]: tab for tab in map(json.loads, child.stdout.splitlines())}
+    # A plugin may print when it is imported; the facts are the lines that are theirs.
+    lines = [line for line in child.stdout.splitlines() if line.startswith('{"name": ')]
+    tabs = {tab["name"]: tab for tab in map(json.loads, lines)}
     found = tabs.get(name)
     if found is None:
         raise ConfigError("--plugin", [f"There is no tab {name!r}; there are: {', '.join(tabs) or child.stderr}."])

@@ -154,7 +154,9 @@ def main(arguments: Sequence[str], memory: int = 4 * 2**30) -> int:
 
 
 def parse_columns(text: str) -> dict[str, str]:
-    """The mapping that `text=COLUMN,target=COLUMN` spells; raises `DataError`."""
+    """The mapping that `text=COLUMN,target=COLUMN` spells, or a JSON object for odd names; raises `DataError`."""
+    if text.startswith("{"):
+        return {str(part): str(name) for part, name in json.loads(text).items()}
     mapping: dict[str, str] = {}
     for pair in filter(None, text.split(",")):
         part, _, name = pair.partition("=")

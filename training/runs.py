@@ -187,7 +187,7 @@ class Runs:
             raise DataError(f"The tab {spec.name} does not learn.", "It names no columns.")
         wanted = {k: v for k, v in vars(spec.columns).items() if v}
         command = [sys.executable, "-m", "training.data", str(path.absolute()), "--answers", TASKS[spec.task].answers]
-        command += ["--wanted", _pairs(wanted), "--columns", _pairs(mapping or {})]
+        command += ["--wanted", json.dumps(wanted), "--columns", json.dumps(dict(mapping or {}))]
         try:
             child = subprocess.run(
                 command,
@@ -252,7 +252,3 @@ def _death(process: Mapping[str, Any]) -> dict[str, str]:
         why = "Its process is gone and left no result; the machine may have been restarted or out of memory."
     advice = "Use a smaller batch, a shorter longest length or a smaller base, and start again."
     return {"what": "The training stopped before it was done; nothing was published.", "why": why, "next": advice}
-
-
-def _pairs(columns: Mapping[str, str]) -> str:
-    return ",".join(f"{part}={name}" for part, name in columns.items())

@@ -40,13 +40,19 @@ def _section(context: Context, plugin: TaskPlugin, pulse: Pulse) -> None:
     follower = pulse.add(Follower([version], parts, mark=lambda say, _: context.changes, refresh=refresh))
     store = context.adapters
     acts: list[tuple[gr.Button, Callable[[str], object]]] = [
-        (promote, lambda ref: store.promote(plugin.name, ref, "promoted on the page")),
+        (promote, lambda ref: _promote(context, plugin.name, ref)),
         (back, lambda _: store.roll_back(plugin.name)),
         (base, lambda _: store.promote(plugin.name, BASE, "returned to the base on the page")),
     ]
     for button, act in acts:
         done = button.click(kindly(_allowed(context, act)), version, None, trigger_mode="once", **QUIET)
         done.then(follower.handler(), version, parts, **QUIET)
+
+
+def _promote(context: Context, name: str, ref: str) -> None:
+    """Let a version answer, once it was loaded as a request would load it: a damaged one is refused here."""
+    context.pool.check(context.spec(name), ref)
+    context.adapters.promote(name, ref, "promoted on the page")
 
 
 def _allowed(context: Context, act: Callable[[str], object]) -> Callable[[str | None], None]:
