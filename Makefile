@@ -6,7 +6,7 @@ sentiment:
 	$(PYTHON) -m bench.snippets $(WORK)
 	rm -rf adapters/sentiment $(WORK)/adapters
 	GRAFT_HOME=$(WORK) $(PYTHON) -m training --plugin classification --name sentiment \
-	  --data $(WORK)/train.csv --held-out-data $(WORK)/held_out.csv --epochs 2 --batch-size 32 --max-length 96 --card-rows 0
+	  --data $(WORK)/train.csv --held-out-data $(WORK)/held_out.csv --epochs 2 --learning-rate 0.001 --batch-size 32 --max-length 96 --card-rows 0
 	cp -r $(WORK)/adapters/sentiment adapters/
 
 .PHONY: sentiment

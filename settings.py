@@ -65,7 +65,11 @@ class Settings:
             offline=_flag(env, "HF_HUB_OFFLINE", problems),
             space=space,
             remote_training=_flag(env, "GRAFT_REMOTE_TRAINING", problems),
-            models={k[len(MODEL_PREFIX) :].lower(): v for k, v in env.items() if k.startswith(MODEL_PREFIX) and v},
+            models={
+                k[len(MODEL_PREFIX) :].lower(): str(Path(v).absolute()) if Path(v).is_dir() else v
+                for k, v in env.items()
+                if k.startswith(MODEL_PREFIX) and v
+            },
         )
         if problems:
             raise ConfigError("The environment", problems, "Correct these variables and start again.")
@@ -78,6 +82,7 @@ PASSED_ON = re.compile(
     r"|SSL_CERT_\w+|REQUESTS_CA_BUNDLE|CURL_CA_BUNDLE|(HTTPS?|NO)_PROXY|(https?|no)_proxy"
 )
 """What a child process needs to find its libraries, its GPU and its index, and no more: above all no token."""
+FOLDERS = ("GRAFT_HOME", "GRAFT_PLUGINS", MODEL_PREFIX)
 SECRET = re.compile(r"TOKEN|SECRET|PASSWORD|PASSWD|CREDENTIAL|API_?KEY", re.IGNORECASE)
 
 
@@ -91,7 +96,10 @@ def child_environment(**extra: str) -> dict[str, str]:
         "USE_HUB_KERNELS": "NO",
         "TOKENIZERS_PARALLELISM": "false",
     }
-    return {key: value for key, value in os.environ.items() if PASSED_ON.fullmatch(key)} | quiet | extra
+    kept = {key: value for key, value in os.environ.items() if PASSED_ON.fullmatch(key)}
+    # Children run in the repository's folder, whatever folder this process was started in.
+    folders = {k: str(Path(v).absolute()) for k, v in kept.items() if k.startswith(FOLDERS) and v and Path(v).exists()}
+    return kept | folders | quiet | extra
 
 
 def installer_environment(**extra: str) -> dict[str, str]:

@@ -58,7 +58,7 @@ TASKS: Mapping[str, Task] = {
             peft_type="SEQ_CLS",
             answers="label",
             metric="accuracy",
-            head=("classifier", "pre_classifier", "score", "pooler"),
+            head=("classifier", "pre_classifier", "classification_head", "head", "score", "pooler"),
         ),
         Task("causal-lm", "AutoModelForCausalLM", "CAUSAL_LM", "text", "loss"),
         Task("seq2seq-lm", "AutoModelForSeq2SeqLM", "SEQ_2_SEQ_LM", "text", "loss"),

@@ -68,6 +68,11 @@ class Pool:
             self._entries[key] = _Entry(Status(key))
         threading.Thread(target=self._load, args=(key, load), name=f"graft-load-{key}", daemon=True).start()
 
+    def forget(self, key: str) -> None:
+        """Drop what was loaded under `key`, so that the next `declare` loads it anew; running requests keep theirs."""
+        with self._lock:
+            self._entries.pop(key, None)
+
     def status(self) -> list[Status]:
         """How far each base is, in the order of declaration."""
         with self._lock:

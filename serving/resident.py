@@ -5,12 +5,11 @@ from __future__ import annotations
 import threading
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
-from pathlib import Path
 from typing import Any
 
 import torch
 from torch import nn
-from transformers import PretrainedConfig, PreTrainedModel
+from transformers import PretrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
 
 from errors import AdapterError
 from serving.heads import Head
@@ -38,6 +37,7 @@ class Resident:
         self.net.requires_grad_(False)
         self.config: PretrainedConfig = self.net.config
         self.body: nn.Module = self.net.base_model
+        self._closing = _count_closing(self.tokenizer)
         self.layers = _layers(self.net)
         # bitsandbytes' 8-bit layers keep state of the running pass in the module, so passes must not overlap.
         self._alone: AbstractContextManager[Any] = threading.RLock() if self.quantization == "8bit" else nullcontext()
@@ -68,13 +68,10 @@ class Resident:
     @torch.inference_mode()
     def encode(self, texts: Sequence[str], slot: Slot | None) -> tuple[Any, Mapping[str, torch.Tensor]]:
         """Run the body over `texts` as one padded batch; returns its outputs and the batch."""
-        batch = self.tokenizer(
-            [neutralize(self.tokenizer, text) for text in texts],
-            padding=True,
-            truncation=True,
-            max_length=self.window,
-            return_tensors="pt",
-        ).to(self.device)
+        # Padding and truncation are set in the tokenizer itself, which other threads read; so both are done here.
+        rows = self.tokenizer([neutralize(self.tokenizer, text) for text in texts])
+        cut = {key: [_cut(values, self.window, self._closing) for values in rows[key]] for key in rows}
+        batch = self.tokenizer.pad(cut, return_tensors="pt").to(self.device)
         with self.using(slot):
             return self.body(**batch), batch
 
@@ -111,13 +108,16 @@ class Resident:
 
     @torch.inference_mode()
     def _probe_states(self, slot: Slot | None = None) -> torch.Tensor:
-        """Logits of the probe text, or last hidden states where the base has no head: (1, tokens, width)."""
+        """Logits of the probe text, or last hidden states of a base that classifies: (1, tokens, width).
+
+        Not a classifier's logits: each version has labels, and so a width, of its own.
+        """
         batch = self.tokenizer(PROBE, return_tensors="pt").to(self.device)
         inputs = {k: v for k, v in batch.items() if k in ("input_ids", "attention_mask")}
         if self.config.is_encoder_decoder:
             inputs["decoder_input_ids"] = inputs["input_ids"]
         with self.using(slot):
-            outputs = self.net(**inputs)
+            outputs = (self.body if self.own_head else self.net)(**inputs)
         states: torch.Tensor = outputs.last_hidden_state if hasattr(outputs, "last_hidden_state") else outputs.logits
         return states
 
@@ -129,12 +129,21 @@ class Resident:
         return Head(self.config, [names[i] for i in sorted(names)], dict(self.net.state_dict()))
 
 
+def _cut(values: list[int], longest: int, closing: int) -> list[int]:
+    """The first `longest` of a row's values, its closing special tokens kept."""
+    return values if len(values) <= longest else values[: longest - closing] + values[len(values) - closing :]
+
+
+def _count_closing(tokenizer: PreTrainedTokenizerBase) -> int:
+    """How many special tokens the tokenizer puts after a text."""
+    special = set(tokenizer.all_special_ids)
+    return next((n for n, token in enumerate(reversed(tokenizer("a")["input_ids"])) if token not in special), 0)
+
+
 def check_base(version: Version, model: Model) -> None:
     """Refuse a version made for another base: it must have the same name and shapes, or the very same weights."""
     base = version.manifest.get("base", {})
-    name = Path(model.id).name if model.source == "folder" else model.id.partition("@")[0]
-    same_name = base.get("id") == name and base.get("shape_id") == model.shape_id and model.source != "folder"
-    if not (same_name or base.get("identity") == model.identity):
+    if not version.fits(model):
         raise AdapterError(
             f"{version.ref} was refused.",
             f"It was made for {base.get('id', 'another base')}, and this tab uses {model.id}.",

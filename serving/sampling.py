@@ -29,12 +29,8 @@ class Sampling:
 
     def arguments(self) -> dict[str, Any]:
         """Keyword arguments of transformers' `generate`."""
+        # A base may bring beam search as its own default, and beams cannot be streamed.
+        common = {"max_new_tokens": int(self.max_new_tokens), "num_beams": 1}
         if self.temperature == 0:
-            return {"max_new_tokens": int(self.max_new_tokens), "do_sample": False, "temperature": None, "top_p": None}
-        return {
-            "max_new_tokens": int(self.max_new_tokens),
-            "do_sample": True,
-            "temperature": self.temperature,
-            "top_p": self.top_p,
-            "top_k": 0,
-        }
+            return {**common, "do_sample": False, "temperature": None, "top_p": None}
+        return {**common, "do_sample": True, "temperature": self.temperature, "top_p": self.top_p, "top_k": 0}

@@ -88,10 +88,12 @@ class Slots:
     def _take(self, version: Version) -> Slot | None:
         with self._lock:
             slot = self._slots.get(version.ref)
-            if slot:
+            # A folder that was deleted and put there again may hold something else under the same name.
+            if slot and slot.version.manifest == version.manifest:
                 slot.users += 1
                 self._slots.move_to_end(version.ref)
-            return slot
+                return slot
+            return None
 
     def _evict(self) -> None:
         idle = [ref for ref, slot in self._slots.items() if slot.users == 0]

@@ -120,9 +120,9 @@ class Generator:
         stopped: threading.Event,
         failures: list[BaseException],
     ) -> None:
-        inputs = torch.tensor([ids], device=self._resident.device)
         stop = StoppingCriteriaList([_Stopped(stopped)])
         try:
+            inputs = torch.tensor([ids], device=self._resident.device)
             with self._turns, self._resident.using(slot), torch.inference_mode():
                 if not stopped.is_set():
                     self._resident.net.generate(

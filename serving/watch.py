@@ -11,8 +11,8 @@ log = logging.getLogger("graft")
 
 EVERY_S = 0.5
 """How often it looks, whether or not an event came: network drives and some containers send none."""
-DEPTH = 2
-"""Levels below a watched folder that are looked at: names and their versions."""
+DEPTH = 3
+"""Levels below a watched folder that are looked at: names, their versions, and the files of each."""
 
 
 class Watch:
@@ -74,7 +74,7 @@ def look(folders: Sequence[Path]) -> Hashable:
 
 def _entries(folder: Path, depth: int) -> Iterator[tuple[str, int, int]]:
     try:
-        children = [child for child in folder.iterdir() if not child.name.startswith(".")]
+        children = [child for child in folder.iterdir() if not child.name.startswith((".", "__pycache__"))]
     except OSError:
         return
     for child in children:

@@ -22,6 +22,7 @@ from typing import Any
 
 from errors import AdapterError
 from store import files
+from store.models import Model
 
 BASE = "base"
 LIVE = "live"
@@ -31,6 +32,8 @@ WEIGHTS = "adapter_model.safetensors"
 NAME = re.compile(r"[a-z0-9][a-z0-9_-]{0,39}")
 NUMBER = re.compile(r"[1-9][0-9]{0,8}")
 HISTORY_LENGTH = 200
+LAST = ".last"
+"""Beside the versions of a name: the highest number that was given out."""
 MAX_RANK = 256
 """The highest LoRA rank that is trained or served."""
 
@@ -64,6 +67,12 @@ class Version:
         """The before/after comparison made by the run; empty where there is none."""
         path = self.path / CARD
         return dict(files.read_json(path)) if path.exists() else {}
+
+    def fits(self, model: Model) -> bool:
+        """Whether it was made for this base: one of the same name and shapes, or the very same weights."""
+        base = self.manifest.get("base") or {}
+        same_name = base.get("id") == model.id.partition("@")[0] and base.get("shape_id") == model.shape_id
+        return (same_name and model.source != "folder") or base.get("identity") == model.identity
 
     def check_files(self) -> None:
         """Compare every file with the manifest's sizes and hashes; raises `AdapterError` at the first difference."""
@@ -151,6 +160,8 @@ class AdapterStore:
             raise AdapterError(f"{ref} is not a version of {plugin}.", f"It was made for {self.get(ref).plugin}.")
         with files.lock(self._live / ".lock"):
             entries = self.history(plugin)
+            if entries and entries[-1]["version"] == ref:
+                return  # or the next roll back would go nowhere
             entries.append({"version": ref, "at": time.time(), "why": why})
             files.write_json(self._live / f"{plugin}.json", entries[-HISTORY_LENGTH:])
 
@@ -188,7 +199,7 @@ class AdapterStore:
             if p.is_file() and p.name != MANIFEST
         }
         while True:
-            number = max(self._numbers(name), default=0) + 1
+            number = self._next_number(name)
             manifest = {"format": 1, "name": name, "number": number, **facts, "files": contents}
             files.write_json(staging / MANIFEST, manifest)
             try:
@@ -198,6 +209,15 @@ class AdapterStore:
                     raise
             else:
                 return Version(name, number, parent / str(number), manifest)
+
+    def _next_number(self, name: str) -> int:
+        """One above every number that `name` ever had, so that a deleted version is never mistaken for a new one."""
+        record = self.root / name / LAST
+        last = int(record.read_text()) if record.exists() else 0
+        number = max(self._numbers(name), default=0)
+        number = max(number, last) + 1
+        files.write_text(record, str(number))
+        return number
 
     def _roots(self) -> list[Path]:
         return [self.root, *([self._shipped] if self._shipped else [])]

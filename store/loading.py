@@ -35,8 +35,15 @@ def device() -> torch.device:
 
 
 def compute_dtype() -> torch.dtype:
-    """bfloat16 where the accelerator computes in it, float32 elsewhere."""
-    return torch.bfloat16 if torch.cuda.is_available() and torch.cuda.is_bf16_supported() else torch.float32
+    """bfloat16 where the accelerator computes in it, float16 on older ones, float32 on a CPU."""
+    if not torch.cuda.is_available():
+        return torch.float32
+    return torch.bfloat16 if torch.cuda.is_bf16_supported(including_emulation=False) else torch.float16
+
+
+def computing() -> torch.autocast:
+    """The context in which a model with float32 parts on a lower-precision base is run; nothing changes on a CPU."""
+    return torch.autocast("cuda", dtype=compute_dtype(), enabled=torch.cuda.is_available())
 
 
 def resolve_quantization(choice: str) -> str:

@@ -16,7 +16,7 @@ from errors import InputError
 Message = Mapping[str, Any]
 
 PLAIN_TEMPLATE = (
-    "{% for message in messages %}{{ message['role'].capitalize() }}:\n{{ message['content'] }}"
+    "{{ begins }}{% for message in messages %}{{ message['role'].capitalize() }}:\n{{ message['content'] }}"
     "{% if message['role'] == 'assistant' %}{{ eos_token or '' }}{% endif %}{{ '\n' }}{% endfor %}"
     "{% if add_generation_prompt %}{{ 'Assistant:\n' }}{% endif %}"
 )
@@ -52,7 +52,11 @@ def render(tokenizer: Any, messages: Sequence[Message], answer_next: bool) -> tu
     try:
         rest = str(
             tokenizer.apply_chat_template(
-                marked, tokenize=False, add_generation_prompt=answer_next, chat_template=template
+                marked,
+                tokenize=False,
+                add_generation_prompt=answer_next,
+                chat_template=template,
+                begins=_begins(tokenizer),
             )
         )
     except TemplateError as error:
@@ -88,6 +92,12 @@ def encode(tokenizer: Any, messages: Sequence[Message], answer_next: bool = Fals
         if after is not None:
             learned[after] = True
     return list(encoded["input_ids"]), learned
+
+
+def _begins(tokenizer: Any) -> str:  # noqa: ANN401
+    """The token that the tokenizer itself puts before a text, if it is the one that begins texts."""
+    first = tokenizer("a")["input_ids"][0]
+    return str(tokenizer.bos_token) if first == tokenizer.bos_token_id and tokenizer.bos_token else ""
 
 
 def neutralize(tokenizer: Any, text: str) -> str:  # noqa: ANN401

@@ -37,6 +37,7 @@ from store.progress import Meter, Progress
 ALLOWED = ["*.json", "*.safetensors", "*.model", "*.txt", "*.jinja"]
 IGNORED = ["*/*", "consolidated*.safetensors", "*.fp16.safetensors"]
 """Other formats in subfolders (onnx, openvino, original), and the same weights a second time."""
+WEIGHTS = (".safetensors", ".bin", ".pt", ".pth", ".h5", ".msgpack")
 REACH_SECONDS = 3.0
 FORGET_SECONDS = 300.0
 
@@ -50,9 +51,12 @@ class Unreachable(Exception):
 def cached_snapshot(repo: str, revision: str | None) -> Path | None:
     """The complete snapshot in the Hugging Face cache, or None; asks nothing of the network."""
     try:
-        return _snapshot(repo, revision, local_files_only=True)
+        folder = _snapshot(repo, revision, local_files_only=True)
     except (LocalEntryNotFoundError, OSError):
         return None
+    # Another program may have fetched a tokenizer alone; then there is more to ask the Hub for.
+    whole = (folder / "config.json").is_file() and any(p.suffix in WEIGHTS for p in folder.iterdir())
+    return folder if whole else None
 
 
 class Hub:

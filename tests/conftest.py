@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -14,6 +15,9 @@ from store.models import Model, ModelStore
 from tasks import TabSpec
 from tests import tiny
 from tests.training_helpers import spec_of, train
+
+# A shell that runs the tests in the background has Ctrl-C ignored, and so would every child that they interrupt.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 MINILM = "sentence-transformers/all-MiniLM-L6-v2"
 SMOLLM = "HuggingFaceTB/SmolLM2-135M-Instruct"

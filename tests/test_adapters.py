@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import multiprocessing
+import shutil
 from pathlib import Path
 
 import pytest
@@ -108,6 +109,20 @@ def test_a_live_version_that_is_gone_gives_way_to_the_one_before(store: AdapterS
     (store.get("tickets@2").path / MANIFEST).unlink()
     live = store.live("classification")
     assert live is not None and live.ref == "tickets@1"
+
+
+def test_a_number_is_never_given_twice(store: AdapterStore) -> None:
+    publish(store), publish(store)
+    shutil.rmtree(store.get("tickets@2").path)
+    assert publish(store) == "tickets@3"
+
+
+def test_promoting_what_is_live_leaves_the_way_back(store: AdapterStore) -> None:
+    publish(store), publish(store)
+    store.promote("classification", "tickets@1")
+    store.promote("classification", "tickets@2")
+    store.promote("classification", "tickets@2")
+    assert store.roll_back("classification") == "tickets@1"
 
 
 def test_a_version_of_another_tab_cannot_be_promoted(store: AdapterStore) -> None:

@@ -10,6 +10,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from peft import PeftModel
+from sklearn import metrics
 
 from serving.sampling import Sampling
 from store.loading import load_model
@@ -44,7 +45,6 @@ PAIRS = st.lists(st.tuples(st.sampled_from("abcd"), st.sampled_from("abcd")), mi
 
 @given(pairs=PAIRS)
 def test_figures_are_those_of_scikit_learn(pairs: list[tuple[str, str]]) -> None:
-    metrics = pytest.importorskip("sklearn.metrics")
     targets, answers = [t for t, _ in pairs], [a for _, a in pairs]
     ours = label_figures(targets, answers)
     assert ours["accuracy"] == pytest.approx(metrics.accuracy_score(targets, answers))
@@ -61,6 +61,9 @@ def test_figures_are_those_of_scikit_learn(pairs: list[tuple[str, str]]) -> None
         (["a b c d"], ["d c b a"], 0.25),
         (["a b", "c d", "e f"], ["a b", "x"], 0.5),  # only the answers that were written count
         (["a"], [], 0),
+        (["今天天气很好"], ["今天天气很好"], 1),
+        (["天气好"], ["天气坏"], 2 / 3),  # Chinese by character
+        (["Été à Köln"], ["été à köln"], 1),
     ],
 )
 def test_rouge_l_by_hand(targets: list[str], answers: list[str], score: float) -> None:

@@ -6,20 +6,23 @@ import json
 import shutil
 import threading
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
+from transformers import AutoModelForSequenceClassification
 
 from errors import AdapterError, InputError
 from serving.loaded import Loaded
 from serving.slots import CAPACITY
 from store import files
 from store.adapters import MANIFEST, WEIGHTS, AdapterStore, Version
+from store.models import ModelStore
 from tests import tiny
 from tests.conftest import Trained
-from tests.training_helpers import spec_of, train
+from tests.training_helpers import config_of, run_worker, spec_of, train
 
 TEXTS = [f"where is parcel number {i}" for i in range(8)]
 
@@ -84,6 +87,80 @@ def test_generations_with_different_versions_run_side_by_side(llama: Trained) ->
     for thread in threads:
         thread.join()
     assert wrong == []
+
+
+def test_texts_of_any_length_beside_each_other_are_read_whole(bert: Trained) -> None:
+    """Padding and truncation of one thread must not reach another's texts through the shared tokenizer."""
+    loaded, long, short = bert.load(), "where is my parcel " * 200, "hello"
+    alone = {t: answer(loaded, bert.first, t) for t in (long, short)}
+    note = loaded.labels.notes(long)
+    assert len(note) == 1 and loaded.labels.notes(short) == []
+    wrong: list[object] = []
+
+    def work(text: str, expected_note: list[str]) -> None:
+        for _ in range(40):
+            try:
+                if loaded.labels.notes(text) != expected_note or answer(loaded, bert.first, text) != pytest.approx(
+                    alone[text], abs=1e-5
+                ):
+                    wrong.append(text[:20])
+                loaded.labels.embed(text)
+            except Exception as error:
+                wrong.append(error)
+
+    threads = [threading.Thread(target=work, args=pair) for pair in [(long, note), (short, [])] * 3]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert wrong == []
+
+
+def test_a_long_text_is_cut_as_transformers_cuts_it(bert: Trained) -> None:
+    resident, long = bert.load().resident, "where is my parcel " * 200
+    _, batch = resident.encode([long, "hello"], None)
+    theirs = resident.tokenizer(
+        [long, "hello"], padding=True, truncation=True, max_length=resident.window, return_tensors="pt"
+    )
+    assert batch["input_ids"].shape[1] == resident.window
+    assert torch.equal(batch["input_ids"], theirs["input_ids"])
+    assert torch.equal(batch["attention_mask"], theirs["attention_mask"])
+
+
+def test_a_base_with_beam_search_of_its_own_still_streams(tmp_path: Path) -> None:
+    from serving.sampling import Sampling
+
+    folder = tiny.make("bart", tmp_path / "bart")
+    (folder / "generation_config.json").write_text(
+        json.dumps({"num_beams": 4, "decoder_start_token_id": 2, "eos_token_id": 2, "pad_token_id": 0})
+    )
+    loaded = Loaded(ModelStore(tmp_path / "models", offline=True).resolve(str(folder)), "none")
+    assert list(loaded.text.generate("a text", "", Sampling(max_new_tokens=4), None, []))
+
+
+def test_a_base_that_classifies_takes_versions_with_other_labels(tmp_path: Path) -> None:
+    """A base with a head of two labels: it answers with them itself, and a version of three with its own."""
+    folder = tiny.make("distilbert", tmp_path / "base")
+    net = AutoModelForSequenceClassification.from_pretrained(folder, num_labels=2, id2label={0: "no", 1: "yes"})
+    net.save_pretrained(folder)
+    spec = spec_of("distilbert", folder)
+    data = tmp_path / "letters.csv"
+    data.write_text("text,label\n" + "".join(f"row number {i},{'abc'[i % 3]}\n" for i in range(30)))
+    config = replace(config_of(spec, tmp_path, "three"), data=str(data))
+    assert run_worker(config, tmp_path)["state"] == "done"
+    loaded = Loaded(ModelStore(tmp_path / "models", offline=True).resolve(str(folder)), "none")
+    assert set(answer(loaded, None, "a text")) == {"no", "yes"}
+    assert set(answer(loaded, AdapterStore(tmp_path).get("three@1"), "a text")) == {"a", "b", "c"}
+
+
+def test_a_version_put_in_the_place_of_another_is_read_anew(bert: Trained, tmp_path: Path) -> None:
+    loaded = bert.load()
+    one = copy_of(bert.first, tmp_path, "same")
+    before = answer(loaded, one, TEXTS[0])
+    shutil.rmtree(one.path.parent)
+    other = copy_of(bert.second, tmp_path, "same")
+    assert other.ref == one.ref
+    assert answer(loaded, other, TEXTS[0]) != pytest.approx(before)
 
 
 def test_a_generation_ends_when_its_reader_goes(llama: Trained) -> None:

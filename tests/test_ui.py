@@ -13,8 +13,9 @@ from gradio_client import Client
 from gradio_client.exceptions import AppError
 
 from errors import GraftError
-from tests.ui_site import ECHO, make, serve
-from ui import adapters_page, train_page, views
+from tests.ui_site import ECHO, OWN, make, serve
+from training import content, rows
+from ui import adapters_page, context, shell, train_page, views
 from ui.guard import kindly
 from ui.reload import Reloader
 from ui.render import Html, curve, failure, table, tag
@@ -128,6 +129,7 @@ def test_no_handler_trains_or_promotes_where_it_is_off(tmp_path) -> None:
     form = ["echo", "tickets.csv", None, "text", "label", None, "mine", True, "auto", *([None] * 9)]
     calls = [
         lambda: kindly(train_page._start(context))(REQUEST, *form),
+        lambda: kindly(train_page._defaults(context))("echo"),
         lambda: kindly(train_page._inspect(context, keep=False))(REQUEST, *form[:6]),
         lambda: kindly(adapters_page._allowed(context, context.adapters.roll_back))("echo"),
         lambda: kindly(panel._cancel)("some"),
@@ -136,6 +138,55 @@ def test_no_handler_trains_or_promotes_where_it_is_off(tmp_path) -> None:
         with pytest.raises(gr.Error, match="switched off here"):
             call()
     assert not (context.settings.home / "runs").exists()
+
+
+def loaded_with(demo: gr.Blocks) -> list[str]:
+    """The handlers that run when the page is opened."""
+    return [fn.name for fn in demo.fns.values() if (demo._id, "load") in fn.targets]
+
+
+def test_a_page_without_training_asks_for_none_of_it_when_it_opens(tmp_path) -> None:
+    own, _, folder = make(tmp_path / "own")
+    assert set(loaded_with(shell.build(own))) == {"defaults", "_beat"}
+    own.tabs = [tab for tab in own.tabs if tab.name == "own"]
+    assert loaded_with(shell.build(own)) == ["_beat"]
+    with pytest.raises(gr.Error, match="There is no tab that can be trained"):
+        kindly(train_page._defaults(own))(None)
+    assert loaded_with(shell.build(make(tmp_path / "space", space=True)[0])) == ["_beat"]
+
+
+@pytest.mark.parametrize("space", [True, False])
+def test_strangers_see_no_runs(tmp_path, space) -> None:
+    context, _, _ = make(tmp_path, space=space)
+    data = SimpleNamespace(plugin="echo", name="mine", data="secret.csv")
+    run = SimpleNamespace(id="20260102-030405-x", config=data, state="cancelled")
+    context.runs = SimpleNamespace(list=lambda: [run])
+    followers = []
+    with gr.Blocks():
+        RunPanel(context, SimpleNamespace(add=lambda follower: followers.append(follower) or follower))
+    shown = [followers[0].mark(Words(), run.id), followers[0].refresh(Words(), run.id)]
+    assert ("secret.csv" in str(shown)) is not space
+    assert shown[0] == () if space else shown[0]
+    assert ("g-runs" in str(shell.build(context).get_config_file())) is not space
+
+
+def test_a_base_that_failed_is_tried_again_after_a_pause(tmp_path, monkeypatch) -> None:
+    found, pool, _ = make(tmp_path)
+    clock = SimpleNamespace(now=1000.0)
+    monkeypatch.setattr(context, "time", SimpleNamespace(monotonic=lambda: clock.now))
+    found.load_models()
+    pool.failed.add("org/base")
+    for seconds, failed in ((0, True), (29, True), (2, False)):
+        clock.now += seconds
+        found.load_models()
+        assert ("org/base" in pool.failed) is failed
+    pool.failed.add("org/base")
+    found.load_models()
+    assert "org/base" in pool.failed  # the next failure waits as long
+
+
+def test_what_the_page_knows_of_files_is_what_training_knows() -> None:
+    assert train_page.PARTS == rows.PARTS and train_page.FORMATS == tuple(content.FORMATS)
 
 
 def test_a_report_of_an_example_fills_the_form(site) -> None:
@@ -193,6 +244,19 @@ def test_versions_promote_and_roll_back(tmp_path) -> None:
     assert context.adapters.live("echo") is None and "g-live" not in refresh(Words(), None)[0]
 
 
+def test_the_version_to_promote_is_the_newest_that_is_not_live(tmp_path) -> None:
+    context, _, _ = make(tmp_path)
+    refresh, chosen = adapters_page.refresher(context, "echo"), []
+    for live in ("mine@1", "mine@2"):
+        with context.adapters.staging() as staging:
+            context.adapters.publish(staging, "mine", {"plugin": "echo", "created": "2026-01-02T03:04:05Z"})
+        chosen.append(refresh(Words(), None)[1]["value"])
+        context.adapters.promote("echo", live)
+        chosen.append(refresh(Words(), None)[1]["value"])
+    assert chosen == ["mine@1", "mine@1", "mine@2", "mine@1"]
+    assert refresh(Words(), "mine@2")[1]["value"] == "mine@2"  # what the user chose stays
+
+
 def save(site, file: str, text: str) -> None:
     (site.folder / file).write_text(text, encoding="utf-8")
 
@@ -229,6 +293,37 @@ def test_saving_a_plugin_reloads_that_tab_alone(site) -> None:
     assert set(Client(site.url, verbose=False).view_api(return_format="dict")["named_endpoints"]) == {
         "/echo", "/stream", "/own",
     }  # fmt: skip
+
+
+def test_a_renamed_argument_of_predict_is_a_new_page(site) -> None:
+    reload, before = Reloader(site.context, site.demo), site.demo.app_id
+    save(site, "echo.py", ECHO.format(mark="").replace("times=2", "often=2").replace("int(times)", "int(often)"))
+    reload()
+    assert site.demo.app_id != before
+    assert Client(site.url, verbose=False).predict("a", often=3, api_name="/echo")[0] == "aaa"
+    save(site, "echo.py", ECHO.format(mark=""))
+    reload()
+
+
+def test_saving_a_plugin_loads_its_own_module_again(site, client) -> None:
+    reload = Reloader(site.context, site.demo)
+    save(site, "own.py", "raise ValueError('half written')")
+    reload()
+    assert client.predict("aBc", api_name="/own")[0] == "ABC"
+    save(site, "own.py", OWN.replace("str.upper", "str.lower"))
+    reload()
+    assert client.predict("aBc", api_name="/own")[0] == "abc"
+    save(site, "own.py", OWN)
+    reload()
+
+
+def test_a_card_says_whose_answers_its_rows_show() -> None:
+    row = {"text": "t", "target": "x", "base": "of base", "live": "", "new": "x", "change": ""}
+    card = {"new": {"accuracy": 0.5}, "base": {"accuracy": 0.4}, "live": None, "live_ref": None, "rows": [row]}
+    shown = views._rows(Words(), card)
+    assert "<th>base</th>" in shown and "of base" in shown
+    shown = views._rows(Words(), card | {"live_ref": "mine@3", "rows": [row | {"live": "of live"}]})
+    assert "<th>mine@3</th>" in shown and "of live" in shown and "base" not in shown
 
 
 def test_everything_that_is_shown_is_escaped() -> None:

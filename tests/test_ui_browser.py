@@ -2,7 +2,7 @@
 
 import pytest
 
-from tests.ui_site import ECHO, serve
+from tests.ui_site import CHAT, ECHO, serve
 from ui.reload import Reloader
 
 sync_api = pytest.importorskip("playwright.sync_api")
@@ -95,3 +95,36 @@ def test_a_page_is_asked_to_reload_when_its_tabs_changed(chromium, site) -> None
     assert "/fresh" in page.request.get(f"{site.url}/gradio_api/info").text()
     page.wait_for_timeout(2500)
     assert page.locator(".g-stale").count() == 0
+
+
+def test_a_conversation_is_retried_undone_and_nothing_is_lost(chromium, tmp_path) -> None:
+    (tmp_path / "plugins").mkdir()
+    (tmp_path / "plugins" / "chat.py").write_text(CHAT, encoding="utf-8")
+    with serve(tmp_path) as site:
+        page = opened(chromium, site, locale="en")
+        page.get_by_role("tab", name="Chat", exact=True).click()
+        box = page.get_by_role("textbox", name="Message")
+        answers = page.locator(".message.bot").locator("visible=true")
+        turns = page.locator(".message.user").locator("visible=true")
+        asked = site.context.plugin("chat").asked
+
+        for number, text in enumerate(("first", "second"), 1):
+            box.fill(text)
+            box.press("Enter")
+            sync_api.expect(answers.last).to_contain_text(f"answer {number}")
+            sync_api.expect(box).to_have_value("")
+        page.get_by_label("Retry").last.click()
+        sync_api.expect(answers.last).to_contain_text("answer 3")
+        assert asked == [("first", 0), ("second", 2), ("second", 2)]
+        assert turns.all_inner_texts() == ["first", "second"] and answers.count() == 2
+
+        page.get_by_label("Undo").last.click()
+        sync_api.expect(box).to_have_value("second")
+        assert turns.all_inner_texts() == ["first"] and answers.count() == 1
+
+        box.fill("boom")
+        box.press("Enter")
+        page.wait_for_selector(".toast-body")
+        sync_api.expect(box).to_have_value("boom")
+        assert turns.all_inner_texts() == ["first"] and len(asked) == 3
+        assert page.problems == []

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from serving.watch import Watch
+from serving.watch import Watch, look
 
 
 @pytest.mark.parametrize("exists", [True, False], ids=["events", "looking"])
@@ -34,6 +34,21 @@ def test_it_notices_what_is_added_replaced_and_removed(tmp_path: Path, exists: b
         assert not noticed.wait(0.4)
     finally:
         watch.stop()
+
+
+def test_it_notices_the_files_of_a_version_that_is_copied_in_slowly(tmp_path: Path) -> None:
+    version = tmp_path / "name" / "1"
+    version.mkdir(parents=True)
+    before = look([tmp_path])
+    (version / "manifest.json").write_text("{}")
+    assert look([tmp_path]) != before
+
+
+def test_bytecode_beside_plugins_is_no_change(tmp_path: Path) -> None:
+    before = look([tmp_path])
+    (tmp_path / "__pycache__").mkdir()
+    (tmp_path / "__pycache__" / "echo.cpython-311.pyc").write_bytes(b"x")
+    assert look([tmp_path]) == before
 
 
 def test_a_callback_that_fails_does_not_end_the_watch(tmp_path: Path) -> None:

@@ -69,19 +69,43 @@ class Own(TaskPlugin):
     def outputs(self): return [gr.Textbox(label="Said"), gr.Number(label="Length")]
     def predict(self, lm, text): return lm.module(text), len(text)
 """
+CHAT = """
+import gradio as gr
+from plugins import TaskPlugin
+
+class Chat(TaskPlugin):
+    name, title = "chat", "Chat"
+    model, task = "org/base", "causal-lm"
+    asked = []
+
+    def inputs(self):
+        self.page = gr.Chatbot(label="Conversation")
+        return [gr.Textbox(label="Message", lines=1), self.page]
+    def outputs(self): return [self.page]
+    def predict(self, lm, message, history=None):
+        if message == "boom":
+            raise ValueError("a secret")
+        self.asked.append((message, len(history or [])))
+        turns = [*(history or []), {"role": "user", "content": message}]
+        yield [*turns, {"role": "assistant", "content": f"answer {len(self.asked)}"}]
+"""
 
 
 class Pool:
     """The pool's interface, answering without a model."""
 
     def __init__(self, adapters: AdapterStore) -> None:
-        self.adapters, self.warmed, self.loads = adapters, [], {}
+        self.adapters, self.warmed, self.loads, self.failed = adapters, [], {}, set()
 
     def declare(self, key, load=None):
         self.loads[key] = load() if load else None
+        self.failed.discard(key)
+
+    def forget(self, key):
+        self.loads.pop(key, None)
 
     def status(self):
-        return [Status(key, "ready", 1.0) for key in self.loads]
+        return [Status(key, "failed" if key in self.failed else "ready", 1.0) for key in self.loads]
 
     def own(self, key):
         return self.loads[key]
@@ -124,7 +148,7 @@ class Site:
 
 def make(tmp: Path, **changes) -> tuple[Context, Pool, Path]:
     folder = tmp / "plugins"
-    folder.mkdir(parents=True)
+    folder.mkdir(parents=True, exist_ok=True)
     for name, text in (("echo", ECHO.format(mark="")), ("stream", STREAM), ("own", OWN), ("bad", "raise ValueError")):
         (folder / f"{name}.py").write_text(text, encoding="utf-8")
     settings = Settings(home=tmp / "home", shipped=tmp / "none", plugins=folder, port=0, **changes)
@@ -145,4 +169,4 @@ def serve(tmp: Path):
         demo.close(verbose=False)
 
 
-__all__ = ["ECHO", "REPOSITORY", "AdapterError", "Site", "make", "serve"]
+__all__ = ["CHAT", "ECHO", "OWN", "REPOSITORY", "AdapterError", "Site", "make", "serve"]

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import signal
 import subprocess
 import sys
 import time
@@ -37,6 +38,8 @@ NUMBERS = (
 
 def main(arguments: Sequence[str]) -> int:
     """Train one version and print its card; the exit code: 0 published, 1 failed, 2 refused, 130 cancelled."""
+    # Set anew, because a shell that starts this in the background has it ignored, and then Ctrl-C would do nothing.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     options = _parser().parse_args(arguments)
     try:
         settings = Settings.from_env()
@@ -72,6 +75,8 @@ def find_tab(name: str, base: str | None = None) -> TabSpec:
     if "error" in found:
         raise ConfigError("--plugin", [found["error"]])
     columns = Columns(**found["columns"]) if found["columns"] else None
+    if base and Path(base).is_dir():
+        base = str(Path(base).absolute())
     return TabSpec(name, base or found["model"], found["task"], columns, found["prompt"])
 
 

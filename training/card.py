@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping
 from typing import Any
 
 from peft import PeftModel
 
-from errors import GraftError
 from store.adapters import Version
 from store.loading import load_model
 from store.models import Model
@@ -15,6 +15,8 @@ from tasks import Task
 from training.config import TrainConfig
 from training.encoding import conversation, source_text
 from training.evaluation import Outcome, Trial
+
+log = logging.getLogger("graft")
 
 LOWER_IS_BETTER = ("loss", "perplexity")
 
@@ -73,15 +75,16 @@ def readme(config: TrainConfig, facts: Mapping[str, Any], card: Mapping[str, Any
 
 def _live_outcome(trial: Trial, live: Version | None, model: Model, task: Task, quantize: str) -> Outcome | None:
     """The live version's outcome, or None where it cannot answer these rows: other labels, or another base."""
-    comparable = live and live.labels == trial.labels and live.manifest["base"]["identity"] == model.identity
-    if live is None or not comparable:
+    if live is None or live.labels != trial.labels or not live.fits(model):
         return None
     try:
         live.check_files()
         head = {"num_labels": len(trial.labels), "ignore_mismatched_sizes": True} if trial.labels else {}
         net, _ = load_model(model, task.auto_class, quantize, **head)
         return trial.of(PeftModel.from_pretrained(net, live.path))
-    except GraftError:
+    except Exception:
+        # Whatever is wrong with the version before, or with room for a second base: the new one must not be lost by it.
+        log.exception("%s could not be compared", live.ref)
         return None
 
 

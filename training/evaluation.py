@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -14,13 +15,14 @@ from torch import nn
 from transformers import BatchEncoding, DataCollatorForSeq2Seq, PreTrainedTokenizerBase
 
 from store.embedding import mean_vectors, similarity_probabilities
-from store.loading import window
+from store.loading import computing, window
 from store.prompts import neutralize
 from training.config import TrainConfig
 from training.encoding import IGNORED, Encoded, Example, conversation, last_answer
 
 ANSWERS_WRITTEN = 12
 """Held-out rows whose answers are generated for the card; the loss is of all of them."""
+WORD = re.compile(r"[\u3040-\u30ff\u3400-\u9fff]|[^\W_\u3040-\u30ff\u3400-\u9fff]+")
 LONGEST_ANSWER = 96
 
 
@@ -46,7 +48,12 @@ class Trial:
     def of(self, net: Any) -> Outcome:  # noqa: ANN401 - a PreTrainedModel, or PEFT around one
         """What a model with a head of its own, or one that writes, makes of the rows."""
         net.eval()
-        return self._write(net) if not self.labels else self._labelled(lambda b: net(**b).logits.argmax(-1), net.device)
+        with computing():
+            return (
+                self._write(net)
+                if not self.labels
+                else self._labelled(lambda b: net(**b).logits.argmax(-1), net.device)
+            )
 
     @torch.inference_mode()
     def of_bare_encoder(self, body: nn.Module) -> Outcome:
@@ -96,13 +103,15 @@ class Trial:
         return total / max(count, 1)
 
     def _answers(self, net: Any, some: Sequence[Example]) -> list[str]:  # noqa: ANN401 - as above
-        """Greedy answers to a few rows, as one left-padded batch."""
+        """Greedy answers to a few rows, as one padded batch."""
         ids = [question(example, net.config.is_encoder_decoder) for example in some]
         room = window(net.config, self.tokenizer) - max(len(asked) for asked in ids)
-        batch = self.tokenizer.pad({"input_ids": ids}, padding_side="left", return_tensors="pt").to(net.device)
+        side = "right" if net.config.is_encoder_decoder else "left"
+        batch = self.tokenizer.pad({"input_ids": ids}, padding_side=side, return_tensors="pt").to(net.device)
         out = net.generate(
             **batch,
             max_new_tokens=LONGEST_ANSWER if net.config.is_encoder_decoder else max(1, min(LONGEST_ANSWER, room)),
+            num_beams=1,
             do_sample=False,
             temperature=None,
             top_p=None,
@@ -131,9 +140,17 @@ def label_figures(targets: Sequence[str], answers: Sequence[str]) -> dict[str, f
 
 def rouge_l(targets: Sequence[str], answers: Sequence[str]) -> float:
     """Mean ROUGE-L F-measure (Lin, 2004) of the answers that were written, 0..1."""
-    scorer = RougeScorer(["rougeL"], use_stemmer=False)
+    scorer = RougeScorer(["rougeL"], tokenizer=_Words())
     scores = [scorer.score(t, a)["rougeL"].fmeasure for t, a in zip(targets, answers, strict=False)]
     return sum(scores) / len(scores) if scores else 0.0
+
+
+class _Words:
+    """Words of any script for ROUGE, whose own tokenizer knows a-z and 0-9 only; Chinese and Japanese by character."""
+
+    def tokenize(self, text: str) -> list[str]:
+        """Lower-case words."""
+        return WORD.findall(text.lower())
 
 
 def _batches(items: Sequence[Any], size: int) -> Iterator[list[Any]]:

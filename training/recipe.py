@@ -23,10 +23,10 @@ from transformers import (
 )
 from transformers.pytorch_utils import Conv1D
 
-from errors import RunError
+from errors import ModelError, RunError
 from store.loading import LINEAR, compute_dtype, features, linear_paths, load_model
 from store.models import Model
-from store.verify import read_adapter
+from store.verify import HEADS, read_adapter
 from tasks import Task
 from training.config import TrainConfig
 from training.encoding import IGNORED, Example
@@ -44,7 +44,11 @@ def build(config: TrainConfig, task: Task, model: Model, labels: list[str], quan
         net = prepare_model_for_kbit_training(net, use_gradient_checkpointing=False)
     whole = _trained_whole(net, missing) if labels else []
     targets = [path for path in linear_paths(net) if not any(path == w or path.startswith(f"{w}.") for w in whole)]
-    return get_peft_model(
+    unknown = [name for name in whole if not HEADS & set(name.split("."))]
+    if unknown:
+        what, why = f"{model.id} cannot be trained as a classifier.", f"Its head {unknown[0]} is not known to Graft."
+        raise ModelError(what, why, "Choose a base of a supported family.")
+    trained: PeftModel = get_peft_model(
         net,
         LoraConfig(
             task_type=TaskType[task.peft_type],
@@ -56,6 +60,11 @@ def build(config: TrainConfig, task: Task, model: Model, labels: list[str], quan
             fan_in_fan_out=any(isinstance(m, Conv1D) for m in net.modules()),
         ),
     )
+    for parameter in trained.parameters():
+        if parameter.requires_grad:
+            # What the optimizer changes is kept in full precision, a head copied from a bfloat16 base too.
+            parameter.data = parameter.data.float()
+    return trained
 
 
 def fit(net: PeftModel, tokenizer: PreTrainedTokenizerBase, examples: list[Example], config: TrainConfig,
@@ -72,6 +81,7 @@ def fit(net: PeftModel, tokenizer: PreTrainedTokenizerBase, examples: list[Examp
         weight_decay=0.01,
         max_grad_norm=1.0,
         bf16=compute_dtype() == torch.bfloat16,
+        fp16=compute_dtype() == torch.float16,
         train_sampling_strategy="group_by_length",
         logging_steps=1,
         logging_nan_inf_filter=False,

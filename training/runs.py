@@ -11,13 +11,14 @@ from __future__ import annotations
 import json
 import os
 import secrets
+import shutil
 import signal
 import subprocess
 import sys
 import time
 from collections.abc import Mapping
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -134,6 +135,7 @@ class Runs:
         folder = self._root / run_id
         try:
             folder.mkdir(parents=True)
+            config = _with_own_data(config, folder)
             (folder / CONFIG).write_text(config.to_json(), encoding="utf-8")
             with (folder / LOG).open("wb") as log:
                 child = subprocess.Popen(
@@ -217,6 +219,17 @@ class Runs:
 
 _CHILDREN: dict[int, subprocess.Popen[bytes]] = {}
 """Children of this process, so that those that ended can be reaped and their exit codes read."""
+
+
+def _with_own_data(config: TrainConfig, folder: Path) -> TrainConfig:
+    """The configuration with copies of its files in the run's folder, because uploads go when the server stops."""
+    copies: dict[str, Any] = {}
+    for field_, place in (("data", "data"), ("held_out_data", "held_out")):
+        source = Path(getattr(config, field_))
+        if getattr(config, field_) and source.is_file():
+            (folder / place).mkdir()
+            copies[field_] = str(shutil.copyfile(source, folder / place / source.name))
+    return replace(config, **copies)
 
 
 def _process(folder: Path) -> dict[str, Any]:

@@ -74,9 +74,11 @@ def refresher(context: Context, name: str) -> Callable[[Words, str | None], list
         found, live = store.versions(name), store.live(name)
         refs = [version.ref for version in found]
         before = previous(context, name)
+        # The newest that a click would change something for.
+        newest = next((ref for ref in refs if not live or ref != live.ref), next(iter(refs), None))
         return [
             views.versions(say, found, live.ref if live else ""),
-            gr.update(choices=refs, value=chosen if chosen in refs else next(iter(refs), None), visible=bool(refs)),
+            gr.update(choices=refs, value=chosen if chosen in refs else newest, visible=bool(refs)),
             gr.update(visible=bool(refs)),
             gr.update(
                 visible=before is not None,

@@ -59,6 +59,9 @@ def connect(event: Event, page: gr.Chatbot, send: gr.Button) -> list[Any]:
     answered = sent.then(inputs=inputs, **settings, **event.api)
     again = page.retry(kindly(retry), page, [asked, page], **QUIET)
     retried = again.then(inputs=inputs, **settings, api_visibility="private")
+    # What could not be answered goes back into the box, unless something else was typed there meanwhile.
+    for asking in (answered, retried):
+        asking.failure(None, [asked, message], message, js="(asked, typed) => typed || asked", **QUIET)
     page.undo(kindly(undo), page, [message, page], **QUIET)
     return [answered, retried]
 

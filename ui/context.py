@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import threading
+import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -22,6 +23,9 @@ if TYPE_CHECKING:
 
 log = logging.getLogger("graft")
 
+RETRY_S = 30.0
+"""How long after a failure was seen a base is tried again, for example because the network is back."""
+
 
 @dataclass
 class Context:
@@ -38,6 +42,8 @@ class Context:
     """Why the file of a tab could not be reloaded, by the tab's name; the tab goes on with its earlier code."""
     places: dict[Path, int] = field(default_factory=dict)
     """A number for each plugin file that was ever seen, which it keeps: the ids of its components begin there."""
+    _failed: dict[str, float] = field(default_factory=dict)
+    """When the failure of a base was first seen."""
     _lock: threading.Lock = field(default_factory=threading.Lock)
 
     def plugin(self, name: str) -> TaskPlugin:
@@ -60,9 +66,15 @@ class Context:
         return [plugin for plugin in self.plugins() if plugin.spec(self.settings.models).learns]
 
     def load_models(self) -> None:
-        """Begin to load what the tabs need, where that has not begun; returns at once."""
+        """Begin to load what the tabs need, where that has not begun or failed a while ago; returns at once."""
         with self._lock:
-            known = {status.id for status in self.pool.status()}
+            statuses = self.pool.status()
+            failed = {status.id for status in statuses if status.phase == "failed"}
+            now = time.monotonic()
+            since = {key: self._failed.get(key, now) for key in failed}
+            again = {key for key in failed if now - since[key] >= RETRY_S}
+            self._failed = {key: since[key] for key in failed - again}
+            known = {status.id for status in statuses} - again
             for plugin in self.plugins():
                 key = own_key(plugin) if plugin.brings_own() else self.spec(plugin.name).model
                 if key not in known:

@@ -18,7 +18,7 @@ from gradio.utils import reassign_pending_event_fns
 from errors import GraftError
 from plugins._discovery import Tab, load, unique
 from ui import shell, task_tab
-from ui.context import Context
+from ui.context import Context, own_key
 from ui.strings import translations
 
 log = logging.getLogger("graft")
@@ -43,6 +43,9 @@ class Reloader:
         ]
         self._stamps = found
         context.tabs = unique(tabs)
+        for tab in old.values():
+            if tab.plugin and tab.plugin.brings_own() and tab not in context.tabs:
+                context.pool.forget(own_key(tab.plugin))
         context.load_models()
         self._exchange(shell.build(context))
 
@@ -83,9 +86,11 @@ class Reloader:
 
 
 def layout(page: gr.Blocks) -> str:
-    """Everything that an open page knows of its components and events."""
+    """Everything that an open page knows of its components and events, and what its handlers know of `predict`."""
     config = page.get_config_file()
-    return json.dumps({key: config[key] for key in ("components", "layout", "dependencies")}, default=str)
+    known = {key: config[key] for key in ("components", "layout", "dependencies")}
+    predicts = [getattr(function.fn, "predicts", None) for function in page.fns.values()]
+    return json.dumps([known, predicts], default=str)
 
 
 def _stamps(folder: Path) -> dict[Path, Stamp]:

@@ -43,20 +43,23 @@ class RunPanel:
         """The menu of runs, newest first."""
         return [(f"{run.config.name} · {run.id[:15]} · {say(f'run.{run.state}')}", run.id) for run in runs[:LISTED]]
 
+    def _runs(self) -> Sequence[Run]:
+        """The runs that may be shown: none where this page may not train, because their cards show rows."""
+        return self._context.runs.list() if self._context.settings.may_train else []
+
     def _mark(self, say: Words, chosen: str | None) -> object:
-        runs = self._context.runs.list()
+        runs = self._runs()
         return (hash(str(self.names(runs, say))), hash(views.run(say, _chosen(runs, chosen)))) if runs else ()
 
     def _refresh(self, say: Words, chosen: str | None) -> list[Any]:
-        runs = self._context.runs.list()
+        runs = self._runs()
         if not runs:
             return [gr.skip()] * len(self.shown)
         run = _chosen(runs, chosen)
-        stoppable = run.state == "running" and self._context.settings.may_train
         return [
             gr.update(visible=True),
             gr.update(choices=self.names(runs, say), value=run.id),
-            gr.update(visible=stoppable),
+            gr.update(visible=run.state == "running"),
             views.run(say, run),
         ]
 

@@ -135,6 +135,7 @@ def answer(context: Context, name: str, parameters: Sequence[inspect.Parameter],
     shown = [inspect.Parameter(n, inspect.Parameter.POSITIONAL_OR_KEYWORD, default=None) for n in names]
     handler.__signature__ = inspect.Signature(shown)  # type: ignore[attr-defined]
     handler.__annotations__ = {}
+    handler.predicts = [str(p) for p in parameters]  # type: ignore[attr-defined]
     return handler
 
 

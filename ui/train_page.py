@@ -59,15 +59,19 @@ class Form:
 def build(context: Context, demo: gr.Blocks, pulse: Pulse) -> None:
     """Place the form and the panel of runs, and connect them."""
     gr.Markdown(t("train.about"), elem_classes="g-about")
-    may = context.settings.may_train and bool(context.learners())
     if not context.settings.may_train:
+        # Neither the form nor the runs, whose cards show rows: they are not for strangers.
         gr.Markdown(t("train.off"), elem_classes="g-off")
-    with gr.Row(elem_classes="g-columns", visible=may):
+        return
+    learners = bool(context.learners())
+    with gr.Row(elem_classes="g-columns", visible=learners):
         with gr.Column(elem_classes="g-ask"):
             form, command, start = _form(context)
         with gr.Column(elem_classes="g-answer"):
             report = gr.HTML("", elem_classes="g-list")
     panel = RunPanel(context, pulse)
+    if not learners:
+        return
     _connect(context, demo, form, report, command)
     begun = start.click(kindly(_start(context)), form.all, panel.choice, api_visibility="private", trigger_mode="once",
                         show_progress="minimal")  # fmt: skip
@@ -140,7 +144,10 @@ def _connect(context: Context, demo: gr.Blocks, form: Form, report: gr.HTML, com
 def _defaults(context: Context) -> Any:  # noqa: ANN401 - a handler of Gradio's
     """The examples that fit a tab, and its task's own numbers."""
 
-    def defaults(tab: str) -> list[Any]:
+    def defaults(tab: str | None) -> list[Any]:
+        context.require_training()
+        if tab is None:
+            raise DataError("There is no tab that can be trained.", "", "Reload the page.")
         found = examples.fitting(context.plugin(tab))
         config = TrainConfig.for_tab(context.spec(tab), Path("data"), "name")
         chosen = gr.update(choices=found, value=next(iter(found), None))

@@ -11,6 +11,7 @@ from errors import GraftError
 from serving.pool import Status
 from store.adapters import Version
 from store.prompts import as_text
+from training.events import PHASES
 from ui.render import Html, bar, curve, div, escape, failure, folded, join, notice, span, table, tag
 from ui.strings import Words
 
@@ -23,7 +24,6 @@ CELL = 160
 BAD_ROWS = 50
 CHANGED_ROWS = 50
 LOWER_IS_BETTER = ("loss", "perplexity")
-PHASES = ("start", "data", "model", "train", "evaluate", "publish")
 
 
 def short(text: object, length: int = CELL) -> str:
@@ -163,9 +163,10 @@ def _rows(say: Words, facts: Mapping[str, Any]) -> Html | None:
     rows = sorted(facts.get("rows") or (), key=lambda row: not row["change"])[:CHANGED_ROWS]
     if not rows:
         return None
-    head = (say("card.text"), say("card.target"), say("task.base"), say("card.new"), "")
+    live = facts.get("live_ref")
+    head = (say("card.text"), say("card.target"), live or say("task.base"), say("card.new"), "")
     marks = {"fixed": span("g-fixed", say("card.is_fixed")), "broken": span("g-broken", say("card.is_broken"))}
-    cells = [[short(row["text"]), short(row["target"]), short(row.get("live") or row["base"]), short(row["new"]),
+    cells = [[short(row["text"]), short(row["target"]), short(row["live" if live else "base"]), short(row["new"]),
               marks.get(row["change"], "")] for row in rows]  # fmt: skip
     return folded(say("card.rows", n=len(rows)), table(head, cells, "g-wide"))
 
