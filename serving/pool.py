@@ -8,7 +8,6 @@ from __future__ import annotations
 import importlib
 import logging
 import threading
-import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field, replace
@@ -38,7 +37,6 @@ class Status:
     phase: str = "queued"
     fraction: float | None = None
     error: str = ""
-    seconds: float = 0.0
 
 
 @dataclass
@@ -137,10 +135,10 @@ class Pool:
         return entry.loaded
 
     def _load(self, key: str, load: Callable[[], Any] | None) -> None:
-        entry, start = self._entries[key], time.monotonic()
+        entry = self._entries[key]
         try:
             entry.loaded = load() if load else self._load_base(key, entry)
-            entry.status = Status(key, "ready", 1.0, seconds=time.monotonic() - start)
+            entry.status = Status(key, "ready", 1.0)
         except BaseException as error:  # whatever ended it, nobody may wait for it for ever
             if not isinstance(error, GraftError):
                 log.exception("loading %s", key)

@@ -14,7 +14,7 @@ import shutil
 import time
 import uuid
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -71,8 +71,10 @@ def new_staging(parent: Path) -> Path:
 def sweep(parent: Path, older_than_s: float = STALE_AFTER_S) -> None:
     """Delete staging leftovers of processes that died."""
     for path in parent.glob(f"{STAGING_PREFIX}*"):
-        if time.time() - path.stat().st_mtime > older_than_s:
-            shutil.rmtree(path) if path.is_dir() else path.unlink()
+        # Another process may finish or sweep the same one at this moment.
+        with suppress(FileNotFoundError):
+            if time.time() - path.stat().st_mtime > older_than_s:
+                shutil.rmtree(path) if path.is_dir() else path.unlink()
 
 
 def seal(staging: Path, target: Path) -> None:

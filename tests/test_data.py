@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import csv
-import hashlib
 import io
 import json
 import os
@@ -22,7 +21,7 @@ from hypothesis import strategies as st
 
 from errors import DataError, GraftError
 from tasks import Columns
-from training.data import Limits, Report, Table, fingerprint, main, parse_columns, read_table
+from training.data import Limits, Report, Table, main, parse_columns, read_table
 
 ROOT = Path(__file__).resolve().parent.parent
 LABELS = Columns(text="text", target="label")
@@ -230,11 +229,6 @@ def test_nothing_is_left_behind(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
     with pytest.raises(DataError):
         read_table(write(tmp_path / "a.csv", TEN[:3]), "label", LABELS)
     assert list((tmp_path / "temporary").iterdir()) == []
-
-
-def test_fingerprint(tmp_path: Path):
-    (tmp_path / "a").write_bytes(b"x" * 3_000_000)
-    assert fingerprint(tmp_path / "a") == hashlib.sha256(b"x" * 3_000_000).hexdigest()
 
 
 def test_parse_columns():

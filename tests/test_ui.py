@@ -146,7 +146,7 @@ def loaded_with(demo: gr.Blocks) -> list[str]:
 
 
 def test_a_page_without_training_asks_for_none_of_it_when_it_opens(tmp_path) -> None:
-    own, _, folder = make(tmp_path / "own")
+    own, _, _ = make(tmp_path / "own")
     assert set(loaded_with(shell.build(own))) == {"defaults", "_beat"}
     own.tabs = [tab for tab in own.tabs if tab.name == "own"]
     assert loaded_with(shell.build(own)) == ["_beat"]
@@ -186,7 +186,7 @@ def test_a_base_that_failed_is_tried_again_after_a_pause(tmp_path, monkeypatch) 
 
 
 def test_what_the_page_knows_of_files_is_what_training_knows() -> None:
-    assert train_page.PARTS == rows.PARTS and train_page.FORMATS == tuple(content.FORMATS)
+    assert train_page.PARTS == rows.PARTS and tuple(content.FORMATS) == train_page.FORMATS
 
 
 def test_a_report_of_an_example_fills_the_form(site) -> None:

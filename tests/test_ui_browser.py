@@ -127,4 +127,11 @@ def test_a_conversation_is_retried_undone_and_nothing_is_lost(chromium, tmp_path
         page.wait_for_selector(".toast-body")
         sync_api.expect(box).to_have_value("boom")
         assert turns.all_inner_texts() == ["first"] and len(asked) == 3
+        failed = page.locator(".toast-body").inner_text()
+        box.fill("half")  # fails too, but is in the conversation
+        box.press("Enter")
+        sync_api.expect(answers.last).to_contain_text("answer 4")
+        sync_api.expect(page.locator(".toast-body")).not_to_have_text(failed, use_inner_text=True)
+        page.wait_for_timeout(500)
+        assert box.input_value() == "" and turns.all_inner_texts() == ["first", "half"]
         assert page.problems == []

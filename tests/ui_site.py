@@ -88,6 +88,8 @@ class Chat(TaskPlugin):
         self.asked.append((message, len(history or [])))
         turns = [*(history or []), {"role": "user", "content": message}]
         yield [*turns, {"role": "assistant", "content": f"answer {len(self.asked)}"}]
+        if message == "half":
+            raise ValueError("a secret")
 """
 
 

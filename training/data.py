@@ -35,7 +35,7 @@ from training.report import (
 from training.rows import PARTS, Answers, Row, RowProblem, choose_columns, to_row
 from training.split import split
 
-__all__ = ["BadRow", "Limits", "Report", "Row", "Table", "fingerprint", "read_table", "split"]
+__all__ = ["BadRow", "Limits", "Report", "Row", "Table", "read_table", "split"]
 
 NO_MAPPING: Mapping[str, str] = {}
 
@@ -85,15 +85,6 @@ def read_table(
     )
     check_learnable(report, answers)
     return Table(rows, report)
-
-
-def fingerprint(path: Path) -> str:
-    """The sha256 of a file, in hexadecimal."""
-    digest = hashlib.sha256()
-    with path.open("rb") as file:
-        while block := file.read(2**20):
-            digest.update(block)
-    return digest.hexdigest()
 
 
 def _collect(

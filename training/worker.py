@@ -33,7 +33,7 @@ from store.models import ModelStore
 from tasks import task_for
 from training import card, recipe
 from training.config import TrainConfig
-from training.data import Row, fingerprint, read_table, split
+from training.data import Row, read_table, split
 from training.encoding import Encoded, encode_rows
 from training.evaluation import Trial
 from training.events import CONFIG, RESULT, Events
@@ -159,7 +159,7 @@ class Session:
             "data": {
                 "file": self.report.file,
                 "held_out_file": Path(self.config.held_out_data).name,
-                "sha256": fingerprint(Path(self.config.data)),
+                "sha256": files.sha256(Path(self.config.data)),
                 "rows": self.report.rows,
                 "usable": self.report.usable,
                 "trained": len(train.examples),

@@ -16,6 +16,9 @@ from ui.pulse import QUIET
 
 CONCURRENCY = 32
 """Requests of one tab that are under way at once; the pool answers them together."""
+COUNT = "(page) => (page || []).length"
+SEND = "(text, page) => [text, '', (page || []).length]"
+RESTORE = "(asked, typed, page, turns) => typed || ((page || []).length > turns ? typed : asked)"
 
 
 @dataclass(frozen=True)
@@ -50,18 +53,20 @@ def connect(event: Event, page: gr.Chatbot, send: gr.Button) -> list[Any]:
     """Connect a plugin whose first input is the message and which answers in `page`; returns the events to cancel."""
     message, *rest = event.taken
     entered = [message.submit] if isinstance(message, gr.Textbox) else []
-    asked = gr.Textbox(visible=False)
+    asked, turns = gr.Textbox(visible=False), gr.Number(0, visible=False)
     inputs = [asked, *rest]
     # The message moves out of its box in the browser, before anything is sent, so that the box is free at once.
-    sent = gr.on([send.click, *entered], None, message, [asked, message], js="(text) => [text, '']", **QUIET)
+    sent = gr.on([send.click, *entered], None, [message, page], [asked, message, turns], js=SEND, **QUIET)
     # What is sent while an answer is being written is asked when that answer is complete.
     settings = event.settings | {"trigger_mode": "always_last"}
     answered = sent.then(inputs=inputs, **settings, **event.api)
     again = page.retry(kindly(retry), page, [asked, page], **QUIET)
+    again = again.then(None, page, turns, js=COUNT, **QUIET)
     retried = again.then(inputs=inputs, **settings, api_visibility="private")
-    # What could not be answered goes back into the box, unless something else was typed there meanwhile.
+    # What was not answered goes back into the box, unless it is in the conversation (an answer that was stopped, or
+    # failed half way), or something else was typed meanwhile.
     for asking in (answered, retried):
-        asking.failure(None, [asked, message], message, js="(asked, typed) => typed || asked", **QUIET)
+        asking.failure(None, [asked, message, page, turns], message, js=RESTORE, **QUIET)
     page.undo(kindly(undo), page, [message, page], **QUIET)
     return [answered, retried]
 

@@ -1,0 +1,86 @@
+"""store/files.py: a reader sees the old file or the new one, whatever happens to the writer; leftovers are swept."""
+
+from __future__ import annotations
+
+import hashlib
+import multiprocessing
+import os
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from store import files
+
+
+def test_text_and_json_come_back(tmp_path: Path) -> None:
+    files.write_json(tmp_path / "a.json", {"ü": [1, None]})
+    assert files.read_json(tmp_path / "a.json") == {"ü": [1, None]}
+    files.write_text(tmp_path / "a.json", "2")
+    assert files.read_json(tmp_path / "a.json") == 2
+    assert [p.name for p in tmp_path.iterdir()] == ["a.json"]
+
+
+def test_values_that_json_cannot_hold_leave_the_old_file(tmp_path: Path) -> None:
+    files.write_json(tmp_path / "a.json", 1)
+    with pytest.raises(ValueError, match="not JSON compliant"):
+        files.write_json(tmp_path / "a.json", float("nan"))
+    assert files.read_json(tmp_path / "a.json") == 1
+
+
+@pytest.mark.parametrize("at", ["fsync", "rename"])
+def test_a_write_that_fails_leaves_the_old_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, at: str) -> None:
+    files.write_text(tmp_path / "a", "old")
+
+    def fail(*_: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(*((os, "fsync") if at == "fsync" else (Path, "rename")), fail)
+    with pytest.raises(OSError, match="No space"):
+        files.write_text(tmp_path / "a", "new")
+    assert (tmp_path / "a").read_text() == "old"
+
+
+def test_seal_never_replaces_what_is_there(tmp_path: Path) -> None:
+    (tmp_path / "1").mkdir()
+    (tmp_path / "1" / "kept").write_text("kept")
+    staging = files.new_staging(tmp_path)
+    (staging / "new").write_text("new")
+    with pytest.raises(OSError, match="not empty"):
+        files.seal(staging, tmp_path / "1")
+    assert [p.name for p in (tmp_path / "1").iterdir()] == ["kept"]
+
+
+def test_leftovers_of_an_earlier_day_are_swept_and_fresh_ones_are_not(tmp_path: Path) -> None:
+    old, fresh = files.new_staging(tmp_path), files.new_staging(tmp_path)
+    (old / "half").write_text("half")
+    before = time.time() - files.STALE_AFTER_S - 60
+    os.utime(old, (before, before))
+    files.sweep(tmp_path)
+    assert not old.exists() and fresh.exists()
+
+
+def test_digest_is_that_of_the_bytes(tmp_path: Path) -> None:
+    data = os.urandom(3 * 2**20 + 5)
+    (tmp_path / "a").write_bytes(data)
+    assert files.sha256(tmp_path / "a") == hashlib.sha256(data).hexdigest()
+
+
+def _count(folder: str, rounds: int) -> None:
+    counter = Path(folder) / "counter"
+    for _ in range(rounds):
+        with files.lock(Path(folder) / ".lock"):
+            counter.write_text(str(int(counter.read_text()) + 1))
+
+
+def test_a_lock_holds_between_processes(tmp_path: Path) -> None:
+    (tmp_path / "counter").write_text("0")
+    work: Callable[..., None] = _count
+    context = multiprocessing.get_context("spawn")
+    processes = [context.Process(target=work, args=(str(tmp_path), 50)) for _ in range(3)]
+    for process in processes:
+        process.start()
+    for process in processes:
+        process.join()
+    assert (tmp_path / "counter").read_text() == "150"
