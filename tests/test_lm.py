@@ -192,7 +192,8 @@ def test_options_become_those_of_transformers() -> None:
     assert Sampling().arguments()["do_sample"] is False
     assert Sampling(max_new_tokens=9.0).arguments()["max_new_tokens"].__class__ is int  # type: ignore[arg-type]
     sampled = Sampling(5, 0.7, 0.9).arguments()
-    assert sampled == {"max_new_tokens": 5, "do_sample": True, "temperature": 0.7, "top_p": 0.9, "top_k": 0}
+    options = {"num_beams": 1, "do_sample": True, "temperature": 0.7, "top_p": 0.9, "top_k": 0}
+    assert sampled == {"max_new_tokens": 5, **options}
 
 
 @pytest.mark.parametrize("kind", ["labels", "text"])
