@@ -108,7 +108,7 @@ def _missing(file: str, columns: Sequence[str], parts: Sequence[str], chat: Colu
     return DataError(
         f"{file} has no column for {' and '.join(['messages', *parts] if chat else parts)}.",
         f"This tab needs {needs}; the first line or the rows name {_listed(columns)}.",
-        f"Rename the columns, or pass {advice}`--columns text=COLUMN,target=COLUMN`.",
+        f"Choose its columns on the page, or in a terminal with {advice}`--columns text=COLUMN,target=COLUMN`.",
     )
 
 

@@ -249,6 +249,6 @@ def command_line(config: TrainConfig, plain: TrainConfig) -> str:
     parts = ["python -m training", f"--plugin {config.plugin}", f"--data {shlex.quote(examples.relative(config.data))}",
              f"--name {shlex.quote(config.name)}"]  # fmt: skip
     mapped = ",".join(f"{part}={column}" for part, column in config.mapping.items())
-    parts += [f"--columns {shlex.quote(mapped)}"] if config.mapping != config.columns else []
+    parts += [f"--columns {shlex.quote(mapped)}"] if config.mapping and config.mapping != config.columns else []
     parts += [f"--quantize {config.quantize}"] if config.quantize != plain.quantize else []
     return " ".join([*parts, *options, *(["--promote"] if config.promote else [])])
