@@ -5,7 +5,6 @@ import signal
 import socket
 import subprocess
 import sys
-import time
 import urllib.request
 from pathlib import Path
 
@@ -60,17 +59,15 @@ def test_importing_the_app_imports_no_torch(tmp_path) -> None:
 
 
 @pytest.mark.parametrize("share", ["", "True"])
-def test_it_is_up_within_seconds_and_private(tmp_path, share) -> None:
+def test_it_is_up_and_private(tmp_path, share) -> None:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
     env = environment(tmp_path, GRAFT_PORT=str(port), GRADIO_ALLOWED_PATHS="/", GRADIO_SHARE=share)
-    start = time.monotonic()
     process = subprocess.Popen([sys.executable, "app.py"], cwd=REPOSITORY, env=env, stdout=subprocess.PIPE, text=True)
     try:
         assert process.stdout is not None
         assert process.stdout.readline() == f"Graft is ready at http://127.0.0.1:{port}\n"
-        assert time.monotonic() - start < 20  # 4 s on an idle machine; the runner may be busy
         for path in ("/", "/config"):
             with urllib.request.urlopen(f"http://127.0.0.1:{port}{path}") as answer:
                 assert answer.status == 200
@@ -80,5 +77,5 @@ def test_it_is_up_within_seconds_and_private(tmp_path, share) -> None:
         refused.value.close()
     finally:
         process.send_signal(signal.SIGINT)
-        process.wait(timeout=15)
+        process.wait(timeout=60)
         process.stdout.close()

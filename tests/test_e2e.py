@@ -19,6 +19,7 @@ from settings import REPOSITORY
 from store.adapters import AdapterStore
 from store.models import Model
 
+expect.set_options(timeout=60_000)  # the machine may be busy
 CHROMIUM = "/usr/bin/chromium"
 FLAGS = ["--headless", "--no-sandbox", "--disable-gpu", "--disable-background-networking",
          "--disable-component-update", "--disable-sync"]  # fmt: skip

@@ -1,11 +1,12 @@
 """What only a browser can show: words in the reader's language, no markup from values, a page that follows changes."""
 
 import pytest
+from playwright import sync_api
 
 from tests.ui_site import CHAT, ECHO, serve
 from ui.reload import Reloader
 
-sync_api = pytest.importorskip("playwright.sync_api")
+sync_api.expect.set_options(timeout=30_000)  # the machine may be busy
 CHROMIUM = "/usr/bin/chromium"
 FLAGS = ["--headless", "--no-sandbox", "--disable-gpu", "--disable-background-networking", "--disable-sync",
          "--disable-component-update"]  # fmt: skip
@@ -46,7 +47,7 @@ def test_it_follows_new_versions_and_shows_values_as_text(chromium, site, monkey
     site.publish("mine")
     site.context.adapters.promote("echo", "mine@1")
     site.context.versions_changed()
-    sync_api.expect(live).to_have_value("live (mine@1)", timeout=4000)
+    sync_api.expect(live).to_have_value("live (mine@1)", timeout=30_000)
 
     monkeypatch.setattr(type(site.context.plugin("echo")), "model", NASTY)
     page.get_by_label("Text").locator("visible=true").fill("ab")
@@ -90,7 +91,7 @@ def test_a_page_is_asked_to_reload_when_its_tabs_changed(chromium, site) -> None
     reload = Reloader(site.context, site.demo)
     (site.folder / "fresh.py").write_text(ECHO.format(mark="").replace('"echo"', '"fresh"'), encoding="utf-8")
     reload()
-    page.locator(".g-stale").click(timeout=5000)
+    page.locator(".g-stale").click(timeout=30_000)
     page.wait_for_selector("button[role=tab]")
     assert "/fresh" in page.request.get(f"{site.url}/gradio_api/info").text()
     page.wait_for_timeout(2500)
