@@ -12,9 +12,9 @@ from peft import PeftModel
 from serving.loaded import Loaded
 from store.adapters import Version
 from store.models import Model, ModelStore
-from tasks import task_for
+from tasks import Columns, TabSpec, task_for
 from tests import tiny
-from tests.training_helpers import spec_of, train
+from tests.training_helpers import config_of, run_worker, spec_of, train
 
 TEXTS = ["where is my parcel", "the app crashes on start", "thank you, well done"]
 CASES = [(family, "none") for family in tiny.FAMILIES] + [
@@ -53,3 +53,11 @@ def test_trained_version_answers_as_peft_does(family: str, quantize: str, tmp_pa
             assert (ours - bare).abs().max() > 1e-3, "the adapter must act"
     theirs = peft_logits(model, version, net, batch)
     assert torch.allclose(ours, theirs, atol=1e-5), (ours - theirs).abs().max()
+
+
+def test_an_encoder_decoder_is_refused_as_a_classifier_before_it_trains(tmp_path: Path) -> None:
+    base = tiny.make("t5", tmp_path / "t5")
+    spec = TabSpec("classification", str(base), "text-classification", Columns(text="text", target="label"))
+    result = run_worker(config_of(spec, tmp_path, "t5"), tmp_path)
+    assert result["state"] == "failed" and "encoder-decoder" in result["why"] and "BERT" in result["next"]
+    assert not (tmp_path / "runs" / "t5" / "checkpoints").exists()

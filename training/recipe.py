@@ -35,6 +35,9 @@ from training.events import Events
 
 def build(config: TrainConfig, task: Task, model: Model, labels: list[str], quantize: str) -> PeftModel:
     """The base with fresh LoRA matrices on every linear layer of its body, ready to train."""
+    if labels and model.config.get("is_encoder_decoder"):
+        what, why = f"{model.id} cannot be trained as a classifier.", "It is an encoder-decoder, made to write text."
+        raise ModelError(what, why, "Choose a base of the BERT, RoBERTa or DistilBERT family.")
     head = {"num_labels": len(labels), "ignore_mismatched_sizes": True} if labels else {}
     net, missing = load_model(model, task.auto_class, quantize, **head)
     if labels:
