@@ -31,6 +31,10 @@ class Columns:
         return tuple(name for name in (self.messages, self.text, self.target) if name)
 
 
+LOWER_IS_BETTER = ("loss", "perplexity")
+"""Figures of a card that are better when they are lower; all others are better when higher."""
+
+
 @dataclass(frozen=True)
 class Task:
     """One row of the table."""

@@ -38,7 +38,7 @@ def trial(targets: list[str], labels: list[str]) -> Trial:
         name="a", plugin="p", model="m", task="text-classification", data="d",
         columns={"text": "text", "target": "target"},
     )  # fmt: skip
-    return Trial(Encoded([], rows, 0), None, labels, config, lambda: None)  # type: ignore[arg-type]
+    return Trial(Encoded([], rows, 0), None, labels, config)  # type: ignore[arg-type]
 
 
 def outcome(answers: list[str]) -> Outcome:

@@ -70,7 +70,7 @@ def test_rouge_l_by_hand(targets: list[str], answers: list[str], score: float) -
     assert rouge_l(targets, answers) == pytest.approx(score)
 
 
-def trial_of(trained: Trained, rows: list[dict[str, str]], labels: list[str], told: list[int] | None = None) -> Trial:
+def trial_of(trained: Trained, rows: list[dict[str, str]], labels: list[str]) -> Trial:
     task = "text-classification" if labels else "causal-lm"
     config = TrainConfig(
         name="a", plugin="p", model="m", task=task, data="d", columns={"text": "text", "target": "target"},
@@ -79,7 +79,7 @@ def trial_of(trained: Trained, rows: list[dict[str, str]], labels: list[str], to
     )  # fmt: skip
     tokenizer = trained.load().resident.tokenizer
     encoded = encode_rows(rows, tokenizer, config, labels, task)
-    return Trial(encoded, tokenizer, labels, config, lambda: told.append(1) if told is not None else None)
+    return Trial(encoded, tokenizer, labels, config)
 
 
 def net_of(trained: Trained, auto_class: str, **config: Any) -> PeftModel:
@@ -89,8 +89,7 @@ def net_of(trained: Trained, auto_class: str, **config: Any) -> PeftModel:
 
 def test_a_versions_answers_are_those_it_gives_when_it_serves(bert: Trained) -> None:
     rows = [{"text": f"{word} parcel {i} </s>", "target": str(i % 2)} for i, word in enumerate(["late", "great"] * 10)]
-    told: list[int] = []
-    outcome = trial_of(bert, rows, ["0", "1"], told).of(
+    outcome = trial_of(bert, rows, ["0", "1"]).of(
         net_of(bert, "AutoModelForSequenceClassification", num_labels=2, ignore_mismatched_sizes=True)
     )
     loaded = bert.load()
@@ -98,7 +97,6 @@ def test_a_versions_answers_are_those_it_gives_when_it_serves(bert: Trained) -> 
         served = [loaded.labels.classify(row["text"], slot) for row in rows]
     assert outcome.answers == [max(scores, key=scores.__getitem__) for scores in served]
     assert outcome.figures == label_figures([row["target"] for row in rows], outcome.answers)
-    assert len(told) == 2
 
 
 def test_a_bare_encoder_answers_zero_shot_as_it_does_when_it_serves(bert: Trained) -> None:

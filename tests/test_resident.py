@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -32,6 +32,15 @@ def answer(loaded: Loaded, version: Version | None, text: str) -> dict[str, floa
         return loaded.labels.classify(text, slot)
 
 
+def together(work: Callable[..., None], arguments: Sequence[tuple[object, ...]]) -> None:
+    """Call `work` with each of the arguments, all at the same time."""
+    threads = [threading.Thread(target=work, args=each) for each in arguments]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+
+
 def test_answers_of_versions_differ_and_stay_what_they_are(bert: Trained) -> None:
     loaded = bert.load()
     alone = {v.ref: [answer(loaded, v, t) for t in TEXTS] for v in (bert.first, bert.second)}
@@ -54,11 +63,7 @@ def test_threads_with_different_versions_each_get_their_own(bert: Trained) -> No
             if answer(loaded, version, text) != pytest.approx(golden[version.ref, text], abs=1e-5):
                 wrong.append(f"{version.ref}: {text}")
 
-    threads = [threading.Thread(target=work, args=(n,)) for n in range(8)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
+    together(work, [(n,) for n in range(8)])
     assert wrong == []
 
 
@@ -81,11 +86,7 @@ def test_generations_with_different_versions_run_side_by_side(llama: Trained) ->
             if write(version, text) != golden[version.ref if version else "", text]:
                 wrong.append(text)
 
-    threads = [threading.Thread(target=work, args=(v,)) for v in versions * 2]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
+    together(work, [(v,) for v in versions * 2])
     assert wrong == []
 
 
@@ -108,11 +109,7 @@ def test_texts_of_any_length_beside_each_other_are_read_whole(bert: Trained) -> 
             except Exception as error:
                 wrong.append(error)
 
-    threads = [threading.Thread(target=work, args=pair) for pair in [(long, note), (short, [])] * 3]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
+    together(work, [(long, note), (short, [])] * 3)
     assert wrong == []
 
 

@@ -11,14 +11,12 @@ from peft import PeftModel
 from store.adapters import Version
 from store.loading import load_model
 from store.models import Model
-from tasks import Task
+from tasks import LOWER_IS_BETTER, Task
 from training.config import TrainConfig
 from training.encoding import conversation, source_text
 from training.evaluation import Outcome, Trial
 
 log = logging.getLogger("graft")
-
-LOWER_IS_BETTER = ("loss", "perplexity")
 
 
 def compare(

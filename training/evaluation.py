@@ -36,13 +36,12 @@ class Outcome:
 
 @dataclass(frozen=True)
 class Trial:
-    """The held-out rows, to be put to one model after another. `tell` is called after each batch, for progress."""
+    """The held-out rows, to be put to one model after another."""
 
     held_out: Encoded
     tokenizer: PreTrainedTokenizerBase
     labels: list[str]
     config: TrainConfig
-    tell: Callable[[], None]
 
     @torch.inference_mode()
     def of(self, net: Any) -> Outcome:  # noqa: ANN401 - a PreTrainedModel, or PEFT around one
@@ -72,7 +71,6 @@ class Trial:
         for rows in _batches(self.held_out.kept, 16):
             best = choose(self._batch([row["text"] for row in rows], device)).tolist()
             answers += [self.labels[i] for i in best]
-            self.tell()
         return Outcome(label_figures([row["target"] for row in self.held_out.kept], answers), answers)
 
     def _batch(self, texts: list[str], device: torch.device) -> BatchEncoding:
@@ -99,7 +97,6 @@ class Trial:
             learned = int((batch["labels"] != IGNORED).sum())
             total += float(net(**batch).loss) * learned
             count += learned
-            self.tell()
         return total / max(count, 1)
 
     def _answers(self, net: Any, some: Sequence[Example]) -> list[str]:  # noqa: ANN401 - as above
@@ -117,7 +114,6 @@ class Trial:
             top_p=None,
             pad_token_id=self.tokenizer.pad_token_id,
         )
-        self.tell()
         start = 0 if net.config.is_encoder_decoder else batch["input_ids"].shape[1]
         return [text.strip() for text in self.tokenizer.batch_decode(out[:, start:], skip_special_tokens=True)]
 

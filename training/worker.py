@@ -96,7 +96,6 @@ class Session:
             raise RunError("The training changed nothing; nothing was published.", "Every LoRA matrix is still zero.",
                            "Train for more steps, or with a higher learning rate.")  # fmt: skip
         self.events.phase("evaluate")
-        self.events.emit("measured", **measured)
         comparison = self._compare(net, tokenizer, held_out)
         self.events.phase("publish")
         version = self._publish(net, comparison, train, measured, started)
@@ -116,8 +115,7 @@ class Session:
 
     def _compare(self, net: Any, tokenizer: Any, held_out: Encoded) -> dict[str, Any]:  # noqa: ANN401
         """Base, live and new over the held-out rows."""
-        done = iter(range(1, 10**9))
-        trial = Trial(held_out, tokenizer, self.labels, self.config, lambda: self.events.emit("batch", done=next(done)))
+        trial = Trial(held_out, tokenizer, self.labels, self.config)
         return card.compare(net, trial, self.store.live(self.config.plugin), self.model, self.task, self.quantize)
 
     def _publish(

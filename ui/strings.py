@@ -44,10 +44,6 @@ class Words:
         """The text of `key` with its {places} filled."""
         return texts(self.language)[key].format(**values)
 
-    def of(self, plugin: TaskPlugin, english: str) -> str:
-        """A plugin's own text."""
-        return plugin.words.get(self.language, {}).get(english, english)
-
 
 def words(request: gr.Request | None) -> Words:
     """The words for the one who asks, by Accept-Language."""

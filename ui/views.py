@@ -11,6 +11,7 @@ from errors import GraftError
 from serving.pool import Status
 from store.adapters import Version
 from store.prompts import as_text
+from tasks import LOWER_IS_BETTER
 from training.events import PHASES
 from ui.render import Html, bar, curve, div, escape, failure, folded, join, notice, span, table, tag
 from ui.strings import Words
@@ -23,7 +24,6 @@ CELL = 160
 """Characters of a text that a table shows."""
 BAD_ROWS = 50
 CHANGED_ROWS = 50
-LOWER_IS_BETTER = ("loss", "perplexity")
 
 
 def short(text: object, length: int = CELL) -> str:
