@@ -15,7 +15,7 @@ from gradio_client.exceptions import AppError
 from errors import GraftError
 from tests.ui_site import ECHO, OWN, make, serve
 from training import content, rows
-from ui import adapters_page, context, shell, train_page, views
+from ui import adapters_page, card_view, context, shell, train_page
 from ui.guard import kindly
 from ui.reload import Reloader
 from ui.render import Html, curve, failure, table, tag
@@ -320,9 +320,9 @@ def test_saving_a_plugin_loads_its_own_module_again(site, client) -> None:
 def test_a_card_says_whose_answers_its_rows_show() -> None:
     row = {"text": "t", "target": "x", "base": "of base", "live": "", "new": "x", "change": ""}
     card = {"new": {"accuracy": 0.5}, "base": {"accuracy": 0.4}, "live": None, "live_ref": None, "rows": [row]}
-    shown = views._rows(Words(), card)
+    shown = card_view._rows(Words(), card)
     assert "<th>base</th>" in shown and "of base" in shown
-    shown = views._rows(Words(), card | {"live_ref": "mine@3", "rows": [row | {"live": "of live"}]})
+    shown = card_view._rows(Words(), card | {"live_ref": "mine@3", "rows": [row | {"live": "of live"}]})
     assert "<th>mine@3</th>" in shown and "of live" in shown and "base" not in shown
 
 
@@ -333,7 +333,7 @@ def test_everything_that_is_shown_is_escaped() -> None:
     }  # fmt: skip
     shown = [
         tag("p", NASTY, class_=NASTY), table([NASTY], [[NASTY]]), failure(GraftError(NASTY, NASTY, NASTY)),
-        views.card(Words(), card), curve([(0, 1.0), (1, 0.5)], 1, NASTY),
+        card_view.card(Words(), card), curve([(0, 1.0), (1, 0.5)], 1, NASTY),
     ]  # fmt: skip
     for html in shown:
         assert isinstance(html, Html)

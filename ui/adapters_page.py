@@ -9,7 +9,7 @@ import gradio as gr
 
 from plugins import TaskPlugin
 from store.adapters import BASE
-from ui import views
+from ui import card_view
 from ui.context import Context
 from ui.guard import kindly
 from ui.pulse import QUIET, Follower, Pulse
@@ -77,7 +77,7 @@ def refresher(context: Context, name: str) -> Callable[[Words, str | None], list
         # The newest that a click would change something for.
         newest = next((ref for ref in refs if not live or ref != live.ref), next(iter(refs), None))
         return [
-            views.versions(say, found, live.ref if live else ""),
+            card_view.versions(say, found, live.ref if live else ""),
             gr.update(choices=refs, value=chosen if chosen in refs else newest, visible=bool(refs)),
             gr.update(visible=bool(refs)),
             gr.update(

@@ -57,6 +57,11 @@ def bar(share: float | None, class_: str = "") -> Html:
     return div(f"g-bar {class_}{waiting}", tag("i", style=width))
 
 
+def line(name: str, share: float, value: object, class_: str = "") -> Html:
+    """A name, a bar that is `share` full, and a value."""
+    return div("g-line", span("", name), bar(share, class_), span("g-n", value))
+
+
 def table(head: Sequence[Child], rows: Iterable[Sequence[Child]], class_: str = "") -> Html:
     """A table that scrolls in itself where the screen is narrower."""
     body = (tag("tr", *(tag("td", cell) for cell in row)) for row in rows)

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import gradio as gr
 
-from ui import views
+from ui import run_view
 from ui.context import Context
 from ui.guard import kindly
 from ui.pulse import QUIET, Follower, Pulse
@@ -49,7 +49,7 @@ class RunPanel:
 
     def _mark(self, say: Words, chosen: str | None) -> object:
         runs = self._runs()
-        return (hash(str(self.names(runs, say))), hash(views.run(say, _chosen(runs, chosen)))) if runs else ()
+        return (hash(str(self.names(runs, say))), hash(run_view.run(say, _chosen(runs, chosen)))) if runs else ()
 
     def _refresh(self, say: Words, chosen: str | None) -> list[Any]:
         runs = self._runs()
@@ -60,7 +60,7 @@ class RunPanel:
             gr.update(visible=True),
             gr.update(choices=self.names(runs, say), value=run.id),
             gr.update(visible=run.state == "running"),
-            views.run(say, run),
+            run_view.run(say, run),
         ]
 
     def _cancel(self, chosen: str | None) -> None:

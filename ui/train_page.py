@@ -16,7 +16,7 @@ from errors import DataError, GraftError
 from settings import QUANTIZATIONS
 from tasks import TabSpec
 from training.config import RANGES, TrainConfig
-from ui import examples, views
+from ui import examples, report_view
 from ui.context import Context
 from ui.guard import kindly
 from ui.pulse import QUIET, Pulse
@@ -178,7 +178,7 @@ def _inspect(context: Context, keep: bool) -> Any:  # noqa: ANN401
             ]
         shown = [gr.update(choices=list(found.columns), value=found.mapping.get(part), visible=part in found.mapping)
                  for part in PARTS]  # fmt: skip
-        return [views.report(say, found), *shown, gr.skip() if keep else suggested_name(path)]
+        return [report_view.report(say, found), *shown, gr.skip() if keep else suggested_name(path)]
 
     return inspect
 
