@@ -41,9 +41,20 @@ def compute_dtype() -> torch.dtype:
     return torch.bfloat16 if torch.cuda.is_bf16_supported(including_emulation=False) else torch.float16
 
 
-def computing() -> torch.autocast:
-    """The context in which a model with float32 parts on a lower-precision base is run; nothing changes on a CPU."""
-    return torch.autocast("cuda", dtype=compute_dtype(), enabled=torch.cuda.is_available())
+def training_dtype(precision: str) -> torch.dtype:
+    """What matrices are multiplied in while training; `auto` is bfloat16 on a CPU with instructions for it."""
+    if precision != "auto":
+        chosen: torch.dtype = getattr(torch, precision)
+        return chosen
+    if torch.cuda.is_available():
+        return compute_dtype()
+    able = torch.cpu.get_capabilities()
+    return torch.bfloat16 if able.get("avx512_bf16") or able.get("amx_bf16") else torch.float32
+
+
+def computing(dtype: torch.dtype) -> torch.autocast:
+    """The context in which a model with float32 parts on a base of `dtype` is run; float32 changes nothing."""
+    return torch.autocast(device().type, dtype=dtype, enabled=dtype != torch.float32)
 
 
 def resolve_quantization(choice: str) -> str:
@@ -55,20 +66,23 @@ def load_model(
     model: Model,
     auto_class: str,
     quantize: str = "none",
+    dtype: torch.dtype | None = None,
     **config: Any,  # noqa: ANN401
 ) -> tuple[PreTrainedModel, set[str]]:
     """The base in evaluation mode on the best device, and the names of parameters that its files do not have.
 
     `quantize` is none, 8bit (LLM.int8) or 4bit (NF4 with double quantization, QLoRA's; Dettmers et al., 2023);
-    `config` overrides fields of the configuration. Raises `ModelError` when the weights do not fit the architecture.
+    `dtype` is that of what is not quantized, by default `compute_dtype()`; `config` overrides fields of the
+    configuration, or says how attention is computed. Raises `ModelError` when the weights do not fit the architecture.
     """
+    dtype = dtype or compute_dtype()
     try:
         loaded, info = getattr(transformers, auto_class).from_pretrained(
             model.path,
             use_safetensors=True,
-            dtype=compute_dtype(),
+            dtype=dtype,
             device_map={"": device()} if quantize != "none" or device().type != "cpu" else None,
-            quantization_config=_quantization_config(quantize),
+            quantization_config=_quantization_config(quantize, dtype),
             trust_remote_code=False,
             local_files_only=True,
             output_loading_info=True,
@@ -118,7 +132,7 @@ def features(module: nn.Module) -> tuple[int, int]:
     return int(module.in_features), int(module.out_features)  # type: ignore[arg-type]
 
 
-def _quantization_config(quantize: str) -> BitsAndBytesConfig | None:
+def _quantization_config(quantize: str, dtype: torch.dtype) -> BitsAndBytesConfig | None:
     if quantize == "none":
         return None
     # Heads and the output embedding stay in full precision: heads are trained whole, and both are small.
@@ -132,7 +146,7 @@ def _quantization_config(quantize: str) -> BitsAndBytesConfig | None:
         load_in_4bit=True,
         bnb_4bit_quant_type="nf4",
         bnb_4bit_use_double_quant=True,
-        bnb_4bit_compute_dtype=compute_dtype(),
+        bnb_4bit_compute_dtype=dtype,
     )
 
 

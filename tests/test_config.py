@@ -12,8 +12,10 @@ from hypothesis import strategies as st
 
 from errors import ConfigError
 from tasks import TASKS, Columns, TabSpec
-from training.config import DEFAULTS, RANGES, TrainConfig
+from training.config import TrainConfig
+from training.knobs import KNOBS, PRESET, PRESETS
 
+NUMBERS = [key for key, knob in KNOBS.items() if knob.kind in ("whole", "number")]
 VALID: dict[str, Any] = {
     "name": "tickets",
     "plugin": "classification",
@@ -38,7 +40,7 @@ def problems(**changed: Any) -> tuple[str, ...]:
 def test_every_error_is_told_at_once() -> None:
     told = problems(rank=0, alpha=-1, dropout=2, learning_rate=9, epochs=0, batch_size=0, seed=-1, held_out=0.9)
     assert [text.split()[0] for text in told] == [
-        "rank", "alpha", "dropout", "learning_rate", "epochs", "batch_size", "held_out", "seed",
+        "epochs", "batch_size", "rank", "alpha", "dropout", "learning_rate", "held_out", "seed",
     ]  # fmt: skip
     told = problems(
         name="No Name", plugin="", task="painting", quantize="2bit", prompt="no place", columns={"text": "a"}
@@ -47,16 +49,16 @@ def test_every_error_is_told_at_once() -> None:
     assert "painting" in told[2] and "text-classification" in told[2]
 
 
-@pytest.mark.parametrize("key", RANGES)
+@pytest.mark.parametrize("key", NUMBERS)
 def test_ranges_include_their_ends_and_nothing_beyond(key: str) -> None:
-    for end in RANGES[key]:
+    least, most = KNOBS[key].least, KNOBS[key].most
+    for end in (least, most):
         assert getattr(TrainConfig(**VALID, **{key: end}), key) == end
-    least, most = RANGES[key]
     for beyond in (least - 1, most + 1, 10**400):
         assert problems(**{key: beyond})[0].startswith(f"{key} is")
 
 
-@pytest.mark.parametrize("key", RANGES)
+@pytest.mark.parametrize("key", NUMBERS)
 @pytest.mark.parametrize("value", ["5", None, True, [], {}, float("nan"), float("inf"), -float("inf")])
 def test_a_number_of_another_kind_is_refused(key: str, value: object) -> None:
     assert problems(**{key: value})[0].startswith(f"{key} is")
@@ -138,7 +140,7 @@ def test_any_json_is_a_configuration_or_a_config_error(changed: dict[str, Any]) 
 @pytest.mark.parametrize("task", TASKS)
 def test_a_tab_begins_with_the_defaults_of_its_task(task: str) -> None:
     config = TrainConfig.for_tab(SPECS[task], Path("rows.csv"), "tickets")
-    for key, value in DEFAULTS[TASKS[task].answers].items():
+    for key, value in PRESETS[TASKS[task].answers][PRESET].items():
         assert getattr(config, key) == value
     assert config.wanted == SPECS[task].columns
     assert (config.plugin, config.model, config.prompt) == (SPECS[task].name, SPECS[task].model, SPECS[task].prompt)
@@ -147,7 +149,7 @@ def test_a_tab_begins_with_the_defaults_of_its_task(task: str) -> None:
 
 def test_what_the_user_chose_wins_and_none_means_no_choice() -> None:
     config = TrainConfig.for_tab(SPECS["causal-lm"], Path("rows.csv"), "tickets", rank=2, epochs=None, promote=True)
-    assert (config.rank, config.epochs, config.promote) == (2, DEFAULTS["text"]["epochs"], True)
+    assert (config.rank, config.epochs, config.promote) == (2, PRESETS["text"][PRESET]["epochs"], True)
     with pytest.raises(ConfigError, match="rank"):
         TrainConfig.for_tab(SPECS["causal-lm"], Path("rows.csv"), "tickets", rank=0)
 

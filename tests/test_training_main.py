@@ -77,12 +77,12 @@ def test_a_run_that_fails_says_why_and_exits_with_1(base: Path, tmp_path: Path) 
         "--name",
         "tickets",
         *QUICK,
-        "--max-steps",
-        "1",
+        "--targets",
+        "nowhere",
     ]
     code, out, err = run(home, base, *arguments)
     assert code == 1
-    assert "The training changed nothing; nothing was published." in err
+    assert "has no layer named nowhere; its layers are" in err
     assert "is published" not in out and AdapterStore(home).versions() == []
 
 

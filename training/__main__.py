@@ -14,26 +14,27 @@ import subprocess
 import sys
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import MISSING, fields
 from pathlib import Path
 from typing import Any
 
 from tqdm import tqdm
 
 from errors import ConfigError, GraftError, RunError
-from settings import QUANTIZATIONS, REPOSITORY, Settings, child_environment
+from settings import REPOSITORY, Settings, child_environment
 from store.models import ModelStore
 from tasks import Columns, TabSpec
 from training.config import TrainConfig
 from training.data import parse_columns
+from training.knobs import KNOBS, PRESET, PRESETS
 from training.report import Report
 from training.runs import Run, Runs
 
 POLL_S = 0.3
-NUMBERS = (
-    "rank", "alpha", "dropout", "learning_rate", "epochs", "max_steps", "batch_size", "max_length", "held_out", "seed",
-    "card_rows",
-)  # fmt: skip
+OPTIONS: Mapping[str, Mapping[str, Any]] = {
+    "whole": {"type": int}, "number": {"type": float}, "choice": {}, "text": {},
+    "switch": {"action": argparse.BooleanOptionalAction},
+}  # fmt: skip
+"""How a setting of each kind is read."""
 
 
 def main(arguments: Sequence[str]) -> int:
@@ -88,16 +89,24 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--held-out-data", type=lambda p: str(Path(p).absolute()), help="rows to compare on, in a file")
     parser.add_argument("--columns", default="", help="columns of the file: text=COLUMN,target=COLUMN")
     parser.add_argument("--base", help="another base than the tab's: a Hub id or a folder")
-    parser.add_argument("--quantize", choices=QUANTIZATIONS, help="how the base is held while training")
+    parser.add_argument("--preset", choices=PRESETS["label"], default=PRESET, help="what the settings below begin with")
     parser.add_argument("--promote", action="store_true", help="answer with it at once, if it is not worse")
-    defaults = {f.name: f.default for f in fields(TrainConfig) if f.default is not MISSING}
-    for name in NUMBERS:
-        parser.add_argument(f"--{name.replace('_', '-')}", type=type(defaults[name]))
+    settings = parser.add_argument_group("settings")
+    for name, knob in KNOBS.items():
+        options = {**OPTIONS[knob.kind], "choices": knob.choices or None}
+        if knob.kind == "switch":
+            del options["choices"]
+        settings.add_argument(f"--{name.replace('_', '-')}", help=sentence(knob.help), **options)
     return parser
 
 
+def sentence(help: str) -> str:
+    """A sentence as argparse's own helps are written."""
+    return help[0].lower() + help[1:].rstrip(".")
+
+
 def _config(options: argparse.Namespace, spec: TabSpec) -> TrainConfig:
-    chosen: dict[str, Any] = {key: getattr(options, key) for key in (*NUMBERS, "quantize", "promote", "held_out_data")}
+    chosen: dict[str, Any] = {key: getattr(options, key) for key in (*KNOBS, "preset", "promote", "held_out_data")}
     chosen["mapping"] = parse_columns(options.columns) or None
     return TrainConfig.for_tab(spec, options.data, options.name, **chosen)
 

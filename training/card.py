@@ -9,7 +9,7 @@ from typing import Any
 from peft import PeftModel
 
 from store.adapters import Version
-from store.loading import load_model
+from store.loading import load_model, training_dtype
 from store.models import Model
 from tasks import LOWER_IS_BETTER, Task
 from training.config import TrainConfig
@@ -78,7 +78,7 @@ def _live_outcome(trial: Trial, live: Version | None, model: Model, task: Task, 
     try:
         live.check_files()
         head = {"num_labels": len(trial.labels), "ignore_mismatched_sizes": True} if trial.labels else {}
-        net, _ = load_model(model, task.auto_class, quantize, **head)
+        net, _ = load_model(model, task.auto_class, quantize, training_dtype(trial.config.precision), **head)
         return trial.of(PeftModel.from_pretrained(net, live.path))
     except Exception:
         # Whatever is wrong with the version before, or with room for a second base: the new one must not be lost by it.

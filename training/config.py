@@ -9,31 +9,11 @@ from pathlib import Path
 from typing import Any
 
 from errors import AdapterError, ConfigError
-from settings import QUANTIZATIONS
-from store.adapters import MAX_RANK, check_name
+from store.adapters import check_name
 from tasks import TASKS, Columns, TabSpec
+from training.knobs import KNOBS, PRESET, PRESETS
 
-DEFAULTS: Mapping[str, Mapping[str, Any]] = {
-    "label": {"epochs": 8.0, "batch_size": 16, "learning_rate": 2e-3, "max_length": 256},
-    "text": {"epochs": 3.0, "batch_size": 4, "learning_rate": 5e-4, "max_length": 512},
-}
-"""What the two kinds of answers begin with; found by trying on the example data sets on two cores."""
-
-RANGES: Mapping[str, tuple[float, float]] = {
-    "rank": (1, MAX_RANK),
-    "alpha": (1, 1024),
-    "dropout": (0, 0.9),
-    "learning_rate": (1e-7, 1),
-    "epochs": (0.01, 1000),
-    "batch_size": (1, 1024),
-    "max_length": (8, 131072),
-    "held_out": (0.01, 0.5),
-    "seed": (0, 2**32 - 1),
-    "max_steps": (0, 10**9),
-    "card_rows": (0, 100_000),
-}
-
-TEXTS = ("name", "plugin", "model", "task", "data", "held_out_data", "prompt", "quantize")
+TEXTS = ("name", "plugin", "model", "task", "data", "held_out_data", "prompt")
 
 
 @dataclass(frozen=True)
@@ -41,7 +21,7 @@ class TrainConfig:
     """Everything a run needs to know. Raises `ConfigError` with every problem when made with invalid values."""
 
     name: str
-    """The adapter that gets a new version."""
+    """The adapter that gets a new version. What the fields from `rank` on mean is in `training.knobs`."""
     plugin: str
     """The tab it is for."""
     model: str
@@ -58,23 +38,34 @@ class TrainConfig:
     """Columns of the file to use for them, where the user chose."""
     prompt: str = ""
     """How a row's text is put to a model that answers with text."""
-    quantize: str = "auto"
-    """How the base is held while training: auto (4bit on a GPU, none on a CPU), none, 8bit, 4bit."""
     rank: int = 8
     alpha: float = 16.0
-    dropout: float = 0.05
+    dropout: float = 0.0
+    targets: str = "all-linear"
+    use_rslora: bool = False
+    use_dora: bool = False
+    start_from: str = ""
     learning_rate: float = 5e-4
+    schedule: str = "cosine"
+    warmup: float = 0.05
+    weight_decay: float = 0.01
+    max_grad_norm: float = 1.0
     epochs: float = 3.0
     max_steps: int = 0
-    """If above 0, the number of steps, whatever `epochs` says."""
     batch_size: int = 8
     max_length: int = 512
-    """Tokens of one row, question and answer together."""
+    quantize: str = "auto"
+    precision: str = "auto"
+    micro_batch_tokens: int = 0
+    gradient_checkpointing: str = "auto"
+    packing: bool = False
+    evaluations: int = 4
+    keep_best: bool = False
+    patience: int = 0
+    checkpoint_steps: int = 0
     held_out: float = 0.1
-    """The share of rows that are never trained on and make the card."""
     seed: int = 0
     card_rows: int = 200
-    """Held-out rows kept word for word in the card, which travels with the version; 0 for rows that must not."""
     promote: bool = False
     """Whether the tab answers with the new version at once, if the card says that it is not worse."""
 
@@ -90,8 +81,8 @@ class TrainConfig:
         return Columns(**self.columns)
 
     @classmethod
-    def for_tab(cls, spec: TabSpec, data: Path, name: str, **chosen: Any) -> TrainConfig:  # noqa: ANN401
-        """The configuration of a tab with its task's defaults, changed by what the user has `chosen`."""
+    def for_tab(cls, spec: TabSpec, data: Path, name: str, preset: str = PRESET, **chosen: Any) -> TrainConfig:  # noqa: ANN401
+        """The configuration of a tab with a preset for its task, changed by what the user has `chosen`."""
         if not spec.learns or spec.columns is None:
             raise ConfigError("The training configuration", [f"The tab {spec.name} names no columns to learn from."])
         values = {
@@ -102,7 +93,7 @@ class TrainConfig:
             "data": str(data.absolute()),
             "columns": {k: v for k, v in asdict(spec.columns).items() if v},
             "prompt": spec.prompt,
-            **DEFAULTS[TASKS[spec.task].answers],
+            **PRESETS[TASKS[spec.task].answers][preset],
         }
         return cls(**{**values, **{k: v for k, v in chosen.items() if v is not None}})
 
@@ -148,8 +139,13 @@ class TrainConfig:
                 yield f"{key} is empty."
         if self.task not in TASKS:
             yield f"task is {self.task!r}: expected one of {', '.join(TASKS)}."
-        if self.quantize not in QUANTIZATIONS:
-            yield f"quantize is {self.quantize!r}: expected one of {', '.join(QUANTIZATIONS)}."
+        for key, knob in KNOBS.items():
+            if knob.kind == "choice" and getattr(self, key) not in knob.choices:
+                yield f"{key} is {getattr(self, key)!r}: expected one of {', '.join(knob.choices)}."
+        if self.packing and self.task != "causal-lm":
+            yield "packing is for decoder-only bases that write text."
+        if (self.keep_best or self.patience) and not self.evaluations:
+            yield "keep_best and patience need evaluations above 0."
         if self.prompt and self.prompt.count("{text}") != 1:
             yield "prompt must contain {text} once."
         if not (self.columns.get("messages") or (self.columns.get("text") and self.columns.get("target"))):
@@ -157,13 +153,18 @@ class TrainConfig:
 
     def _number_problems(self) -> list[str]:
         problems = []
-        for key, (least, most) in RANGES.items():
+        for key, knob in KNOBS.items():
             value = getattr(self, key)
-            whole = isinstance(getattr(type(self), key), int)
-            if isinstance(value, bool) or not isinstance(value, int if whole else int | float):
-                problems.append(f"{key} is {value!r}: expected a {'whole ' if whole else ''}number.")
-            elif not least <= value <= most:  # nor NaN, nor infinity
-                problems.append(f"{key} is {str(value)[:40]}: expected {least:g} to {most:g}.")
+            if knob.kind == "switch":
+                if not isinstance(value, bool):
+                    problems.append(f"{key} is {value!r}: expected true or false.")
+            elif knob.kind in ("choice", "text"):
+                if not isinstance(value, str):
+                    problems.append(f"{key} is {value!r}: expected text.")
+            elif isinstance(value, bool) or not isinstance(value, int if knob.kind == "whole" else int | float):
+                problems.append(f"{key} is {value!r}: expected a {'whole ' if knob.kind == 'whole' else ''}number.")
+            elif not knob.least <= value <= knob.most:  # nor NaN, nor infinity
+                problems.append(f"{key} is {str(value)[:40]}: expected {knob.least:g} to {knob.most:g}.")
         return problems
 
 

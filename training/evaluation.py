@@ -15,7 +15,7 @@ from torch import nn
 from transformers import BatchEncoding, DataCollatorForSeq2Seq, PreTrainedTokenizerBase
 
 from store.embedding import mean_vectors, similarity_probabilities
-from store.loading import computing, window
+from store.loading import computing, training_dtype, window
 from store.prompts import neutralize
 from training.config import TrainConfig
 from training.encoding import IGNORED, Encoded, Example, conversation, last_answer
@@ -47,7 +47,7 @@ class Trial:
     def of(self, net: Any) -> Outcome:  # noqa: ANN401 - a PreTrainedModel, or PEFT around one
         """What a model with a head of its own, or one that writes, makes of the rows."""
         net.eval()
-        with computing():
+        with computing(training_dtype(self.config.precision)):
             return (
                 self._write(net)
                 if not self.labels

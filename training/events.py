@@ -12,6 +12,8 @@ RESULT = "result.json"
 CONFIG = "config.json"
 LOG = "train.log"
 PROCESS = "process.json"
+PAUSE = "pause"
+"""The file that asks a run to pause."""
 
 PHASES = ("start", "data", "model", "train", "evaluate", "publish")
 

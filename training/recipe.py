@@ -1,50 +1,51 @@
-"""The recipe: LoRA (Hu et al., 2021) by PEFT on the Trainer of transformers; QLoRA (Dettmers et al., 2023) on NF4."""
+"""What is trained: PEFT's LoRA (Hu et al., 2021) beside a frozen base, in NF4 for QLoRA (Dettmers et al., 2023)."""
 
 from __future__ import annotations
 
-import math
 from pathlib import Path
 from typing import Any
 
 import torch
 from peft import LoraConfig, PeftModel, TaskType, get_peft_model, prepare_model_for_kbit_training
 from torch import nn
-from torch.utils.data import Dataset
-from transformers import (
-    DataCollatorForSeq2Seq,
-    DataCollatorWithPadding,
-    PreTrainedModel,
-    PreTrainedTokenizerBase,
-    Trainer,
-    TrainerCallback,
-    TrainerControl,
-    TrainerState,
-    TrainingArguments,
-)
+from transformers import AutoConfig, PreTrainedModel
 from transformers.pytorch_utils import Conv1D
 
-from errors import ModelError, RunError
-from store.loading import LINEAR, compute_dtype, features, linear_paths, load_model
+from errors import ConfigError, ModelError
+from store.loading import LINEAR, device, features, linear_paths, load_model
 from store.models import Model
 from store.verify import HEADS, read_adapter
 from tasks import Task
 from training.config import TrainConfig
-from training.encoding import IGNORED, Example
-from training.events import Events
+
+ATTENTION = ("q", "k", "v", "o", "q_proj", "k_proj", "v_proj", "o_proj", "out_proj", "query", "key", "value", "q_lin",
+             "k_lin", "v_lin", "out_lin", "c_attn", "qkv_proj")  # fmt: skip
+"""Last names of the layers that `targets` calls attention."""
+SHORT = 512
+"""Tokens up to which attention without the fused kernel is the faster one on a CPU."""
 
 
-def build(config: TrainConfig, task: Task, model: Model, labels: list[str], quantize: str) -> PeftModel:
-    """The base with fresh LoRA matrices on every linear layer of its body, ready to train."""
-    if labels and model.config.get("is_encoder_decoder"):
-        what, why = f"{model.id} cannot be trained as a classifier.", "It is an encoder-decoder, made to write text."
-        raise ModelError(what, why, "Choose a base of the BERT, RoBERTa or DistilBERT family.")
-    head = {"num_labels": len(labels), "ignore_mismatched_sizes": True} if labels else {}
-    net, missing = load_model(model, task.auto_class, quantize, **head)
+def build(
+    config: TrainConfig,
+    task: Task,
+    model: Model,
+    labels: list[str],
+    quantize: str,
+    dtype: torch.dtype = torch.float32,
+    longest: int = SHORT + 1,
+) -> PeftModel:
+    """The base with fresh LoRA matrices on the linear layers of its body, ready to train.
+
+    `dtype` is that of the frozen part, `longest` the tokens of the longest row.
+    """
+    net, missing = load_model(model, task.auto_class, quantize, dtype, **_options(model, labels, longest))
     if labels:
         net.config.id2label = dict(enumerate(labels))
         net.config.label2id = {label: i for i, label in enumerate(labels)}
     if quantize != "none":
         net = prepare_model_for_kbit_training(net, use_gradient_checkpointing=False)
+    if config.gradient_checkpointing == "on":
+        net.activation_checkpointing_enable()
     whole = _trained_whole(net, missing) if labels else []
     targets = [path for path in linear_paths(net) if not any(path == w or path.startswith(f"{w}.") for w in whole)]
     unknown = [name for name in whole if not HEADS & set(name.split("."))]
@@ -58,7 +59,9 @@ def build(config: TrainConfig, task: Task, model: Model, labels: list[str], quan
             r=config.rank,
             lora_alpha=config.alpha,
             lora_dropout=config.dropout,
-            target_modules=targets,
+            use_rslora=config.use_rslora,
+            use_dora=config.use_dora,
+            target_modules=_chosen(targets, config.targets, model.id),
             modules_to_save=whole or None,
             fan_in_fan_out=any(isinstance(m, Conv1D) for m in net.modules()),
         ),
@@ -70,41 +73,35 @@ def build(config: TrainConfig, task: Task, model: Model, labels: list[str], quan
     return trained
 
 
-def fit(net: PeftModel, tokenizer: PreTrainedTokenizerBase, examples: list[Example], config: TrainConfig,
-        folder: Path, events: Events) -> dict[str, float]:  # fmt: skip
-    """Train in place; returns what was measured: seconds, steps, last loss. Raises `RunError` on a diverged loss."""
-    arguments = TrainingArguments(
-        output_dir=str(folder / "checkpoints"),
-        per_device_train_batch_size=config.batch_size,
-        num_train_epochs=config.epochs,
-        max_steps=config.max_steps or -1,
-        learning_rate=config.learning_rate,
-        lr_scheduler_type="cosine",
-        warmup_steps=0.05,
-        weight_decay=0.01,
-        max_grad_norm=1.0,
-        bf16=compute_dtype() == torch.bfloat16,
-        fp16=compute_dtype() == torch.float16,
-        train_sampling_strategy="group_by_length",
-        logging_steps=1,
-        logging_nan_inf_filter=False,
-        save_strategy="no",
-        report_to="none",
-        disable_tqdm=True,
-        seed=config.seed,
-        use_cpu=not torch.cuda.is_available(),
-        dataloader_pin_memory=torch.cuda.is_available(),
-        remove_unused_columns=False,
-    )
-    trainer = Trainer(
-        model=net,
-        args=arguments,
-        train_dataset=_Examples(examples),
-        data_collator=_collator(net, tokenizer, examples),
-        callbacks=[_Report(events)],
-    )
-    result = trainer.train()
-    return {"seconds": result.metrics["train_runtime"], "steps": result.global_step, "loss": result.training_loss}
+def _options(model: Model, labels: list[str], longest: int) -> dict[str, Any]:
+    """What the base's configuration is overridden with."""
+    options = _without_dropout(model)
+    if device().type == "cpu" and longest <= SHORT:
+        options["attn_implementation"] = "eager"
+    if not labels:
+        return options
+    if model.config.get("is_encoder_decoder"):
+        what, why = f"{model.id} cannot be trained as a classifier.", "It is an encoder-decoder, made to write text."
+        raise ModelError(what, why, "Choose a base of the BERT, RoBERTa or DistilBERT family.")
+    return options | {"num_labels": len(labels), "ignore_mismatched_sizes": True}
+
+
+def _without_dropout(model: Model) -> dict[str, Any]:
+    """A base's own dropout, off: few weights learn here, and it costs a third of the time."""
+    known = AutoConfig.from_pretrained(model.path, trust_remote_code=False, local_files_only=True).to_dict()
+    return {k: 0.0 for k, v in known.items() if ("dropout" in k or k.endswith("pdrop")) and isinstance(v, float)}
+
+
+def _chosen(paths: list[str], targets: str, base: str) -> list[str]:
+    """The layers of `paths` that `targets` names: all-linear, attention, or the last parts of their names."""
+    if targets == "all-linear":
+        return paths
+    names = ATTENTION if targets == "attention" else [name.strip() for name in targets.split(",")]
+    chosen = [path for path in paths if any(path == name or path.endswith(f".{name}") for name in names)]
+    if not chosen:
+        known = sorted({path.rsplit(".", 1)[-1] for path in paths})
+        raise ConfigError("targets", [f"{base} has no layer named {targets}; its layers are {', '.join(known)}."])
+    return chosen
 
 
 def _trained_whole(net: PreTrainedModel, missing: set[str]) -> list[str]:
@@ -113,59 +110,6 @@ def _trained_whole(net: PreTrainedModel, missing: set[str]) -> list[str]:
     head = [name for name, child in net.named_children() if child is not net.base_model and list(child.parameters())]
     absent = {name.rpartition(".")[0] for name in missing if name.startswith(inside)}
     return [*head, *sorted(absent)]
-
-
-def _collator(net: PeftModel, tokenizer: PreTrainedTokenizerBase, examples: list[Example]) -> Any:  # noqa: ANN401
-    """Pads a batch to its longest row; the labels of token tasks with the ignored one."""
-    if isinstance(examples[0]["labels"], int):
-        return DataCollatorWithPadding(tokenizer)
-    tokenizer.padding_side = "right"
-    return DataCollatorForSeq2Seq(tokenizer, model=net.get_base_model(), label_pad_token_id=IGNORED)
-
-
-class _Examples(Dataset[Example]):
-    """A list of examples as torch wants it."""
-
-    def __init__(self, examples: list[Example]) -> None:
-        self._examples = examples
-
-    def __len__(self) -> int:
-        return len(self._examples)
-
-    def __getitem__(self, index: int) -> Example:
-        return dict(self._examples[index])
-
-
-class _Report(TrainerCallback):  # type: ignore[misc]
-    """Tells each step, and stops a run whose loss or gradient is not a number."""
-
-    def __init__(self, events: Events) -> None:
-        self._events = events
-
-    def on_log(
-        self,
-        args: TrainingArguments,
-        state: TrainerState,
-        control: TrainerControl,
-        logs: dict[str, float] | None = None,
-        **kwargs: Any,  # noqa: ANN401
-    ) -> None:
-        if not logs or "loss" not in logs:
-            return
-        loss, gradient = float(logs["loss"]), float(logs.get("grad_norm", 0.0))
-        if not (math.isfinite(loss) and math.isfinite(gradient)):
-            raise RunError(
-                "The training diverged and was stopped; nothing was published.",
-                f"At step {state.global_step} the loss was {loss} and the gradient {gradient}.",
-                "Try a lower learning rate.",
-            )
-        self._events.emit(
-            "step",
-            step=state.global_step,
-            steps=state.max_steps,
-            loss=round(loss, 4),
-            learning_rate=logs.get("learning_rate"),
-        )
 
 
 def changes_nothing(net: nn.Module) -> bool:

@@ -28,16 +28,18 @@ from errors import GraftError, RunError
 from settings import Settings
 from store import files
 from store.adapters import AdapterStore, Version
-from store.loading import load_tokenizer, resolve_quantization, window
+from store.loading import load_tokenizer, resolve_quantization, training_dtype, window
 from store.models import ModelStore
 from tasks import task_for
-from training import card, recipe
+from training import card, checkpoints, recipe
 from training.config import TrainConfig
 from training.data import Row, read_table, split
 from training.encoding import Encoded, encode_rows
 from training.evaluation import Trial
 from training.events import CONFIG, RESULT, Events
+from training.loop import Loop, Paused
 from training.rows import asked
+from training.validation import InMemory, Validation, choose_rows
 
 NICENESS = 5
 """Serving in the same machine comes first."""
@@ -52,11 +54,15 @@ def main(folder: Path) -> int:
     try:
         config = TrainConfig.from_json((folder / CONFIG).read_text(encoding="utf-8"))
         result = Session(config, folder, events).run()
+    except Paused as paused:
+        files.write_json(folder / RESULT, {"state": "paused", "step": paused.step, "steps": paused.steps})
+        return 0
     except BaseException as error:
         traceback.print_exc()
         files.write_json(folder / RESULT, {"state": "failed", **_explain(error)})
         return 1
     files.write_json(folder / RESULT, {"state": "done", **result})
+    checkpoints.remove(folder)
     return 0
 
 
@@ -76,6 +82,7 @@ class Session:
         self.labels = sorted(self.report.labels)
         self.rows, self.held_out = self._split(table.rows)
         self.quantize = resolve_quantization(config.quantize)
+        self.data = files.sha256(Path(config.data))
 
     def run(self) -> dict[str, Any]:
         """Train, compare, publish; returns what result.json says."""
@@ -89,9 +96,15 @@ class Session:
             raise RunError("No row is short enough.", "Every answer lies beyond the longest length.",
                            "Raise the longest length, or use shorter texts.")  # fmt: skip
         self.events.phase("model", model=self.config.model, quantize=self.quantize)
-        net = recipe.build(self.config, self.task, self.model, self.labels, self.quantize)
-        self.events.phase("train", rows=len(train.examples), held_out=len(held_out.examples))
-        measured = recipe.fit(net, tokenizer, train.examples, self.config, self.folder, self.events)
+        rows, looked_at = choose_rows(InMemory(train.examples), InMemory(held_out.examples), self.config)
+        dtype = training_dtype(self.config.precision)
+        net = recipe.build(
+            self.config, self.task, self.model, self.labels, self.quantize, dtype, int(rows.lengths.max())
+        )
+        self.events.phase("train", rows=len(rows), held_out=len(held_out.examples))
+        pad = int(tokenizer.pad_token_id)
+        look = Validation(looked_at, pad, dtype)
+        measured = Loop(net, rows, pad, self.config, self.folder, self.events, self.data, look, dtype).run()
         if recipe.changes_nothing(net):
             raise RunError("The training changed nothing; nothing was published.", "Every LoRA matrix is still zero.",
                            "Train for more steps, or with a higher learning rate.")  # fmt: skip

@@ -15,7 +15,8 @@ from gradio.components import Component
 from errors import DataError, GraftError
 from settings import QUANTIZATIONS
 from tasks import TabSpec
-from training.config import RANGES, TrainConfig
+from training.config import TrainConfig
+from training.knobs import KNOBS
 from ui import examples, report_view
 from ui.context import Context
 from ui.guard import kindly
@@ -120,7 +121,7 @@ def _form(context: Context) -> tuple[Form, gr.Code, gr.Button]:
 
 
 def _number(key: str) -> gr.Number:
-    least, most = RANGES[key]
+    least, most = KNOBS[key].least, KNOBS[key].most
     return gr.Number(label=t(f"train.{key}"), minimum=least, maximum=most, precision=0 if key in WHOLE else None,
                      step=1 if key in WHOLE else least, min_width=110)  # fmt: skip
 

@@ -1,0 +1,93 @@
+"""Checkpoints of a run: everything that decides how it goes on, in safetensors and JSON, and nothing that can run code.
+
+    runs/<id>/checkpoints/<step>/   state.safetensors  state.json
+
+A checkpoint appears by one rename, so that a run killed at any moment has the one before. It is bound to the
+configuration, the data and the libraries that made it: with others, going on would not be the same run.
+"""
+
+from __future__ import annotations
+
+import importlib.metadata
+import shutil
+from collections.abc import Mapping
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+
+from errors import RunError
+from store import files
+from training.config import TrainConfig
+
+FOLDER = "checkpoints"
+STATE = "state.json"
+TENSORS = "state.safetensors"
+KEPT = 2
+FREE = ("name", "promote", "card_rows", "data", "held_out_data")
+"""Fields of the configuration that may differ: they do not change what is learned; the content of the data is bound."""
+LIBRARIES = ("torch", "transformers", "peft")
+
+Tensors = dict[str, torch.Tensor]
+
+
+def binding(config: TrainConfig, data: str) -> dict[str, Any]:
+    """What a checkpoint is bound to; `data` is the fingerprint of the prepared rows."""
+    chosen = {key: value for key, value in asdict(config).items() if key not in FREE}
+    return {"data": data, **chosen, **{name: importlib.metadata.version(name) for name in LIBRARIES}}
+
+
+def save(folder: Path, step: int, tensors: Tensors, facts: Mapping[str, Any]) -> None:
+    """Write the checkpoint of `step` and forget all but the newest two. Raises `OSError`."""
+    root = folder / FOLDER
+    target = root / f"{step:09d}"
+    if target.exists():
+        return
+    staging = files.new_staging(root)
+    try:
+        save_file({name: tensor.contiguous() for name, tensor in tensors.items()}, staging / TENSORS)
+        files.write_json(staging / STATE, {"step": step, **facts})
+        files.seal(staging, target)
+    except BaseException:
+        shutil.rmtree(staging, ignore_errors=True)
+        raise
+    for old in _all(folder)[:-KEPT]:
+        shutil.rmtree(old, ignore_errors=True)
+
+
+def load(folder: Path, bound: Mapping[str, Any]) -> tuple[Tensors, dict[str, Any]] | None:
+    """The newest checkpoint that is whole, or None; raises `RunError` when it was made by another run than this."""
+    for path in reversed(_all(folder)):
+        try:
+            facts: dict[str, Any] = files.read_json(path / STATE)
+            tensors: Tensors = load_file(path / TENSORS)
+        except (OSError, ValueError, SafetensorError):
+            continue
+        _check(facts.get("bound") or {}, bound)
+        return tensors, facts
+    return None
+
+
+def remove(folder: Path) -> None:
+    """Forget every checkpoint of a run that needs none any more."""
+    shutil.rmtree(folder / FOLDER, ignore_errors=True)
+
+
+def _all(folder: Path) -> list[Path]:
+    return sorted(path for path in (folder / FOLDER).glob("[0-9]*") if (path / STATE).exists())
+
+
+def _check(was: Mapping[str, Any], now: Mapping[str, Any]) -> None:
+    different = [key for key in now if was.get(key) != now[key]]
+    if not different:
+        return
+    said = ["the rows are others" if key == "data" else f"{key} was {was.get(key)} and is {now[key]}"
+            for key in different[:4]]  # fmt: skip
+    raise RunError(
+        "This run cannot go on from its checkpoint.",
+        f"It would not be the same run: {'; '.join(said)}.",
+        "Start a new run from this adapter instead, with start_from.",
+    )

@@ -1,0 +1,132 @@
+"""The loss on rows that are not learned from, looked at on the way: the curve that shows when learning turns to memory.
+
+Where nothing is decided by it, the rows are the held-out ones. Where it chooses the best state or the end of the run,
+they are taken from the training rows: figures of a card must be of rows that had no say in what was published.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from store.loading import computing
+from training.batches import Lengths, Rows, collate, micro_batches
+from training.config import TrainConfig
+from training.encoding import Example
+from training.losses import row_loss, token_losses
+
+MOST = 100
+"""Rows; a look takes seconds, not minutes."""
+SHARE = 0.1
+BUDGET = 2048
+"""Padded tokens in one pass."""
+
+
+@dataclass(frozen=True)
+class Subset:
+    """Some of the rows, by number."""
+
+    rows: Rows
+    chosen: NDArray[np.int64]
+
+    @cached_property
+    def lengths(self) -> Lengths:
+        """Tokens of each."""
+        return self.rows.lengths[self.chosen]
+
+    @cached_property
+    def learned(self) -> Lengths:
+        """Learned tokens of each."""
+        return self.rows.learned[self.chosen]
+
+    def __len__(self) -> int:
+        return len(self.chosen)
+
+    def __getitem__(self, index: int) -> Example:
+        return self.rows[int(self.chosen[index])]
+
+
+def choose_rows(train: Rows, held_out: Rows, config: TrainConfig) -> tuple[Rows, Rows]:
+    """Rows to learn from and rows to look at on the way; none in common."""
+    if not (config.keep_best or config.patience):
+        return train, Subset(held_out, np.arange(min(MOST, len(held_out))))
+    order = np.random.default_rng(config.seed).permutation(len(train))
+    count = min(MOST, max(1, round(SHARE * len(train))))
+    return Subset(train, np.sort(order[count:])), Subset(train, order[:count])
+
+
+@dataclass(frozen=True)
+class Validation:
+    """Puts `rows` to a model: mean loss in nats, and accuracy for labels."""
+
+    rows: Rows
+    pad: int
+    dtype: torch.dtype
+
+    @torch.inference_mode()
+    def __call__(self, net: Any) -> dict[str, float]:  # noqa: ANN401 - a PeftModel
+        """`loss`, and `accuracy` where rows have labels."""
+        loss, right, labelled = 0.0, 0, False
+        for group in micro_batches(range(len(self.rows)), self.rows.lengths, BUDGET):
+            batch = {k: v.to(net.device) for k, v in collate([self.rows[i] for i in group], self.pad).items()}
+            labelled = batch["labels"].dim() == 1
+            with computing(self.dtype), _undropped(net):
+                if labelled:
+                    summed, logits = row_loss(net, batch)
+                    right += int((logits.argmax(-1) == batch["labels"]).sum())
+                else:
+                    summed = token_losses(net, batch)[0].sum()
+            loss += float(summed)
+        figures = {"loss": loss / int(self.rows.learned.sum())}
+        return figures | ({"accuracy": right / len(self.rows)} if labelled else {})
+
+
+@contextmanager
+def _undropped(net: Any) -> Iterator[None]:  # noqa: ANN401 - as above
+    """Dropout is off until the block ends.
+
+    Not `net.eval()`: in it bitsandbytes repacks 4-bit weights on a CPU for inference, for good, and trains no more.
+    """
+    layers = [module for module in net.modules() if isinstance(module, torch.nn.Dropout) and module.training]
+    for layer in layers:
+        layer.eval()
+    try:
+        yield
+    finally:
+        for layer in layers:
+            layer.train()
+
+
+@dataclass(frozen=True)
+class InMemory:
+    """A list of encoded rows."""
+
+    examples: Sequence[Example]
+
+    @cached_property
+    def lengths(self) -> Lengths:
+        """Tokens of each."""
+        return np.array([len(example["input_ids"]) for example in self.examples], np.int32)
+
+    @cached_property
+    def learned(self) -> Lengths:
+        """Learned tokens of each; 1 for a label."""
+        return np.array([count_learned(example["labels"]) for example in self.examples], np.int32)
+
+    def __len__(self) -> int:
+        return len(self.examples)
+
+    def __getitem__(self, index: int) -> Example:
+        return self.examples[index]
+
+
+def count_learned(labels: int | Sequence[int]) -> int:
+    """What a row adds to the number that its loss is divided by."""
+    return 1 if isinstance(labels, int) else sum(label >= 0 for label in labels)
