@@ -1,0 +1,57 @@
+"""The runner of the comparisons: what it finds, prints and keeps, and what it measures of a child."""
+
+from __future__ import annotations
+
+import importlib
+import json
+import sys
+from pathlib import Path
+
+import pytest
+
+from bench import __main__ as runner
+from bench.measure import alternate, ratio, run_child
+
+ROWS = [{"what": "ours", "seconds": 1.23456, "rows": 10}, {"what": "theirs, slower", "seconds": 20.0, "rows": 9}]
+
+
+def test_the_table_lines_its_columns_up() -> None:
+    assert runner.table(ROWS).split("\n") == [
+        "what            seconds  rows",
+        "ours            1.235    10",
+        "theirs, slower  20       9",
+    ]
+
+
+def test_what_is_kept_says_where_and_when(tmp_path: Path) -> None:
+    kept = json.loads(runner.save(tmp_path / "results", "data", ["--gb", "1"], ROWS).read_text())
+    assert (kept["benchmark"], kept["arguments"], kept["rows"]) == ("data", ["--gb", "1"], ROWS)
+    assert kept["machine"]["cores"] >= 1 and kept["machine"]["memory_gb"] > 0 and kept["date"]
+    assert {"torch", "datasets"} <= set(kept["machine"]["libraries"])
+
+
+def test_every_name_is_a_module_with_a_run(capsys: pytest.CaptureFixture[str]) -> None:
+    for name, line in runner.names().items():
+        assert callable(importlib.import_module(f"bench.{name}").run) and len(line) > 20
+    assert not {"snippets", "measure", "__main__", "__init__"} & set(runner.names())
+    with pytest.raises(SystemExit):
+        runner.main(["no such benchmark"])
+    assert "invalid choice" in capsys.readouterr().err
+
+
+def test_a_child_is_measured() -> None:
+    small = run_child([sys.executable, "-c", "print('é')"])
+    large = run_child([sys.executable, "-c", "x = bytearray(200_000_000); x[::4096] = b'1' * len(x[::4096])"])
+    assert small.output == "é\n" and small.seconds > 0
+    assert large.peak_bytes - small.peak_bytes > 150_000_000 or large.peak_bytes >= small.peak_bytes > 200_000_000
+    with pytest.raises(RuntimeError, match=r"ended with 3:\noops"):
+        run_child([sys.executable, "-c", "print('oops'); raise SystemExit(3)"])
+
+
+def test_rounds_alternate_and_ratios_are_of_rounds() -> None:
+    calls: list[str] = []
+    contenders = {name: lambda name=name: float(calls.append(name) or len(calls)) for name in "ab"}
+    figures = alternate(contenders, 3)
+    assert calls == ["a", "b", "b", "a", "a", "b"]
+    assert figures == {"a": [1, 4, 5], "b": [2, 3, 6]}
+    assert str(ratio(figures["a"], figures["b"])) == "0.83 (0.50 to 1.33)"
