@@ -22,6 +22,8 @@ from hypothesis import strategies as st
 from errors import DataError, GraftError
 from tasks import Columns
 from training.data import Limits, Report, Table, main, parse_columns, read_table
+from training.digests import MOST_NAMES
+from training.report import MOST_BAD, BadRow
 
 ROOT = Path(__file__).resolve().parent.parent
 LABELS = Columns(text="text", target="label")
@@ -61,7 +63,7 @@ def as_targets(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
 @pytest.mark.parametrize("suffix", [".csv", ".tsv", ".jsonl", ".parquet"])
 def test_every_format_gives_the_same_rows(tmp_path: Path, suffix: str):
     table = read_table(write(tmp_path / f"rows{suffix}", TEN), "label", LABELS)
-    assert table.rows == as_targets(TEN)
+    assert list(table.rows()) == as_targets(TEN)
     report = table.report
     assert (report.file, report.format.lower()) == (f"rows{suffix}", suffix[1:])
     assert (report.rows, report.usable, report.bad, report.warnings) == (10, 10, (), ())
@@ -69,7 +71,7 @@ def test_every_format_gives_the_same_rows(tmp_path: Path, suffix: str):
     assert report.columns == ("text", "label")
     assert report.mapping == {"text": "text", "target": "label"}
     assert report.words == {"median": 3, "max": 3}
-    assert report.sample == tuple(table.rows[:5])
+    assert report.sample == tuple(as_targets(TEN)[:5])
     assert Report.from_json(report.to_json()) == report
 
 
@@ -84,7 +86,52 @@ def test_bad_rows_have_their_numbers_and_reasons(tmp_path: Path):
         (14, "text has 101 characters, more than 100"),
     ]
     assert (report.rows, report.usable, report.duplicates, report.conflicts) == (15, 11, 1, 1)
+    assert report.reasons == {bad.reason: 1 for bad in report.bad}
     assert "1 text has more than one label." in report.warnings
+
+
+def test_repeats_of_several_rows_are_named_in_their_order(tmp_path: Path):
+    later = [{"text": f" text number {i} ", "label": "ab"[i % 2]} for i in (7, 2, 7)]
+    table = read_table(write_csv(tmp_path / "a.csv", [*TEN, *later]), "label", LABELS)
+    assert [(bad.number, bad.reason) for bad in table.report.bad] == [
+        (11, "duplicate of row 8"), (12, "duplicate of row 3"), (13, "duplicate of row 8")]  # fmt: skip
+    assert list(table.rows()) == as_targets(TEN)
+    assert (table.report.duplicates, table.report.left_out, table.report.reasons) == (3, 3, {"duplicate of row 8": 3})
+
+
+def test_of_many_bad_rows_the_first_are_named_and_all_are_counted_and_told(tmp_path: Path):
+    bad = [row for i in range(MOST_BAD) for row in ({"text": "", "label": i}, TEN[3])]
+    table = read_table(write_jsonl(tmp_path / "a.jsonl", [*TEN, *bad]), "label", LABELS)
+    report = table.report
+    every = [BadRow(n, "duplicate of row 4" if n % 2 == 0 else "text is empty") for n in range(11, 11 + 2 * MOST_BAD)]
+    assert (report.usable, report.left_out, report.rows) == (10, 2 * MOST_BAD, 10 + 2 * MOST_BAD)
+    assert report.bad == tuple(every[:MOST_BAD])
+    assert report.reasons == {"text is empty": MOST_BAD, "duplicate of row 4": MOST_BAD}
+    assert list(table.bad_rows()) == every
+
+
+def test_a_file_that_changed_is_not_read_on(tmp_path: Path):
+    path = write_jsonl(tmp_path / "a.jsonl", TEN)
+    table = read_table(path, "label", LABELS)
+    for rows in (TEN[:9], [*TEN, TEN[0]], [*TEN[:9], {"text": ""}]):
+        write_jsonl(path, rows)
+        with pytest.raises(DataError, match="changed while it was read"):
+            list(table.rows())
+
+
+def test_more_labels_than_are_told_apart(tmp_path: Path):
+    rows = [{"text": f"text {i}", "label": f"label {i % (MOST_NAMES + 9)}"} for i in range(3 * MOST_NAMES)]
+    with pytest.raises(DataError, match="have 1,000 or more different labels; at most 200"):
+        read_table(write_jsonl(tmp_path / "a.jsonl", rows), "label", LABELS)
+
+
+def test_progress_is_told(tmp_path: Path):
+    rows = [{"text": f"text {i}", "label": i % 2} for i in range(5000)]
+    for name in ("a.jsonl", "a.csv", "a.parquet"):
+        told: list[tuple[int, float]] = []
+        read_table(write(tmp_path / name, rows), "label", LABELS, watch=lambda *at: told.append(at))  # noqa: B023
+        assert [done for done, _ in told] == [1000, 2000, 3000, 4000, 5000]
+        assert 0 < told[0][1] <= told[-1][1] <= 1 and [part for _, part in told] == sorted(part for _, part in told)
 
 
 def test_a_bad_line_of_jsonl_is_one_bad_row(tmp_path: Path):
@@ -105,7 +152,7 @@ def test_chats_and_pairs_for_a_chat_tab(tmp_path: Path):
         ("pairs.jsonl", pairs),
     ):
         table = read_table(write(tmp_path / name, rows), "text", CHAT)
-        assert table.rows == [{"messages": turn} for turn in turns], name
+        assert list(table.rows()) == [{"messages": turn} for turn in turns], name
         assert table.report.labels == {}
     with pytest.raises(DataError, match="no column for text and target"):
         read_table(tmp_path / "chat.jsonl", "text", PAIRS)
@@ -164,7 +211,13 @@ def read_or_refuse(path: Path, answers: Any, columns: Columns) -> None:
         assert path.parent.name not in str(error)
     else:
         assert isinstance(table, Table)
-        assert table.report.rows == len(table.rows) + len(table.report.bad)
+        usable, bad = list(table.rows()), list(table.bad_rows())
+        assert (len(usable), len(bad)) == (table.report.usable, table.report.left_out)
+        assert len(table.texts) == len(table.labels) == len(usable)
+        assert tuple(bad) == table.report.bad and tuple(usable[:5]) == table.report.sample
+        assert sum(table.report.reasons.values()) == len(bad)
+        names = sorted(table.report.labels)
+        assert [names[i] for i in table.labels if names] == [row["target"] for row in usable if names]
         assert Report.from_json(table.report.to_json()) == table.report
 
 

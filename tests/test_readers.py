@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import random
 from pathlib import Path
 
 import pyarrow as pa
@@ -151,6 +152,32 @@ def test_parquet_is_measured_unpacked(tmp_path: Path):
     assert (tmp_path / "a.parquet").stat().st_size < 10_000
     with pytest.raises(DataError, match="Unpacked it is more"):
         read(tmp_path / "a.parquet")
+
+
+def test_what_a_parquet_may_unpack_to_grows_with_its_size(tmp_path: Path):
+    chance = random.Random(0)
+    cells = [f"{chance.getrandbits(400):x}" for _ in range(2000)]
+    pq.write_table(pa.table({"text": cells * 2}), tmp_path / "a.parquet")
+    assert len(read(tmp_path / "a.parquet")) == 4000, "more than SMALL.decoded_bytes, but from a file of that size"
+    with pytest.raises(DataError, match="Unpacked it is more than 0 MB"):
+        read(tmp_path / "a.parquet", limits=Limits(decoded_bytes=100_000, expansion=1))
+
+
+@pytest.mark.parametrize("end", ["\n", "\r\n", ""])
+def test_a_line_that_is_too_long_is_one_bad_row(tmp_path: Path, end: str):
+    longest = SMALL.line
+    fits = json.dumps({"text": "x" * (longest - 12)})
+    assert len(fits) == longest
+    lines = ['{"text": "a"}', fits, " " + fits, "[" * (3 * longest), '{"text": "b"}']
+    records = read(write(tmp_path, "a.jsonl", (end or "\n").join(lines) + end))
+    assert [len(record["text"]) for record in records if isinstance(record, dict)] == [1, longest - 12, 1]
+    assert records[2] == records[3] == "the line has more than 10,000 characters"
+
+
+def test_a_line_of_cells_that_is_too_long_is_refused(tmp_path: Path):
+    path = write(tmp_path, "a.csv", 'text,label\na,b\n"' + "x" * 20_000 + '",c\n')
+    with pytest.raises(DataError, match="Line 3 has more than 10,000 characters"):
+        read(path)
 
 
 @pytest.mark.parametrize("name", ["a[1].csv", "*.csv", "zip:::b.csv", "http:::c.csv", "ü {x}.csv"])

@@ -9,12 +9,14 @@ import pytest
 
 from errors import DataError
 from training.report import (
+    MOST_BAD,
+    MOST_REASONS,
+    OTHER_REASONS,
     BadRow,
+    BadRows,
     Report,
+    by_count,
     check_learnable,
-    count_conflicts,
-    count_labels,
-    count_words,
     find_warnings,
 )
 
@@ -26,6 +28,7 @@ GOOD = Report(
     columns=("text", "label"),
     mapping={"text": "text", "target": "label"},
     bad=(BadRow(3, "text is empty"), BadRow(5, "duplicate of row 2")),
+    reasons={"text is empty": 1, "duplicate of row 2": 1},
     duplicates=1,
     conflicts=0,
     labels={"b": 6, "a": 4},
@@ -40,13 +43,24 @@ def test_json_and_back():
     assert "\n" not in GOOD.to_json()
 
 
-def test_counts():
-    rows = [{"text": t, "target": y} for t, y in [("a b", "x"), ("a b ", "y"), ("c", "y"), ("d e f", "y")]]
-    assert list(count_labels(rows, "label").items()) == [("y", 3), ("x", 1)]
-    assert count_labels(rows, "text") == {}
-    assert count_conflicts(rows) == 1
-    assert count_words(rows) == {"median": 2, "max": 3}
-    assert count_words([]) == {"median": 0, "max": 0}
+def test_labels_by_count():
+    assert list(by_count({"x": 1, "z": 3, "y": 3}).items()) == [("y", 3), ("z", 3), ("x", 1)]
+
+
+def test_bad_rows_are_counted_by_kind_and_kept_by_number():
+    bad = BadRows()
+    for number in [*range(0, 4 * MOST_BAD, 2), *range(1, 4 * MOST_BAD, 2)]:
+        bad.add(BadRow(number, f"text has {number:,} characters" if number % 2 else "text is empty"))
+    assert [row.number for row in bad.first] == list(range(MOST_BAD))
+    assert bad.reasons == {"text is empty": 2 * MOST_BAD, "text has 1 characters": 2 * MOST_BAD}
+
+
+def test_reasons_that_quote_the_file_fill_no_memory():
+    bad = BadRows()
+    for number in range(MOST_REASONS + 50):
+        bad.add(BadRow(number, f"the role {'x' * number!r}"))
+    assert len(bad.reasons) == MOST_REASONS + 1
+    assert bad.reasons[OTHER_REASONS] == 50
 
 
 @pytest.mark.parametrize(
@@ -69,12 +83,12 @@ def test_no_warnings():
 
 
 REFUSED: list[tuple[dict[str, Any], str]] = [
-    ({"rows": 0, "usable": 0, "bad": ()}, "has no rows"),
+    ({"rows": 0, "usable": 0, "bad": (), "reasons": {}}, "has no rows"),
     ({"usable": 0}, "no usable row. Left out: text is empty (1 row); duplicate of row 2 (1 row)."),
     ({"usable": 7}, "only 7 rows to learn from"),
     ({"labels": {"a": 10}}, "All 10 usable rows are labelled 'a'"),
     ({"labels": {str(i): 1 for i in range(10)}}, "looks like free text"),
-    ({"usable": 500, "labels": {str(i): 2 for i in range(201)}}, "201 different labels; at most 200"),
+    ({"usable": 402, "labels": {str(i): 2 for i in range(201)}}, "201 different labels; at most 200"),
 ]
 
 
@@ -93,6 +107,8 @@ def test_accepts():
 
 
 def test_reasons_are_grouped_by_kind():
-    bad = (*(BadRow(i, f"duplicate of row {i}") for i in range(1, 1001)), BadRow(2000, "text is empty"))
+    bad = BadRows()
+    for row in (*(BadRow(i, f"duplicate of row {i}") for i in range(1, 1001)), BadRow(2000, "text is empty")):
+        bad.add(row)
     with pytest.raises(DataError, match=r"duplicate of row 1 \(1,000 rows\); text is empty \(1 row\)"):
-        check_learnable(replace(GOOD, usable=0, bad=bad), "text")
+        check_learnable(replace(GOOD, usable=0, bad=bad.first, reasons=bad.reasons), "text")

@@ -3,19 +3,61 @@
 from __future__ import annotations
 
 import random
-from collections import Counter
+from collections import Counter, defaultdict
 
+import numpy as np
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from training import split as module
+from training.digests import text_digest
 from training.rows import Row, asked
-from training.split import MOST_HELD_OUT, split
+from training.split import MOST_HELD_OUT
 
 ROWS = st.lists(
     st.builds(lambda text, target: {"text": str(text), "target": target}, st.integers(0, 60), st.sampled_from("abcde")),
     max_size=80,
 )
 FRACTIONS, SEEDS = st.floats(0.01, 0.9), st.integers(0, 3)
+
+
+def split(rows: list[Row], fraction: float, seed: int, by_label: bool) -> tuple[list[Row], list[Row]]:
+    """Rows to train on and rows held out."""
+    texts = np.array([text_digest(seed, asked(row)) for row in rows], np.uint64)
+    names = sorted({row["target"] for row in rows}) if by_label else []
+    labels = np.array([names.index(row["target"]) for row in rows], np.uint16) if by_label else None
+    held = module.split(texts, labels, fraction)
+    return [r for r, out in zip(rows, held, strict=True) if not out], [
+        r for r, out in zip(rows, held, strict=True) if out]  # fmt: skip
+
+
+def by_the_row(rows: list[Row], fraction: float, seed: int, by_label: bool, limit: int) -> list[Row]:
+    """The rule in plain steps, one row and one text at a time: the rows held out."""
+    texts, strata = defaultdict(list), defaultdict(list)
+    for index, row in enumerate(rows):
+        texts[asked(row).strip()].append(index)
+    for text, members in texts.items():
+        label = min(rows[index]["target"] for index in members) if by_label else ""
+        strata[label].append(((text_digest(seed, text) >> 16) / 2**48, members))
+    chosen = []
+    for _, groups in sorted(strata.items()):
+        total = sum(len(members) for _, members in groups)
+        least = total * fraction / 2 if total >= 5 else 0
+        most = min(max(total * fraction * 2, 1), total // 2)
+        held: list[tuple[float, list[int]]] = []
+        for place, members in sorted(groups):
+            count = sum(len(m) for _, m in held)
+            if (place < fraction or count < least) and count + len(members) <= most:
+                held.append((place, members))
+        chosen += [(i > 0, group) for i, group in enumerate(held)]
+    if not chosen:
+        every = [(len(groups) == 1, group) for groups in strata.values() for group in groups]
+        chosen = sorted(choice for choice in every if len(choice[1][1]) * 2 <= len(rows))[:1]
+    kept: set[int] = set()
+    for _, (_, members) in sorted(chosen):
+        kept |= set(members) if len(kept) + len(members) <= limit else set()
+    return [rows[index] for index in sorted(kept)]
 
 
 def many(count: int, labels: int = 2) -> list[Row]:
@@ -31,6 +73,26 @@ def test_parts_hold_every_row_once_and_share_no_text(rows: list[Row], fraction: 
     assert len(held) <= len(rows) / 2
     assert train == [row for row in rows if row in train]
     assert held == [row for row in rows if row in held]
+
+
+@settings(max_examples=300, deadline=None)
+@given(ROWS, FRACTIONS, SEEDS, st.booleans(), st.sampled_from([3, 1000]))
+def test_the_arrays_give_what_plain_steps_give(rows: list[Row], fraction: float, seed: int, by_label: bool, limit: int):
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(module, "MOST_HELD_OUT", limit)
+        assert split(rows, fraction, seed, by_label)[1] == by_the_row(rows, fraction, seed, by_label, limit)
+
+
+@settings(max_examples=50, deadline=None)
+@given(st.integers(200, 800), st.integers(0, 800), st.floats(0.05, 0.4), SEEDS)
+def test_rows_that_are_added_move_no_text(first: int, more: int, fraction: float, seed: int):
+    rows = many(first + more)
+    random.Random(seed).shuffle(rows)
+    held = [row for row in rows if text_digest(seed, row["text"]) / 2**64 < fraction]
+    for some in (rows[:first], rows):
+        share = len(set(map(asked, some)) & set(map(asked, held))) / len(some)
+        if fraction / 2 <= share <= min(fraction * 2, 0.5):  # else the rule corrects
+            assert split(some, fraction, seed, False)[1] == [row for row in some if row in held]
 
 
 @settings(max_examples=100, deadline=None)

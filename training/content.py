@@ -36,13 +36,20 @@ MARKUP = re.compile(rb"\s*<(!doctype|!--|\?xml|html|head|body|svg)", re.IGNORECA
 class Limits:
     """How much of a file is read before it is refused."""
 
-    file_bytes: int = 200_000_000
-    rows: int = 1_000_000
+    file_bytes: int = 20_000_000_000
+    rows: int = 50_000_000
     columns: int = 1_000
-    decoded_bytes: int = 500_000_000
-    """Bytes after decompression: a Parquet file of 500 bytes can hold 100 MB."""
+    decoded_bytes: int = 50_000_000
+    """Bytes that any file may have after decompression: a Parquet file of 500 bytes can hold 100 MB."""
+    expansion: int = 100
+    """Bytes after decompression for each byte of a larger file."""
     cell: int = 100_000
     """Characters; a longer cell makes its row a bad row."""
+
+    @property
+    def line(self) -> int:
+        """Characters of one line of text: it is held in memory whole."""
+        return 100 * self.cell
 
 
 def check_file(path: Path, limits: Limits) -> str:

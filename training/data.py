@@ -1,4 +1,6 @@
-"""Rows to train on, from a file: read, checked row by row, reported, and split so that the same text stays on one side.
+"""Rows to train on, from a file of any size: read and checked row by row, reported, and read again as they are needed.
+
+The rows themselves are never held in memory together, only a few numbers of each.
 
     python -m training.data FILE --answers label --columns text=body,target=kind
 
@@ -9,43 +11,98 @@ a child process with little memory, because the file comes from anybody.
 from __future__ import annotations
 
 import argparse
-import hashlib
 import json
 import resource
 import sys
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
 
 from errors import DataError, GraftError
 from tasks import Columns
 from training.content import Limits
-from training.readers import Record, leave_torch_out, open_source
-from training.report import (
-    SAMPLE,
-    BadRow,
-    Report,
-    check_learnable,
-    count_conflicts,
-    count_labels,
-    count_words,
-    find_warnings,
-)
+from training.digests import Digests, Indices, RowDigests
+from training.readers import Record, Source, leave_torch_out, open_source
+from training.report import SAMPLE, BadRow, BadRows, Report, by_count, check_learnable, find_warnings
 from training.rows import PARTS, Answers, Row, RowProblem, choose_columns, to_row
-from training.split import split
 
-__all__ = ["BadRow", "Limits", "Report", "Row", "Table", "read_table", "split"]
+__all__ = ["BadRow", "Limits", "Report", "Row", "Table", "read_table"]
 
+WATCHED = 1_000
+"""Rows after which it is told how far the reading is."""
 NO_MAPPING: Mapping[str, str] = {}
 
 
 @dataclass(frozen=True)
-class Table:
-    """The usable rows of a file, and its report."""
+class _File:
+    """How the rows of a file are read, the same each time."""
 
-    rows: list[Row]
+    path: Path
+    answers: Answers
+    columns: Columns
+    given: Mapping[str, str]
+    limits: Limits
+
+    @contextmanager
+    def open(self) -> Iterator[tuple[Source, dict[str, str], tuple[str, ...]]]:
+        """The open file, the column for each part of a row, and warnings about guesses."""
+        with open_source(self.path, self.limits) as source:
+            yield source, *choose_columns(self.path.name, source.columns, self.answers, self.columns, self.given)
+
+    def rows(self, source: Source, mapping: dict[str, str]) -> Iterator[Row | RowProblem]:
+        """Every row of the file, or why it cannot be learned from."""
+        chat = bool(self.columns.messages) and self.answers == "text"
+        for record in source.read(tuple(mapping.values())):
+            try:
+                yield _made(record, mapping, self.answers, chat, self.limits.cell)
+            except RowProblem as problem:
+                yield problem
+
+
+@dataclass(frozen=True)
+class Table:
+    """A file of rows that was read once: its report, a few numbers for each usable row, and how to read it again."""
+
     report: Report
+    texts: Digests
+    """Of each usable row, what `training.split` goes by."""
+    labels: NDArray[np.uint16]
+    """Of each usable row, the place of its label among the sorted ones; 0 where answers are texts."""
+    _file: _File
+    _usable: NDArray[np.bool_]
+    """Of each row of the file, whether it is usable."""
+    _repeated: Indices
+    """Of each row that repeats an earlier one, in order, the number of that."""
+
+    def rows(self) -> Iterator[Row]:
+        """The usable rows, read from the file again; raises `DataError` where that has changed meanwhile."""
+        return (row for _, row in self._read() if isinstance(row, dict))
+
+    def bad_rows(self) -> Iterator[BadRow]:
+        """Every row that is left out, read from the file again, however many the report names."""
+        return (row for _, row in self._read() if isinstance(row, BadRow))
+
+    def _read(self) -> Iterator[tuple[int, Row | BadRow]]:
+        """Number of each row of the file, and the row or why it is left out."""
+        number, repeated = 0, iter(self._repeated)
+        with self._file.open() as (source, mapping, _):
+            for number, row in enumerate(self._file.rows(source, mapping), 1):
+                if number > len(self._usable) or (isinstance(row, RowProblem) and self._usable[number - 1]):
+                    raise changed(self._file.path)
+                if isinstance(row, RowProblem):
+                    yield number, BadRow(number, str(row))
+                elif self._usable[number - 1]:
+                    yield number, row
+                elif earlier := int(next(repeated, 0)):
+                    yield number, _repeat(number, earlier)
+                else:
+                    raise changed(self._file.path)
+        if number < len(self._usable):
+            raise changed(self._file.path)
 
 
 def read_table(
@@ -54,75 +111,107 @@ def read_table(
     columns: Columns,
     mapping: Mapping[str, str] = NO_MAPPING,
     limits: Limits = Limits(),  # noqa: B008 - frozen
+    seed: int = 0,
+    watch: Callable[[int, float], None] = lambda rows, part: None,
 ) -> Table:
     """The rows of `path` for a tab that learns from `columns`; a name that the file lacks is guessed.
 
-    `mapping` (part of a row -> column of the file) is the user's own choice and is taken as it is.
+    `mapping` (part of a row -> column of the file) is the user's own choice and is taken as it is. `seed` is that of
+    the split; `watch` is told how many rows were read and how much of the file, 0..1.
     Raises `DataError` for a file that cannot be read or learned from.
     """
-    with open_source(path, limits) as source:
-        chosen, guesses = choose_columns(path.name, source.columns, answers, columns, mapping)
-        make = partial(
-            to_row, mapping=chosen, answers=answers, chat=bool(columns.messages) and answers == "text", cell=limits.cell
-        )
-        numbered = enumerate(source.read(tuple(chosen.values())), 1)
-        rows, bad, duplicates = _collect(numbered, make, path.name, limits.rows)
-    labels, conflicts, total = count_labels(rows, answers), count_conflicts(rows), len(rows) + len(bad)
+    file = _File(path, answers, columns, mapping, limits)
+    with file.open() as (source, chosen, guesses):
+        found = _collect(_counted(file.rows(source, chosen), file, source, watch), RowDigests(seed), answers == "label")
+    usable, digests, total = found.usable, found.digests, len(found.made)
+    counts = np.bincount(digests.labels(usable), minlength=len(digests.names)).tolist()
+    labels = by_count(dict(zip(sorted(digests.names), counts, strict=False)))
+    conflicts, left_out = digests.conflicts(usable), total - int(usable.sum())
     report = Report(
         file=path.name,
         format=source.format,
         rows=total,
-        usable=len(rows),
+        usable=total - left_out,
         columns=source.columns,
         mapping=chosen,
-        bad=tuple(bad),
-        duplicates=duplicates,
+        bad=found.bad.first,
+        reasons=found.bad.reasons,
+        duplicates=len(found.repeated),
         conflicts=conflicts,
         labels=labels,
-        words=count_words(rows),
-        sample=tuple(rows[:SAMPLE]),
-        warnings=(*source.warnings, *guesses, *find_warnings(labels, len(bad), total, conflicts)),
+        words=digests.words(usable),
+        sample=tuple(found.sample),
+        warnings=(*source.warnings, *guesses, *find_warnings(labels, left_out, total, conflicts)),
     )
     check_learnable(report, answers)
-    return Table(rows, report)
+    made = found.made.copy()
+    made[made] = usable
+    return Table(report, digests.texts(usable), digests.labels(usable), file, made, found.repeated)
 
 
-def _collect(
-    records: Iterable[tuple[int, Record]], make: Callable[[Mapping[str, object]], Row], file: str, most: int
-) -> tuple[list[Row], list[BadRow], int]:
-    """The usable rows, the others with their reasons, and how many of those repeat an earlier row."""
-    rows: list[Row] = []
-    bad: list[BadRow] = []
-    first: dict[bytes, int] = {}
-    duplicates = 0
-    for number, record in records:
-        if number > most:
-            raise DataError(f"{file} has too many rows.", f"The limit is {most:,}.", "Use a part of it.")
-        try:
-            row = _made(record, make)
-        except RowProblem as problem:
-            bad.append(BadRow(number, str(problem)))
+@dataclass(frozen=True)
+class _Found:
+    """What one pass over a file leaves in memory."""
+
+    digests: RowDigests
+    """Of each row that could be made."""
+    made: NDArray[np.bool_]
+    """Of each row of the file, whether it could be made."""
+    usable: NDArray[np.bool_]
+    """Of each row that could be made, whether it repeats no earlier one."""
+    bad: BadRows
+    repeated: Indices
+    """Of each row that repeats an earlier one, in order, the number of that."""
+    sample: list[Row]
+
+
+def _collect(rows: Iterator[Row | RowProblem], digests: RowDigests, by_label: bool) -> _Found:
+    made, bad = bytearray(), BadRows()
+    sample: dict[int, Row] = {}
+    for row in rows:
+        made.append(isinstance(row, dict))
+        if isinstance(row, RowProblem):
+            bad.add(BadRow(len(made), str(row)))
             continue
-        earlier = first.setdefault(_digest(row), number)
-        if earlier == number:
-            rows.append(row)
-        else:
-            bad.append(BadRow(number, f"duplicate of row {earlier}"))
-            duplicates += 1
-    return rows, bad, duplicates
+        content = digests.add(row, by_label)
+        if len(sample) < SAMPLE:
+            sample.setdefault(content, row)
+    whole = np.frombuffer(bytes(made), bool)
+    numbers = np.flatnonzero(whole) + 1
+    later, first = digests.repeats()
+    usable = np.ones(len(numbers), bool)
+    usable[later] = False
+    for number, earlier in zip(numbers[later], numbers[first], strict=True):
+        bad.add(_repeat(int(number), int(earlier)))
+    return _Found(digests, whole, usable, bad, numbers[first], list(sample.values()))
 
 
-def _made(record: Record, make: Callable[[Mapping[str, object]], Row]) -> Row:
+def _counted(
+    rows: Iterator[Row | RowProblem], file: _File, source: Source, watch: Callable[[int, float], None]
+) -> Iterator[Row | RowProblem]:
+    """The same rows, as many as the limit allows; told to `watch`."""
+    for number, row in enumerate(rows, 1):
+        if number > file.limits.rows:
+            why = f"The limit is {file.limits.rows:,}."
+            raise DataError(f"{file.path.name} has too many rows.", why, "Use a part of it.")
+        if number % WATCHED == 0:
+            watch(number, source.part())
+        yield row
+
+
+def _made(record: Record, mapping: Mapping[str, str], answers: Answers, chat: bool, cell: int) -> Row:
     if isinstance(record, str):
         raise RowProblem(record)
-    return make(record)
+    return to_row(record, mapping, answers, chat, cell)
 
 
-def _digest(row: Row) -> bytes:
-    """What is equal for rows that differ in nothing but white space around their texts; 16 bytes to keep many."""
-    messages = [[message["role"], message["content"].strip()] for message in row.get("messages", ())]
-    content = messages or [row["text"].strip(), row["target"].strip()]
-    return hashlib.sha256(json.dumps(content).encode()).digest()[:16]
+def _repeat(number: int, earlier: int) -> BadRow:
+    return BadRow(number, f"duplicate of row {earlier}")
+
+
+def changed(path: Path) -> DataError:
+    """What is said of a file that is not what it was a moment ago."""
+    return DataError(f"{path.name} changed while it was read.", "", "Start again when nothing writes to it.")
 
 
 def main(arguments: Sequence[str], memory: int = 4 * 2**30) -> int:

@@ -1,21 +1,23 @@
 """Open a file of rows that nobody vouches for: CSV, TSV, JSONL or Parquet, by its content and not only by its name.
 
-Files are streamed by `datasets`, straight from its builders: nothing is cached, counted on a server or followed outside
-the file. Text is cut into rows here, because its CSV and JSON builders give up at the first bad row, move the cells
-of a ragged row one column on, and read the strings "None" and "2020-01-01" as a null and a date.
+A file is read as a stream, in little memory however large it is. Parquet comes from `datasets`, straight from its
+builder: nothing is cached, counted on a server or followed outside the file. Text is read and cut into rows here,
+because the CSV and JSON builders of `datasets` give up at the first bad row, move the cells of a ragged row one column
+on, and read the strings "None" and "2020-01-01" as a null and a date, and its text builder has no limit to a line.
 """
 
 from __future__ import annotations
 
 import csv
 import json
+import os
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import chain, islice
 from pathlib import Path
-from typing import Any
+from typing import Any, TextIO
 
 import datasets
 import pyarrow as pa
@@ -40,6 +42,8 @@ class Source:
     format: str
     columns: tuple[str, ...]
     read: Callable[[Sequence[str]], Iterator[Record]]
+    part: Callable[[], float]
+    """How much of the file has been read, 0..1."""
     warnings: tuple[str, ...] = ()
 
 
@@ -52,9 +56,15 @@ def open_source(path: Path, limits: Limits) -> Iterator[Source]:
             # A name of ours: `datasets` would take "[", "*" or "::" in the user's as a pattern or an address.
             link = Path(private) / "rows"
             link.symlink_to(path.resolve())
-            source = {"JSONL": _open_jsonl, "Parquet": _open_parquet}.get(kind, _open_delimited)(link, path, limits)
-            _check_columns(path, source.columns, limits)
-            yield source
+            if kind == "Parquet":
+                source = _open_parquet(link, path, limits)
+                _check_columns(path, source.columns, limits)
+                yield source
+                return
+            with path.open(encoding="utf-8-sig") as file:
+                source = (_open_jsonl if kind == "JSONL" else _open_delimited)(file, path, limits)
+                _check_columns(path, source.columns, limits)
+                yield source
     except UnicodeDecodeError as error:
         raise _not_utf8(path) from error
     except OSError as error:
@@ -90,17 +100,26 @@ def _check_columns(path: Path, columns: tuple[str, ...], limits: Limits) -> None
         raise DataError(f"{path.name} has two columns named {twice[0]!r}.", "", "Rename one of them.")
 
 
-def _lines(link: Path) -> Iterator[str]:
-    """The lines of a UTF-8 file with their line ends, CRLF and CR read as LF, a byte order mark left out."""
-    stream = IterableDataset.from_text(
-        str(link), cache_dir=str(link.parent), encoding="utf-8-sig", keep_linebreaks=True
-    )
-    for batch in stream.with_format("arrow").iter(batch_size=BATCH):
-        yield from batch["text"].to_pylist()
+def _lines(file: TextIO, longest: int) -> Iterator[str]:
+    """The lines of a file with their line ends, read as LF; of one that is too long no more than shows that it is."""
+    while line := file.readline(longest + 1):
+        yield line
+        while _is_too_long(line, longest):
+            line = file.readline(longest + 1)
 
 
-def _open_delimited(link: Path, path: Path, limits: Limits) -> Source:
-    lines = _lines(link)
+def _is_too_long(line: str, longest: int) -> bool:
+    return len(line) > longest and not line.endswith("\n")
+
+
+def _part(file: TextIO) -> Callable[[], float]:
+    size = os.fstat(file.fileno()).st_size
+    # Of the bytes below the decoder, because a text file that is being iterated does not tell where it is.
+    return lambda: min(1.0, file.buffer.tell() / max(1, size))
+
+
+def _open_delimited(file: TextIO, path: Path, limits: Limits) -> Source:
+    lines = _checked_lines(file, path, limits)
     first = next(lines, "")
     kind = FORMATS[path.suffix.lower()]
     delimiter = "\t" if kind == "TSV" else max(",", ";", "\t", key=first.count)
@@ -121,13 +140,22 @@ def _open_delimited(link: Path, path: Path, limits: Limits) -> Source:
             else:
                 yield {name: cells[index] for name, index in wanted.items()}
 
-    return Source(kind, tuple(name for name in header if name), read, warnings)
+    return Source(kind, tuple(name for name in header if name), read, _part(file), warnings)
+
+
+def _checked_lines(file: TextIO, path: Path, limits: Limits) -> Iterator[str]:
+    """The lines of a file of cells; one that is too long may lie inside a quote, so that no row can be left out."""
+    for number, line in enumerate(_lines(file, limits.line), 1):
+        if _is_too_long(line, limits.line):
+            why = f"Line {number} has more than {limits.line:,} characters."
+            raise DataError(f"{path.name} cannot be read to its end.", why, "Close its quotes, or cut it.")
+        yield line
 
 
 def _cells(lines: Iterator[str], delimiter: str, path: Path, limits: Limits) -> Iterator[list[str] | str]:
     """The cells of each row, or the reason why it has none; a quote that swallows the rest is refused."""
     # Python's own limit, 131,072, would drop the rest of a line. It is a setting of the process; no one else reads CSV.
-    csv.field_size_limit(100 * limits.cell)
+    csv.field_size_limit(limits.line)
     reader = csv.reader(lines, delimiter=delimiter, strict=True)
     while True:
         line = reader.line_num + 1
@@ -142,19 +170,21 @@ def _cells(lines: Iterator[str], delimiter: str, path: Path, limits: Limits) -> 
             yield str(error).replace("'", "")
 
 
-def _open_jsonl(link: Path, path: Path, limits: Limits) -> Source:
-    records = map(_object, _lines(link))
+def _open_jsonl(file: TextIO, path: Path, limits: Limits) -> Source:
+    records = (_object(line, limits.line) for line in _lines(file, limits.line))
     first = list(islice(records, PEEK))
     columns = tuple(dict.fromkeys(key for record in first if isinstance(record, dict) for key in record))
     if not columns:
         reason = next(record for record in first if isinstance(record, str)) if any(first) else "empty objects"
         next_ = 'Write one object a line, like {"text": "...", "target": "..."}.'
         raise DataError(f"{path.name} says JSONL but has no JSON objects.", f"Line 1: {reason}.", next_)
-    return Source("JSONL", columns, lambda _: chain(first, records))
+    return Source("JSONL", columns, lambda _: chain(first, records), _part(file))
 
 
-def _object(line: str) -> Record:
+def _object(line: str, longest: int) -> Record:
     """The JSON object of one line, or the reason why it is none."""
+    if _is_too_long(line, longest):
+        return f"the line has more than {longest:,} characters"
     if not line.strip():
         return "the line is empty"
     try:
@@ -169,7 +199,9 @@ def _object(line: str) -> Record:
 
 
 def _open_parquet(link: Path, path: Path, limits: Limits) -> Source:
-    schema = _decoded(path, lambda: pq.read_schema(link))
+    facts = _decoded(path, lambda: pq.read_metadata(link))
+    schema = _decoded(path, facts.schema.to_arrow_schema)
+    allowed, seen = max(limits.decoded_bytes, limits.expansion * path.stat().st_size), 0
 
     def read(columns: Sequence[str]) -> Iterator[Record]:
         # Of the fields alone: in its metadata a file can declare a column of images, to be read from any path.
@@ -178,14 +210,15 @@ def _open_parquet(link: Path, path: Path, limits: Limits) -> Source:
             str(link), cache_dir=str(link.parent), columns=list(columns), features=features, batch_size=BATCH
         )
         batches, size = stream.with_format("arrow").iter(batch_size=BATCH), 0
+        nonlocal seen
         while (batch := _decoded(path, lambda: next(batches, None))) is not None:
-            size += batch.nbytes
-            if size > limits.decoded_bytes:
-                why = f"Unpacked it is more than {limits.decoded_bytes / 1e6:,.0f} MB."
+            size, seen = size + batch.nbytes, seen + batch.num_rows
+            if size > allowed:
+                why = f"Unpacked it is more than {allowed / 1e6:,.0f} MB."
                 raise DataError(f"{path.name} is too large.", why, "Use a part of it.")
             yield from _decoded(path, batch.to_pylist)
 
-    return Source("Parquet", tuple(schema.names), read)
+    return Source("Parquet", tuple(schema.names), read, lambda: min(1.0, seen / max(1, facts.num_rows)))
 
 
 def _decoded(path: Path, decode: Callable[[], Any]) -> Any:  # noqa: ANN401 - Arrow has no types

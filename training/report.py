@@ -4,20 +4,24 @@ from __future__ import annotations
 
 import json
 import re
-from collections import Counter, defaultdict
+from bisect import insort
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
-from statistics import median
 from typing import Any
 
 from errors import DataError
-from training.rows import Answers, Row, asked
+from training.rows import Answers, Row
 
 SAMPLE = 5
 """Rows that a report shows."""
 FEWEST_ROWS = 8
 """Rows below which there is nothing to train on and hold out."""
 MOST_LABELS = 200
+MOST_BAD = 1_000
+"""Bad rows that a report names; the others are counted."""
+MOST_REASONS = 100
+OTHER_REASONS = "another reason"
 
 
 @dataclass(frozen=True)
@@ -30,7 +34,7 @@ class BadRow:
 
 @dataclass(frozen=True)
 class Report:
-    """A file of rows before anything trains on it: `rows == usable + len(bad)`."""
+    """A file of rows before anything trains on it."""
 
     file: str
     format: str
@@ -40,8 +44,11 @@ class Report:
     mapping: dict[str, str]
     """The column of the file for each part of a row."""
     bad: tuple[BadRow, ...]
+    """The first rows that are left out, at most `MOST_BAD`."""
+    reasons: dict[str, int]
+    """Rows that are left out for each kind of reason, as its first row puts it, most frequent first."""
     duplicates: int
-    """Rows like an earlier one; they are in `bad` too."""
+    """Rows like an earlier one; they are left out too."""
     conflicts: int
     """Texts that have more than one target; their rows are usable."""
     labels: dict[str, int]
@@ -50,6 +57,11 @@ class Report:
     """`median` and `max` words of what a row asks."""
     sample: tuple[Row, ...]
     warnings: tuple[str, ...]
+
+    @property
+    def left_out(self) -> int:
+        """Rows that cannot be used."""
+        return self.rows - self.usable
 
     def to_json(self) -> str:
         """One line of JSON."""
@@ -63,26 +75,39 @@ class Report:
         return cls(**fields | {name: tuple(fields[name]) for name in ("columns", "sample", "warnings")})
 
 
-def count_labels(rows: Sequence[Row], answers: Answers) -> dict[str, int]:
-    """Rows for each label, most frequent first; empty unless the answers are labels."""
-    counts = Counter(row["target"] for row in rows) if answers == "label" else Counter[str]()
-    return dict(sorted(counts.items(), key=lambda item: (-item[1], item[0])))
+class BadRows:
+    """The first bad rows, and how many there are for each kind of reason."""
+
+    def __init__(self) -> None:
+        self._first: list[BadRow] = []
+        self._kinds: dict[str, str] = {}
+        self._counts: Counter[str] = Counter()
+
+    def add(self, bad: BadRow) -> None:
+        """Count a row that is left out."""
+        if len(self._first) < MOST_BAD or bad.number < self._first[-1].number:
+            insort(self._first, bad, key=lambda other: other.number)
+            del self._first[MOST_BAD:]
+        kind = re.sub(r"\d[\d,]*", "#", bad.reason)
+        # A reason may quote the file: however many kinds that makes, they are told in little room.
+        if len(self._kinds) < MOST_REASONS:
+            self._kinds.setdefault(kind, bad.reason)
+        self._counts[self._kinds.get(kind, OTHER_REASONS)] += 1
+
+    @property
+    def first(self) -> tuple[BadRow, ...]:
+        """The first of them by their number, in whatever order they were added."""
+        return tuple(self._first)
+
+    @property
+    def reasons(self) -> dict[str, int]:
+        """Rows for each kind of reason, most frequent first."""
+        return dict(self._counts.most_common())
 
 
-def count_words(rows: Sequence[Row]) -> dict[str, int]:
-    """Median and maximum of the words that a row asks with."""
-    counts = [len(asked(row).split()) for row in rows] or [0]
-    return {"median": round(median(counts)), "max": max(counts)}
-
-
-def count_conflicts(rows: Sequence[Row]) -> int:
-    """Texts that are answered in more than one way."""
-    # Hashes instead of texts: a million rows may have gigabytes of them.
-    targets: defaultdict[int, set[int]] = defaultdict(set)
-    for row in rows:
-        answer = row["messages"][-1]["content"] if "messages" in row else row["target"]
-        targets[hash(asked(row).strip())].add(hash(answer.strip()))
-    return sum(len(found) > 1 for found in targets.values())
+def by_count(labels: dict[str, int]) -> dict[str, int]:
+    """The same, most frequent first."""
+    return dict(sorted(labels.items(), key=lambda item: (-item[1], item[0])))
 
 
 def find_warnings(labels: dict[str, int], bad: int, rows: int, conflicts: int) -> tuple[str, ...]:
@@ -119,18 +144,16 @@ def check_learnable(report: Report, answers: Answers) -> None:
         raise DataError(f"{file} has one label only.", why, "Add rows with another label.")
     if len(labels) == usable or len(labels) > MOST_LABELS:
         what = f"The column {column!r} of {file} looks like free text."
-        why = f"Its {usable:,} rows have {len(labels):,} different labels; at most {MOST_LABELS} can be told apart."
+        more = " or more" if sum(labels.values()) < usable else ""
+        why = (
+            f"Its {usable:,} rows have {len(labels):,}{more} different labels; at most {MOST_LABELS} can be told apart."
+        )
         raise DataError(what, why, "Choose the column of labels, or a tab that answers with text.")
 
 
 def _reasons(report: Report) -> str:
     """The most common reasons for leaving rows out, each with how many rows it explains."""
-    first: dict[str, str] = {}
-    counts: Counter[str] = Counter()
-    for bad in report.bad:
-        kind = re.sub(r"\d[\d,]*", "#", bad.reason)
-        counts[first.setdefault(kind, bad.reason)] += 1
-    common = "; ".join(f"{reason} ({_rows(count)})" for reason, count in counts.most_common(3))
+    common = "; ".join(f"{reason} ({_rows(count)})" for reason, count in list(report.reasons.items())[:3])
     return f"Left out: {common}." if common else ""
 
 

@@ -19,6 +19,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 import transformers
 from peft import PeftModel
@@ -33,12 +34,12 @@ from store.models import ModelStore
 from tasks import task_for
 from training import card, checkpoints, recipe
 from training.config import TrainConfig
-from training.data import Row, read_table, split
+from training.data import Row, Table, read_table
 from training.encoding import Encoded, encode_rows
 from training.evaluation import Trial
 from training.events import CONFIG, RESULT, Events
 from training.loop import Loop, Paused
-from training.rows import asked
+from training.split import split
 from training.validation import InMemory, Validation, choose_rows
 
 NICENESS = 5
@@ -77,10 +78,10 @@ class Session:
         events.phase("data")
         self.model = ModelStore(settings.home / "models", settings.offline).resolve(config.model)
         self.task = task_for(config.task, self.model.config)
-        table = read_table(Path(config.data), self.task.answers, config.wanted, config.mapping)
+        table = self._read(config.data)
         self.report = table.report
         self.labels = sorted(self.report.labels)
-        self.rows, self.held_out = self._split(table.rows)
+        self.rows, self.held_out = self._split(table)
         self.quantize = resolve_quantization(config.quantize)
         self.data = files.sha256(Path(config.data))
 
@@ -114,14 +115,20 @@ class Session:
         version = self._publish(net, comparison, train, measured, started)
         return {"version": version.ref, "promoted": self._promote(version, comparison), "card": comparison}
 
-    def _split(self, rows: list[Row]) -> tuple[list[Row], list[Row]]:
+    def _read(self, path: str) -> Table:
+        config = self.config
+        return read_table(Path(path), self.task.answers, config.wanted, config.mapping, seed=config.seed)
+
+    def _split(self, table: Table) -> tuple[list[Row], list[Row]]:
         """Rows to train on and rows held out; a row held out by a file of the user's is never trained on."""
-        if not self.config.held_out_data:
-            return split(rows, self.config.held_out, self.config.seed, by_label=self.task.answers == "label")
-        table = read_table(Path(self.config.held_out_data), self.task.answers, self.config.wanted, self.config.mapping)
-        held = {asked(row) for row in table.rows}
-        known = [row for row in table.rows if not self.labels or row["target"] in self.labels]
-        return [row for row in rows if asked(row) not in held], known
+        if self.config.held_out_data:
+            other = self._read(self.config.held_out_data)
+            held = np.isin(table.texts, other.texts)
+            known = [row for row in other.rows() if not self.labels or row["target"] in self.labels]
+        else:
+            held = split(table.texts, table.labels if self.labels else None, self.config.held_out)
+            known = [row for row, out in zip(table.rows(), held, strict=True) if out]
+        return [row for row, out in zip(table.rows(), held, strict=True) if not out], known
 
     def _encode(self, rows: list[Row], tokenizer: Any) -> Encoded:  # noqa: ANN401
         return encode_rows(rows, tokenizer, self.config, self.labels, self.task.name)

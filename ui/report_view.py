@@ -17,7 +17,7 @@ BAD_ROWS = 50
 
 def report(say: Words, found: Report) -> Html:
     """A file of rows: how many are usable, its labels, what to look at, its first rows and its bad ones."""
-    figures = [("report.rows", found.rows), ("report.usable", found.usable), ("report.left_out", len(found.bad))]
+    figures = [("report.rows", found.rows), ("report.usable", found.usable), ("report.left_out", found.left_out)]
     figures += [("report.duplicates", found.duplicates)] if found.duplicates else []
     counts = div("g-figures", *(div("", tag("b", f"{n:,}"), span("", say(key))) for key, n in figures))
     warnings = join(notice(text, kind="warn") for text in found.warnings)
@@ -53,5 +53,5 @@ def _bad(say: Words, found: Report) -> Html | None:
     if not found.bad:
         return None
     rows = [(bad.number, bad.reason) for bad in found.bad[:BAD_ROWS]]
-    title = say("report.bad", n=len(found.bad))
+    title = say("report.bad", n=found.left_out)
     return folded(title, table((say("report.row"), say("report.reason")), rows))
