@@ -42,6 +42,8 @@ class Settings:
     """True on a Hugging Face Space (`SPACE_ID` is set)."""
     remote_training: bool = False
     """`GRAFT_REMOTE_TRAINING`: let people who reach this app from elsewhere train and promote."""
+    cache_bytes: int = 10**10
+    """`GRAFT_CACHE_GB`: how much disk prepared data may take before what was used longest ago is removed."""
     models: Mapping[str, str] = field(default_factory=dict)
     """`GRAFT_MODEL_<TAB>`: a Hub id or folder that replaces that tab's base."""
 
@@ -65,6 +67,7 @@ class Settings:
             offline=_flag(env, "HF_HUB_OFFLINE", problems),
             space=space,
             remote_training=_flag(env, "GRAFT_REMOTE_TRAINING", problems),
+            cache_bytes=_cache_bytes(env, problems),
             models={
                 k[len(MODEL_PREFIX) :].lower(): str(Path(v).absolute()) if Path(v).is_dir() else v
                 for k, v in env.items()
@@ -94,7 +97,7 @@ def child_environment(**extra: str) -> dict[str, str]:
         "HF_HUB_DISABLE_TELEMETRY": "1",
         "HF_HUB_DISABLE_IMPLICIT_TOKEN": "1",
         "USE_HUB_KERNELS": "NO",
-        "TOKENIZERS_PARALLELISM": "false",
+        "TOKENIZERS_PARALLELISM": "true",
     }
     kept = {key: value for key, value in os.environ.items() if PASSED_ON.fullmatch(key)}
     # Children run in the repository's folder, whatever folder this process was started in.
@@ -140,6 +143,14 @@ def _choice(env: Mapping[str, str], key: str, choices: tuple[str, ...], problems
     if value not in choices:
         problems.append(f"{key}={value!r}: expected one of {', '.join(choices)}.")
     return value
+
+
+def _cache_bytes(env: Mapping[str, str], problems: list[str]) -> int:
+    value = env.get("GRAFT_CACHE_GB") or "10"
+    if not re.fullmatch(r"[0-9]{1,6}(\.[0-9]{1,3})?", value):
+        problems.append(f"GRAFT_CACHE_GB={value!r}: expected a number of gigabytes, 0 or more.")
+        return 0
+    return int(float(value) * 1e9)
 
 
 def _port(env: Mapping[str, str], problems: list[str]) -> int:

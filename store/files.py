@@ -13,21 +13,23 @@ import os
 import shutil
 import time
 import uuid
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
+from weakref import finalize
 
 STAGING_PREFIX = ".staging-"
 STALE_AFTER_S = 24 * 3600
 
 
-def sha256(path: Path) -> str:
-    """Hex digest of a file's bytes."""
+def sha256(path: Path, watch: Callable[[int], None] = lambda done: None) -> str:
+    """Hex digest of a file's bytes; `watch` is told how many have been read."""
     with path.open("rb") as file:
         digest = hashlib.sha256()
         while chunk := file.read(1 << 20):
             digest.update(chunk)
+            watch(file.tell())
     return digest.hexdigest()
 
 
@@ -93,3 +95,26 @@ def lock(path: Path) -> Iterator[None]:
     with path.open("a") as file:
         fcntl.flock(file, fcntl.LOCK_EX)
         yield
+
+
+class Use:
+    """A claim that something is in use, shared by any number of processes; it ends with `end` or with the process."""
+
+    def __init__(self, path: Path) -> None:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        self._descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
+        fcntl.flock(self._descriptor, fcntl.LOCK_SH)
+        os.utime(self._descriptor)
+        self.end = finalize(self, os.close, self._descriptor)
+
+
+@contextmanager
+def unused(path: Path) -> Iterator[bool]:
+    """Whether nobody claims the `Use` of `path`; nobody can until the block ends."""
+    with path.open("a") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            yield False
+        else:
+            yield True

@@ -10,6 +10,7 @@ import os
 import shutil
 import uuid
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -31,24 +32,35 @@ def read_manifest(folder: Path) -> dict[str, Any] | None:
     return manifest if whole else None
 
 
-def is_placed(folder: Path, facts: Mapping[str, str]) -> bool:
-    """Whether the folder is whole and was placed with these facts."""
+def is_placed(folder: Path, facts: Mapping[str, str], hashes: bool = False) -> bool:
+    """Whether the folder is whole and was placed with these facts; with `hashes`, every byte of it is looked at."""
     manifest = read_manifest(folder)
-    return manifest is not None and facts.items() <= manifest.items()
+    if manifest is None or not facts.items() <= manifest.items():
+        return False
+    return not hashes or all(files.sha256(folder / n) == file["sha256"] for n, file in manifest["files"].items())
 
 
-def place(root: Path, name: str, facts: Mapping[str, str], build: Build) -> Path:
+def place(root: Path, name: str, facts: Mapping[str, str], build: Build, hashes: bool = False) -> Path:
     """The folder `root/name`, built once however many threads and processes ask for it at the same time.
 
-    `facts` go into its manifest; a folder that has others (an earlier version, say) is replaced.
+    `facts` go into its manifest; a folder that has others (an earlier version, say) is replaced, and so is, with
+    `hashes`, one with a file that is not what was placed.
     """
     target = root / name
-    if is_placed(target, facts):
+    if is_placed(target, facts, hashes):
         return target
     with files.lock(root / f".{name}.lock"):
-        if not is_placed(target, facts):
+        if not is_placed(target, facts, hashes):
             _build(root, target, facts, build)
     return target
+
+
+def discard(root: Path, name: str) -> None:
+    """Remove the folder `root/name` at once for every reader."""
+    aside = root / f"{files.STAGING_PREFIX}{uuid.uuid4().hex}"
+    with suppress(FileNotFoundError):
+        (root / name).rename(aside)
+    shutil.rmtree(aside, ignore_errors=True)
 
 
 def _build(root: Path, target: Path, facts: Mapping[str, str], build: Build) -> None:

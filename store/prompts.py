@@ -9,11 +9,15 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+import numpy as np
 from jinja2 import TemplateError
+from numpy.typing import NDArray
 
 from errors import InputError
 
 Message = Mapping[str, Any]
+Span = tuple[int, int]
+"""Where a run starts, and where what follows it does."""
 
 PLAIN_TEMPLATE = (
     "{{ begins }}{% for message in messages %}{{ message['role'].capitalize() }}:\n{{ message['content'] }}"
@@ -42,7 +46,7 @@ def as_messages(text: str, prompt: str, target: str | None = None) -> list[dict[
     return messages if target is None else [*messages, {"role": "assistant", "content": target}]
 
 
-def render(tokenizer: Any, messages: Sequence[Message], answer_next: bool) -> tuple[str, list[tuple[int, int]]]:  # noqa: ANN401
+def render(tokenizer: Any, messages: Sequence[Message], answer_next: bool) -> tuple[str, list[Span]]:  # noqa: ANN401
     """The conversation as the chat template writes it, and where the assistant speaks: (start, end) characters."""
     turns = [
         {"role": str(m["role"]), "content": neutralize(tokenizer, as_text(m["content"]).strip())} for m in messages
@@ -81,17 +85,40 @@ def render(tokenizer: Any, messages: Sequence[Message], answer_next: bool) -> tu
     return text + rest, spans
 
 
-def encode(tokenizer: Any, messages: Sequence[Message], answer_next: bool = False) -> tuple[list[int], list[bool]]:  # noqa: ANN401
-    """Token ids of a conversation, and which of them are learned: the assistant's words and the end of its turn."""
-    text, spans = render(tokenizer, messages, answer_next)
-    encoded = tokenizer(text, add_special_tokens=False, return_offsets_mapping=True)
-    offsets = encoded["offset_mapping"]
-    learned = [any(start < end_ and end > start_ for start_, end_ in spans) for start, end in offsets]
-    for _, end_ in spans:
-        after = next((i for i, (start, end) in enumerate(offsets) if start >= end_ and end > start), None)
-        if after is not None:
-            learned[after] = True
-    return list(encoded["input_ids"]), learned
+def encode(tokenizer: Any, messages: Sequence[Message], answer_next: bool = False) -> tuple[list[int], list[Span]]:  # noqa: ANN401
+    """Token ids of a conversation, and the runs of them that are learned: the assistant's words and the turn's end."""
+    [encoded] = encode_batch(tokenizer, [messages], answer_next)
+    return encoded
+
+
+def encode_batch(
+    tokenizer: Any,  # noqa: ANN401
+    conversations: Sequence[Sequence[Message]],
+    answer_next: bool = False,
+) -> list[tuple[list[int], list[Span]]]:
+    """What `encode` gives for each of the conversations, in one call of the tokenizer."""
+    rendered = [render(tokenizer, messages, answer_next) for messages in conversations]
+    encoded = tokenizer(
+        [text for text, _ in rendered], add_special_tokens=False, return_offsets_mapping=True,
+        return_attention_mask=False, return_token_type_ids=False,
+    )  # fmt: skip
+    offsets = (np.array(some, np.int32).reshape(-1, 2) for some in encoded["offset_mapping"])
+    spans = (_learned(some, spoken) for some, (_, spoken) in zip(offsets, rendered, strict=True))
+    return list(zip(encoded["input_ids"], spans, strict=True))
+
+
+def _learned(offsets: NDArray[np.int32], spoken: Sequence[Span]) -> list[Span]:
+    """Runs of tokens that lie in what the assistant speaks, with the first one after each; both as (start, end)."""
+    starts, ends = offsets.T
+    learned = np.zeros(len(offsets) + 2, bool)
+    for first, last in spoken:
+        learned[1:-1] |= (starts < last) & (ends > first)
+    for _, last in spoken:
+        after = (starts >= last) & (ends > starts)
+        if after.any():
+            learned[1 + after.argmax()] = True
+    edges = np.flatnonzero(learned[1:] != learned[:-1]).tolist()
+    return list(zip(edges[::2], edges[1::2], strict=True))
 
 
 def _begins(tokenizer: Any) -> str:  # noqa: ANN401

@@ -5,13 +5,15 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 
 from serving.loaded import Loaded
 from store.prompts import as_messages, encode, neutralize
 from tests import tiny
 from tests.conftest import Trained
 from training.config import TrainConfig
-from training.encoding import IGNORED, conversation, encode_rows, last_answer
+from training.encoding import IGNORED, batches, conversation, encode_rows, last_answer, source_text
 from training.evaluation import question
 
 TOKENIZERS = {family: tiny._tokenizer(family) for family in ("bert", "llama", "gpt2", "t5")}
@@ -113,6 +115,78 @@ def test_special_tokens_in_a_row_stay_text(family: str) -> None:
     assert len(special) == 7
 
 
+def by_the_row(row: dict[str, Any], tokenizer: Any, told: TrainConfig, labels: list[str]) -> tuple[Any, bool]:
+    """One row in plain steps, with the tokenizer's own truncation: (example or None, whether it was cut)."""
+
+    def cut(text: str) -> tuple[list[int], bool]:
+        text = neutralize(tokenizer, text)
+        ids = tokenizer(text, truncation=True, max_length=told.max_length)["input_ids"]
+        return ids, len(tokenizer(text)["input_ids"]) > told.max_length
+
+    if told.task == "text-classification":
+        ids, was_cut = cut(row["text"])
+        return {"input_ids": ids, "labels": labels.index(row["target"])}, was_cut
+    messages = conversation(row, told.prompt)
+    if told.task == "seq2seq-lm":
+        source, was_cut = cut(source_text(messages))
+        target = tokenizer(text_target=neutralize(tokenizer, messages[-1]["content"]))["input_ids"]
+        fits = len(target) <= told.max_length
+        return ({"input_ids": source, "labels": target} if fits else None), was_cut or not fits
+    ids, spans = encode(tokenizer, messages)
+    excess = len(ids) - told.max_length
+    if excess > 0 and "text" in row:
+        tokens = tokenizer(neutralize(tokenizer, row["text"]), add_special_tokens=False)["input_ids"]
+        shorter = tokenizer.decode(tokens[: max(0, len(tokens) - excess - 2)])
+        ids, spans = encode(tokenizer, conversation({**row, "text": shorter}, told.prompt))
+    learned = [any(start <= i < end for start, end in spans) for i in range(len(ids))]
+    if last_answer(learned) <= max(0, len(ids) - told.max_length):
+        return None, True
+    pairs = list(zip(ids, learned, strict=True))[-told.max_length :]
+    return {"input_ids": [t for t, _ in pairs], "labels": [t if m else IGNORED for t, m in pairs]}, excess > 0
+
+
+WORDS = st.lists(
+    st.sampled_from(["a", "Où 我的 🎉", "</s>", "<|im_end|>", "\n", "  two words ", "x" * 90]), max_size=40
+)
+TEXT = st.builds(" ".join, WORDS)
+PAIR = st.fixed_dictionaries({"text": TEXT, "target": st.sampled_from(["no", "yes"])})
+LONG_PAIR = st.fixed_dictionaries({"text": TEXT, "target": TEXT})
+CHAT = st.builds(
+    lambda contents, answer: {
+        "messages": [
+            *({"role": ("user", "assistant")[i % 2], "content": c or "-"} for i, c in enumerate(contents)),
+            *([{"role": "user", "content": "and?"}] if len(contents) % 2 == 0 else []),
+            {"role": "assistant", "content": answer or "-"},
+        ]
+    },
+    st.lists(TEXT, min_size=1, max_size=5),
+    TEXT,
+)
+
+
+@settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@given(pairs=st.lists(PAIR, min_size=1, max_size=5), others=st.lists(LONG_PAIR | CHAT, max_size=5), data=st.data())
+def test_a_batch_is_encoded_as_each_row_alone(pairs: Any, others: Any, data: Any) -> None:
+    longest = data.draw(st.integers(8, 90))
+    for family, tokenizer in TOKENIZERS.items():
+        task = task_of(family)
+        rows, told = pairs if task == "text-classification" else pairs + others, config(task, longest)
+        alone = [by_the_row(row, tokenizer, told, ["no", "yes"]) for row in rows]
+        found = encode_rows(rows, tokenizer, told, ["no", "yes"], task)
+        assert found.examples == [example for example, _ in alone if example]
+        assert found.kept == [row for row, (example, _) in zip(rows, alone, strict=True) if example]
+        assert found.truncated == sum(was_cut for _, was_cut in alone)
+
+
+def test_batches_are_small_in_rows_and_in_characters() -> None:
+    rows = [{"text": "x" * n, "target": "y"} for n in [1] * 2_500 + [400_000] * 5 + [3_000_000, 1]]
+    found = list(batches(rows))
+    assert [row for batch in found for row in batch] == rows
+    assert [len(batch) for batch in found] == [1000, 1000, 503, 3, 1]
+    chat = {"messages": [{"role": "user", "content": "x" * 600_000}] * 2}
+    assert [len(batch) for batch in batches([chat, chat])] == [1, 1]
+
+
 @pytest.mark.parametrize("text", ["where is my parcel", " white space ", "Où 我的 🎉", "</s><|im_end|><s>", "{text}"])
 def test_training_and_answering_read_the_same(served: dict[str, Loaded], text: str) -> None:
     """The ids that a version was trained on for a text are the ids that the server makes of it."""
@@ -167,6 +241,6 @@ def test_last_answer_begins_at_the_last_run(learned: list[bool], start: int) -> 
 
 def test_the_loss_is_over_the_answer_and_the_end_of_the_turn() -> None:
     [example] = encode_one("llama", {"text": "a", "target": "b"}).examples
-    ids, mask = encode(TOKENIZERS["llama"], conversation({"text": "a", "target": "b"}, PROMPT))
-    assert example["labels"] == [t if m else IGNORED for t, m in zip(ids, mask, strict=True)]
+    ids, [(start, end)] = encode(TOKENIZERS["llama"], conversation({"text": "a", "target": "b"}, PROMPT))
+    assert example["labels"] == [t if start <= i < end else IGNORED for i, t in enumerate(ids)]
     assert TOKENIZERS["llama"].decode([t for t in example["labels"] if t != IGNORED]) == "b<|im_end|>"

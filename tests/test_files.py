@@ -84,3 +84,25 @@ def test_a_lock_holds_between_processes(tmp_path: Path) -> None:
     for process in processes:
         process.join()
     assert (tmp_path / "counter").read_text() == "150"
+
+
+def test_a_use_is_shared_and_keeps_others_from_removing(tmp_path: Path) -> None:
+    path = tmp_path / "new" / "use"
+    first, second = files.Use(path), files.Use(path)
+    for use, left in ((first, False), (second, True)):
+        with files.unused(path) as unused:
+            assert not unused
+        use.end()
+        with files.unused(path) as unused:
+            assert unused is left
+    third = files.Use(path)
+    del third
+    with files.unused(path) as unused:
+        assert unused, "it ends with whoever claimed it"
+
+
+def test_hashing_tells_how_far_it_is(tmp_path: Path) -> None:
+    (tmp_path / "a").write_bytes(b"x" * 2_500_000)
+    told: list[int] = []
+    assert files.sha256(tmp_path / "a", told.append) == files.sha256(tmp_path / "a")
+    assert told == [1 << 20, 2 << 20, 2_500_000]

@@ -14,7 +14,7 @@ import pytest
 
 from settings import REPOSITORY
 from store.files import STAGING_PREFIX
-from store.placement import place, read_manifest
+from store.placement import discard, place, read_manifest
 
 CHILD = """
 import os, sys, time
@@ -156,3 +156,20 @@ def test_stale_staging_folders_are_swept(tmp_path: Path) -> None:
     os.utime(old, (time.time() - 90_000,) * 2)
     place(tmp_path, "m", FACTS, build)
     assert not old.exists() and young.exists()
+
+
+def test_with_hashes_a_changed_file_of_the_same_size_is_placed_again(tmp_path: Path) -> None:
+    def build(work: Path, out: Path) -> None:
+        (out / "a").write_text("first")
+
+    folder = place(tmp_path, "m", {}, build, hashes=True)
+    (folder / "a").write_text("FIRST")
+    assert (place(tmp_path, "m", {}, build) / "a").read_text() == "FIRST", "sizes alone do not show it"
+    assert (place(tmp_path, "m", {}, build, hashes=True) / "a").read_text() == "first"
+
+
+def test_what_is_discarded_is_gone(tmp_path: Path) -> None:
+    place(tmp_path, "m", {}, lambda work, out: None)
+    discard(tmp_path, "m")
+    discard(tmp_path, "m")
+    assert not [path for path in tmp_path.iterdir() if path.is_dir()]

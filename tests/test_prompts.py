@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from transformers import AddedToken
 
 from errors import InputError
-from store.prompts import as_messages, as_text, encode, neutralize, render
+from store.prompts import Span, as_messages, as_text, encode, encode_batch, neutralize, render
 from tests import tiny
 
 LLAMA3 = (
@@ -49,8 +49,8 @@ CHAT = [
 SHAPES = {"one turn": CHAT[1:3], "system": CHAT[:3], "two turns": CHAT[1:], "all": CHAT}
 
 
-def learned_text(tokenizer: Any, ids: list[int], learned: list[bool]) -> str:
-    return str(tokenizer.decode([t for t, m in zip(ids, learned, strict=True) if m]))
+def learned_text(tokenizer: Any, ids: list[int], learned: list[Span]) -> str:
+    return str(tokenizer.decode([t for start, end in learned for t in ids[start:end]]))
 
 
 @pytest.mark.parametrize("shape", SHAPES)
@@ -69,10 +69,10 @@ def test_only_the_assistants_words_and_its_end_are_learned(name: str, shape: str
 def test_the_question_when_answering_is_how_the_trained_row_begins(name: str, shape: str) -> None:
     tokenizer, messages = TOKENIZERS[name], SHAPES[shape]
     row, learned = encode(tokenizer, messages)
-    asked, nothing = encode(tokenizer, messages[:-1], answer_next=True)
+    asked, before = encode(tokenizer, messages[:-1], answer_next=True)
     assert row[: len(asked)] == asked
-    assert learned[len(asked)], "the first token after the question is the first of the answer"
-    assert sum(learned[: len(asked)]) == sum(nothing)
+    assert learned[-1][0] == len(asked), "the first token after the question is the first of the answer"
+    assert learned[:-1] == before
 
 
 def test_turns_of_the_fallback_stand_on_lines_of_their_own() -> None:
@@ -102,13 +102,31 @@ def test_whatever_the_text_the_mask_covers_the_answer_alone(content: str, answer
     for name in ("fallback", "chatml"):
         tokenizer = TOKENIZERS[name]
         ids, learned = encode(tokenizer, as_messages(content, "", answer))
-        assert len(ids) == len(learned)
         spoken = neutralize(tokenizer, answer.strip()) + END[name]
         assert learned_text(tokenizer, ids, learned) == spoken
         asked = encode(tokenizer, as_messages(content, ""), answer_next=True)[0]
         assert ids[: len(asked)] == asked
-        runs = sum(now and not before for before, now in zip([False, *learned], learned, strict=False))
-        assert runs == 1
+        assert learned == [(len(asked), learned[0][1])]
+
+
+def test_a_batch_is_encoded_as_each_alone() -> None:
+    for tokenizer in TOKENIZERS.values():
+        alone = [encode(tokenizer, messages) for messages in SHAPES.values()]
+        assert encode_batch(tokenizer, list(SHAPES.values())) == alone
+
+
+@given(content=st.lists(st.text(min_size=1, max_size=12), min_size=2, max_size=6))
+@settings(max_examples=60, deadline=None)
+def test_what_is_learned_is_what_the_offsets_say_token_by_token(content: list[str]) -> None:
+    messages = [{"role": ("user", "assistant")[i % 2], "content": text} for i, text in enumerate(content)]
+    for name in ("fallback", "llama3"):
+        text, spans = render(TOKENIZERS[name], messages, answer_next=False)
+        offsets = TOKENIZERS[name](text, add_special_tokens=False, return_offsets_mapping=True)["offset_mapping"]
+        mask = [any(start < last and end > first for first, last in spans) for start, end in offsets]
+        for _, last in spans:
+            mask[next(i for i, (start, end) in enumerate(offsets) if start >= last and end > start)] = True
+        learned = encode(TOKENIZERS[name], messages)[1]
+        assert [i for start, end in learned for i in range(start, end)] == [i for i, m in enumerate(mask) if m]
 
 
 def test_a_prompt_is_put_around_the_text_once() -> None:

@@ -239,6 +239,7 @@ def test_the_defaults_of_the_table_are_those_of_the_settings() -> None:
     assert (ROOT / shown["GRAFT_HOME"], ROOT / shown["GRAFT_PLUGINS"]) == (ROOT / plain.home.name, plain.plugins)
     assert (shown["GRAFT_HOST"], int(shown["GRAFT_PORT"])) == (plain.host, plain.port)
     assert shown["GRAFT_QUANTIZE"] == plain.quantize
+    assert float(shown["GRAFT_CACHE_GB"]) * 1e9 == plain.cache_bytes
     assert (shown["GRAFT_REMOTE_TRAINING"], shown["HF_HUB_OFFLINE"]) == ("0", "0")
     assert (plain.remote_training, plain.offline, plain.space) == (False, False, False)
 

@@ -35,9 +35,10 @@ def test_strangers_may_train_only_where_the_operator_said_so(env: dict[str, str]
 
 def test_every_wrong_value_is_named() -> None:
     env = {"GRAFT_PORT": "70000", "GRAFT_QUANTIZE": "3bit", "HF_HUB_OFFLINE": "maybe", "GRAFT_REMOTE_TRAINING": "2"}
+    env |= {"GRAFT_CACHE_GB": "-1"}
     with pytest.raises(ConfigError) as caught:
         Settings.from_env(env)
-    assert len(caught.value.problems) == 4
+    assert len(caught.value.problems) == 5
     for key, value in env.items():
         assert any(key in problem and value in problem for problem in caught.value.problems)
 
@@ -54,6 +55,14 @@ def test_bases_of_tabs_are_ids_or_folders_wherever_the_process_was_started(
         monkeypatch.setenv(key, value)
     assert child_environment()["GRAFT_MODEL_CLASSIFICATION"] == str(tmp_path / "mine")
     assert child_environment()["GRAFT_MODEL_SUMMARIZATION"] == "google/flan-t5-small"
+
+
+def test_gigabytes_of_cache() -> None:
+    told = {value: Settings.from_env({"GRAFT_CACHE_GB": value}).cache_bytes for value in ("", "0", "2.5", "100")}
+    assert told == {"": 10**10, "0": 0, "2.5": 2_500_000_000, "100": 10**11}
+    for wrong in ("x", "1e3", "-1", "nan", "1000000000"):
+        with pytest.raises(ConfigError, match="GRAFT_CACHE_GB"):
+            Settings.from_env({"GRAFT_CACHE_GB": wrong})
 
 
 def test_children_get_no_secret(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,19 +1,33 @@
-"""Rows as token ids, one function for each kind of task; the answer alone is learned."""
+"""Rows as token ids, in batches, one function for each kind of task; the answer alone is learned."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from store.prompts import as_messages, as_text, encode, neutralize
+from store.prompts import Span, as_messages, as_text, encode_batch, neutralize
 from training.config import TrainConfig
 from training.data import Row
 
 IGNORED = -100
 """The label of a position that no loss is computed for, in every transformers model."""
+BATCH_ROWS = 1_000
+BATCH_CHARACTERS = 1_000_000
+"""Of the texts of one batch; a token on its way through the tokenizer takes over a hundred bytes."""
 
 Example = dict[str, Any]
+"""`{"input_ids": list[int], "labels": int or list[int]}`, as a model takes it."""
+
+
+@dataclass(frozen=True)
+class Tokens:
+    """One row as token ids, as compact as it goes to disk."""
+
+    ids: list[int]
+    """What the model reads."""
+    learn: list[int]
+    """What it learns: a label; or the ids of an encoder-decoder's answer; or where runs of `ids` start and end."""
 
 
 @dataclass(frozen=True)
@@ -26,17 +40,63 @@ class Encoded:
     """Rows that were cut to the longest length."""
 
 
-def encode_rows(rows: Sequence[Row], tokenizer: Any, config: TrainConfig, labels: Sequence[str], task: str) -> Encoded:  # noqa: ANN401
+Outcome = tuple[Tokens | None, bool]
+"""A row's tokens, or None where its answer does not survive the cut to the longest length; and whether it was cut."""
+
+
+def encode_rows(rows: Iterable[Row], tokenizer: Any, config: TrainConfig, labels: Sequence[str], task: str) -> Encoded:  # noqa: ANN401
     """Encode `rows` for `task`; rows whose answer does not survive the cut to `max_length` whole are left out."""
-    encoder = ENCODERS[task]
     examples, kept, truncated = [], [], 0
-    for row in rows:
-        example, cut = encoder(row, tokenizer, config, labels)
-        truncated += cut
-        if example:
-            examples.append(example)
-            kept.append(row)
+    for batch in batches(rows):
+        for row, (tokens, cut) in zip(batch, tokenize(batch, tokenizer, config, labels, task), strict=True):
+            truncated += cut
+            if tokens:
+                examples.append(to_example(tokens.ids, tokens.learn, task))
+                kept.append(row)
     return Encoded(examples, kept, truncated)
+
+
+def batches(rows: Iterable[Row]) -> Iterator[list[Row]]:
+    """The rows in batches that tokenize in little memory."""
+    batch: list[Row] = []
+    characters = 0
+    for row in rows:
+        batch.append(row)
+        texts = (m["content"] for m in row["messages"]) if "messages" in row else (row["text"], row["target"])
+        characters += sum(map(len, texts))
+        if len(batch) >= BATCH_ROWS or characters >= BATCH_CHARACTERS:
+            yield batch
+            batch, characters = [], 0
+    if batch:
+        yield batch
+
+
+def tokenize(
+    rows: Sequence[Row],
+    tokenizer: Any,  # noqa: ANN401
+    config: TrainConfig,
+    labels: Sequence[str],
+    task: str,
+) -> list[Outcome]:
+    """One batch, a call or two of the tokenizer; each row as if it were alone."""
+    return TOKENIZE[task](rows, tokenizer, config, labels)
+
+
+def to_example(ids: list[int], learn: Sequence[int], task: str) -> Example:
+    """`Tokens` as a model takes them."""
+    if task == "text-classification":
+        return {"input_ids": ids, "labels": learn[0]}
+    if task == "seq2seq-lm":
+        return {"input_ids": ids, "labels": list(learn)}
+    labels = [IGNORED] * len(ids)
+    for start, end in zip(learn[::2], learn[1::2], strict=True):
+        labels[start:end] = ids[start:end]
+    return {"input_ids": ids, "labels": labels}
+
+
+def count_learned(learn: Sequence[int], task: str) -> int:
+    """How many tokens of a row are learned; 1 for a label."""
+    return sum(learn[1::2]) - sum(learn[::2]) if task == "causal-lm" else len(learn)
 
 
 def conversation(row: Row, prompt: str) -> list[dict[str, str]]:
@@ -51,39 +111,66 @@ def source_text(messages: Sequence[Mapping[str, Any]]) -> str:
     return "\n".join(as_text(m["content"]) for m in messages[:-1])
 
 
-def _label(row: Row, tokenizer: Any, config: TrainConfig, labels: Sequence[str]) -> tuple[Example | None, bool]:  # noqa: ANN401
-    ids, cut = _cut(row["text"], tokenizer, config.max_length)
-    return {"input_ids": ids, "labels": labels.index(row["target"])}, cut
+def _label(rows: Sequence[Row], tokenizer: Any, config: TrainConfig, labels: Sequence[str]) -> list[Outcome]:  # noqa: ANN401
+    texts = _cut([row["text"] for row in rows], tokenizer, config.max_length)
+    return [(Tokens(ids, [labels.index(row["target"])]), cut) for row, (ids, cut) in zip(rows, texts, strict=True)]
 
 
-def _causal(row: Row, tokenizer: Any, config: TrainConfig, labels: Sequence[str]) -> tuple[Example | None, bool]:  # noqa: ANN401
-    ids, learned = encode(tokenizer, conversation(row, config.prompt))
-    excess = len(ids) - config.max_length
-    if excess > 0 and "text" in row:
+def _causal(rows: Sequence[Row], tokenizer: Any, config: TrainConfig, labels: Sequence[str]) -> list[Outcome]:  # noqa: ANN401
+    encoded = encode_batch(tokenizer, [conversation(row, config.prompt) for row in rows])
+    excess = [len(ids) - config.max_length for ids, _ in encoded]
+    long = [i for i, row in enumerate(rows) if excess[i] > 0 and "text" in row]
+    if long:
         # The text is cut, not the answer: the same end of the text that is cut when answering.
-        tokens = tokenizer(neutralize(tokenizer, row["text"]), add_special_tokens=False)["input_ids"]
-        shorter = tokenizer.decode(tokens[: max(0, len(tokens) - excess - 2)])
-        ids, learned = encode(tokenizer, conversation({**row, "text": shorter}, config.prompt))
-    if last_answer(learned) <= max(0, len(ids) - config.max_length):
-        return None, True
-    ids, learned = ids[-config.max_length :], learned[-config.max_length :]
-    return {"input_ids": ids, "labels": [t if m else IGNORED for t, m in zip(ids, learned, strict=True)]}, excess > 0
+        texts = [neutralize(tokenizer, rows[i]["text"]) for i in long]
+        tokens = tokenizer(texts, add_special_tokens=False)["input_ids"]
+        keep = [max(0, len(some) - excess[i] - 2) for i, some in zip(long, tokens, strict=True)]
+        shorter = [tokenizer.decode(some[:n]) for some, n in zip(tokens, keep, strict=True)]
+        again = [conversation({**rows[i], "text": text}, config.prompt) for i, text in zip(long, shorter, strict=True)]
+        for i, one in zip(long, encode_batch(tokenizer, again), strict=True):
+            encoded[i] = one
+    return [(_last(*one, config.max_length), over > 0) for one, over in zip(encoded, excess, strict=True)]
 
 
-def _seq2seq(row: Row, tokenizer: Any, config: TrainConfig, labels: Sequence[str]) -> tuple[Example | None, bool]:  # noqa: ANN401
-    messages = conversation(row, config.prompt)
-    source, cut = _cut(source_text(messages), tokenizer, config.max_length)
-    target = tokenizer(text_target=neutralize(tokenizer, messages[-1]["content"]))["input_ids"]
-    if len(target) > config.max_length:
-        return None, True
-    return {"input_ids": source, "labels": target}, cut
+def _last(ids: list[int], spans: Sequence[Span], longest: int) -> Tokens | None:
+    """The last tokens of a conversation; None where its last answer would be cut, or would answer nothing."""
+    cut = max(0, len(ids) - longest)
+    if not spans or spans[-1][0] <= cut:
+        return None
+    kept = [(max(0, start - cut), end - cut) for start, end in spans if end > cut]
+    return Tokens(ids[cut:], [edge for span in kept for edge in span])
 
 
-def _cut(text: str, tokenizer: Any, longest: int) -> tuple[list[int], bool]:  # noqa: ANN401
-    """Token ids of a text that stands alone, at most `longest`, and whether it has more."""
-    text = neutralize(tokenizer, text)
-    ids = tokenizer(text, truncation=True, max_length=longest)["input_ids"]
-    return ids, len(ids) == longest and len(tokenizer(text)["input_ids"]) > longest
+def _seq2seq(rows: Sequence[Row], tokenizer: Any, config: TrainConfig, labels: Sequence[str]) -> list[Outcome]:  # noqa: ANN401
+    messages = [conversation(row, config.prompt) for row in rows]
+    sources = _cut([source_text(some) for some in messages], tokenizer, config.max_length)
+    answers = [neutralize(tokenizer, some[-1]["content"]) for some in messages]
+    targets = tokenizer(text_target=answers)["input_ids"]
+    return [
+        (None, True) if len(target) > config.max_length else (Tokens(source, target), cut)
+        for (source, cut), target in zip(sources, targets, strict=True)
+    ]
+
+
+def _cut(texts: Sequence[str], tokenizer: Any, longest: int) -> list[tuple[list[int], bool]]:  # noqa: ANN401
+    """Token ids of texts that stand alone, each at most `longest`, and whether it has more.
+
+    Cut here and not by the tokenizer, whose truncation is a state that its other users would meet.
+    """
+    encoded = tokenizer([neutralize(tokenizer, text) for text in texts], return_special_tokens_mask=True)
+    return [
+        (ids, False) if len(ids) <= longest else (_shortened(ids, mask, longest, tokenizer.truncation_side), True)
+        for ids, mask in zip(encoded["input_ids"], encoded["special_tokens_mask"], strict=True)
+    ]
+
+
+def _shortened(ids: list[int], special: list[int], longest: int, side: str) -> list[int]:
+    """The tokens of one text without the excess, between the special ones that the tokenizer put around it."""
+    first = special.index(0)
+    last = len(special) - special[::-1].index(0)
+    excess = len(ids) - longest
+    text = ids[first : last - excess] if side == "right" else ids[first + excess : last]
+    return ids[:first] + text + ids[last:]
 
 
 def last_answer(learned: Sequence[bool]) -> int:
@@ -92,7 +179,7 @@ def last_answer(learned: Sequence[bool]) -> int:
     return next((i + 1 for i in reversed(range(end)) if not learned[i]), 0)
 
 
-ENCODERS: Mapping[str, Callable[[Row, Any, TrainConfig, Sequence[str]], tuple[Example | None, bool]]] = {
+TOKENIZE: Mapping[str, Callable[[Sequence[Row], Any, TrainConfig, Sequence[str]], list[Outcome]]] = {
     "text-classification": _label,
     "causal-lm": _causal,
     "seq2seq-lm": _seq2seq,

@@ -19,7 +19,6 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 import transformers
 from peft import PeftModel
@@ -34,12 +33,10 @@ from store.models import ModelStore
 from tasks import task_for
 from training import card, checkpoints, recipe
 from training.config import TrainConfig
-from training.data import Row, Table, read_table
-from training.encoding import Encoded, encode_rows
 from training.evaluation import Trial
 from training.events import CONFIG, RESULT, Events
 from training.loop import Loop, Paused
-from training.split import split
+from training.prepared import Prepared, prepare
 from training.validation import InMemory, Validation, choose_rows
 
 NICENESS = 5
@@ -73,17 +70,12 @@ class Session:
     def __init__(self, config: TrainConfig, folder: Path, events: Events) -> None:
         """Resolve what the configuration names; raises `GraftError` before any weight is read."""
         self.config, self.folder, self.events = config, folder, events
-        settings = Settings.from_env()
+        self.settings = settings = Settings.from_env()
         self.store = AdapterStore(settings.home, settings.shipped)
         events.phase("data")
         self.model = ModelStore(settings.home / "models", settings.offline).resolve(config.model)
         self.task = task_for(config.task, self.model.config)
-        table = self._read(config.data)
-        self.report = table.report
-        self.labels = sorted(self.report.labels)
-        self.rows, self.held_out = self._split(table)
         self.quantize = resolve_quantization(config.quantize)
-        self.data = files.sha256(Path(config.data))
 
     def run(self) -> dict[str, Any]:
         """Train, compare, publish; returns what result.json says."""
@@ -92,57 +84,36 @@ class Session:
         tokenizer = load_tokenizer(self.model)
         longest = window(AutoConfig.from_pretrained(self.model.path, trust_remote_code=False), tokenizer)
         self.config = replace(self.config, max_length=min(self.config.max_length, longest))
-        train, held_out = self._encode(self.rows, tokenizer), self._encode(self.held_out, tokenizer)
-        if not train.examples or not held_out.examples:
-            raise RunError("No row is short enough.", "Every answer lies beyond the longest length.",
-                           "Raise the longest length, or use shorter texts.")  # fmt: skip
+        data = prepare(self.config, self.task, tokenizer, self.settings, self.events)
         self.events.phase("model", model=self.config.model, quantize=self.quantize)
-        rows, looked_at = choose_rows(InMemory(train.examples), InMemory(held_out.examples), self.config)
+        rows, looked_at = choose_rows(data.train, InMemory(data.held_out.examples), self.config)
         dtype = training_dtype(self.config.precision)
         net = recipe.build(
-            self.config, self.task, self.model, self.labels, self.quantize, dtype, int(rows.lengths.max())
+            self.config, self.task, self.model, data.labels, self.quantize, dtype, int(rows.lengths.max())
         )
-        self.events.phase("train", rows=len(rows), held_out=len(held_out.examples))
+        self.events.phase("train", rows=len(rows), held_out=len(data.held_out.examples))
         pad = int(tokenizer.pad_token_id)
         look = Validation(looked_at, pad, dtype)
-        measured = Loop(net, rows, pad, self.config, self.folder, self.events, self.data, look, dtype).run()
+        measured = Loop(net, rows, pad, self.config, self.folder, self.events, data.fingerprint, look, dtype).run()
         if recipe.changes_nothing(net):
             raise RunError("The training changed nothing; nothing was published.", "Every LoRA matrix is still zero.",
                            "Train for more steps, or with a higher learning rate.")  # fmt: skip
         self.events.phase("evaluate")
-        comparison = self._compare(net, tokenizer, held_out)
+        comparison = self._compare(net, tokenizer, data)
         self.events.phase("publish")
-        version = self._publish(net, comparison, train, measured, started)
+        version = self._publish(net, comparison, data, measured, started)
         return {"version": version.ref, "promoted": self._promote(version, comparison), "card": comparison}
 
-    def _read(self, path: str) -> Table:
-        config = self.config
-        return read_table(Path(path), self.task.answers, config.wanted, config.mapping, seed=config.seed)
-
-    def _split(self, table: Table) -> tuple[list[Row], list[Row]]:
-        """Rows to train on and rows held out; a row held out by a file of the user's is never trained on."""
-        if self.config.held_out_data:
-            other = self._read(self.config.held_out_data)
-            held = np.isin(table.texts, other.texts)
-            known = [row for row in other.rows() if not self.labels or row["target"] in self.labels]
-        else:
-            held = split(table.texts, table.labels if self.labels else None, self.config.held_out)
-            known = [row for row, out in zip(table.rows(), held, strict=True) if out]
-        return [row for row, out in zip(table.rows(), held, strict=True) if not out], known
-
-    def _encode(self, rows: list[Row], tokenizer: Any) -> Encoded:  # noqa: ANN401
-        return encode_rows(rows, tokenizer, self.config, self.labels, self.task.name)
-
-    def _compare(self, net: Any, tokenizer: Any, held_out: Encoded) -> dict[str, Any]:  # noqa: ANN401
+    def _compare(self, net: Any, tokenizer: Any, data: Prepared) -> dict[str, Any]:  # noqa: ANN401
         """Base, live and new over the held-out rows."""
-        trial = Trial(held_out, tokenizer, self.labels, self.config)
+        trial = Trial(data.held_out, tokenizer, data.labels, self.config)
         return card.compare(net, trial, self.store.live(self.config.plugin), self.model, self.task, self.quantize)
 
     def _publish(
         self,
         net: PeftModel,
         comparison: dict[str, Any],
-        train: Encoded,
+        data: Prepared,
         measured: dict[str, float],
         started: float,
     ) -> Version:
@@ -154,16 +125,16 @@ class Session:
             net.save_pretrained(staging, safe_serialization=True)
             files.write_json(staging / "card.json", comparison)
             recipe.verify(net, staging, self.config.name)
-            facts = self._facts(train, measured, started)
+            facts = self._facts(data, measured, started)
             (staging / "README.md").write_text(card.readme(self.config, facts, comparison), encoding="utf-8")
             return self.store.publish(staging, self.config.name, facts)
 
-    def _facts(self, train: Encoded, measured: dict[str, float], started: float) -> dict[str, Any]:
+    def _facts(self, data: Prepared, measured: dict[str, float], started: float) -> dict[str, Any]:
         """What the manifest says beside the files: where this version comes from, all of it measured."""
         return {
             "plugin": self.config.plugin,
             "task": self.task.name,
-            "labels": self.labels,
+            "labels": data.labels,
             "prompt": self.config.prompt,
             "base": {
                 "id": self._base_name(),
@@ -175,13 +146,14 @@ class Session:
             },
             "created": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
             "data": {
-                "file": self.report.file,
+                "file": data.report.file,
                 "held_out_file": Path(self.config.held_out_data).name,
-                "sha256": files.sha256(Path(self.config.data)),
-                "rows": self.report.rows,
-                "usable": self.report.usable,
-                "trained": len(train.examples),
-                "truncated": train.truncated,
+                "sha256": data.sha256,
+                "fingerprint": data.fingerprint,
+                "rows": data.report.rows,
+                "usable": data.report.usable,
+                "trained": len(data.train),
+                "truncated": data.truncated,
             },
             "config": {k: v for k, v in vars(self.config).items() if k not in ELSEWHERE},
             "measured": {**measured, "total_seconds": round(time.time() - started, 1)},

@@ -1,0 +1,76 @@
+"""Encoded rows in an Arrow file: written a batch at a time, read in place, one row at a time."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+from numpy.typing import NDArray
+
+from training.encoding import Example, Tokens, count_learned, to_example
+
+SCHEMA = pa.schema(
+    {
+        "input_ids": pa.list_(pa.int32()),
+        "learn": pa.list_(pa.int32()),  # as in `Tokens`: labels of every token would double the file
+        "length": pa.int32(),
+        "learned": pa.int32(),
+    }
+)
+
+
+class Examples(Sequence[Example]):
+    """The rows of a file, mapped into memory: `examples[i]` is `{"input_ids": list, "labels": int or list}`."""
+
+    def __init__(self, path: Path, task: str) -> None:
+        self._task = task
+        self._table = pa.ipc.open_file(pa.memory_map(str(path))).read_all()
+        self._ids, self._learn = self._table["input_ids"], self._table["learn"]
+
+    def __len__(self) -> int:
+        return int(self._table.num_rows)
+
+    def __getitem__(self, index: Any) -> Any:  # noqa: ANN401 - an example for a place, a list of them for a slice
+        if isinstance(index, slice):
+            return [self[i] for i in range(*index.indices(len(self)))]
+        ids, learn = (column[index].values.to_numpy().tolist() for column in (self._ids, self._learn))
+        return to_example(ids, learn, self._task)
+
+    @cached_property
+    def lengths(self) -> NDArray[np.int32]:
+        """Tokens of each row's `input_ids`."""
+        return self._numbers("length")
+
+    @cached_property
+    def learned(self) -> NDArray[np.int32]:
+        """Tokens that are learned of each row; 1 for a label."""
+        return self._numbers("learned")
+
+    def _numbers(self, name: str) -> NDArray[np.int32]:
+        numbers: NDArray[np.int32] = self._table[name].to_numpy()
+        return numbers
+
+
+@contextmanager
+def writing(path: Path, task: str) -> Iterator[Callable[[Iterable[Tokens]], int]]:
+    """A function that appends rows to an Arrow file and says how many."""
+    with pa.OSFile(str(path), "wb") as sink, pa.ipc.new_file(sink, SCHEMA) as writer:
+
+        def write(rows: Iterable[Tokens]) -> int:
+            some = list(rows)
+            columns = [
+                [tokens.ids for tokens in some],
+                [tokens.learn for tokens in some],
+                [len(tokens.ids) for tokens in some],
+                [count_learned(tokens.learn, task) for tokens in some],
+            ]
+            arrays = [pa.array(column, field.type) for column, field in zip(columns, SCHEMA, strict=True)]
+            writer.write_batch(pa.record_batch(arrays, schema=SCHEMA))
+            return len(some)
+
+        yield write
