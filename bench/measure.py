@@ -29,6 +29,8 @@ class Child:
     """A process that has ended well."""
 
     seconds: float
+    processor_seconds: float
+    """Of all its threads, and of its own children."""
     peak_bytes: int
     """Most resident memory of it, or of one of its own children."""
     output: str
@@ -61,7 +63,7 @@ def run_child(command: Sequence[str], **environment: str) -> Child:
         text = output.read().decode("utf-8", "replace")
     if child.returncode:
         raise RuntimeError(f"{' '.join(command)} ended with {child.returncode}:\n{text[-2000:]}")
-    return Child(seconds, usage.ru_maxrss * 1024, text)
+    return Child(seconds, usage.ru_utime + usage.ru_stime, usage.ru_maxrss * 1024, text)
 
 
 def alternate(contenders: Mapping[str, Callable[[], float]], rounds: int) -> dict[str, list[float]]:

@@ -48,9 +48,8 @@ def as_messages(text: str, prompt: str, target: str | None = None) -> list[dict[
 
 def render(tokenizer: Any, messages: Sequence[Message], answer_next: bool) -> tuple[str, list[Span]]:  # noqa: ANN401
     """The conversation as the chat template writes it, and where the assistant speaks: (start, end) characters."""
-    turns = [
-        {"role": str(m["role"]), "content": neutralize(tokenizer, as_text(m["content"]).strip())} for m in messages
-    ]
+    contents = neutralize_all(tokenizer, [as_text(m["content"]).strip() for m in messages])
+    turns = [{"role": str(m["role"]), "content": text} for m, text in zip(messages, contents, strict=True)]
     marked = [{**turn, "content": f"\x02{i}\x02"} for i, turn in enumerate(turns)]
     template = None if tokenizer.chat_template else PLAIN_TEMPLATE
     try:
@@ -60,7 +59,7 @@ def render(tokenizer: Any, messages: Sequence[Message], answer_next: bool) -> tu
                 tokenize=False,
                 add_generation_prompt=answer_next,
                 chat_template=template,
-                begins=_begins(tokenizer),
+                begins=_begins(tokenizer) if template else "",
             )
         )
     except TemplateError as error:
@@ -129,8 +128,17 @@ def _begins(tokenizer: Any) -> str:  # noqa: ANN401
 
 def neutralize(tokenizer: Any, text: str) -> str:  # noqa: ANN401
     """Break up the text of every special token by a space after its first character."""
+    return neutralize_all(tokenizer, [text])[0]
+
+
+def neutralize_all(tokenizer: Any, texts: Sequence[str]) -> list[str]:  # noqa: ANN401
+    """What `neutralize` makes of each text; the tokenizer is asked once for its special tokens."""
     # Not `all_special_tokens`, which leaves out those that no role was given to: Llama's <|eot_id|>, for example.
-    for token in {str(added) for added in tokenizer.added_tokens_decoder.values() if added.special}:
-        if len(token) > 1 and token in text:
-            text = text.replace(token, f"{token[0]} {token[1:]}")
+    special = {str(added) for added in tokenizer.added_tokens_decoder.values() if added.special}
+    return [_broken_up(text, [token for token in special if len(token) > 1 and token in text]) for text in texts]
+
+
+def _broken_up(text: str, tokens: Sequence[str]) -> str:
+    for token in tokens:
+        text = text.replace(token, f"{token[0]} {token[1:]}")
     return text

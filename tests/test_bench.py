@@ -42,7 +42,7 @@ def test_every_name_is_a_module_with_a_run(capsys: pytest.CaptureFixture[str]) -
 def test_a_child_is_measured() -> None:
     small = run_child([sys.executable, "-c", "print('é')"])
     large = run_child([sys.executable, "-c", "x = bytearray(200_000_000); x[::4096] = b'1' * len(x[::4096])"])
-    assert small.output == "é\n" and small.seconds > 0
+    assert small.output == "é\n" and small.seconds > 0 and small.processor_seconds > 0
     assert large.peak_bytes - small.peak_bytes > 150_000_000 or large.peak_bytes >= small.peak_bytes > 200_000_000
     with pytest.raises(RuntimeError, match=r"ended with 3:\noops"):
         run_child([sys.executable, "-c", "print('oops'); raise SystemExit(3)"])
