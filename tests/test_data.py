@@ -5,10 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import json
-import os
 import random
-import subprocess
-import sys
 import tempfile
 from pathlib import Path
 from typing import Any
@@ -21,7 +18,7 @@ from hypothesis import strategies as st
 
 from errors import DataError, GraftError
 from tasks import Columns
-from training.data import Limits, Report, Table, main, parse_columns, read_table
+from training.data import Limits, Report, Table, parse_columns, read_table
 from training.digests import MOST_NAMES
 from training.report import MOST_BAD, BadRow
 
@@ -289,48 +286,3 @@ def test_parse_columns():
     for wrong in ("text", "text=", "=x", "topic=x"):
         with pytest.raises(DataError, match="cannot be read"):
             parse_columns(wrong)
-
-
-# The process as the page runs it, with every way out to the network closed and the modules that it imported told.
-CHILD = """
-import runpy, socket, sys
-def refuse(*_):
-    raise AssertionError("network")
-socket.socket.connect = socket.getaddrinfo = refuse
-try:
-    runpy.run_module("training.data", run_name="__main__")
-finally:
-    print(sorted({"torch", "transformers", "gradio"} & set(sys.modules)), file=sys.stderr)
-"""
-
-
-def run_child(home: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
-    for name in ("temporary", "hf"):
-        (home / name).mkdir(exist_ok=True)
-    env = {"PATH": os.environ["PATH"], "HOME": str(home / "hf"), "TMPDIR": str(home / "temporary")}
-    command = [sys.executable, "-c", CHILD, *arguments]
-    return subprocess.run(command, cwd=ROOT, env=env, capture_output=True, text=True, timeout=60, check=False)
-
-
-def test_the_command_prints_a_report_or_a_refusal(tmp_path: Path):
-    path = write_jsonl(tmp_path / "a.jsonl", [{"body": row["text"], "kind": row["label"]} for row in TEN])
-    done = run_child(tmp_path, str(path), "--answers", "label", "--columns", "text=body,target=kind")
-    assert (done.returncode, done.stderr) == (0, "[]\n")
-    assert Report.from_json(done.stdout).labels == {"a": 5, "b": 5}
-    done = run_child(tmp_path, str(path), "--answers", "label", "--columns", "text=absent")
-    assert (done.returncode, done.stderr) == (2, "[]\n")
-    assert json.loads(done.stdout).keys() == {"what", "why", "next"}
-    assert [file for name in ("temporary", "hf") for file in (tmp_path / name).rglob("*")] == []
-
-
-def test_the_command_limits_its_memory(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-):
-    limits: list[Any] = []
-    monkeypatch.setattr("resource.setrlimit", lambda *limit: limits.append(limit))
-    monkeypatch.setattr("training.data.leave_torch_out", lambda: None)
-    path = write_csv(tmp_path / "a.csv", TEN)
-    assert main([str(path), "--answers", "label", "--wanted", "text=text,target=label"], memory=5) == 0
-    assert [limit[1] for limit in limits] == [(5, 5)]
-    assert main([str(path), "--answers", "label", "--columns", "nonsense"], memory=5) == 2
-    assert "cannot be read" in json.loads(capsys.readouterr().out.splitlines()[-1])["what"]
