@@ -1,0 +1,1 @@
+"""What Graft is compared with: the libraries themselves, used as their own documentation says."""
