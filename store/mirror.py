@@ -7,11 +7,13 @@ certificates apply), its sha256 must be the one written here, and the named memb
 
 from __future__ import annotations
 
+import os
 import re
 import shutil
 import sys
 import zipfile
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -182,11 +184,10 @@ def _check_room(package: Package, folder: Path, needed: int) -> None:
 def _largest(folder: Path) -> int:
     """Bytes of the largest file so far: pip writes the archive twice, into its cache and beside it."""
     sizes = [0]
-    for path in folder.rglob("*"):
-        try:
-            sizes.append(path.stat().st_size)
-        except OSError:  # pip moved it meanwhile
-            continue
+    for place, _, names in os.walk(folder):  # which passes over folders that pip has removed meanwhile
+        for name in names:
+            with suppress(OSError):
+                sizes.append((Path(place) / name).stat().st_size)
     return max(sizes)
 
 

@@ -65,7 +65,9 @@ def _classification(job: dict[str, Any], tokenizer: Any) -> Any:  # noqa: ANN401
         tokenized = Dataset.from_list(labelled).map(lambda rows: tokenizer(rows["text"], truncation=True), batched=True)
         return tokenized.remove_columns("text")
 
-    net = AutoModelForSequenceClassification.from_pretrained(job["base"], num_labels=len(job["labels"]))
+    net = AutoModelForSequenceClassification.from_pretrained(
+        job["base"], num_labels=len(job["labels"]), trust_remote_code=False
+    )
     config = LoraConfig(task_type=TaskType.SEQ_CLS, r=job["rank"], lora_alpha=job["alpha"], lora_dropout=DROPOUT,
                         target_modules="all-linear")  # fmt: skip
     return (
@@ -77,7 +79,7 @@ def _classification(job: dict[str, Any], tokenizer: Any) -> Any:  # noqa: ANN401
 
 
 def _generation(job: dict[str, Any], tokenizer: Any) -> Any:  # noqa: ANN401
-    net = AutoModelForCausalLM.from_pretrained(job["base"])
+    net = AutoModelForCausalLM.from_pretrained(job["base"], trust_remote_code=False)
     config = LoraConfig(task_type=TaskType.CAUSAL_LM, r=job["rank"], lora_alpha=job["alpha"], lora_dropout=DROPOUT,
                         target_modules="all-linear")  # fmt: skip
     rows = Dataset.from_list(job["train"]), Dataset.from_list(job["held_out"])
