@@ -85,6 +85,9 @@ PASSED_ON = re.compile(
     r"|SSL_CERT_\w+|REQUESTS_CA_BUNDLE|CURL_CA_BUNDLE|(HTTPS?|NO)_PROXY|(https?|no)_proxy"
 )
 """What a child process needs to find its libraries, its GPU and its index, and no more: above all no token."""
+SHARED = {"OMP_WAIT_POLICY": "PASSIVE"}
+"""Threads that wait sleep instead of spinning: where two processes compute on the same cores (a run beside the page),
+spinning makes both of them several times slower. Takes effect where it is set before torch is imported."""
 FOLDERS = ("GRAFT_HOME", "GRAFT_PLUGINS", MODEL_PREFIX)
 SECRET = re.compile(r"TOKEN|SECRET|PASSWORD|PASSWD|CREDENTIAL|API_?KEY", re.IGNORECASE)
 
@@ -102,7 +105,7 @@ def child_environment(**extra: str) -> dict[str, str]:
     kept = {key: value for key, value in os.environ.items() if PASSED_ON.fullmatch(key)}
     # Children run in the repository's folder, whatever folder this process was started in.
     folders = {k: str(Path(v).absolute()) for k, v in kept.items() if k.startswith(FOLDERS) and v and Path(v).exists()}
-    return kept | folders | quiet | extra
+    return SHARED | kept | folders | quiet | extra
 
 
 def installer_environment(**extra: str) -> dict[str, str]:
@@ -124,6 +127,8 @@ def prepare_environment() -> None:
         os.environ.pop(key, None)
     os.environ.update({"GRADIO_ANALYTICS_ENABLED": "False", "GRADIO_RUN_HISTORY": "False"})
     os.environ.update({"HF_HUB_DISABLE_TELEMETRY": "1"})
+    for key, value in SHARED.items():
+        os.environ.setdefault(key, value)
 
 
 def _default_home(space: bool) -> Path:

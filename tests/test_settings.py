@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import pytest
@@ -74,6 +75,14 @@ def test_children_get_no_secret(monkeypatch: pytest.MonkeyPatch) -> None:
         assert canary not in environment.values()
         assert environment["PIP_INDEX_URL"] == "file:///index"
     assert child_environment(GRAFT_HOME="/there")["GRAFT_HOME"] == "/there"
+
+
+def test_waiting_threads_sleep_in_this_process_and_in_children(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Spinning ones make a run beside the page, and the page, several times slower."""
+    assert os.environ["OMP_WAIT_POLICY"] == child_environment()["OMP_WAIT_POLICY"] == "PASSIVE"
+    monkeypatch.setenv("OMP_WAIT_POLICY", "ACTIVE")
+    prepare_environment()
+    assert os.environ["OMP_WAIT_POLICY"] == child_environment()["OMP_WAIT_POLICY"] == "ACTIVE"
 
 
 def test_what_would_open_the_page_is_cleared(monkeypatch: pytest.MonkeyPatch) -> None:
