@@ -179,3 +179,29 @@ def test_rows_longer_than_the_base_reads_are_cut_to_its_window(tmp_path: Path) -
     assert result["state"] == "done", result
     manifest = AdapterStore(tmp_path).get(result["version"]).manifest
     assert manifest["data"]["truncated"] == manifest["data"]["trained"] > 0
+
+
+@pytest.mark.parametrize("trained", ["bert", "llama"])
+def test_a_version_is_trained_on_from(trained: str, request: pytest.FixtureRequest) -> None:
+    """One tiny step from a version leaves its matrices where they were, nearly; its head, rank and layers too."""
+    found: Trained = request.getfixturevalue(trained)
+    version = train(
+        found.spec, found.home, "further", start_from=found.first.ref, max_steps=1, learning_rate=1e-7, rank=3
+    )
+    was, now = (load_file(v.path / WEIGHTS) for v in (found.first, version))
+    assert was.keys() == now.keys()
+    assert all(torch.allclose(was[key], now[key], atol=1e-5) for key in was)
+    assert any(not torch.equal(was[key], now[key]) for key in was)
+
+
+def test_a_version_with_other_labels_or_another_base_is_not_trained_on(bert: Trained, tmp_path: Path) -> None:
+    config = config_of(bert.spec, bert.home, "others", start_from=bert.first.ref)
+    rows = Path(config.data).read_text().replace(",1", ",one").replace(",0", ",zero")
+    Path(config.data).write_text(rows)
+    result = run_worker(config, bert.home)
+    assert "cannot be trained on" in result["what"] and "one, zero" in result["why"]
+    other = spec_of("bert", tiny.make("bert", tmp_path / "wider", seed=3))
+    store = AdapterStore(bert.home)
+    assert not store.get(bert.first.ref).fits(ModelStore(tmp_path, offline=True).resolve(other.model))
+    result = run_worker(config_of(other, bert.home, "based", start_from=bert.first.ref), bert.home)
+    assert "cannot be trained on" in result["what"] and "It was made for" in result["why"]

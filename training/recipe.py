@@ -6,12 +6,21 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from peft import LoraConfig, PeftModel, TaskType, get_peft_model, prepare_model_for_kbit_training
+from peft import (
+    LoraConfig,
+    PeftModel,
+    TaskType,
+    get_peft_model,
+    prepare_model_for_kbit_training,
+    set_peft_model_state_dict,
+)
+from safetensors.torch import load_file
 from torch import nn
 from transformers import AutoConfig, PreTrainedModel
 from transformers.pytorch_utils import Conv1D
 
-from errors import ConfigError, ModelError
+from errors import AdapterError, ConfigError, ModelError
+from store.adapters import WEIGHTS, Version
 from store.loading import LINEAR, device, features, linear_paths, load_model
 from store.models import Model
 from store.verify import HEADS, read_adapter
@@ -33,10 +42,12 @@ def build(
     quantize: str,
     dtype: torch.dtype = torch.float32,
     longest: int = SHORT + 1,
+    start: Version | None = None,
 ) -> PeftModel:
-    """The base with fresh LoRA matrices on the linear layers of its body, ready to train.
+    """The base with LoRA matrices on the linear layers of its body, ready to train: fresh ones, or those of `start`.
 
-    `dtype` is that of the frozen part, `longest` the tokens of the longest row.
+    `dtype` is that of the frozen part, `longest` the tokens of the longest row. Raises `AdapterError` for a `start`
+    that is of another base or has other labels.
     """
     net, missing = load_model(model, task.auto_class, quantize, dtype, **_options(model, labels, longest))
     if labels:
@@ -46,6 +57,21 @@ def build(
         net = prepare_model_for_kbit_training(net, use_gradient_checkpointing=False)
     if config.gradient_checkpointing == "on":
         net.activation_checkpointing_enable()
+    trained = _continued(net, start, model, labels) if start else _fresh(net, config, task, model, labels, missing)
+    for parameter in trained.parameters():
+        if parameter.requires_grad:
+            # What the optimizer changes is kept in full precision, a head copied from a bfloat16 base too.
+            parameter.data = parameter.data.float()
+    if start:
+        # Once more, because a head was read into the base's precision.
+        set_peft_model_state_dict(trained, load_file(start.path / WEIGHTS))
+    return trained
+
+
+def _fresh(
+    net: PreTrainedModel, config: TrainConfig, task: Task, model: Model, labels: list[str], missing: set[str]
+) -> PeftModel:
+    """Matrices that change nothing yet, and for labels a head with random weights."""
     whole = _trained_whole(net, missing) if labels else []
     targets = [path for path in linear_paths(net) if not any(path == w or path.startswith(f"{w}.") for w in whole)]
     unknown = [name for name in whole if not HEADS & set(name.split("."))]
@@ -66,11 +92,20 @@ def build(
             fan_in_fan_out=any(isinstance(m, Conv1D) for m in net.modules()),
         ),
     )
-    for parameter in trained.parameters():
-        if parameter.requires_grad:
-            # What the optimizer changes is kept in full precision, a head copied from a bfloat16 base too.
-            parameter.data = parameter.data.float()
     return trained
+
+
+def _continued(net: PreTrainedModel, start: Version, model: Model, labels: list[str]) -> PeftModel:
+    """The matrices and the head of a version, which brings its own rank, alpha and layers."""
+    what, next = f"{start.ref} cannot be trained on.", "Start from another version, or from none."
+    if not start.fits(model):
+        raise AdapterError(what, f"It was made for {start.manifest['base']['id']}, not for {model.id}.", next)
+    if start.labels != labels:
+        raise AdapterError(what, f"Its labels are {', '.join(start.labels)}; the rows have {', '.join(labels)}.", next)
+    start.check_files()
+    read_adapter(start.path, _layers(net), start.ref)
+    continued: PeftModel = PeftModel.from_pretrained(net, start.path, is_trainable=True)
+    return continued
 
 
 def _options(model: Model, labels: list[str], longest: int) -> dict[str, Any]:
@@ -119,9 +154,13 @@ def changes_nothing(net: nn.Module) -> bool:
 
 def verify(net: PeftModel, folder: Path, name: str) -> None:
     """Read what was saved as a server will, against the layers it was trained on; raises `AdapterError`."""
-    layers = {
+    read_adapter(folder, _layers(net), name)
+
+
+def _layers(net: nn.Module) -> dict[str, tuple[int, int]]:
+    """(inputs, outputs) of the linear layers of a base, with LoRA matrices or without, by their paths in the base."""
+    return {
         path.replace(".base_layer", "").removeprefix("base_model.model."): features(module)
         for path, module in net.named_modules()
         if isinstance(module, LINEAR) and ".lora_" not in path
     }
-    read_adapter(folder, layers, name)

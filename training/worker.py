@@ -88,9 +88,8 @@ class Session:
         self.events.phase("model", model=self.config.model, quantize=self.quantize)
         rows, looked_at = choose_rows(data.train, InMemory(data.held_out.examples), self.config)
         dtype = training_dtype(self.config.precision)
-        net = recipe.build(
-            self.config, self.task, self.model, data.labels, self.quantize, dtype, int(rows.lengths.max())
-        )
+        most, start = int(rows.lengths.max()), self._start()
+        net = recipe.build(self.config, self.task, self.model, data.labels, self.quantize, dtype, most, start)
         self.events.phase("train", rows=len(rows), held_out=len(data.held_out.examples))
         pad = int(tokenizer.pad_token_id)
         look = Validation(looked_at, pad, dtype)
@@ -103,6 +102,10 @@ class Session:
         self.events.phase("publish")
         version = self._publish(net, comparison, data, measured, started)
         return {"version": version.ref, "promoted": self._promote(version, comparison), "card": comparison}
+
+    def _start(self) -> Version | None:
+        """The version to train on from, if one was named."""
+        return self.store.get(self.config.start_from) if self.config.start_from else None
 
     def _compare(self, net: Any, tokenizer: Any, data: Prepared) -> dict[str, Any]:  # noqa: ANN401
         """Base, live and new over the held-out rows."""
