@@ -5,18 +5,23 @@ from __future__ import annotations
 import dataclasses
 import json
 import os
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-from settings import Settings
+from settings import REPOSITORY, Settings, child_environment
+from store import files
 from tasks import TabSpec
 from tests import tiny
 from tests.run_helpers import alive, end_all, pid_of, published, wait
 from tests.training_helpers import config_of, run_worker, spec_of
+from training.child import DEVICE_LOCK, NEVER_BEGAN
 from training.config import TrainConfig
-from training.events import RESULT, read_events
+from training.events import CONFIG, EVENTS, RESULT, read_events
+from training.processes import GO
 from training.runs import Runs
 
 PATIENCE_S = 240
@@ -73,6 +78,61 @@ def test_cancel_ends_a_real_run_and_its_turn_passes_on(real: Runs, spec: TabSpec
     run = real.get(run.id)
     assert (run.state, run.result) == ("cancelled", {"state": "cancelled"})
     assert real.wait(after.id).state == "done" and published(home) == ["after@1"]
+
+
+def test_a_real_run_is_paused_resumed_and_ends_as_if_it_had_not_been(real: Runs, spec: TabSpec, home: Path) -> None:
+    run = real.submit(config_of(spec, home, "stops", max_steps=60))
+    wait(lambda: run.progress.step >= 3, PATIENCE_S)
+    real.pause(run.id)
+    assert real.wait(run.id).state == "paused", real.get(run.id).result
+    paused = real.get(run.id)
+    assert paused.resumable and 3 <= paused.result["step"] == paused.progress.step < 60
+    assert published(home) == []
+    real.resume(run.id)
+    ended = real.wait(run.id)
+    assert (ended.state, ended.version) == ("done", "stops@1"), ended.result
+    assert [step for step, _ in ended.progress.curves["loss"]] == list(range(1, 61))
+
+
+def start(folder: Path, home: Path, word: bytes) -> subprocess.Popen[bytes]:
+    """The child as `Runs` starts it, given `word` instead of the one it waits for."""
+    child = subprocess.Popen([sys.executable, "-m", "training.child", str(folder)], cwd=REPOSITORY,
+                             env=child_environment(GRAFT_HOME=str(home)), stdin=subprocess.PIPE)  # fmt: skip
+    if child.stdin:
+        child.stdin.write(word)
+        child.stdin.close()
+    return child
+
+
+@pytest.mark.parametrize("word", [b"", b"x"])
+def test_a_child_whose_start_was_not_noted_does_nothing(spec: TabSpec, home: Path, word: bytes) -> None:
+    folder = folder_of(config_of(spec, home, "unknown"), home)
+    assert start(folder, home, word).wait(PATIENCE_S) == NEVER_BEGAN
+    assert [path.name for path in folder.iterdir()] == [CONFIG]
+
+
+def test_two_children_never_work_at_once_whatever_the_database_says(spec: TabSpec, home: Path) -> None:
+    folder = folder_of(config_of(spec, home, "patient"), home)
+    with files.lock(home / DEVICE_LOCK):
+        child = start(folder, home, GO)
+        lock = (home / DEVICE_LOCK).stat().st_ino
+        wait(lambda: f" {child.pid} " in blocked(lock), PATIENCE_S)
+        assert child.poll() is None and not (folder / EVENTS).exists(), "it waits, and has loaded nothing"
+        assert "libtorch" not in Path(f"/proc/{child.pid}/maps").read_text()
+    assert child.wait(PATIENCE_S) == 0 and (folder / RESULT).exists()
+
+
+def blocked(inode: int) -> str:
+    """The lines of /proc/locks of those who wait for a lock on the file of that inode."""
+    lines = Path("/proc/locks").read_text().splitlines()
+    return "".join(line + "\n" for line in lines if "->" in line and f":{inode} " in line)
+
+
+def folder_of(config: TrainConfig, home: Path) -> Path:
+    folder = home / "runs" / config.name
+    folder.mkdir(parents=True)
+    (folder / CONFIG).write_text(config.to_json())
+    return folder
 
 
 def missing_file(config: TrainConfig, tmp_path: Path) -> TrainConfig:
