@@ -43,11 +43,15 @@ def main(folder: Path) -> int:
         signal.signal(signal.SIGTERM, signal.SIG_IGN)
     with (folder.parent.parent / "device.lock").open("a") as lease:
         fcntl.flock(lease, fcntl.LOCK_EX)
-        return train(folder, name)
+        code = train(folder, name)
+    if name == "stubborn":
+        os.kill(int((folder / "grandchild").read_text()), signal.SIGKILL)
+    return code
 
 
 def train(folder: Path, name: str) -> int:
     if name == "stubborn":
+        (folder / "grandchild").unlink(missing_ok=True)
         child = subprocess.Popen(
             [sys.executable, "-c", STUBBORN], stdout=subprocess.PIPE, start_new_session=True, stderr=subprocess.DEVNULL
         )

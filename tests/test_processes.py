@@ -11,10 +11,11 @@ from typing import Any
 
 import pytest
 
-from settings import REPOSITORY, Settings
+from settings import REPOSITORY, Settings, child_environment
 from store import files
 from tests.run_helpers import alive, begun, pid_of, plain, wait
 from training.events import PROCESS
+from training.processes import MARK
 from training.runs import Runs
 
 
@@ -42,6 +43,7 @@ import sys
 from pathlib import Path
 from settings import Settings
 from tests.run_helpers import STAND_IN, plain
+from training.processes import MARK
 from training.runs import Runs
 home = Path({str(home)!r})
 print(Runs(Settings(home=home), STAND_IN).submit(plain(home)).id, flush=True)
@@ -79,6 +81,25 @@ def test_nothing_that_a_run_started_is_left(runs: Runs, home: Path, name: str, h
         runs.wait(run.id)
     assert runs.get(run.id).state == ("cancelled" if how == "cancel" else "interrupted")
     wait(lambda: not any(map(alive, pids)), 30)
+
+
+def test_a_process_clears_away_what_it_started_and_lives(tmp_path: Path) -> None:
+    code = """
+import subprocess, sys
+from pathlib import Path
+from training.processes import sweep
+child = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(900)"], start_new_session=True)
+sweep(Path(sys.argv[1]))
+print(child.wait(30))
+"""
+    others = subprocess.Popen(["sleep", "900"], env={MARK: f"{tmp_path}-other"})
+    ended = subprocess.run(
+        [sys.executable, "-c", code, str(tmp_path)], cwd=REPOSITORY, env=child_environment(**{MARK: str(tmp_path)}),
+        capture_output=True, text=True, check=True,
+    )  # fmt: skip
+    assert ended.stdout.strip() == str(-signal.SIGKILL) and alive(others.pid)
+    others.kill()
+    others.wait()
 
 
 def test_a_canceller_that_died_is_finished_by_whoever_looks(

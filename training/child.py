@@ -16,6 +16,7 @@ from pathlib import Path
 from errors import GraftError
 from settings import Settings
 from store import files
+from training import processes
 from training.processes import GO
 from training.runs import Runs
 
@@ -41,6 +42,7 @@ def main(folder: Path) -> int:
         from training import worker  # noqa: PLC0415 - torch, and only now
 
         code = worker.main(folder)
+    processes.sweep(folder)
     try:
         Runs(settings).advance()
     except GraftError as error:
