@@ -5,6 +5,8 @@ The composition root: settings, then stores, then the pool of bases, then tabs, 
 
 from __future__ import annotations
 
+import threading
+
 from settings import Settings, prepare_environment
 
 prepare_environment()  # before Gradio is imported, because it reads some of it then
@@ -37,6 +39,7 @@ demo = shell.build(context)
 if __name__ == "__main__":
     try:
         server.check_home(context.settings)
+        threading.Thread(target=context.runs.attend, name="graft-queue", daemon=True).start()
         Watch(context.adapters.watched, context.versions_changed).start()
         Watch([context.settings.plugins], Reloader(context, demo)).start()
         server.launch(demo, context)

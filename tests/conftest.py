@@ -14,7 +14,9 @@ from store.adapters import AdapterStore, Version
 from store.models import Model, ModelStore
 from tasks import TabSpec
 from tests import tiny
+from tests.run_helpers import STAND_IN, end_all
 from tests.training_helpers import spec_of, train
+from training.runs import Runs
 
 # A shell that runs the tests in the background has Ctrl-C ignored, and so would every child that they interrupt.
 signal.signal(signal.SIGINT, signal.default_int_handler)
@@ -64,3 +66,17 @@ def bert(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Trained]:
 @pytest.fixture(scope="session")
 def llama(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Trained]:
     yield Trained("llama", tmp_path_factory.mktemp("llama"))
+
+
+@pytest.fixture
+def home(tmp_path: Path) -> Path:
+    (tmp_path / "home").mkdir()
+    return tmp_path / "home"
+
+
+@pytest.fixture
+def runs(home: Path) -> Iterator[Runs]:
+    """Runs whose process is the stand-in."""
+    found = Runs(Settings(home=home), STAND_IN)
+    yield found
+    end_all(found)

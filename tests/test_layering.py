@@ -17,7 +17,10 @@ import pytest
 ROOT = Path(__file__).resolve().parent.parent
 BOTTOM = ("errors", "settings", "tasks")
 STORE = ("store", *BOTTOM)
-PARENT = tuple(f"training.{name}" for name in ("runs", "config", "knobs", "report", "events"))
+PARENT = tuple(
+    f"training.{name}"
+    for name in ("runs", "config", "knobs", "report", "events", "record", "queue", "processes", "progress")
+)
 """The parent's side of training: what a page may know of it. The rest belongs to the child process."""
 ALLOWED = {
     "errors": (),

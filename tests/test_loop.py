@@ -36,6 +36,9 @@ def config_for(family: str, home: Path, name: str, **chosen: Any) -> TrainConfig
     return config_of(spec, home, name, **{**TWO_EPOCHS, **chosen})
 
 
+WORKER = "import pathlib, sys; from training.worker import main; sys.exit(main(pathlib.Path(sys.argv[1])))"
+
+
 def steps_of(folder: Path) -> dict[int, float]:
     return {event["step"]: event["loss"] for event in read_events(folder) if event["kind"] == "step"}
 
@@ -46,7 +49,7 @@ def start(config: TrainConfig, home: Path) -> subprocess.Popen[bytes]:
     folder.mkdir(parents=True, exist_ok=True)
     (folder / CONFIG).write_text(config.to_json())
     return subprocess.Popen(
-        [sys.executable, "-m", "training.worker", str(folder)],
+        [sys.executable, "-c", WORKER, str(folder)],
         cwd=REPOSITORY,
         env=child_environment(GRAFT_HOME=str(home), OMP_NUM_THREADS="1"),
         stdout=subprocess.DEVNULL,

@@ -28,9 +28,9 @@ def base(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return tiny.make("bert", tmp_path_factory.mktemp("base") / "bert")
 
 
-def start(home: Path, base: Path, *arguments: str) -> subprocess.Popen[str]:
+def start(home: Path, base: Path, *arguments: str, **more: str) -> subprocess.Popen[str]:
     environment = {k: v for k, v in os.environ.items() if not k.startswith("GRAFT_")}
-    environment |= {"GRAFT_HOME": str(home), "GRAFT_MODEL_CLASSIFICATION": str(base), "HF_HUB_OFFLINE": "1"}
+    environment |= {"GRAFT_HOME": str(home), "GRAFT_MODEL_CLASSIFICATION": str(base), "HF_HUB_OFFLINE": "1", **more}
     return subprocess.Popen(
         [sys.executable, "-m", "training", *arguments],
         cwd=REPOSITORY, env=environment, stdin=subprocess.DEVNULL,
@@ -123,6 +123,36 @@ def test_an_unknown_tab_is_told_with_those_there_are(base: Path, tmp_path: Path)
     assert "painting" in err and all(tab in err for tab in ("classification", "summarization", "generation"))
 
 
+def test_a_detached_run_goes_on_alone_and_the_next_waits_its_turn(base: Path, tmp_path: Path) -> None:
+    home = tmp_path / "home"
+    arguments = ["--plugin", "classification", "--data", rows(base, home), *QUICK]
+    code, out, err = run(home, base, *arguments, "--name", "first", "--detach")
+    assert code == 0 and "has begun" in out, err
+    code, out, err = run(home, base, *arguments, "--name", "second")
+    assert code == 0 and "second@1 is published." in out, err
+    runs = Runs(Settings(home=home)).list()
+    assert [(found.name, found.state) for found in runs] == [("second", "done"), ("first", "done")]
+    assert runs[0].started >= runs[1].ended
+
+
+def test_ctrl_c_before_the_run_has_begun_ends_quietly(base: Path, tmp_path: Path) -> None:
+    home = tmp_path / "home"
+    (tmp_path / "plugins").mkdir()
+    begun = tmp_path / "begun"
+    slow = f"import pathlib, time\npathlib.Path({str(begun)!r}).touch()\ntime.sleep(600)\n"
+    (tmp_path / "plugins" / "slow.py").write_text(slow)
+    arguments = ["--plugin", "classification", "--data", rows(base, home), "--name", "tickets"]
+    process = start(home, base, *arguments, GRAFT_PLUGINS=str(tmp_path / "plugins"))
+    deadline = time.monotonic() + PATIENCE_S
+    while not begun.exists():
+        assert time.monotonic() < deadline and process.poll() is None
+        time.sleep(0.05)
+    process.send_signal(signal.SIGINT)
+    _, err = process.communicate(timeout=PATIENCE_S)
+    assert (process.returncode, err) == (130, "Cancelled; nothing was published.\n")
+    assert Runs(Settings(home=home)).list() == []
+
+
 def test_ctrl_c_cancels_the_run(base: Path, tmp_path: Path) -> None:
     home = tmp_path / "home"
     arguments = ["--plugin", "classification", "--data", rows(base, home), "--name", "tickets", *QUICK]
@@ -139,17 +169,3 @@ def test_ctrl_c_cancels_the_run(base: Path, tmp_path: Path) -> None:
     [found] = runs.list()
     assert found.state == "cancelled" and AdapterStore(home).versions() == []
     assert not Path(f"/proc/{json.loads((found.folder / 'process.json').read_text())['pid']}").exists()
-
-
-def test_the_card_has_a_column_for_each_contender(capsys: pytest.CaptureFixture[str]) -> None:
-    card = {
-        "held_out": 12, "base": {"accuracy": 0.5}, "live": {"accuracy": 0.75}, "new": {"accuracy": 1.0},
-        "fixed": 3, "broken": 0, "gate": {"pass": True, "why": "accuracy 0.750 (a@1) -> 1.000"},
-    }  # fmt: skip
-    command.print_card(card)
-    lines = capsys.readouterr().out.strip().splitlines()
-    assert lines[0].split() == ["12", "held-out", "rows", "base", "live", "new"]
-    assert lines[1].split() == ["accuracy", "0.500", "0.750", "1.000"]
-    assert lines[2] == "3 rows fixed, 0 broken. accuracy 0.750 (a@1) -> 1.000"
-    command.print_card({**card, "live": None})
-    assert capsys.readouterr().out.strip().splitlines()[0].split()[-2:] == ["base", "new"]

@@ -4,6 +4,7 @@ import gc
 import re
 import sys
 import time
+from dataclasses import replace
 from types import SimpleNamespace
 
 import gradio as gr
@@ -13,12 +14,16 @@ from gradio_client import Client
 from gradio_client.exceptions import AppError
 
 from errors import GraftError
+from settings import Settings
+from tests.run_helpers import STAND_IN, plain
 from tests.ui_site import ECHO, OWN, make, serve
 from training import content, rows
+from training.runs import Runs
 from ui import adapters_page, card_view, context, shell, train_page
 from ui.guard import kindly
+from ui.plot import Line, plot
 from ui.reload import Reloader
-from ui.render import Html, curve, failure, table, tag
+from ui.render import Html, failure, table, tag
 from ui.run_panel import RunPanel
 from ui.strings import Words
 
@@ -128,11 +133,13 @@ def test_no_handler_trains_or_promotes_where_it_is_off(tmp_path) -> None:
         panel = RunPanel(context, SimpleNamespace(add=lambda follower: follower))
     form = ["echo", "tickets.csv", None, "text", "label", None, "mine", True, "auto", *([None] * 9)]
     calls = [
-        lambda: kindly(train_page._start(context))(REQUEST, *form),
+        lambda: kindly(train_page._start(context))(*form),
         lambda: kindly(train_page._defaults(context))("echo"),
         lambda: kindly(train_page._inspect(context, keep=False))(REQUEST, *form[:6]),
         lambda: kindly(adapters_page._allowed(context, context.adapters.roll_back))("echo"),
-        lambda: kindly(panel._cancel)("some"),
+        *(lambda act=act: kindly(panel._allowed(act))(["some"]) for act in (context.runs.cancel, context.runs.delete)),
+        lambda: kindly(panel._copy_log)(["some"]),
+        lambda: kindly(train_page._use(context, panel, SimpleNamespace(fields={})))(["some"]),
     ]
     for call in calls:
         with pytest.raises(gr.Error, match="switched off here"):
@@ -158,15 +165,15 @@ def test_a_page_without_training_asks_for_none_of_it_when_it_opens(tmp_path) -> 
 @pytest.mark.parametrize("space", [True, False])
 def test_strangers_see_no_runs(tmp_path, space) -> None:
     context, _, _ = make(tmp_path, space=space)
-    data = SimpleNamespace(plugin="echo", name="mine", data="secret.csv")
-    run = SimpleNamespace(id="20260102-030405-x", config=data, state="cancelled")
-    context.runs = SimpleNamespace(list=lambda: [run])
+    home = context.settings.home
+    run = Runs(Settings(home=home), STAND_IN).submit(replace(plain(home, "mine"), data="/secret.csv"))
+    context.runs.cancel(run.id)
     followers = []
     with gr.Blocks():
         RunPanel(context, SimpleNamespace(add=lambda follower: followers.append(follower) or follower))
-    shown = [followers[0].mark(Words(), run.id), followers[0].refresh(Words(), run.id)]
-    assert ("secret.csv" in str(shown)) is not space
-    assert shown[0] == () if space else shown[0]
+    shown = [(f.mark(Words(), [run.id]), f.refresh(Words(), [run.id])) for f in followers]
+    assert len(shown) == 3 and (("secret.csv" in str(shown)) is not space)
+    assert (run.id in str(shown)) is not space
     assert ("g-runs" in str(shell.build(context).get_config_file())) is not space
 
 
@@ -333,7 +340,7 @@ def test_everything_that_is_shown_is_escaped() -> None:
     }  # fmt: skip
     shown = [
         tag("p", NASTY, class_=NASTY), table([NASTY], [[NASTY]]), failure(GraftError(NASTY, NASTY, NASTY)),
-        card_view.card(Words(), card), curve([(0, 1.0), (1, 0.5)], 1, NASTY),
+        card_view.card(Words(), card), plot(NASTY, [Line(NASTY, [(0, 1.0), (1, 0.5)])] * 2),
     ]  # fmt: skip
     for html in shown:
         assert isinstance(html, Html)

@@ -2,7 +2,8 @@
 
     python -m training --plugin classification --data examples/tickets.csv --name tickets --promote
 
-A running app notices the new version by itself. Ctrl-C cancels the run.
+A running app notices the new version by itself. Ctrl-C cancels the run. One run goes on at a time; others wait their
+turn. What can be done with runs that there are is in `training/commands.py`: `python -m training runs`.
 """
 
 from __future__ import annotations
@@ -14,20 +15,24 @@ import subprocess
 import sys
 import time
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 from tqdm import tqdm
 
-from errors import ConfigError, GraftError, RunError
+from errors import ConfigError, GraftError
 from settings import REPOSITORY, Settings, child_environment
 from store.models import ModelStore
 from tasks import Columns, TabSpec
+from training import commands
+from training.commands import print_result
 from training.config import TrainConfig
 from training.data import parse_columns
 from training.knobs import KNOBS, PRESET, PRESETS
+from training.record import Run
 from training.report import Report
-from training.runs import Run, Runs
+from training.runs import Runs, new_id
 
 POLL_S = 0.3
 OPTIONS: Mapping[str, Mapping[str, Any]] = {
@@ -38,27 +43,36 @@ OPTIONS: Mapping[str, Mapping[str, Any]] = {
 
 
 def main(arguments: Sequence[str]) -> int:
-    """Train one version and print its card; the exit code: 0 published, 1 failed, 2 refused, 130 cancelled."""
+    """Train one version and print its card; the exit code: 0 published, 1 failed, 2 refused, 3 paused, 130 ended."""
     # Set anew, because a shell that starts this in the background has it ignored, and then Ctrl-C would do nothing.
     signal.signal(signal.SIGINT, signal.default_int_handler)
-    options = _parser().parse_args(arguments)
+    if arguments and arguments[0] in commands.COMMANDS:
+        return commands.main(arguments)
+    options, id = _parser().parse_args(arguments), new_id()
     try:
         settings = Settings.from_env()
         spec = find_tab(options.plugin, options.base)
         config, runs = _config(options, spec), Runs(settings)
         _print_report(runs.inspect(options.data, spec, parse_columns(options.columns)))
         _download(settings, spec.model)
-        run = runs.start(config)
+        run = runs.submit(config, id)
+        if options.detach:
+            print(commands.waiting(run) if run.place else f"{id} has begun.", f"python -m training show {id}", sep="\n")
+            return 0
+        return print_result(_follow(runs, id))
     except GraftError as error:
         print(error, file=sys.stderr)
         return 2
-    try:
-        _follow(run)
     except KeyboardInterrupt:
-        runs.cancel(run.id)
-        print("Cancelled; nothing was published.", file=sys.stderr)
-        return 130
-    return _print_result(run)
+        return _cancel(id)
+
+
+def _cancel(id: str) -> int:
+    """End the run of that id, whether or not it has come into being."""
+    with suppress(GraftError):
+        Runs(Settings.from_env()).cancel(id)
+    print("Cancelled; nothing was published.", file=sys.stderr)
+    return 130
 
 
 def find_tab(name: str, base: str | None = None) -> TabSpec:
@@ -91,6 +105,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--base", help="another base than the tab's: a Hub id or a folder")
     parser.add_argument("--preset", choices=PRESETS["label"], default=PRESET, help="what the settings below begin with")
     parser.add_argument("--promote", action="store_true", help="answer with it at once, if it is not worse")
+    parser.add_argument("--detach", action="store_true", help="leave once it is queued, instead of following it")
     settings = parser.add_argument_group("settings")
     for name, knob in KNOBS.items():
         options = {**OPTIONS[knob.kind], "choices": knob.choices or None}
@@ -122,22 +137,25 @@ def _download(settings: Settings, model: str) -> None:
         ModelStore(settings.home / "models", settings.offline).resolve(model, progress)
 
 
-def _follow(run: Run) -> None:
+def _follow(runs: Runs, id: str) -> Run:
     """Draw the run's progress until it ends; where nobody watches a terminal, print each phase once."""
-    phase = ""
+    said = ""
     with tqdm(total=None, unit="step", disable=None) as bar:
-        while run.state == "running":
+        while (run := runs.get(id)).active:
+            runs.advance()
             progress = run.progress
-            if progress.phase != phase:
-                phase = progress.phase
-                bar.set_description(phase)
+            now = commands.waiting(run) if run.place else progress.phase
+            if now != said:
+                said = now
+                bar.set_description(said)
                 if bar.disable:
-                    print(phase, flush=True)
+                    print(said, flush=True)
             if progress.steps:
                 bar.total = progress.steps
-                bar.set_postfix(loss=f"{progress.losses[-1][1]:.3f}", refresh=False)
+                bar.set_postfix(loss=f"{progress.latest.get('loss', 0):.3f}", refresh=False)
             bar.update(progress.step - bar.n)
             time.sleep(POLL_S)
+    return run
 
 
 def _print_report(report: Report) -> None:
@@ -146,27 +164,6 @@ def _print_report(report: Report) -> None:
         print(f"  row {bad.number}: {bad.reason}")
     for warning in report.warnings:
         print(f"  {warning}")
-
-
-def _print_result(run: Run) -> int:
-    result = run.result
-    if result["state"] != "done":
-        print(str(RunError(*(result.get(k, "") for k in ("what", "why", "next")))), file=sys.stderr)
-        print(*result.get("log", []), sep="\n", file=sys.stderr)
-        return 1
-    print_card(result["card"])
-    live = "It answers now." if result["promoted"] else "It waits for you: promote it on the page, under Adapters."
-    print(f"{result['version']} is published. {live}")
-    return 0
-
-
-def print_card(card: Mapping[str, Any]) -> None:
-    """The before/after table."""
-    contenders = [name for name in ("base", "live", "new") if card[name]]
-    print(f"\n{card['held_out']} held-out rows".ljust(22), *(name.rjust(10) for name in contenders))
-    for figure in card["new"]:
-        print(figure.ljust(21), *(f"{card[name][figure]:10.3f}" for name in contenders))
-    print(f"{card['fixed']} rows fixed, {card['broken']} broken. {card['gate']['why']}\n")
 
 
 if __name__ == "__main__":

@@ -13,7 +13,13 @@ CONFIG = "config.json"
 LOG = "train.log"
 PROCESS = "process.json"
 PAUSE = "pause"
-"""The file that asks a run to pause."""
+"""Made in the folder of a run that is to stop at its next step, with a checkpoint and a result that says paused."""
+QUEUED = "queued"
+"""In the folder of a run that waits its turn: when it was queued, in Unix seconds."""
+CANCEL = "cancel"
+"""In the folder of a run that was told to end: without a result of its own it was cancelled, not interrupted."""
+CHECKPOINTS = "checkpoints/[0-9]*/state.json"
+"""What a checkpoint has when it is whole."""
 
 PHASES = ("start", "data", "model", "train", "evaluate", "publish")
 

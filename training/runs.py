@@ -1,187 +1,174 @@
-"""Runs, as the page and the command line see them: started as child processes, known by their folders alone.
+"""Runs, as the page and the command line see them: queued, one at a time, known by their folders.
 
-    home/runs/<id>/   config.json  events.jsonl  train.log  process.json  result.json
+    home/runs/<id>/   config.json  events.jsonl  train.log  process.json  result.json  checkpoints/
 
-A run's state is derived from its folder each time, so that a reload of the page, a second browser or a restarted
-server sees the same. No torch is imported here.
+The table in `graft.db` is what is listed and chosen from; it is made again from the folders where it is lost. Whoever
+looks brings it up to date and starts whose turn it is, so it does not matter which process that is, or whether it was
+there when the run began. No torch is imported here.
 """
 
 from __future__ import annotations
 
 import json
-import os
+import logging
 import secrets
 import shutil
-import signal
 import subprocess
 import sys
+import threading
 import time
-from collections.abc import Mapping
-from contextlib import suppress
-from dataclasses import dataclass, field, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 from errors import DataError, GraftError, RunError
 from settings import REPOSITORY, Settings, child_environment
 from store import files
+from store.database import DATABASE, Database
 from tasks import TASKS, TabSpec
+from training import processes, queue
 from training.config import TrainConfig
-from training.events import CONFIG, LOG, PROCESS, RESULT, read_events
+from training.events import CANCEL, CONFIG, PAUSE, QUEUED, RESULT
+from training.record import Run
 from training.report import Report
 
-State = Literal["running", "done", "failed", "cancelled"]
+log = logging.getLogger("graft")
+
+COMMAND = (sys.executable, "-m", "training.child")
+"""What runs a run; the folder comes behind it."""
 INSPECT_TIMEOUT_S = 60
-LOG_LINES = 12
-STARTING_S = 10.0
-"""How long a run may be without the note of its process."""
-GRACE_S = 5.0
-"""How long a cancelled run may take to end by itself."""
+EVERY_S = 1.0
+"""How often a server looks after the queue."""
 
 
-@dataclass(frozen=True)
-class Progress:
-    """How far a run is. `losses` are (step, training loss); `left_s`: seconds of training left, by its pace."""
-
-    phase: str = "start"
-    step: int = 0
-    steps: int = 0
-    left_s: float | None = None
-    losses: list[tuple[int, float]] = field(default_factory=list)
-
-
-@dataclass(frozen=True)
-class Run:
-    """One run's folder, read."""
-
-    id: str
-    folder: Path
-    config: TrainConfig
-
-    @property
-    def state(self) -> State:
-        """running, done, failed or cancelled."""
-        # Life first, then the result: a run may end, and leave one, between the two.
-        alive, result = self._alive(), self._result_file()
-        if result:
-            state: State = result["state"]
-            return state
-        return "running" if alive else "failed"
-
-    @property
-    def result(self) -> dict[str, Any]:
-        """What the run ended with; empty while it goes on. A failed one has what, why, next and its last log lines."""
-        alive, result = self._alive(), self._result_file()
-        if not result:
-            if alive:
-                return {}
-            result = {"state": "failed", **_death(_process(self.folder))}
-        return {**result, "log": self.log_tail()} if result["state"] == "failed" else result
-
-    @property
-    def progress(self) -> Progress:
-        """How far it is, from its events."""
-        events = read_events(self.folder)
-        phases = [e for e in events if e["kind"] == "phase"]
-        steps = [e for e in events if e["kind"] == "step"]
-        losses = [(e["step"], e["loss"]) for e in steps]
-        if not steps:
-            return Progress(phases[-1]["phase"] if phases else "start")
-        first, last = steps[0], steps[-1]
-        pace = (last["at"] - first["at"]) / max(1, last["step"] - first["step"])
-        left = pace * (last["steps"] - last["step"]) if last["step"] > first["step"] else None
-        return Progress(phases[-1]["phase"], last["step"], last["steps"], left, losses)
-
-    def log_tail(self, lines: int = LOG_LINES) -> list[str]:
-        """The last lines that the child printed."""
-        path = self.folder / LOG
-        if not path.exists():
-            return []
-        with path.open("rb") as file:
-            file.seek(max(0, path.stat().st_size - 20_000))
-            text = file.read().decode("utf-8", "replace").replace("\r", "\n")
-        return [line for line in text.split("\n") if line.strip()][-lines:]
-
-    def _result_file(self) -> dict[str, Any]:
-        path = self.folder / RESULT
-        return dict(files.read_json(path)) if path.exists() else {}
-
-    def _alive(self) -> bool:
-        process = _process(self.folder)
-        if not process and self.folder.exists():
-            # It is being started: the note of its process is written right after.
-            return time.time() - self.folder.stat().st_mtime < STARTING_S
-        # A child that has ended stays a zombie until its parent asks; poll() of ours is that question.
-        ours = _CHILDREN.get(process.get("pid", 0))
-        if ours is not None and ours.poll() is not None:
-            return False
-        started = _start_time(process["pid"]) if process else 0
-        if ours is not None and started == 0:
-            return True  # a zombie whose threads are still ending: its exit code comes with the next question
-        # 0 in the note is a child that had ended before it was written.
-        return started != 0 and started == process["started"]
+def new_id() -> str:
+    """A name for a run that nobody has; names sort by time."""
+    return f"{time.strftime('%Y%m%d-%H%M%S')}-{secrets.token_hex(3)}"
 
 
 class Runs:
     """The runs under one home."""
 
-    def __init__(self, settings: Settings) -> None:
-        self._settings = settings
-        self._root = settings.home / "runs"
+    def __init__(self, settings: Settings, command: Sequence[str] = COMMAND) -> None:
+        """`command` is what a run's process is, for tests."""
+        self._home, self._command = settings.home.absolute(), tuple(command)
+        self._root = self._home / "runs"
+        self._database = Database(self._home / DATABASE)
 
-    def start(self, config: TrainConfig) -> Run:
-        """Start a run in a child process and return at once. Raises `RunError`."""
-        run_id = f"{time.strftime('%Y%m%d-%H%M%S')}-{secrets.token_hex(3)}"
-        folder = self._root / run_id
+    def submit(self, config: TrainConfig, id: str | None = None) -> Run:
+        """Queue a run, and start it if nothing else runs; returns at once. Raises `GraftError`."""
+        folder = self._root / (id or new_id())
         try:
-            folder.mkdir(parents=True)
-            config = _with_own_data(config, folder)
-            (folder / CONFIG).write_text(config.to_json(), encoding="utf-8")
-            with (folder / LOG).open("wb") as log:
-                child = subprocess.Popen(
-                    [sys.executable, "-m", "training.worker", str(folder)],
-                    cwd=REPOSITORY,
-                    env=child_environment(GRAFT_HOME=str(self._settings.home)),
-                    stdin=subprocess.DEVNULL,
-                    stdout=log,
-                    stderr=subprocess.STDOUT,
-                    start_new_session=True,
-                    close_fds=True,
-                )
-            _CHILDREN[child.pid] = child
-            files.write_json(folder / PROCESS, {"pid": child.pid, "started": _start_time(child.pid)})
+            staging = files.new_staging(self._root)
+            try:
+                config = _with_own_data(config, staging, folder)
+                (staging / CONFIG).write_text(config.to_json(), encoding="utf-8")
+                (staging / QUEUED).write_text(str(time.time()), encoding="utf-8")
+                files.seal(staging, folder)
+            except BaseException:
+                shutil.rmtree(staging, ignore_errors=True)
+                raise
         except OSError as error:
             why = f"{error.strerror or error}."
-            raise RunError("The training could not be started.", why, "Free some space or memory.") from error
-        return Run(run_id, folder, config)
+            raise RunError("The training could not be queued.", why, "Free some space or memory.") from error
+        self.advance()
+        return self.get(folder.name)
+
+    def advance(self) -> None:
+        """Note what has ended, and start whose turn it is. Any process may call this at any time."""
+        child = None
+        try:
+            with self._database.write() as connection:
+                queue.settle(connection, self._root)
+                id = queue.next_id(connection)
+                if id is None:
+                    return
+                run = queue.row(connection, self._root, id)
+                queue.move(connection, run, "running", started=time.time(), ended=None)
+                try:
+                    child = self._spawn(run.folder)
+                except OSError as error:
+                    run = queue.row(connection, self._root, id)
+                    why = f"Its process could not be started: {error.strerror or error}."
+                    queue.finish(connection, run, "interrupted", queue.interruption(run, why))
+        except BaseException:
+            if child:
+                child.abandon()
+            raise
+        if child:
+            child.go()
+
+    def attend(self, stop: threading.Event | None = None, every_s: float = EVERY_S) -> None:
+        """Look after the queue until `stop`, or for ever; for a thread of a server's."""
+        said, stop = "", stop or threading.Event()
+        while not stop.wait(every_s):
+            try:
+                self.advance()
+                said = ""
+            except Exception as error:
+                # A full disk or a damaged file may be mended while the server goes on.
+                if str(error) != said:
+                    log.warning("The queue of runs is held up. %s", error, exc_info=not isinstance(error, GraftError))
+                said = str(error)
 
     def list(self) -> list[Run]:
-        """Every run that can be read, newest first."""
-        found = (self._read(folder) for folder in sorted(self._root.glob("*"), reverse=True))
-        return [run for run in found if run]
+        """Every run, newest first."""
+        with self._database.write() as connection:
+            queue.settle(connection, self._root)
+            return queue.rows(connection, self._root)
 
     def get(self, id: str) -> Run:
         """The run of that id; raises `RunError`."""
-        for run in self.list():
-            if run.id == id:
-                return run
-        raise RunError(f"There is no run {id!r}.", "", "Choose one from the list.")
+        with self._database.write() as connection:
+            queue.settle(connection, self._root)
+            return queue.row(connection, self._root, id)
+
+    def wait(self, id: str, every_s: float = 0.5) -> Run:
+        """The run of that id when nothing more happens to it by itself; meanwhile the queue goes on."""
+        while (run := self.get(id)).active:
+            self.advance()
+            time.sleep(every_s)
+        return run
+
+    def pause(self, id: str) -> None:
+        """Ask a running run to stop at its next step, with a checkpoint. Raises `RunError`."""
+        run = self.get(id)
+        run.require("pause")
+        (run.folder / PAUSE).touch()
+
+    def resume(self, id: str) -> None:
+        """Queue a paused or interrupted run again. Raises `RunError`."""
+        with self._database.write() as connection:
+            queue.settle(connection, self._root)
+            run = queue.row(connection, self._root, id)
+            run.require("resume")
+            queue.enqueue(connection, run)
+        self.advance()
 
     def cancel(self, id: str) -> None:
-        """End a running run and everything it started; nothing is published."""
-        run = self.get(id)
-        if run.state != "running":
-            return
-        pid = _process(run.folder).get("pid")
-        if pid is None:
-            raise RunError(f"The run {id} is only being started.", "", "Try again in a moment.")
-        _signal_group(pid, signal.SIGTERM)
-        deadline = time.monotonic() + GRACE_S
-        while run._alive() and time.monotonic() < deadline:
-            time.sleep(0.05)
-        _signal_group(pid, signal.SIGKILL)
-        if not (run.folder / RESULT).exists():
-            files.write_json(run.folder / RESULT, {"state": "cancelled"})
+        """End a run and everything it started; nothing is published. One that has ended stays what it is."""
+        with self._database.write() as connection:
+            queue.settle(connection, self._root)
+            run = queue.row(connection, self._root, id)
+            if run.state in ("queued", "paused"):
+                queue.finish(connection, run, "cancelled", {"state": "cancelled"})
+        if run.state == "running":
+            (run.folder / CANCEL).touch()
+            processes.end(run.folder)
+        self.advance()
+
+    def delete(self, id: str) -> None:
+        """Remove a run that is not running, its folder with it; versions that it published stay. Raises `RunError`."""
+        with self._database.write() as connection:
+            queue.settle(connection, self._root)
+            run = queue.row(connection, self._root, id)
+            run.require("delete")
+            connection.execute("DELETE FROM runs WHERE id = ?", (id,))
+            away = self._root / f"{files.STAGING_PREFIX}{secrets.token_hex(16)}"
+            run.folder.rename(away)
+        shutil.rmtree(away, ignore_errors=True)
+        self.advance()
 
     def inspect(self, path: Path, spec: TabSpec, mapping: Mapping[str, str] | None = None) -> Report:
         """What is in a file of rows, read by a child process with little memory. Raises `DataError`."""
@@ -194,7 +181,7 @@ class Runs:
             child = subprocess.run(
                 command,
                 cwd=REPOSITORY,
-                env=child_environment(GRAFT_HOME=str(self._settings.home)),
+                env=child_environment(GRAFT_HOME=str(self._home)),
                 stdin=subprocess.DEVNULL,
                 capture_output=True,
                 timeout=INSPECT_TIMEOUT_S,
@@ -210,58 +197,25 @@ class Runs:
             raise DataError(**json.loads(child.stdout))
         raise DataError(f"{path.name} cannot be read.", "Reading it needs too much memory, or it is damaged.")
 
-    def _read(self, folder: Path) -> Run | None:
-        try:
-            return Run(folder.name, folder, TrainConfig.from_json((folder / CONFIG).read_text(encoding="utf-8")))
-        except (OSError, ValueError, TypeError, GraftError):
-            return None
+    def _spawn(self, folder: Path) -> processes.Child:
+        """A process for the run that waits for the word; what belongs to an earlier stretch of the run is gone."""
+        for name in (PAUSE, RESULT, CANCEL):
+            (folder / name).unlink(missing_ok=True)
+        child = processes.Child(self._command, folder, self._home)
+        (folder / QUEUED).unlink(missing_ok=True)
+        return child
 
 
-_CHILDREN: dict[int, subprocess.Popen[bytes]] = {}
-"""Children of this process, so that those that ended can be reaped and their exit codes read."""
+def _with_own_data(config: TrainConfig, staging: Path, folder: Path) -> TrainConfig:
+    """The configuration with copies of its files, because uploads go when the server stops.
 
-
-def _with_own_data(config: TrainConfig, folder: Path) -> TrainConfig:
-    """The configuration with copies of its files in the run's folder, because uploads go when the server stops."""
+    The copies are written into `staging`, and named as they will be found when that has become `folder`.
+    """
     copies: dict[str, Any] = {}
-    for field_, place in (("data", "data"), ("held_out_data", "held_out")):
-        source = Path(getattr(config, field_))
-        if getattr(config, field_) and source.is_file():
-            (folder / place).mkdir()
-            copies[field_] = str(shutil.copyfile(source, folder / place / source.name))
+    for field, place in (("data", "data"), ("held_out_data", "held_out")):
+        source = Path(getattr(config, field))
+        if getattr(config, field) and source.is_file():
+            (staging / place).mkdir()
+            shutil.copyfile(source, staging / place / source.name)
+            copies[field] = str(folder / place / source.name)
     return replace(config, **copies)
-
-
-def _process(folder: Path) -> dict[str, Any]:
-    path = folder / PROCESS
-    return dict(files.read_json(path)) if path.exists() else {}
-
-
-def _start_time(pid: int) -> int:
-    """When a process started, in clock ticks since boot; 0 if there is none. With it, a pid names one process."""
-    try:
-        text = Path(f"/proc/{pid}/stat").read_text(encoding="utf-8", errors="replace")
-    except OSError:
-        return 0
-    fields = text.rpartition(")")[2].split()
-    return 0 if fields[0] == "Z" else int(fields[19])
-
-
-def _signal_group(pid: int, number: signal.Signals) -> None:
-    with suppress(ProcessLookupError):
-        os.killpg(pid, number)
-
-
-def _death(process: Mapping[str, Any]) -> dict[str, str]:
-    """Why a child that left no result may have ended."""
-    child = _CHILDREN.get(process.get("pid", 0))
-    code = child.poll() if child else None
-    if code is not None and -code in (signal.SIGKILL, signal.SIGABRT, signal.SIGSEGV):
-        name = signal.Signals(-code).name
-        why = f"Its process was killed ({name}); the usual cause is that the machine ran out of memory."
-    elif code is not None:
-        why = f"Its process ended with code {code}."
-    else:
-        why = "Its process is gone and left no result; the machine may have been restarted or out of memory."
-    advice = "Use a smaller batch, a shorter longest length or a smaller base, and start again."
-    return {"what": "The training stopped before it was done; nothing was published.", "why": why, "next": advice}

@@ -1,4 +1,4 @@
-"""The child process of one run: `python -m training.worker RUN_DIR` reads config.json there and writes everything else.
+"""One run, in the child process that `training/child.py` begins: reads config.json in its folder and writes the rest.
 
 It shares nothing with its parent but that folder: events.jsonl while it goes on, result.json once, last. It outlives
 the page, and the server that started it. It publishes a version only after the version was trained, compared with
@@ -8,13 +8,10 @@ what answered before, written down and verified.
 from __future__ import annotations
 
 import importlib.metadata
-import logging
 import os
 import platform
-import sys
 import time
 import traceback
-from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -39,8 +36,6 @@ from training.loop import Loop, Paused
 from training.prepared import Prepared, prepare
 from training.validation import InMemory, Validation, choose_rows
 
-NICENESS = 5
-"""Serving in the same machine comes first."""
 ELSEWHERE = ("data", "held_out_data", "model", "prompt", "columns")
 """Fields of the configuration that the manifest says in another place, without paths of this machine."""
 LIBRARIES = ("torch", "transformers", "peft", "bitsandbytes", "datasets")
@@ -187,10 +182,3 @@ def _explain(error: BaseException) -> dict[str, str]:
         return {"what": "The disk is full.", "why": "The version could not be written.", "next": "Free some space."}
     return {"what": "The training failed.", "why": f"{type(error).__name__}: {str(error).split(chr(10))[0][:200]}",
             "next": "The last lines of its log say more."}  # fmt: skip
-
-
-if __name__ == "__main__":
-    with suppress(OSError):
-        os.nice(NICENESS)
-    logging.basicConfig(level=logging.WARNING, stream=sys.stderr)
-    sys.exit(main(Path(sys.argv[1])))

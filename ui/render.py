@@ -83,16 +83,3 @@ def failure(error: GraftError) -> Html:
     """What went wrong, why, and what to do next."""
     rest = (tag("p", part) for part in (error.why, error.next) if part)
     return notice(tag("strong", error.what), *rest, kind="bad")
-
-
-def curve(points: Sequence[tuple[float, float]], last_x: float, label: str) -> Html:
-    """A line through (x, y) from 0 to `last_x`, with its first and last y written at its ends."""
-    if len(points) < 2:
-        return Html("")
-    top, low = max(y for _, y in points), min(y for _, y in points)
-    width, height, room = 600, 140, (top - low) or 1.0
-    at = [(width * x / max(last_x, points[-1][0]), height - 10 - (height - 20) * (y - low) / room) for x, y in points]
-    line = tag("polyline", points=" ".join(f"{x:.1f},{y:.1f}" for x, y in at))
-    drawing = tag("svg", line, viewBox=f"0 0 {width} {height}", preserveAspectRatio="none", role="img")
-    ends = div("g-ends", span("", f"{label} {points[0][1]:.2f}"), span("", f"{points[-1][1]:.2f}"))
-    return div("g-curve", ends, drawing)

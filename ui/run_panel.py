@@ -1,23 +1,32 @@
-"""The panel of runs: the newest or the chosen one, read from its files each second, so that it outlives any page."""
+"""The panel of runs: the table, and the chosen run or several, read anew each second, so that it outlives any page."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import secrets
+import shutil
+from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import gradio as gr
+from gradio.utils import get_upload_folder
 
-from ui import run_view
+from errors import GraftError, RunError
+from training.events import LOG
+from ui import run_list, run_view
 from ui.context import Context
 from ui.guard import kindly
 from ui.pulse import QUIET, Follower, Pulse
+from ui.render import Html, failure, tag
 from ui.strings import Words, t
 
 if TYPE_CHECKING:
-    from training.runs import Run
+    from training.record import Run, Verb
 
-LISTED = 30
-"""Runs that the menu offers."""
+TAIL = 200
+"""Lines of the log that the page shows."""
+SAVE_LOG = "g-save-log"
+FETCH = f"() => document.querySelector('#{SAVE_LOG}').click()"
 
 
 class RunPanel:
@@ -26,48 +35,144 @@ class RunPanel:
     def __init__(self, context: Context, pulse: Pulse) -> None:
         """Place the panel."""
         self._context = context
-        with gr.Column(visible=False, elem_classes="g-section g-runs") as box:
-            with gr.Row(elem_classes="g-buttons"):
-                self.choice = gr.Dropdown([], label=t("run.title"), interactive=True, scale=3, allow_custom_value=True)
-                cancel = gr.Button(t("run.cancel"), variant="stop", visible=False, scale=1)
-            html = gr.HTML("", elem_classes="g-list")
-        self.shown = [box, self.choice, cancel, html]
-        follower = pulse.add(Follower([self.choice], self.shown, self._mark, self._refresh))
-        self.refresh = follower.handler()
-        self.choice.input(self.refresh, self.choice, self.shown, **QUIET)
-        ended = cancel.click(kindly(self._cancel), self.choice, None, trigger_mode="once", **QUIET)
-        ended.then(self.refresh, self.choice, self.shown, **QUIET)
+        self.chosen = gr.State([])
+        with gr.Column(visible=False, elem_classes="g-section g-runs") as self._box:
+            gr.Markdown(t("run.title"), elem_classes="g-section-title")
+            self._table = gr.HTML("", elem_classes="g-list", js_on_load=run_list.CHOOSE)
+            self._place_buttons()
+            self._html = gr.HTML("", elem_classes="g-list")
+            with gr.Accordion(t("run.log"), open=False, visible=False) as self._unfold:
+                self._log = gr.HTML("", elem_classes="g-log")
+                save = gr.Button(t("run.save_log"), size="sm")
+                file = gr.DownloadButton(elem_id=SAVE_LOG)
+        self._follow(pulse)
+        self._connect()
+        save.click(kindly(self._copy_log), self.chosen, file, **QUIET).then(None, js=FETCH)
 
-    @staticmethod
-    def names(runs: Sequence[Run], say: Words) -> list[tuple[str, str]]:
-        """The menu of runs, newest first."""
-        return [(f"{run.config.name} · {run.id[:15]} · {say(f'run.{run.state}')}", run.id) for run in runs[:LISTED]]
+    def _place_buttons(self) -> None:
+        with gr.Row(elem_classes="g-buttons"):
+            self._verbs: dict[Verb, gr.Button] = {
+                "pause": gr.Button(t("run.pause"), visible=False),
+                "resume": gr.Button(t("run.resume"), visible=False),
+                "cancel": gr.Button(t("run.cancel"), visible=False, variant="stop"),
+                "delete": gr.Button(t("run.delete"), visible=False),
+            }
+            self.use = gr.Button(t("run.use"), visible=False)
+            self._sure = gr.Button(t("run.sure"), visible=False, variant="stop")
+
+    def _follow(self, pulse: Pulse) -> None:
+        listed, detail = [self._box, self._table], [*self._verbs.values(), self.use, self._sure, self._html]
+        unfolded = [self._unfold, self._log]
+        followers = [
+            Follower([self.chosen], listed, self._mark_list, self._show_list),
+            Follower([self.chosen], detail, self._mark_run, self._show_run),
+            Follower([self.chosen], unfolded, self._mark_log, self._show_log),
+        ]
+        self.shown = [*listed, *detail, *unfolded]
+        everything = Follower([self.chosen], self.shown, self._mark_run, self._show_all)
+        self.refresh = everything.handler()
+        for follower in followers:
+            pulse.add(follower)
+
+    def _connect(self) -> None:
+        picked = self._table.select(kindly(self._choose), self.chosen, self.chosen, **QUIET)
+        picked.then(self.refresh, self.chosen, self.shown, **QUIET)
+        runs = self._context.runs
+        acts: dict[Verb, Callable[[str], None]] = {"pause": runs.pause, "resume": runs.resume, "cancel": runs.cancel}
+        for verb, act in acts.items():
+            self._act(self._verbs[verb], act)
+        self._verbs["delete"].click(lambda: gr.update(visible=True), None, self._sure, **QUIET)
+        self._act(self._sure, runs.delete)
+
+    def _act(self, button: gr.Button, act: Callable[[str], None]) -> None:
+        done = button.click(kindly(self._allowed(act)), self.chosen, None, trigger_mode="once", **QUIET)
+        done.then(self.refresh, self.chosen, self.shown, **QUIET)
+
+    def _allowed(self, act: Callable[[str], None]) -> Callable[[Sequence[str]], None]:
+        """`act` on the chosen run, where this page may train: decided here, whatever the layout hides."""
+
+        def handler(chosen: Sequence[str]) -> None:
+            self._context.require_training()
+            act(self.one(chosen).id)
+
+        return handler
+
+    def one(self, chosen: Sequence[str]) -> Run:
+        """The run that is shown; raises `GraftError`."""
+        self._context.require_training()
+        found = self._picked(chosen)
+        if not found:
+            raise RunError("There is no run.", "", "Train one.")
+        return found[0]
 
     def _runs(self) -> Sequence[Run]:
         """The runs that may be shown: none where this page may not train, because their cards show rows."""
         return self._context.runs.list() if self._context.settings.may_train else []
 
-    def _mark(self, say: Words, chosen: str | None) -> object:
+    def _picked(self, chosen: Sequence[str]) -> list[Run]:
+        """The runs that were chosen and are there; otherwise the one that goes on, otherwise the newest."""
         runs = self._runs()
-        return (hash(str(self.names(runs, say))), hash(run_view.run(say, _chosen(runs, chosen)))) if runs else ()
+        going_on = [run for run in runs if run.state == "running"]
+        return [run for run in runs if run.id in chosen] or [*going_on, *runs][:1]
 
-    def _refresh(self, say: Words, chosen: str | None) -> list[Any]:
-        runs = self._runs()
-        if not runs:
-            return [gr.skip()] * len(self.shown)
-        run = _chosen(runs, chosen)
-        return [
-            gr.update(visible=True),
-            gr.update(choices=self.names(runs, say), value=run.id),
-            gr.update(visible=run.state == "running"),
-            run_view.run(say, run),
-        ]
+    def _choose(self, event: gr.EventData, chosen: Sequence[str]) -> list[str]:
+        """A click on a row chooses it alone; one on its box adds it to the others or takes it away."""
+        id, picked = str(event.run), [run.id for run in self._picked(chosen)]
+        if not event.several:
+            return [id]
+        return [other for other in picked if other != id] if id in picked else [*picked, id]
 
-    def _cancel(self, chosen: str | None) -> None:
-        self._context.require_training()
-        self._context.runs.cancel(chosen or "")
+    def _mark_list(self, say: Words, chosen: Sequence[str]) -> object:
+        try:
+            return hash(str(self._table_of(say, chosen)))
+        except GraftError as error:
+            return str(error)
+
+    def _show_list(self, say: Words, chosen: Sequence[str]) -> list[Any]:
+        try:
+            found = self._table_of(say, chosen)
+        except GraftError as error:
+            found = failure(error)
+        return [gr.update(visible=bool(found)), found]
+
+    def _table_of(self, say: Words, chosen: Sequence[str]) -> Html:
+        picked = {run.id for run in self._picked(chosen)}
+        return run_list.table(say, self._runs(), picked)
+
+    def _mark_run(self, say: Words, chosen: Sequence[str]) -> object:
+        return [(run, run.pausing, run.progress.phase, run.progress.step, run.progress.latest)
+                for run in self._picked(chosen)]  # fmt: skip
+
+    def _show_run(self, say: Words, chosen: Sequence[str]) -> list[Any]:
+        picked = self._picked(chosen)
+        alone = picked[0] if len(picked) == 1 else None
+        verbs = [gr.update(visible=bool(alone and alone.may(verb))) for verb in self._verbs]
+        html = run_view.run(say, alone) if alone else run_view.several(say, picked)
+        return [*verbs, gr.update(visible=alone is not None), gr.update(visible=False), html if picked else Html("")]
+
+    def _mark_log(self, say: Words, chosen: Sequence[str]) -> object:
+        return [(run.id, path.stat().st_size if (path := run.folder / LOG).exists() else 0)
+                for run in self._picked(chosen)]  # fmt: skip
+
+    def _show_log(self, say: Words, chosen: Sequence[str]) -> list[Any]:
+        picked = self._picked(chosen)
+        lines = picked[0].log_tail(TAIL) if len(picked) == 1 else []
+        return [gr.update(visible=bool(lines)), tag("pre", "\n".join(lines))]
+
+    def _show_all(self, say: Words, chosen: Sequence[str]) -> list[Any]:
+        return [*self._show_list(say, chosen), *self._show_run(say, chosen), *self._show_log(say, chosen)]
+
+    def _copy_log(self, chosen: Sequence[str]) -> str:
+        """A copy of the log for the browser, which may not read the folder of runs."""
+        run = self.one(chosen)
+        return page_copy(run.folder / LOG, f"{run.name}-{run.id}.log")
 
 
-def _chosen(runs: Sequence[Run], id: str | None) -> Run:
-    """The run of that id, or the newest."""
-    return next((run for run in runs if run.id == id), runs[0])
+def page_copy(source: Path, name: str) -> str:
+    """A copy of a run's file where Gradio may serve it from, and where it is cleared away in a day."""
+    folder = Path(get_upload_folder()) / secrets.token_hex(16)
+    try:
+        folder.mkdir(parents=True)
+        return str(shutil.copyfile(source, folder / name))
+    except OSError as error:
+        raise RunError(f"{name} cannot be read.", f"{error.strerror}.", "It may have been deleted.") from error

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import filecmp
 import re
 import shlex
 from collections.abc import Sequence
@@ -22,7 +23,7 @@ from ui.context import Context
 from ui.guard import kindly
 from ui.pulse import QUIET, Pulse
 from ui.render import Html, failure
-from ui.run_panel import RunPanel
+from ui.run_panel import RunPanel, page_copy
 from ui.strings import t, words
 
 FORMATS = (".csv", ".tsv", ".jsonl", ".parquet")
@@ -30,6 +31,7 @@ LARGEST = 50 * 2**20
 """Bytes of an uploaded file."""
 PARTS = ("text", "target", "messages")
 NUMBERS = ("rank", "alpha", "dropout", "learning_rate", "epochs", "batch_size", "max_length", "held_out", "seed")
+TO_THE_FORM = "() => document.querySelector('.g-columns').scrollIntoView({behavior: 'smooth'})"
 WHOLE = ("rank", "batch_size", "max_length", "seed")
 
 
@@ -52,9 +54,15 @@ class Form:
         return [self.tab, self.example, self.upload, *self.columns]
 
     @property
+    def fields(self) -> dict[str, Component]:
+        """The components that stand for a field of the configuration, by its name."""
+        numbers = dict(zip(NUMBERS, self.numbers, strict=True))
+        return {"name": self.name, "promote": self.promote, "quantize": self.quantize, **numbers}
+
+    @property
     def all(self) -> list[Component]:
         """Everything."""
-        return [*self.source, self.name, self.promote, self.quantize, *self.numbers]
+        return [*self.source, *self.fields.values()]
 
 
 def build(context: Context, demo: gr.Blocks, pulse: Pulse) -> None:
@@ -74,9 +82,13 @@ def build(context: Context, demo: gr.Blocks, pulse: Pulse) -> None:
     if not learners:
         return
     _connect(context, demo, form, report, command)
-    begun = start.click(kindly(_start(context)), form.all, panel.choice, api_visibility="private", trigger_mode="once",
+    begun = start.click(kindly(_start(context)), form.all, panel.chosen, api_visibility="private", trigger_mode="once",
                         show_progress="minimal")  # fmt: skip
-    begun.then(panel.refresh, panel.choice, panel.shown, **QUIET)
+    begun.then(panel.refresh, panel.chosen, panel.shown, **QUIET)
+    used = panel.use.click(kindly(_use(context, panel, form)), panel.chosen, form.all, **QUIET)
+    looked = used.success(kindly(_inspect(context, keep=True)), form.source, [report, *form.columns, form.name],
+                          api_visibility="private", show_progress_on=report)  # fmt: skip
+    looked.then(None, js=TO_THE_FORM)
 
 
 def _form(context: Context) -> tuple[Form, gr.Code, gr.Button]:
@@ -140,6 +152,32 @@ def _connect(context: Context, demo: gr.Blocks, form: Form, report: gr.HTML, com
     kinds = (gr.Dropdown, gr.Textbox, gr.Checkbox, gr.Number, gr.File)
     changes = [c.change for c in form.all if isinstance(c, kinds)]
     gr.on(changes, kindly(_command(context)), form.all, command, trigger_mode="always_last", **QUIET)
+
+
+def _use(context: Context, panel: RunPanel, form: Form) -> Any:  # noqa: ANN401
+    """Fill the form with what a run was told."""
+
+    def use(chosen: Sequence[str]) -> list[Any]:
+        config = panel.one(chosen).config
+        plugin = context.plugin(config.plugin)
+        data, found = Path(config.data), examples.fitting(plugin)
+        example = data.name if data.name in found and same(examples.find(data.name), data) else None
+        upload = None if example else page_copy(data, data.name)
+        columns = {**config.columns, **config.mapping}
+        parts = [gr.update(choices=[name] if (name := columns.get(part)) else [], value=name, visible=bool(name))
+                 for part in PARTS]  # fmt: skip
+        fields = [getattr(config, key) for key in form.fields]
+        return [plugin.name, gr.update(choices=found, value=example), upload, *parts, *fields]
+
+    return use
+
+
+def same(one: Path, other: Path) -> bool:
+    """Whether two files hold the same."""
+    try:
+        return filecmp.cmp(one, other, shallow=False)
+    except OSError:
+        return False
 
 
 def _defaults(context: Context) -> Any:  # noqa: ANN401 - a handler of Gradio's
@@ -224,10 +262,9 @@ def _config(context: Context, values: Sequence[Any]) -> TrainConfig:
 
 
 def _start(context: Context) -> Any:  # noqa: ANN401
-    def start(request: gr.Request, *values: object) -> object:
+    def start(*values: object) -> list[str]:
         context.require_training()
-        run = context.runs.start(_config(context, values))
-        return gr.update(choices=RunPanel.names(context.runs.list(), words(request)), value=run.id)
+        return [context.runs.submit(_config(context, values)).id]
 
     return start
 

@@ -1,0 +1,63 @@
+"""Runs of a stand-in for the worker, for tests: real processes that do as files tell them."""
+
+from __future__ import annotations
+
+import json
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from store.adapters import AdapterStore
+from training.config import TrainConfig
+from training.events import PROCESS
+from training.record import Run
+from training.runs import Runs
+
+PATIENCE_S = 60
+STAND_IN = (sys.executable, "-S", str(Path(__file__).with_name("stand_in.py")))
+
+
+def end_all(runs: Runs) -> None:
+    for run in reversed(runs.list()):
+        runs.cancel(run.id)
+
+
+def plain(home: Path, name: str = "plain") -> TrainConfig:
+    """A configuration that only the stand-in can follow."""
+    columns = {"text": "text", "target": "label"}
+    return TrainConfig(name, "classification", "org/base", "text-classification", str(home / "gone.csv"), columns)
+
+
+def wait(true: Callable[[], Any], patience_s: float = PATIENCE_S) -> None:
+    deadline = time.monotonic() + patience_s
+    while not true():
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+
+
+def pid_of(run: Run) -> int:
+    return int(json.loads((run.folder / PROCESS).read_text())["pid"])
+
+
+def alive(pid: int) -> bool:
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except OSError:
+        return False
+
+
+def published(home: Path) -> list[str]:
+    return [version.ref for version in AdapterStore(home).versions()]
+
+
+def states(runs: Runs) -> dict[str, str]:
+    return {run.name: run.state for run in runs.list()}
+
+
+def begun(runs: Runs, home: Path, name: str = "plain") -> Run:
+    """A run of the stand-in that has made a step."""
+    run = runs.submit(plain(home, name))
+    wait(lambda: run.progress.step)
+    return runs.get(run.id)

@@ -1,0 +1,54 @@
+"""The process of one run: `python -m training.child RUN_DIR`, started by `training.runs` alone.
+
+It waits for the word that its start is noted, then for the machine, which only one run may use at a time, and only then
+loads what is heavy and does the work. Its last act is to start whose turn it is next, so that a queue goes on with
+neither page nor terminal.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import sys
+from contextlib import suppress
+from pathlib import Path
+
+from errors import GraftError
+from settings import Settings
+from store import files
+from training import processes
+from training.processes import GO
+from training.runs import Runs
+
+DEVICE_LOCK = "device.lock"
+"""Held by the one process that trains, whatever became of the database."""
+NEVER_BEGAN = 75
+NICENESS = 5
+"""Serving in the same machine comes first."""
+KILLED_FIRST = "1000"
+"""What a machine without memory is told about this process: take it before the page."""
+
+
+def main(folder: Path) -> int:
+    """Run to the end; 0 when a version was published."""
+    if sys.stdin.buffer.read(len(GO)) != GO:
+        return NEVER_BEGAN  # whoever started this died, or could not note that it did
+    logging.basicConfig(level=logging.WARNING, stream=sys.stderr)
+    with suppress(OSError):
+        os.nice(NICENESS)
+        Path("/proc/self/oom_score_adj").write_text(KILLED_FIRST, encoding="utf-8")
+    settings = Settings.from_env()
+    with files.lock(settings.home / DEVICE_LOCK):
+        from training import worker  # noqa: PLC0415 - torch, and only now
+
+        code = worker.main(folder)
+    processes.sweep(folder)
+    try:
+        Runs(settings).advance()
+    except GraftError as error:
+        logging.getLogger("graft").warning("%s", error)
+    return code
+
+
+if __name__ == "__main__":
+    sys.exit(main(Path(sys.argv[1])))
