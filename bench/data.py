@@ -84,7 +84,7 @@ def _measure(folder: Path, size: int, rounds: int) -> list[dict[str, Any]]:
 
     def theirs(kept: Path) -> tuple[Child, float]:
         kept.mkdir(parents=True, exist_ok=True)
-        command = [sys.executable, "-m", "bench.data_peer", str(file), str(base), str(kept), PROMPT]
+        command = [sys.executable, "-m", "bench.peers.datasets_map", str(file), str(base), str(kept), PROMPT]
         child = run_child(command, HF_HOME=str(kept))
         return child, float(child.output.split()[-2])
 

@@ -61,11 +61,11 @@ def read_json(path: Path) -> Any:  # noqa: ANN401 - any JSON value
     return json.loads(path.read_text(encoding="utf-8"))
 
 
-def new_staging(parent: Path) -> Path:
+def new_staging(parent: Path, name: str = "") -> Path:
     """A fresh folder in `parent` that no reader looks into; abandoned ones of an earlier day are swept first."""
     parent.mkdir(parents=True, exist_ok=True)
     sweep(parent)
-    staging = parent / f"{STAGING_PREFIX}{uuid.uuid4().hex}"
+    staging = parent / f"{STAGING_PREFIX}{name}{uuid.uuid4().hex}"
     staging.mkdir()
     return staging
 

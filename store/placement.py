@@ -49,10 +49,19 @@ def place(root: Path, name: str, facts: Mapping[str, str], build: Build, hashes:
     target = root / name
     if is_placed(target, facts, hashes):
         return target
-    with files.lock(root / f".{name}.lock"):
+    with files.lock(_lock_of(root, name)):
         if not is_placed(target, facts, hashes):
             _build(root, target, facts, build)
     return target
+
+
+def sweep(root: Path) -> None:
+    """Remove what was being built by processes that died; what is being built now is locked."""
+    for staging in root.glob(f"{files.STAGING_PREFIX}*-{'[0-9a-f]' * 32}"):
+        name = staging.name.removeprefix(files.STAGING_PREFIX)[:-33]
+        with files.unused(_lock_of(root, name)) as unused:
+            if unused:
+                shutil.rmtree(staging, ignore_errors=True)
 
 
 def discard(root: Path, name: str) -> None:
@@ -63,8 +72,12 @@ def discard(root: Path, name: str) -> None:
     shutil.rmtree(aside, ignore_errors=True)
 
 
+def _lock_of(root: Path, name: str) -> Path:
+    return root / f".{name}.lock"
+
+
 def _build(root: Path, target: Path, facts: Mapping[str, str], build: Build) -> None:
-    staging = files.new_staging(root)
+    staging = files.new_staging(root, f"{target.name}-")
     work, out = staging / "work", staging / "out"
     try:
         work.mkdir()

@@ -14,7 +14,7 @@ import pytest
 
 from settings import REPOSITORY
 from store.files import STAGING_PREFIX
-from store.placement import discard, place, read_manifest
+from store.placement import discard, place, read_manifest, sweep
 
 CHILD = """
 import os, sys, time
@@ -166,6 +166,18 @@ def test_with_hashes_a_changed_file_of_the_same_size_is_placed_again(tmp_path: P
     (folder / "a").write_text("FIRST")
     assert (place(tmp_path, "m", {}, build) / "a").read_text() == "FIRST", "sizes alone do not show it"
     assert (place(tmp_path, "m", {}, build, hashes=True) / "a").read_text() == "first"
+
+
+def test_only_what_dead_builders_have_left_is_swept(tmp_path: Path) -> None:
+    dead = child(tmp_path, "hang")
+    assert dead.stdout is not None and dead.stdout.readline() == "half\n"
+    [staging] = tmp_path.glob(".staging-*")
+    sweep(tmp_path)
+    assert staging.exists(), "its builder lives"
+    dead.kill()
+    dead.communicate()
+    sweep(tmp_path)
+    assert not staging.exists()
 
 
 def test_what_is_discarded_is_gone(tmp_path: Path) -> None:

@@ -227,6 +227,7 @@ def test_a_preparation_that_is_killed_leaves_nothing_that_is_taken_for_whole(tmp
     assert folders(tmp_path) == [] and list(root.glob(".staging-*/out/train.arrow"))
     again = prepared(configure(tmp_path, "llama"), tmp_path)
     assert folders(tmp_path) == [again.fingerprint]
+    assert not list(root.glob(".staging-*")), "nor does it take room for long"
 
 
 @pytest.mark.parametrize("family", TASK_OF)

@@ -88,7 +88,11 @@ def prepare(config: TrainConfig, task: Task, tokenizer: Any, settings: Settings,
 
 
 def make_room(root: Path, budget: int) -> None:
-    """Remove prepared data until it takes at most `budget` bytes: used longest ago first, never what is in use."""
+    """Remove prepared data until it takes at most `budget` bytes: used longest ago first, never what is in use.
+
+    What preparations that were killed have left goes first.
+    """
+    placement.sweep(root)
     folders = [path for path in root.glob("*") if not path.name.startswith(".")]
     taken = {folder: _size(folder) for folder in folders}
     for folder in sorted(folders, key=lambda path: _last_used(root, path.name)):

@@ -1,8 +1,8 @@
 """What bench/data.py compares with: a JSONL file tokenized by `datasets` as its documentation says.
 
-`python -m bench.data_peer FILE TOKENIZER CACHE PROMPT` prints the seconds from the call of `load_dataset` until the
-first row can be had. It keeps what it made in CACHE and finds it there the next time. It does less than Graft: no row
-is checked, no repeat left out, none held out, and it is not known which tokens are the answer's.
+`python -m bench.peers.datasets_map FILE TOKENIZER CACHE PROMPT` prints the seconds from the call of `load_dataset`
+until the first row can be had. It keeps what it made in CACHE and finds it there the next time. It does less than
+Graft: no row is checked, no repeat left out, none held out, and it is not known which tokens are the answer's.
 """
 
 from __future__ import annotations
