@@ -300,11 +300,21 @@ def test_a_difference_is_sure_only_if_the_exact_test_says_so_too() -> None:
         contenders = {"base": outcome(["b"] * fixed + targets[fixed:]), "new": outcome(targets)}
         tried = trial(targets, ["a", "b"])
         of = {name: tried.figures(found) for name, found in contenders.items()}
-        return card._certainty(tried, contenders, of, "base")
+        return card._certainty(tried, card._rows(tried, contenders, "base"), of, "base")
 
-    assert certainty(4)["intervals"]["accuracy"]["difference"][0] > 0 and certainty(4)["mcnemar_p"] > 0.05
+    assert certainty(4)["intervals"]["accuracy"]["difference"][0] > 0 and certainty(4)["p"] == pytest.approx(0.125)
     assert [certainty(fixed)["sure"] for fixed in (0, 4, 8)] == [False, False, True]
     assert certainty(0)["least"] == 6 / 25
+
+
+def test_of_five_texts_nothing_is_sure_however_much_better_they_are() -> None:
+    def sure(rows: int) -> bool:
+        contenders = {name: outcome([""] * rows, *[loss] * rows) for name, loss in (("base", 9.0), ("new", 1.0))}
+        tried = trial(["a"] * rows, [])
+        of = {name: tried.figures(found) for name, found in contenders.items()}
+        return bool(card._certainty(tried, card._rows(tried, contenders, "base"), of, "base")["sure"])
+
+    assert [sure(5), sure(6)] == [False, True]
 
 
 def test_matrices_are_of_the_rows_and_left_out_for_very_many_labels(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -24,6 +24,8 @@ log = logging.getLogger("graft")
 
 LIVE = "live"
 """The name of the live version's adapter, while it stands beside the new one in the trained net."""
+GAINED, LOST = ("fixed", "better"), ("broken", "worse")
+"""What became of a row: of labels, and of texts."""
 MOST_LABELS = 100
 """Above so many labels the card keeps no confusion matrix: its cells would outnumber everything else."""
 
@@ -57,7 +59,7 @@ def compare(net: PeftModel, trial: Trial, live: Version | None, model: Model, ta
     rows = _rows(trial, contenders, before)
     of = {name: trial.figures(outcome) for name, outcome in contenders.items()}
     values = {name: measured(found, len(rows)) for name, found in of.items()}
-    certainty = _certainty(trial, contenders, of, before)
+    certainty = _certainty(trial, rows, of, before)
     name = rival.ref if rival.outcome else "base"
     return {
         "metric": task.metric,
@@ -70,7 +72,7 @@ def compare(net: PeftModel, trial: Trial, live: Version | None, model: Model, ta
         "new": values["new"],
         "certainty": certainty,
         "classes": _classes(trial, contenders) if trial.labels else None,
-        **{change: sum(row["change"] == change for row in rows) for change in ("fixed", "broken", "better", "worse")},
+        **{change: sum(row["change"] == change for row in rows) for change in (*GAINED, *LOST)},
         "gate": gate(rule, task.metric, values[before], values["new"], name, certainty["sure"]),
         "rows": rows[: trial.config.card_rows],
     }
@@ -173,25 +175,30 @@ def as_asked(trial: Trial, live: Version, task: Task) -> Trial:
 
 
 def _certainty(
-    trial: Trial, contenders: Mapping[str, Outcome], of: Mapping[str, Mapping[str, Figure]], before: str
+    trial: Trial, rows: Sequence[Mapping[str, Any]], of: Mapping[str, Mapping[str, Figure]], before: str
 ) -> dict[str, Any]:
-    """Intervals of each figure, and whether the difference in the task's own metric is more than chance."""
-    rows = len(trial.held_out.kept)
-    seed = trial.config.seed
+    """Intervals of each figure, and whether the difference in the task's own metric is more than chance.
+
+    Resamples of few rows know too little of what was not drawn, so the exact test of the rows that changed must agree.
+    """
     intervals = {
-        figure: figures.bootstrap({name: found[figure] for name, found in of.items()}, before, rows, seed)
+        figure: figures.bootstrap(
+            {name: found[figure] for name, found in of.items()}, before, len(rows), trial.config.seed
+        )
         for figure in of["new"]
     }
-    found: dict[str, Any] = {"level": figures.LEVEL, "resamples": figures.RESAMPLES, "intervals": intervals}
     low, high = intervals["accuracy" if trial.labels else "loss"]["difference"]
-    found["least"], found["sure"] = (high - low) / 2, not low <= 0 <= high
-    if trial.labels:
-        right = {name: np.array(outcome.answers) == np.array(trial.targets) for name, outcome in contenders.items()}
-        found["mcnemar_p"] = figures.mcnemar(right[before], right["new"])
-        # Resamples of few rows know too little of what was not drawn; the exact test does not overrate them.
-        found["least"] = max(found["least"], min(1.0, figures.LEAST_DISCORDANT / rows))
-        found["sure"] = found["sure"] and found["mcnemar_p"] < 1 - figures.LEVEL
-    return found
+    gained, lost = (sum(row["change"] in changes for row in rows) for changes in (GAINED, LOST))
+    p = figures.sign_test(gained, lost)
+    least = min(1.0, figures.LEAST_CHANGED / len(rows)) if trial.labels else 0.0
+    return {
+        "level": figures.LEVEL,
+        "resamples": figures.RESAMPLES,
+        "intervals": intervals,
+        "p": p,
+        "sure": not low <= 0 <= high and p < 1 - figures.LEVEL,
+        "least": max((high - low) / 2, least),
+    }
 
 
 def _classes(trial: Trial, contenders: Mapping[str, Outcome]) -> dict[str, Any]:

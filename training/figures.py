@@ -22,8 +22,8 @@ RESAMPLES = 2000
 LEVEL = 0.95
 DRAWN_AT_ONCE = 4_000_000
 """Weights in memory at a time: 32 MB."""
-LEAST_DISCORDANT = 6
-"""Rows that must change, all in one direction, before McNemar's exact test is below 0.05: 2 * 0.5 ** 6."""
+LEAST_CHANGED = 6
+"""Rows that must change, all in one direction, before the sign test is below 0.05: 2 * 0.5 ** 6."""
 
 
 def accuracy(right: NDArray[np.bool_]) -> Figure:
@@ -73,12 +73,11 @@ def bootstrap(contenders: Mapping[str, Figure], before: str, rows: int, seed: in
     return {name: _interval(values) for name, values in resampled.items()}
 
 
-def mcnemar(before: NDArray[np.bool_], after: NDArray[np.bool_]) -> float:
-    """The exact two-sided p-value (McNemar, 1947) that as many rows were fixed as broken, by chance."""
-    fixed, broken = int((~before & after).sum()), int((before & ~after).sum())
-    changed = fixed + broken
+def sign_test(gained: int, lost: int) -> float:
+    """The exact two-sided p-value that a row became better as easily as worse; for labels it is McNemar's (1947)."""
+    changed = gained + lost
     # In logarithms: thousands of rows may change.
-    half = [lgamma(changed + 1) - lgamma(k + 1) - lgamma(changed - k + 1) for k in range(min(fixed, broken) + 1)]
+    half = [lgamma(changed + 1) - lgamma(k + 1) - lgamma(changed - k + 1) for k in range(min(gained, lost) + 1)]
     return min(1.0, 2 * sum(exp(term - changed * log(2)) for term in half))
 
 
