@@ -93,8 +93,8 @@ def test_other_weights_under_the_same_manifest_are_refused(
     load(loaded, trained.second)
 
 
-@pytest.mark.parametrize("factor", [0.5, 2.0])
-def test_weights_that_were_scaled_are_refused(bert: Trained, tmp_path: Path, factor: float) -> None:
+@pytest.mark.parametrize("factor", [-1.0, 0.25])
+def test_weights_that_were_changed_are_refused(bert: Trained, tmp_path: Path, factor: float) -> None:
     change = tensors(lambda held: [held[key].mul_(factor) for key in held if "lora_B" in key])
     with pytest.raises(AdapterError, match="off by"):
         load(bert.load(), copy_of(bert.first, tmp_path, "scaled", change))

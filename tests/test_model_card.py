@@ -89,7 +89,7 @@ def test_the_manifest_says_where_a_version_comes_from(bert: Trained) -> None:
     assert data["trained"] + data["held_out"] == data["usable"] == data["rows"] == 24
     assert sum(data["held_out_labels"].values()) == data["held_out"] == bert.first.card["held_out"]
     assert set(facts["libraries"]) == {"python", *lineage.LIBRARIES}
-    assert facts["measured"]["peak_bytes"] > 100 * 2**20 and facts["measured"]["steps"] == 2
+    assert facts["measured"]["peak_memory"] > 100 * 2**20 and facts["measured"]["steps"] == 2
     machine = facts["machine"]
     assert machine["cores"] == os.cpu_count() and machine["memory_bytes"] > 2**30 and machine["cpu"]
 
