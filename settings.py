@@ -15,6 +15,7 @@ from errors import ConfigError
 
 REPOSITORY = Path(__file__).resolve().parent
 QUANTIZATIONS = ("auto", "none", "8bit", "4bit")
+GATES = ("not-worse", "better", "always", "never")
 MODEL_PREFIX = "GRAFT_MODEL_"
 LOOPBACK = ("127.0.0.1", "localhost", "::1")
 TRUE, FALSE = ("1", "true", "yes", "on"), ("0", "false", "no", "off", "")
@@ -36,6 +37,8 @@ class Settings:
     """`GRAFT_PORT`: the port to listen on."""
     quantize: str = "auto"
     """`GRAFT_QUANTIZE`: how resident bases are stored: auto (4bit on a GPU, none on a CPU), none, 8bit, 4bit."""
+    gate: str = "not-worse"
+    """`GRAFT_GATE`: when a new version may answer by itself: not-worse, better (surely), always, never."""
     offline: bool = False
     """`HF_HUB_OFFLINE`: never ask the Hugging Face Hub."""
     space: bool = False
@@ -64,6 +67,7 @@ class Settings:
             host=env.get("GRAFT_HOST") or ("0.0.0.0" if space else "127.0.0.1"),  # noqa: S104 - a Space's own proxy
             port=_port(env, problems),
             quantize=_choice(env, "GRAFT_QUANTIZE", QUANTIZATIONS, problems),
+            gate=_choice(env, "GRAFT_GATE", GATES, problems),
             offline=_flag(env, "HF_HUB_OFFLINE", problems),
             space=space,
             remote_training=_flag(env, "GRAFT_REMOTE_TRAINING", problems),

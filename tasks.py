@@ -31,7 +31,7 @@ class Columns:
         return tuple(name for name in (self.messages, self.text, self.target) if name)
 
 
-LOWER_IS_BETTER = ("loss", "perplexity")
+LOWER_IS_BETTER = ("loss", "perplexity", "log_loss")
 """Figures of a card that are better when they are lower; all others are better when higher."""
 
 
@@ -49,6 +49,8 @@ class Task:
     """Whether a target is one of a few labels or free text."""
     metric: str
     """The figure that the card leads with and the gate compares: accuracy (higher is better) or loss (lower is)."""
+    pipeline_tag: str
+    """What the Hub calls the task."""
     head: tuple[str, ...] = ()
     """Names of modules that a version may bring whole (trained from scratch) beside its LoRA matrices."""
 
@@ -62,10 +64,11 @@ TASKS: Mapping[str, Task] = {
             peft_type="SEQ_CLS",
             answers="label",
             metric="accuracy",
+            pipeline_tag="text-classification",
             head=("classifier", "pre_classifier", "classification_head", "head", "score", "pooler"),
         ),
-        Task("causal-lm", "AutoModelForCausalLM", "CAUSAL_LM", "text", "loss"),
-        Task("seq2seq-lm", "AutoModelForSeq2SeqLM", "SEQ_2_SEQ_LM", "text", "loss"),
+        Task("causal-lm", "AutoModelForCausalLM", "CAUSAL_LM", "text", "loss", "text-generation"),
+        Task("seq2seq-lm", "AutoModelForSeq2SeqLM", "SEQ_2_SEQ_LM", "text", "loss", "text-generation"),
     )
 }
 

@@ -107,6 +107,15 @@ class Pool:
         with self.open(spec, adapter):
             pass
 
+    def release(self, ref: str) -> None:
+        """Take a version out of every base's memory; raises `AdapterError` while a request is answered with it."""
+        with self._lock:
+            ready = [entry.loaded for entry in self._entries.values() if entry.done.is_set() and not entry.error]
+        # What a plugin brings itself holds no versions.
+        residents = [loaded.resident for loaded in ready if hasattr(loaded, "resident")]
+        if not all([resident.slots.drop(ref) for resident in residents]):
+            raise AdapterError(f"{ref} is in use.", "A request is being answered with it.", "Try again in a moment.")
+
     def warm(self, spec: TabSpec) -> None:
         """Bring the tab's live version into its slot now, so that the next request finds it there."""
         with self._lock:

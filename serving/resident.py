@@ -14,15 +14,13 @@ from transformers import PretrainedConfig, PreTrainedModel, PreTrainedTokenizerB
 from errors import AdapterError
 from serving.heads import Head
 from serving.slots import Slot, Slots
+from store import fingerprint
 from store.adapters import BASE, Version
-from store.loading import LINEAR, features, load_model, load_tokenizer, resolve_quantization, window
+from store.loading import LINEAR, compute_dtype, features, load_model, load_tokenizer, resolve_quantization, window
 from store.models import Model
 from store.prompts import neutralize
 from store.verify import read_adapter
 from tasks import resident_class
-
-PROBE = "The quick brown fox jumps over the lazy dog, and what happens next depends on the adapter."
-"""The fixed text on which an adapter must change something."""
 
 
 class Resident:
@@ -43,7 +41,8 @@ class Resident:
         self._alone: AbstractContextManager[Any] = threading.RLock() if self.quantization == "8bit" else nullcontext()
         self.slots = Slots(self.layers, self._read)
         self.own_head = self._own_head()
-        self._probe = self._probe_states()
+        self._probe = fingerprint.probe(self.tokenizer, self.config.is_encoder_decoder, self.device)
+        self._unadapted = self._probed(None)
 
     @property
     def device(self) -> torch.device:
@@ -98,28 +97,16 @@ class Resident:
         return slot
 
     def _prove(self, slot: Slot) -> None:
-        change = (self._probe_states(slot) - self._probe).abs().max().item()
-        if not change > 0:
-            raise AdapterError(
-                f"{slot.version.ref} was refused.",
-                "It changes nothing: its answers to a fixed probe are those of the base.",
-                "What answered before goes on answering.",
-            )
+        """Refuse a version that changes nothing here, or something else than when it was published."""
+        told = slot.version.manifest.get("fingerprint")
+        how = fingerprint.held(self.quantization, compute_dtype())
+        why = fingerprint.fault(told, self._unadapted, self._probed(slot), how)
+        if why:
+            raise AdapterError(f"{slot.version.ref} was refused.", why, "What answered before goes on answering.")
 
-    @torch.inference_mode()
-    def _probe_states(self, slot: Slot | None = None) -> torch.Tensor:
-        """Logits of the probe text, or last hidden states of a base that classifies: (1, tokens, width).
-
-        Not a classifier's logits: each version has labels, and so a width, of its own.
-        """
-        batch = self.tokenizer(PROBE, return_tensors="pt").to(self.device)
-        inputs = {k: v for k, v in batch.items() if k in ("input_ids", "attention_mask")}
-        if self.config.is_encoder_decoder:
-            inputs["decoder_input_ids"] = inputs["input_ids"]
+    def _probed(self, slot: Slot | None) -> torch.Tensor:
         with self.using(slot):
-            outputs = (self.body if self.own_head else self.net)(**inputs)
-        states: torch.Tensor = outputs.last_hidden_state if hasattr(outputs, "last_hidden_state") else outputs.logits
-        return states
+            return fingerprint.states(self.body, self._probe)
 
     def _own_head(self) -> Head | None:
         """The head of a base that was fine-tuned as a classifier, with the labels it names."""

@@ -75,6 +75,15 @@ class Slots:
                 slot.users -= 1
                 self._evict()
 
+    def drop(self, ref: str) -> bool:
+        """Forget a version that no request uses; whether it is out of memory now."""
+        with self._lock:
+            slot = self._slots.get(ref)
+            if slot is None or slot.users == 0:
+                self._slots.pop(ref, None)
+                return True
+            return False
+
     @contextmanager
     def using(self, slot: Slot | None) -> Iterator[None]:
         """Forward passes of this thread answer with `slot` (None: the bare base) until the block ends."""

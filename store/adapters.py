@@ -13,7 +13,7 @@ from __future__ import annotations
 import re
 import shutil
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from functools import cached_property
@@ -139,22 +139,25 @@ class AdapterStore:
 
         Versions that are gone are left out, so that a damaged folder never leaves a tab without an answer.
         """
-        for entry in reversed(self.history(plugin)):
-            if entry["version"] == BASE:
+        for ref in reversed(standing(self.history(plugin))):
+            if ref == BASE:
                 break
             with suppress(AdapterError):
-                yield self.get(entry["version"])
+                yield self.get(ref)
         yield None
 
     def history(self, plugin: str) -> list[dict[str, Any]]:
-        """Every promotion of a tab, oldest first: version, at (Unix seconds), why."""
+        """Every change of what a tab answers with, oldest first: version, at (Unix seconds), why, who, and back.
+
+        `back` is true for a roll back. Entries of older files may lack all but the version.
+        """
         for root in (self._live, *([self._shipped / LIVE] if self._shipped else [])):
             path = root / f"{plugin}.json"
             if path.exists():
                 return list(files.read_json(path))
         return []
 
-    def promote(self, plugin: str, ref: str, why: str = "") -> None:
+    def promote(self, plugin: str, ref: str, why: str = "", who: str = "") -> None:
         """Make `ref` (or `base`) what the tab answers with; raises `AdapterError` if it is no version of that tab."""
         if ref != BASE and self.get(ref).plugin != plugin:
             raise AdapterError(f"{ref} is not a version of {plugin}.", f"It was made for {self.get(ref).plugin}.")
@@ -162,19 +165,47 @@ class AdapterStore:
             entries = self.history(plugin)
             if entries and entries[-1]["version"] == ref:
                 return  # or the next roll back would go nowhere
-            entries.append({"version": ref, "at": time.time(), "why": why})
-            files.write_json(self._live / f"{plugin}.json", entries[-HISTORY_LENGTH:])
+            self._record(plugin, entries, {"version": ref, "why": why, "who": who})
 
-    def roll_back(self, plugin: str) -> str:
+    def roll_back(self, plugin: str, why: str = "", who: str = "") -> str:
         """Return to what was live before; returns its name. Raises `AdapterError` when nothing was."""
         with files.lock(self._live / ".lock"):
-            entries = self.history(plugin)
-            if not entries:
+            before = self.way_back(plugin)
+            if before is None:
                 raise AdapterError("There is nothing to roll back to.", f"{plugin} answers with its base.")
-            entries.pop()
-            files.write_json(self._live / f"{plugin}.json", entries)
-        live = self.live(plugin)
-        return live.ref if live else BASE
+            self._record(plugin, self.history(plugin), {"version": before, "why": why, "who": who, "back": True})
+        return before
+
+    def way_back(self, plugin: str) -> str | None:
+        """What a roll back would return to, a version that is there or the base; None when there is nothing to undo."""
+        stood = standing(self.history(plugin))
+        if not stood:
+            return None
+        there = {version.ref for version in self.versions(plugin)} | {BASE}
+        return next((ref for ref in reversed(stood[:-1]) if ref in there), BASE)
+
+    def delete(self, ref: str) -> None:
+        """Remove a version for good; raises `AdapterError` where it is still needed, or came with Graft.
+
+        Its number is not given again.
+        """
+        version = self.get(ref)
+        if version.path.parent.parent != self.root:
+            raise AdapterError(f"{version.ref} cannot be deleted.", "It came with Graft.")
+        with files.lock(self._live / ".lock"):
+            live = self.live(version.plugin)
+            if live and live.ref == version.ref:
+                raise _needed(version, f"{version.plugin} answers with it.")
+            if self.way_back(version.plugin) == version.ref:
+                raise _needed(version, f"A roll back of {version.plugin} would return to it.")
+            # One rename, so that no reader sees half of it; what a crash leaves is swept as any staging folder.
+            aside = files.new_staging(self.root)
+            version.path.rename(aside / "deleted")
+        shutil.rmtree(aside, ignore_errors=True)
+
+    def _record(self, plugin: str, entries: list[dict[str, Any]], entry: Mapping[str, Any]) -> None:
+        entries.append({"at": time.time(), **entry})
+        files.write_json(self._live / f"{plugin}.json", entries[-HISTORY_LENGTH:])
 
     @contextmanager
     def staging(self) -> Iterator[Path]:
@@ -225,6 +256,29 @@ class AdapterStore:
     def _numbers(self, name: str) -> set[int]:
         folders = [p for root in self._roots() if (root / name).is_dir() for p in (root / name).iterdir()]
         return {int(p.name) for p in folders if NUMBER.fullmatch(p.name)}
+
+
+def _needed(version: Version, why: str) -> AdapterError:
+    return AdapterError(f"{version.ref} cannot be deleted.", why, "Make another version live first.")
+
+
+def standing(entries: Sequence[Mapping[str, Any]]) -> list[str]:
+    """What a tab answered with, oldest first, leaving out what was rolled back; the last is what it answers with now.
+
+    A roll back undoes entries until the version that it returned to is the last: so it holds for a history whose
+    beginning was cut off, too.
+    """
+    found: list[str] = []
+    for entry in entries:
+        ref = str(entry["version"])
+        if entry.get("back"):
+            del found[-1:]
+            while found and found[-1] != ref:
+                found.pop()
+            if found or ref == BASE:
+                continue
+        found.append(ref)
+    return found
 
 
 def _scan(root: Path) -> Iterator[Version]:

@@ -8,10 +8,12 @@ import shutil
 from pathlib import Path
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from errors import AdapterError
 from store import files
-from store.adapters import MANIFEST, AdapterStore, check_name
+from store.adapters import MANIFEST, AdapterStore, check_name, standing
 
 
 def publish(
@@ -100,6 +102,105 @@ def test_live_follows_promotions_and_rolls_back(store: AdapterStore) -> None:
     assert store.roll_back("classification") == "base"
     with pytest.raises(AdapterError, match="nothing to roll back"):
         store.roll_back("classification")
+
+
+def test_the_history_keeps_every_change_with_who_and_why(store: AdapterStore) -> None:
+    publish(store), publish(store)
+    store.promote("classification", "tickets@1", "not worse", "gate of run 7")
+    store.promote("classification", "tickets@2", "customers asked", "ada")
+    store.roll_back("classification", "it was rude", "page")
+    told = [(e["version"], e["why"], e["who"], e.get("back", False)) for e in store.history("classification")]
+    assert told == [
+        ("tickets@1", "not worse", "gate of run 7", False),
+        ("tickets@2", "customers asked", "ada", False),
+        ("tickets@1", "it was rude", "page", True),
+    ]
+    assert store.way_back("classification") == "base"
+    store.promote("classification", "tickets@2")
+    assert store.way_back("classification") == "tickets@1"
+    assert store.roll_back("classification") == "tickets@1"
+    assert store.roll_back("classification") == "base"
+    assert store.way_back("classification") is None and len(store.history("classification")) == 6
+
+
+def test_a_history_of_earlier_days_is_read(store: AdapterStore) -> None:
+    publish(store)
+    files.write_json(_mkdir(store.watched[1]) / "classification.json", [{"version": "tickets@1"}])
+    live = store.live("classification")
+    assert live is not None and live.ref == "tickets@1" and store.way_back("classification") == "base"
+    assert store.roll_back("classification") == "base"
+
+
+MOVES = st.lists(st.sampled_from(["tickets@1", "tickets@2", "tickets@3", "base", "back"]), max_size=30)
+
+
+@given(moves=MOVES, kept=st.integers(1, 30))
+def test_what_stands_is_a_stack_however_much_of_the_history_is_left(moves: list[str], kept: int) -> None:
+    """Against a plain stack, as it was before roll backs were entries; of a cut history, what is live still stands."""
+    stack, entries = list[str](), list[dict[str, object]]()
+    for move in moves:
+        if move != "back":
+            if not entries or entries[-1]["version"] != move:
+                stack.append(move)
+                entries.append({"version": move})
+        elif stack:
+            stack.pop()
+            entries.append({"version": stack[-1] if stack else "base", "back": True})
+    assert standing(entries) == stack
+    live, cut = stack[-1] if stack else "base", standing(entries[-kept:])
+    assert (cut[-1] if cut else "base") == live
+
+
+def test_a_long_history_is_cut_at_its_beginning(store: AdapterStore, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("store.adapters.HISTORY_LENGTH", 4)
+    publish(store), publish(store), publish(store)
+    store.promote("classification", "tickets@1")
+    for _ in range(3):
+        store.promote("classification", "tickets@2")
+        store.roll_back("classification")
+    live = store.live("classification")
+    assert live is not None and live.ref == "tickets@1" and len(store.history("classification")) == 4
+
+
+def test_a_roll_back_passes_over_versions_that_are_gone(store: AdapterStore) -> None:
+    publish(store), publish(store), publish(store)
+    for number in (1, 2, 3):
+        store.promote("classification", f"tickets@{number}")
+    shutil.rmtree(store.get("tickets@2").path)
+    assert store.way_back("classification") == "tickets@1"
+    assert store.roll_back("classification") == "tickets@1"
+    assert store.roll_back("classification") == "base"
+
+
+def test_a_version_that_nothing_needs_is_deleted_for_good(store: AdapterStore) -> None:
+    publish(store), publish(store), publish(store)
+    store.delete("tickets@3")
+    assert [v.ref for v in store.versions()] == ["tickets@2", "tickets@1"]
+    assert publish(store) == "tickets@4", "its number is not given again"
+    assert not list(store.root.glob(f"{files.STAGING_PREFIX}*"))
+    with pytest.raises(AdapterError, match="There is no version 'tickets@3'"):
+        store.delete("tickets@3")
+
+
+def test_what_is_live_or_the_way_back_is_not_deleted(store: AdapterStore) -> None:
+    publish(store), publish(store), publish(store)
+    for number in (1, 2, 3):
+        store.promote("classification", f"tickets@{number}")
+    with pytest.raises(AdapterError, match="classification answers with it"):
+        store.delete("tickets@3")
+    with pytest.raises(AdapterError, match="roll back of classification would return to it"):
+        store.delete("tickets@2")
+    store.delete("tickets@1")
+    assert {v.ref for v in store.versions()} == {"tickets@2", "tickets@3"}
+
+
+def test_what_ships_with_graft_is_not_deleted(tmp_path: Path) -> None:
+    publish(AdapterStore(tmp_path / "made"), "sentiment")
+    (tmp_path / "made" / "adapters").rename(tmp_path / "shipped")
+    store = AdapterStore(tmp_path / "home", tmp_path / "shipped")
+    with pytest.raises(AdapterError, match="It came with Graft"):
+        store.delete("sentiment@1")
+    assert store.get("sentiment@1").path.exists()
 
 
 def test_a_live_version_that_is_gone_gives_way_to_the_one_before(store: AdapterStore) -> None:

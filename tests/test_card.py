@@ -2,16 +2,22 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
+import numpy as np
 import pytest
+import torch
+from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
+from settings import GATES
 from store import files
 from store.adapters import AdapterStore, Version
 from tests import tiny
 from tests.conftest import Trained
-from tests.training_helpers import config_of, run_worker, spec_of, train
+from tests.training_helpers import config_of, run_worker, spec_of
 from training import card
 from training.config import TrainConfig
 from training.encoding import Encoded
@@ -27,8 +33,8 @@ from training.evaluation import Outcome, Trial
     ],
 )  # fmt: skip
 def test_the_gate_lets_through_what_is_not_worse(metric: str, was: float, now: float, passes: bool) -> None:
-    found = card.gate(metric, {metric: was, "other": 0}, {metric: now, "other": 0}, "tickets@3")
-    assert found["pass"] is passes
+    found = card.gate("not-worse", metric, {metric: was, "other": 0}, {metric: now, "other": 0}, "tickets@3")
+    assert found["pass"] is passes and found["rule"] == "not-worse"
     assert found["why"].startswith(f"{metric} {was:.3f} (tickets@3) -> ")
 
 
@@ -41,8 +47,26 @@ def trial(targets: list[str], labels: list[str]) -> Trial:
     return Trial(Encoded([], rows, 0), None, labels, config)  # type: ignore[arg-type]
 
 
-def outcome(answers: list[str]) -> Outcome:
-    return Outcome({"accuracy": 0}, answers)
+def outcome(answers: list[str], *losses: float) -> Outcome:
+    return Outcome(answers, np.array(losses or [1.0] * len(answers)), np.ones(len(answers)))
+
+
+@pytest.mark.parametrize(
+    ("rule", "now", "sure", "passes"),
+    [
+        ("better", 0.6, True, True), ("better", 0.6, False, False), ("better", 0.4, True, False),
+        ("always", 0.1, False, True), ("always", float("nan"), False, False), ("never", 0.9, True, False),
+        ("not-worse", 0.6, False, True), ("not-worse", 0.4, True, False),
+    ],
+)  # fmt: skip
+def test_each_rule_of_the_gate(rule: str, now: float, sure: bool, passes: bool) -> None:
+    found = card.gate(rule, "accuracy", {"accuracy": 0.5}, {"accuracy": now}, "base", sure)
+    assert found["pass"] is passes and found["why"] == f"accuracy 0.500 (base) -> {now:.3f}; gate: {rule}"
+
+
+def test_the_gates_rules_are_those_of_the_settings() -> None:
+    for rule in GATES:
+        assert card.gate(rule, "loss", {"loss": 1}, {"loss": 0.5}, "base", True)["pass"] is (rule != "never")
 
 
 BASE, LIVE, NEW = ["a", "a", "b", "b"], ["a", "b", "b", "b"], ["a", "a", "a", "b"]
@@ -58,8 +82,8 @@ TARGETS = ["a", "a", "b", "a"]
     ids=["against the base", "against the live version"],
 )
 def test_rows_that_changed_are_told_from_what_answered_before(live: list[str] | None, changes: dict[str, str]) -> None:
-    contenders = {"base": outcome(BASE), "live": outcome(live) if live else None, "new": outcome(NEW)}
-    rows = card._rows(trial(TARGETS, ["a", "b"]), contenders)
+    contenders = {"base": outcome(BASE), **({"live": outcome(live)} if live else {}), "new": outcome(NEW)}
+    rows = card._rows(trial(TARGETS, ["a", "b"]), contenders, "live" if live else "base")
     assert {row["text"]: row["change"] for row in rows} == changes
     order = ["broken", "fixed", ""]
     assert [row["change"] for row in rows] == sorted((row["change"] for row in rows), key=order.index)
@@ -68,18 +92,17 @@ def test_rows_that_changed_are_told_from_what_answered_before(live: list[str] | 
         assert (row["base"], row["live"], row["new"]) == (BASE[i], live[i] if live else "", NEW[i])
 
 
-def test_written_answers_are_neither_fixed_nor_broken() -> None:
-    contenders = {"base": outcome(["x"]), "live": None, "new": outcome(["a"])}
-    assert card._rows(trial(["a"], []), contenders)[0]["change"] == ""
-
-
-@pytest.fixture(scope="module")
-def home(bert: Trained, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A home whose tab is live with `one@1`."""
-    folder = tmp_path_factory.mktemp("cards")
-    train(bert.spec, folder, "one")
-    AdapterStore(folder).promote("classification", "one@1")
-    return folder
+def test_rows_of_text_are_better_or_worse_by_their_loss() -> None:
+    contenders = {
+        "base": outcome(["x", "y", "", ""], 9, 9, 9, 9),
+        "live": outcome(["x", "y", "", ""], 2, 2, 3, 3),
+        "new": outcome(["a", "b", "", ""], 1, 3, 3, 1),
+    }
+    rows = card._rows(trial(["p", "q", "r", "s"], []), contenders, "live")
+    assert [(row["target"], row["change"]) for row in rows] == [
+        ("q", "worse"), ("p", "better"), ("r", ""), ("s", "better"),  # rows with answers first, the worst of them first
+    ]  # fmt: skip
+    assert rows[0]["loss"] == {"base": 9, "live": 2, "new": 3}
 
 
 def test_figures_count_the_rows_they_are_of(bert: Trained) -> None:
@@ -102,36 +125,79 @@ def test_the_base_of_a_classifier_is_zero_shot(bert: Trained) -> None:
         assert row["base"] == max(scores, key=scores.__getitem__)
 
 
-def test_the_live_version_is_compared_on_the_same_rows(bert: Trained, home: Path) -> None:
-    first = AdapterStore(home).get("one@1").card
-    found = train(bert.spec, home, "two", learning_rate=1e-3).card
-    assert found["live_ref"] == "one@1"
-    assert found["live"] == pytest.approx(first["new"])
-    assert {r["text"]: r["live"] for r in found["rows"]} == {r["text"]: r["new"] for r in first["rows"]}
-    assert "(one@1)" in found["gate"]["why"]
-
-
-def test_a_live_version_of_other_labels_is_not_compared(bert: Trained, home: Path) -> None:
-    config = config_of(bert.spec, home, "other")
-    Path(config.data).write_text(Path(config.data).read_text().replace(",1\n", ",2\n"))
-    result = run_worker(config, home)
+def test_a_base_with_a_head_for_these_labels_answers_with_it(tmp_path: Path) -> None:
+    """Its labels are in another order and other letters; it answers as transformers says."""
+    folder = tiny.make("distilbert", tmp_path / "base")
+    torch.manual_seed(1)
+    names = {0: "POSITIVE", 1: "Neutral", 2: "negative"}
+    net = AutoModelForSequenceClassification.from_pretrained(folder, num_labels=3, id2label=names)
+    net.classifier.weight.data.normal_(0, 2)
+    net.save_pretrained(folder)
+    spec = spec_of("distilbert", folder)
+    labels = ["negative", "neutral", "positive"]
+    data = tmp_path / "mood_rows.csv"
+    data.write_text("text,label\n" + "".join(f"row {'number ' * (i % 5)}{i},{labels[i % 3]}\n" for i in range(30)))
+    result = run_worker(replace(config_of(spec, tmp_path, "moods"), data=str(data)), tmp_path)
     assert result["state"] == "done", result
-    assert result["card"]["live"] is None and result["card"]["live_ref"] is None
-    assert "(base)" in result["card"]["gate"]["why"]
+    found, tokenizer = result["card"], AutoTokenizer.from_pretrained(folder)
+    assert found["base_by"] == "head" and len(found["rows"]) >= 5
+    for row in found["rows"]:
+        logits = net.eval()(**tokenizer(row["text"], return_tensors="pt")).logits
+        assert row["base"] == names[int(logits.argmax())].lower()
 
 
-def test_a_live_version_of_another_base_is_not_compared(home: Path, tmp_path: Path) -> None:
-    spec = spec_of("bert", tiny.make("bert", tmp_path / "base", seed=7))
-    found = train(spec, home, "elsewhere").card
-    assert found["live"] is None and "(base)" in found["gate"]["why"]
+@pytest.mark.parametrize(
+    ("architectures", "id2label", "order"),
+    [
+        (["BertForSequenceClassification"], {"0": "b", "1": "A"}, ["b", "a"]),
+        (["BertForSequenceClassification"], {"0": "b", "1": "c"}, []),
+        (["BertForSequenceClassification"], {"0": "b"}, []),
+        (["BertModel"], {"0": "b", "1": "a"}, []),
+        (None, None, []),
+    ],
+)
+def test_when_a_bases_head_is_one_for_these_labels(
+    architectures: list[str] | None, id2label: dict[str, str] | None, order: list[str]
+) -> None:
+    model = SimpleNamespace(config={"architectures": architectures, "id2label": id2label})
+    assert card.own_labels(model, ["a", "b"]) == order  # type: ignore[arg-type]
 
 
-def test_a_damaged_live_version_does_not_stop_a_run(bert: Trained, tmp_path: Path) -> None:
-    live = train(bert.spec, tmp_path, "before")
-    AdapterStore(tmp_path).promote("classification", "before@1")
-    weights = live.path / "adapter_model.safetensors"
-    weights.write_bytes(weights.read_bytes()[:-4] + b"\1\2\3\4")
-    assert train(bert.spec, tmp_path, "next").card["live"] is None
+def test_a_difference_is_sure_only_if_the_exact_test_says_so_too() -> None:
+    """Four of 25 rows fixed: resamples always have some of them, but four coins may all fall on one side."""
+    targets = ["a"] * 25
+
+    def certainty(fixed: int) -> dict[str, Any]:
+        contenders = {"base": outcome(["b"] * fixed + targets[fixed:]), "new": outcome(targets)}
+        tried = trial(targets, ["a", "b"])
+        of = {name: tried.figures(found) for name, found in contenders.items()}
+        return card._certainty(tried, card._rows(tried, contenders, "base"), of, "base")
+
+    assert certainty(4)["intervals"]["accuracy"]["difference"][0] > 0 and certainty(4)["p"] == pytest.approx(0.125)
+    assert [certainty(fixed)["sure"] for fixed in (0, 4, 8)] == [False, False, True]
+    assert certainty(0)["least"] == 6 / 25
+
+
+def test_of_five_texts_nothing_is_sure_however_much_better_they_are() -> None:
+    def sure(rows: int) -> bool:
+        contenders = {name: outcome([""] * rows, *[loss] * rows) for name, loss in (("base", 9.0), ("new", 1.0))}
+        tried = trial(["a"] * rows, [])
+        of = {name: tried.figures(found) for name, found in contenders.items()}
+        return bool(card._certainty(tried, card._rows(tried, contenders, "base"), of, "base")["sure"])
+
+    assert [sure(5), sure(6)] == [False, True]
+
+
+def test_matrices_are_of_the_rows_and_left_out_for_very_many_labels(monkeypatch: pytest.MonkeyPatch) -> None:
+    contenders = {"base": outcome(BASE), "new": outcome(NEW)}
+    found = card._classes(trial(TARGETS, ["a", "b", "c"]), contenders)
+    assert sorted(found["labels"]) == ["a", "b", "c"]
+    at = {label: i for i, label in enumerate(found["labels"])}
+    assert found["confusion"]["new"][at["a"]][at["b"]] == 1 and found["confusion"]["new"][at["b"]][at["a"]] == 1
+    assert sum(map(sum, found["confusion"]["new"])) == 4
+    assert [row["label"] for row in found["per_class"]["new"]] == found["labels"]
+    monkeypatch.setattr(card, "MOST_LABELS", 2)
+    assert card._classes(trial(TARGETS, ["a", "b", "c"]), contenders)["confusion"] is None
 
 
 def test_promotion_asks_the_gate(bert: Trained, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -142,14 +208,15 @@ def test_promotion_asks_the_gate(bert: Trained, tmp_path: Path, monkeypatch: pyt
         assert result["promoted"] is passes
         live = store.live("classification")
         assert (live.ref if live else None) == (result["version"] if passes else None)
-    assert store.history("classification")[-1]["why"] == "as told"
+    last = store.history("classification")[-1]
+    assert (last["why"], last["who"]) == ("as told", "gate of run good")
 
 
-def test_the_readme_is_a_model_card(bert: Trained) -> None:
-    text = (bert.first.path / "README.md").read_text()
-    assert text.startswith("---\nbase_model: ") and "library_name: peft" in text
-    figures = bert.first.card
-    assert f"| accuracy | {figures['base']['accuracy']:.3f} | {figures['new']['accuracy']:.3f} |" in text
+def test_the_gate_of_the_settings_decides(bert: Trained, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for rule, promoted in (("never", False), ("always", True)):
+        monkeypatch.setenv("GRAFT_GATE", rule)
+        result = run_worker(config_of(bert.spec, tmp_path, rule, promote=True), tmp_path)
+        assert result["promoted"] is promoted and result["card"]["gate"]["rule"] == rule
 
 
 def test_the_card_is_json_that_a_page_can_show(bert: Trained) -> None:

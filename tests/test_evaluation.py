@@ -7,74 +7,39 @@ from typing import Any
 
 import pytest
 import torch
-from hypothesis import given
-from hypothesis import strategies as st
 from peft import PeftModel
 from sklearn import metrics
 
 from serving.sampling import Sampling
 from store.loading import load_model
 from tests.conftest import Trained
+from training import evaluation
 from training.config import TrainConfig
 from training.encoding import IGNORED, encode_rows
-from training.evaluation import ANSWERS_WRITTEN, LONGEST_ANSWER, Trial, label_figures, question, rouge_l
-
-
-def test_accuracy_and_macro_f1_by_hand() -> None:
-    figures = label_figures(["a", "a", "a", "b", "b", "c"], ["a", "a", "b", "b", "c", "c"])
-    assert figures["accuracy"] == pytest.approx(4 / 6)
-    # a: precision 1, recall 2/3; b: 1/2 and 1/2; c: 1/2 and 1
-    assert figures["macro_f1"] == pytest.approx((0.8 + 0.5 + 2 / 3) / 3)
+from training.evaluation import ANSWERS_WRITTEN, LONGEST_ANSWER, Trial, measured, question, rouge_l
 
 
 @pytest.mark.parametrize(
-    ("targets", "answers", "accuracy", "f1"),
+    ("target", "answer", "score"),
     [
-        (["a", "b"], ["a", "b"], 1, 1),
-        (["a", "b"], ["b", "a"], 0, 0),
-        (["a"], ["c"], 0, 0),
-        (["a", "a"], ["a", "c"], 0.5, 2 / 3),
+        ("the cat sat", "the cat sat", 1),
+        ("the cat sat", "", 0),
+        ("a b c d", "a c", 2 / 3),  # longest common subsequence 2: recall 1/2, precision 1
+        ("a b c d", "d c b a", 0.25),
+        ("今天天气很好", "今天天气很好", 1),
+        ("天气好", "天气坏", 2 / 3),  # Chinese by character
+        ("Été à Köln", "été à köln", 1),
     ],
 )
-def test_figures_at_their_ends(targets: list[str], answers: list[str], accuracy: float, f1: float) -> None:
-    assert label_figures(targets, answers) == pytest.approx({"accuracy": accuracy, "macro_f1": f1})
-
-
-PAIRS = st.lists(st.tuples(st.sampled_from("abcd"), st.sampled_from("abcd")), min_size=1, max_size=30)
-
-
-@given(pairs=PAIRS)
-def test_figures_are_those_of_scikit_learn(pairs: list[tuple[str, str]]) -> None:
-    targets, answers = [t for t, _ in pairs], [a for _, a in pairs]
-    ours = label_figures(targets, answers)
-    assert ours["accuracy"] == pytest.approx(metrics.accuracy_score(targets, answers))
-    theirs = metrics.f1_score(targets, answers, labels=sorted(set(targets)), average="macro", zero_division=0)
-    assert ours["macro_f1"] == pytest.approx(theirs)
-
-
-@pytest.mark.parametrize(
-    ("targets", "answers", "score"),
-    [
-        (["the cat sat"], ["the cat sat"], 1),
-        (["the cat sat"], [""], 0),
-        (["a b c d"], ["a c"], 2 / 3),  # longest common subsequence 2: recall 1/2, precision 1
-        (["a b c d"], ["d c b a"], 0.25),
-        (["a b", "c d", "e f"], ["a b", "x"], 0.5),  # only the answers that were written count
-        (["a"], [], 0),
-        (["今天天气很好"], ["今天天气很好"], 1),
-        (["天气好"], ["天气坏"], 2 / 3),  # Chinese by character
-        (["Été à Köln"], ["été à köln"], 1),
-    ],
-)
-def test_rouge_l_by_hand(targets: list[str], answers: list[str], score: float) -> None:
-    assert rouge_l(targets, answers) == pytest.approx(score)
+def test_rouge_l_by_hand(target: str, answer: str, score: float) -> None:
+    assert rouge_l(target, answer) == pytest.approx(score)
 
 
 def trial_of(trained: Trained, rows: list[dict[str, str]], labels: list[str]) -> Trial:
     task = "text-classification" if labels else "causal-lm"
     config = TrainConfig(
         name="a", plugin="p", model="m", task=task, data="d", columns={"text": "text", "target": "target"},
-        max_length=64,
+        max_length=64, precision="float32",
         prompt="" if labels else "Sum up: {text}",
     )  # fmt: skip
     tokenizer = trained.load().resident.tokenizer
@@ -89,14 +54,21 @@ def net_of(trained: Trained, auto_class: str, **config: Any) -> PeftModel:
 
 def test_a_versions_answers_are_those_it_gives_when_it_serves(bert: Trained) -> None:
     rows = [{"text": f"{word} parcel {i} </s>", "target": str(i % 2)} for i, word in enumerate(["late", "great"] * 10)]
-    outcome = trial_of(bert, rows, ["0", "1"]).of(
-        net_of(bert, "AutoModelForSequenceClassification", num_labels=2, ignore_mismatched_sizes=True)
-    )
+    trial = trial_of(bert, rows, ["0", "1"])
+    net = net_of(bert, "AutoModelForSequenceClassification", num_labels=2, ignore_mismatched_sizes=True)
+    outcome = trial.of(net)
     loaded = bert.load()
     with loaded.resident.pin(bert.first) as slot:
         served = [loaded.labels.classify(row["text"], slot) for row in rows]
     assert outcome.answers == [max(scores, key=scores.__getitem__) for scores in served]
-    assert outcome.figures == label_figures([row["target"] for row in rows], outcome.answers)
+    probabilities = [scores[row["target"]] for scores, row in zip(served, rows, strict=True)]
+    assert outcome.loss == pytest.approx([-math.log(p) for p in probabilities], abs=1e-4)
+    found = measured(trial.figures(outcome), len(rows))
+    targets = [row["target"] for row in rows]
+    assert found["accuracy"] == metrics.accuracy_score(targets, outcome.answers)
+    assert found["log_loss"] == pytest.approx(
+        metrics.log_loss(targets, [[1 - s["1"], s["1"]] for s in served]), abs=1e-4
+    )
 
 
 def test_a_bare_encoder_answers_zero_shot_as_it_does_when_it_serves(bert: Trained) -> None:
@@ -110,17 +82,24 @@ def test_a_bare_encoder_answers_zero_shot_as_it_does_when_it_serves(bert: Traine
     assert outcome.answers == [max(scores, key=scores.__getitem__) for scores in served]
 
 
-def test_loss_is_the_mean_over_learned_tokens(llama: Trained) -> None:
-    rows = [{"text": f"notes {i}", "target": "word " * (1 + 3 * i)} for i in range(5)]
-    trial = trial_of(llama, rows, [])
-    net = net_of(llama, "AutoModelForCausalLM")
-    losses = []
-    for example in trial.held_out.examples:
-        with torch.inference_mode():
-            scores = net(input_ids=torch.tensor([example["input_ids"]])).logits[0].log_softmax(-1)
-        losses += [-float(scores[i - 1, t]) for i, t in enumerate(example["labels"]) if t != IGNORED]
+def test_a_head_with_labels_in_another_order_is_read_by_name(bert: Trained) -> None:
+    rows = [{"text": f"{word} parcel {i}", "target": str(i % 2)} for i, word in enumerate(["late", "great"] * 5)]
+    trial = trial_of(bert, rows, ["0", "1"])
+    net = net_of(bert, "AutoModelForSequenceClassification", num_labels=2, ignore_mismatched_sizes=True)
+    one, other = trial.of(net), trial.of(net, ["1", "0"])
+    assert [{"0": "1", "1": "0"}[answer] for answer in one.answers] == other.answers
+    assert (-one.loss).tolist() == pytest.approx([math.log(1 - math.exp(-loss)) for loss in other.loss], abs=1e-4)
+
+
+def test_the_loss_of_a_row_is_the_models_own(llama: Trained, monkeypatch: pytest.MonkeyPatch) -> None:
+    rows = [{"text": f"notes {'of a meeting ' * (i % 4)}{i}", "target": "word " * (1 + 3 * (i % 3))} for i in range(9)]
+    trial, net = trial_of(llama, rows, []), net_of(llama, "AutoModelForCausalLM")
+    monkeypatch.setitem(evaluation.MICRO_BATCH_TOKENS, "cpu", 100)  # several rows a batch, several batches
     with torch.inference_mode():
-        assert trial._loss(net) == pytest.approx(sum(losses) / len(losses), abs=1e-4)
+        loss, tokens = trial._losses(net)
+        for example, summed, count in zip(trial.held_out.examples, loss, tokens, strict=True):
+            alone = {key: torch.tensor([example[key]]) for key in ("input_ids", "labels")}
+            assert summed / count == pytest.approx(float(net(**alone).loss), rel=1e-4)
 
 
 def test_written_answers_are_those_it_gives_when_it_serves(llama: Trained) -> None:
@@ -128,8 +107,12 @@ def test_written_answers_are_those_it_gives_when_it_serves(llama: Trained) -> No
     trial = trial_of(llama, rows, [])
     outcome = trial.of(net_of(llama, "AutoModelForCausalLM"))
     assert outcome.answers[ANSWERS_WRITTEN:] == ["", ""]
-    assert outcome.figures["perplexity"] == pytest.approx(math.exp(outcome.figures["loss"]))
-    assert outcome.figures["rouge_l"] == rouge_l(["t"] * len(rows), outcome.answers[:ANSWERS_WRITTEN])
+    found = measured(trial.figures(outcome), len(rows))
+    assert found["loss"] == pytest.approx(outcome.loss.sum() / outcome.tokens.sum())
+    assert found["perplexity"] == pytest.approx(math.exp(found["loss"]))
+    # only the answers that were written count
+    scores = [rouge_l("t", answer) for answer in outcome.answers[:ANSWERS_WRITTEN]]
+    assert found["rouge_l"] == pytest.approx(sum(scores) / ANSWERS_WRITTEN)
     loaded = llama.load()
     with loaded.resident.pin(llama.first) as slot:
         for row, answer in list(zip(rows, outcome.answers, strict=True))[:4]:

@@ -57,6 +57,22 @@ def store(bert: Trained, tmp_path: Path) -> Store:
     return Store(bert, tmp_path)
 
 
+def test_a_version_is_released_unless_a_request_is_answered_with_it(store: Store) -> None:
+    store.pool.release("one@1")  # nothing is loaded yet
+    with store.pool.open(store.spec, "one@1") as lm:
+        assert lm.version == "one@1"
+        with pytest.raises(AdapterError, match="one@1 is in use"):
+            store.pool.release("one@1")
+    slots = store.pool._entries[store.spec.model].loaded.resident.slots
+    assert slots.loaded == ["one@1"]
+    store.pool.release("one@1")
+    assert slots.loaded == []
+    store.pool.declare("own", lambda: object())  # a module without versions
+    store.pool.own("own")
+    store.pool.release("one@1")
+    assert store.name("one@1") == "one@1"
+
+
 def test_adapters_are_resolved_for_each_request(store: Store) -> None:
     assert [store.name(a) for a in ("live", "", "base", "one", "one@1", "two@1")] == [
         "base", "base", "base", "one@2", "one@1", "two@1",

@@ -238,7 +238,7 @@ def test_the_defaults_of_the_table_are_those_of_the_settings() -> None:
     plain, shown = Settings.from_env({}), settings_shown()
     assert (ROOT / shown["GRAFT_HOME"], ROOT / shown["GRAFT_PLUGINS"]) == (ROOT / plain.home.name, plain.plugins)
     assert (shown["GRAFT_HOST"], int(shown["GRAFT_PORT"])) == (plain.host, plain.port)
-    assert shown["GRAFT_QUANTIZE"] == plain.quantize
+    assert (shown["GRAFT_QUANTIZE"], shown["GRAFT_GATE"]) == (plain.quantize, plain.gate)
     assert float(shown["GRAFT_CACHE_GB"]) * 1e9 == plain.cache_bytes
     assert (shown["GRAFT_REMOTE_TRAINING"], shown["HF_HUB_OFFLINE"]) == ("0", "0")
     assert (plain.remote_training, plain.offline, plain.space) == (False, False, False)

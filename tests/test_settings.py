@@ -15,7 +15,7 @@ def test_defaults_are_private(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
     monkeypatch.chdir(tmp_path)
     settings = Settings.from_env({})
     assert (settings.host, settings.port, settings.quantize) == ("127.0.0.1", 7860, "auto")
-    assert settings.home == tmp_path / "data"
+    assert settings.home == tmp_path / "data" and settings.gate == "not-worse"
     assert settings.may_train
 
 
@@ -36,10 +36,10 @@ def test_strangers_may_train_only_where_the_operator_said_so(env: dict[str, str]
 
 def test_every_wrong_value_is_named() -> None:
     env = {"GRAFT_PORT": "70000", "GRAFT_QUANTIZE": "3bit", "HF_HUB_OFFLINE": "maybe", "GRAFT_REMOTE_TRAINING": "2"}
-    env |= {"GRAFT_CACHE_GB": "-1"}
+    env |= {"GRAFT_CACHE_GB": "-1", "GRAFT_GATE": "sometimes"}
     with pytest.raises(ConfigError) as caught:
         Settings.from_env(env)
-    assert len(caught.value.problems) == 5
+    assert len(caught.value.problems) == 6
     for key, value in env.items():
         assert any(key in problem and value in problem for problem in caught.value.problems)
 

@@ -12,6 +12,8 @@ from settings import REPOSITORY
 from ui.strings import CHINESE, ENGLISH, Words, english, language_of, t, texts, translations, words
 
 SECTIONS = sorted({key.split(".")[0] for key in texts(ENGLISH)})
+TABLES = re.compile(r"(base_by|change|gate|metric|models|no_live|phase|run|train|train\.column|verdict)[._]")
+"""Beginnings of keys whose ends are values."""
 KEY = re.compile(rf"({'|'.join(SECTIONS)})\.[a-z_0-9]*[a-z0-9]")
 
 
@@ -24,7 +26,7 @@ def used_keys() -> set[str]:
                 found.add(node.value)
             if isinstance(node, ast.JoinedStr) and isinstance(node.values[0], ast.Constant):
                 prefix = node.values[0].value
-                if re.fullmatch(r"(metric|models|phase|run|train|train\.column)[._]", prefix) and len(node.values) == 2:
+                if TABLES.fullmatch(prefix) and len(node.values) == 2:
                     found.add(prefix + "*")
     return found
 

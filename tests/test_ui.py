@@ -19,7 +19,7 @@ from tests.run_helpers import STAND_IN, plain
 from tests.ui_site import ECHO, OWN, make, serve
 from training import content, rows
 from training.runs import Runs
-from ui import adapters_page, card_view, context, shell, train_page
+from ui import adapters_page, card_view, context, shell, train_page, versions_view
 from ui.guard import kindly
 from ui.plot import Line, plot
 from ui.reload import Reloader
@@ -130,16 +130,19 @@ def test_files_of_the_home_are_not_served(site) -> None:
 def test_no_handler_trains_or_promotes_where_it_is_off(tmp_path) -> None:
     context, _, _ = make(tmp_path, host="192.0.2.1")
     with gr.Blocks():
-        panel = RunPanel(context, SimpleNamespace(add=lambda follower: follower))
+        pulse = SimpleNamespace(add=lambda follower: follower)
+        panel = RunPanel(context, pulse)
+        section = adapters_page.Section(context, context.plugin("echo"), pulse)
     form = ["echo", "tickets.csv", None, "text", "label", None, "mine", True, "auto", *([None] * 9)]
     calls = [
         lambda: kindly(train_page._start(context))(*form),
         lambda: kindly(train_page._defaults(context))("echo"),
         lambda: kindly(train_page._inspect(context, keep=False))(REQUEST, *form[:6]),
-        lambda: kindly(adapters_page._allowed(context, context.adapters.roll_back))("echo"),
         *(lambda act=act: kindly(panel._allowed(act))(["some"]) for act in (context.runs.cancel, context.runs.delete)),
         lambda: kindly(panel._copy_log)(["some"]),
         lambda: kindly(train_page._use(context, panel, SimpleNamespace(fields={})))(["some"]),
+        lambda: kindly(section.allowed(lambda *_: context.adapters.roll_back("echo")))("", "", REQUEST),
+        lambda: kindly(section._ask)("mine@1", REQUEST),
     ]
     for call in calls:
         with pytest.raises(gr.Error, match="switched off here"):
@@ -238,32 +241,6 @@ def test_the_command_line_says_what_was_changed(site) -> None:
     assert train_page._command(site.context)(*form).startswith("# The training configuration is not valid.")
 
 
-def test_versions_promote_and_roll_back(tmp_path) -> None:
-    context, pool, _ = make(tmp_path)
-    with context.adapters.staging() as staging:
-        context.adapters.publish(staging, "mine", {"plugin": "echo", "created": "2026-01-02T03:04:05Z"})
-    refresh = adapters_page.refresher(context, "echo")
-    assert adapters_page.previous(context, "echo") is None
-    kindly(adapters_page._allowed(context, lambda ref: context.adapters.promote("echo", ref)))("mine@1")
-    shown, *_, back, _ = refresh(Words(), "mine@1")
-    assert "g-live" in shown and back["value"] == "Roll back to base" and "echo" in pool.warmed
-    kindly(adapters_page._allowed(context, lambda _: context.adapters.roll_back("echo")))("mine@1")
-    assert context.adapters.live("echo") is None and "g-live" not in refresh(Words(), None)[0]
-
-
-def test_the_version_to_promote_is_the_newest_that_is_not_live(tmp_path) -> None:
-    context, _, _ = make(tmp_path)
-    refresh, chosen = adapters_page.refresher(context, "echo"), []
-    for live in ("mine@1", "mine@2"):
-        with context.adapters.staging() as staging:
-            context.adapters.publish(staging, "mine", {"plugin": "echo", "created": "2026-01-02T03:04:05Z"})
-        chosen.append(refresh(Words(), None)[1]["value"])
-        context.adapters.promote("echo", live)
-        chosen.append(refresh(Words(), None)[1]["value"])
-    assert chosen == ["mine@1", "mine@1", "mine@2", "mine@1"]
-    assert refresh(Words(), "mine@2")[1]["value"] == "mine@2"  # what the user chose stays
-
-
 def save(site, file: str, text: str) -> None:
     (site.folder / file).write_text(text, encoding="utf-8")
 
@@ -324,23 +301,21 @@ def test_saving_a_plugin_loads_its_own_module_again(site, client) -> None:
     reload()
 
 
-def test_a_card_says_whose_answers_its_rows_show() -> None:
-    row = {"text": "t", "target": "x", "base": "of base", "live": "", "new": "x", "change": ""}
-    card = {"new": {"accuracy": 0.5}, "base": {"accuracy": 0.4}, "live": None, "live_ref": None, "rows": [row]}
-    shown = card_view._rows(Words(), card)
-    assert "<th>base</th>" in shown and "of base" in shown
-    shown = card_view._rows(Words(), card | {"live_ref": "mine@3", "rows": [row | {"live": "of live"}]})
-    assert "<th>mine@3</th>" in shown and "of live" in shown and "base" not in shown
-
-
 def test_everything_that_is_shown_is_escaped() -> None:
     card = {
         "new": {"accuracy": 0.5}, "base": {"accuracy": 0.4}, "live": None, "held_out": 4, "fixed": 1, "broken": 0,
         "rows": [{"text": NASTY, "target": NASTY, "base": NASTY, "live": "", "new": NASTY, "change": "fixed"}],
+        "no_live": {"ref": NASTY, "why": "refused", "detail": NASTY}, "base_by": "meaning",
+        "classes": {"labels": [NASTY], "confusion": {"base": [[4]], "new": [[4]]},
+                    "per_class": {key: [{"label": NASTY, "precision": 1, "recall": 1, "f1": 1, "support": 4}]
+                                  for key in ("base", "new")}},
     }  # fmt: skip
+    texts = {"new": {"loss": 0.5}, "base": {"loss": 0.4}, "rows": card["rows"]}
+    history = [{"version": NASTY, "who": NASTY, "why": NASTY, "at": 0}]
     shown = [
         tag("p", NASTY, class_=NASTY), table([NASTY], [[NASTY]]), failure(GraftError(NASTY, NASTY, NASTY)),
-        card_view.card(Words(), card), plot(NASTY, [Line(NASTY, [(0, 1.0), (1, 0.5)])] * 2),
+        card_view.card(Words(), card), card_view.card(Words(), texts), versions_view.timeline(Words(), history),
+        plot(NASTY, [Line(NASTY, [(0, 1.0), (1, 0.5)])] * 2),
     ]  # fmt: skip
     for html in shown:
         assert isinstance(html, Html)

@@ -12,6 +12,7 @@ from errors import AdapterError, InputError
 from plugins._discovery import discover
 from serving.pool import Status
 from settings import REPOSITORY, Settings
+from store import files
 from store.adapters import BASE, AdapterStore
 from training.runs import Runs
 from ui import server, shell
@@ -115,6 +116,9 @@ class Pool:
     def check(self, spec, adapter):
         self.adapters.get(adapter)
 
+    def release(self, ref):
+        self.warmed.append(f"released {ref}")
+
     def warm(self, spec):
         self.warmed.append(spec.name)
 
@@ -141,9 +145,11 @@ class Site:
     folder: Path
     lock: threading.Lock = field(default_factory=threading.Lock)
 
-    def publish(self, name: str, plugin: str = "echo") -> str:
+    def publish(self, name: str, plugin: str = "echo", card: dict | None = None) -> str:
         with self.context.adapters.staging() as staging:
             (staging / "adapter_model.safetensors").write_bytes(b"x")
+            if card:
+                files.write_json(staging / "card.json", card)
             facts = {"plugin": plugin, "created": "2026-01-02T03:04:05Z", "base": {"id": "org/base"}}
             return self.context.adapters.publish(staging, name, facts).ref
 

@@ -73,7 +73,8 @@ def print_card(card: Mapping[str, Any]) -> None:
     print(f"\n{card['held_out']} held-out rows".ljust(22), *(name.rjust(10) for name in contenders))
     for figure in card["new"]:
         print(figure.ljust(21), *(f"{card[name][figure]:10.3f}" for name in contenders))
-    print(f"{card['fixed']} rows fixed, {card['broken']} broken. {card['gate']['why']}\n")
+    changes = ("better", "worse") if card.get("better") or card.get("worse") else ("fixed", "broken")
+    print(f"{card[changes[0]]} rows {changes[0]}, {card[changes[1]]} {changes[1]}. {card['gate']['why']}\n")
 
 
 def waiting(run: Run) -> str:

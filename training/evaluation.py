@@ -1,37 +1,53 @@
-"""The same held-out rows through base, live version and new one, and what changed: the card's figures."""
+"""The same held-out rows through one model after another: answers, losses, and the figures that these make."""
 
 from __future__ import annotations
 
-import math
 import re
-from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from rouge_score.rouge_scorer import RougeScorer
 from torch import nn
-from transformers import BatchEncoding, DataCollatorForSeq2Seq, PreTrainedTokenizerBase
+from transformers import BatchEncoding, PreTrainedTokenizerBase
 
 from store.embedding import mean_vectors, similarity_probabilities
 from store.loading import computing, training_dtype, window
 from store.prompts import neutralize
+from training import figures
+from training.batches import collate, micro_batches
 from training.config import TrainConfig
 from training.encoding import IGNORED, Encoded, Example, conversation, last_answer
+from training.figures import Figure, Floats
+from training.loop import MICRO_BATCH_TOKENS
+from training.losses import token_losses
 
 ANSWERS_WRITTEN = 12
 """Held-out rows whose answers are generated for the card; the loss is of all of them."""
 WORD = re.compile(r"[\u3040-\u30ff\u3400-\u9fff]|[^\W_\u3040-\u30ff\u3400-\u9fff]+")
 LONGEST_ANSWER = 96
+TOKENS_WRITING = 4096
+"""Padded tokens of a batch that is written to: each step reads all weights, however many rows it is for."""
 
 
 @dataclass(frozen=True)
 class Outcome:
-    """One contender's figures over the held-out rows, and its answer to each row (empty where none was written)."""
+    """What one contender made of each held-out row, in their order."""
 
-    figures: dict[str, float]
     answers: list[str]
+    """Empty where none was written."""
+    loss: Floats
+    """Negative log-likelihood of the expected answer, in nats, summed over its tokens."""
+    tokens: Floats
+    """Tokens of the expected answer; 1 for a label."""
+
+    @property
+    def row_losses(self) -> list[float]:
+        """The mean loss of a token of each row."""
+        return [float(value) for value in self.loss / np.maximum(self.tokens, 1)]
 
 
 @dataclass(frozen=True)
@@ -43,16 +59,19 @@ class Trial:
     labels: list[str]
     config: TrainConfig
 
+    @property
+    def targets(self) -> list[str]:
+        """What is expected of each row."""
+        return [conversation(row, self.config.prompt)[-1]["content"] for row in self.held_out.kept]
+
     @torch.inference_mode()
-    def of(self, net: Any) -> Outcome:  # noqa: ANN401 - a PreTrainedModel, or PEFT around one
-        """What a model with a head of its own, or one that writes, makes of the rows."""
+    def of(self, net: Any, labels: Sequence[str] = ()) -> Outcome:  # noqa: ANN401 - a PreTrainedModel, or PEFT around one
+        """What a model that writes makes of the rows, or one with a head for `labels`, by default the rows' own."""
         net.eval()
         with computing(training_dtype(self.config.precision)):
-            return (
-                self._write(net)
-                if not self.labels
-                else self._labelled(lambda b: net(**b).logits.argmax(-1), net.device)
-            )
+            if not self.labels:
+                return self._write(net)
+            return self._labelled(lambda batch: net(**batch).logits, labels or self.labels, net.device)
 
     @torch.inference_mode()
     def of_bare_encoder(self, body: nn.Module) -> Outcome:
@@ -63,15 +82,48 @@ class Trial:
         def vectors(batch: BatchEncoding) -> torch.Tensor:
             return mean_vectors(body(**batch).last_hidden_state, batch["attention_mask"])
 
-        names = vectors(self._batch(self.labels, device))
-        return self._labelled(lambda b: similarity_probabilities(vectors(b), names).argmax(-1), device)
+        with computing(training_dtype(self.config.precision)):
+            names = vectors(self._batch(self.labels, device))
+            return self._labelled(
+                lambda batch: similarity_probabilities(vectors(batch), names).log(), self.labels, device
+            )
 
-    def _labelled(self, choose: Callable[[BatchEncoding], torch.Tensor], device: torch.device) -> Outcome:
-        answers: list[str] = []
-        for rows in _batches(self.held_out.kept, 16):
-            best = choose(self._batch([row["text"] for row in rows], device)).tolist()
-            answers += [self.labels[i] for i in best]
-        return Outcome(label_figures([row["target"] for row in self.held_out.kept], answers), answers)
+    def figures(self, outcome: Outcome) -> dict[str, Figure]:
+        """The figures of an outcome by name, each as a function of the rows' weights."""
+        if self.labels:
+            targets, answers = self.indices(self.targets), self.indices(outcome.answers)
+            return {
+                "accuracy": figures.accuracy(targets == answers),
+                "macro_f1": figures.macro_f1(targets, answers, len(self.labels)),
+                "log_loss": figures.mean(outcome.loss),
+            }
+        loss = figures.ratio(outcome.loss, outcome.tokens)
+        written = [float(bool(i < ANSWERS_WRITTEN)) for i in range(len(outcome.answers))]
+        overlap = [rouge_l(t, a) * w for t, a, w in zip(self.targets, outcome.answers, written, strict=True)]
+        return {
+            "loss": loss,
+            "perplexity": lambda weights: np.exp(np.minimum(loss(weights), 50)),
+            "rouge_l": figures.ratio(np.array(overlap), np.array(written)),
+        }
+
+    def indices(self, labels: Sequence[str]) -> NDArray[np.int64]:
+        """Labels by their place among the labels."""
+        place = {label: i for i, label in enumerate(self.labels)}
+        return np.array([place[label] for label in labels], dtype=np.int64)
+
+    def _labelled(
+        self, score: Callable[[BatchEncoding], torch.Tensor], labels: Sequence[str], device: torch.device
+    ) -> Outcome:
+        """`score`: a batch -> one number for each of `labels`, which softmax makes into probabilities."""
+        texts = [row["text"] for row in self.held_out.kept]
+        answers, loss = [""] * len(texts), np.zeros(len(texts))
+        expected = [labels.index(row["target"]) for row in self.held_out.kept]
+        lengths = np.array([len(example["input_ids"]) for example in self.held_out.examples], np.int32)
+        for batch in micro_batches(range(len(texts)), lengths, MICRO_BATCH_TOKENS.get(device.type, 512)):
+            scores = score(self._batch([texts[i] for i in batch], device)).float().log_softmax(-1)
+            for i, row, best in zip(batch, scores.tolist(), scores.argmax(-1).tolist(), strict=True):
+                answers[i], loss[i] = labels[best], -row[expected[i]]
+        return Outcome(answers, loss, np.ones(len(texts)))
 
     def _batch(self, texts: list[str], device: torch.device) -> BatchEncoding:
         limit = self.config.max_length
@@ -79,30 +131,36 @@ class Trial:
         return self.tokenizer(texts, padding=True, truncation=True, max_length=limit, return_tensors="pt").to(device)
 
     def _write(self, net: Any) -> Outcome:  # noqa: ANN401 - as above
-        """Loss over every learned token of the rows, and ROUGE-L of the answers to the first of them."""
-        loss = self._loss(net)
-        written = [self._answers(net, some) for some in _batches(self.held_out.examples[:ANSWERS_WRITTEN], 6)]
-        answers = [answer for batch in written for answer in batch]
-        targets = [conversation(row, self.config.prompt)[-1]["content"] for row in self.held_out.kept]
-        figures = {"loss": loss, "perplexity": math.exp(min(loss, 50)), "rouge_l": rouge_l(targets, answers)}
-        return Outcome(figures, answers + [""] * (len(targets) - len(answers)))
+        """The loss of every row, and greedy answers to the first of them."""
+        loss, tokens = self._losses(net)
+        answers = self._answers(net, self.held_out.examples[:ANSWERS_WRITTEN])
+        return Outcome(answers + [""] * (len(loss) - len(answers)), loss, tokens)
 
-    def _loss(self, net: Any) -> float:  # noqa: ANN401 - as above
-        """Mean negative log-likelihood of the learned tokens, in nats."""
-        total, count = 0.0, 0
-        collate = DataCollatorForSeq2Seq(self.tokenizer, label_pad_token_id=IGNORED)
-        self.tokenizer.padding_side = "right"
-        for some in _batches(self.held_out.examples, 4):
-            batch = collate([dict(example) for example in some]).to(net.device)
-            learned = int((batch["labels"] != IGNORED).sum())
-            total += float(net(**batch).loss) * learned
-            count += learned
-        return total / max(count, 1)
+    def _losses(self, net: Any) -> tuple[Floats, Floats]:  # noqa: ANN401 - as above
+        """The summed loss of each row's learned tokens, in nats, and how many these are."""
+        examples, pad = self.held_out.examples, int(self.tokenizer.pad_token_id)
+        lengths = np.array([max(len(e["input_ids"]), len(e["labels"])) for e in examples], np.int32)
+        loss, tokens = np.zeros(len(examples)), np.zeros(len(examples))
+        for group in micro_batches(range(len(examples)), lengths, MICRO_BATCH_TOKENS.get(net.device.type, 512)):
+            batch = {k: v.to(net.device) for k, v in collate([examples[i] for i in group], pad).items()}
+            each, rows = token_losses(net, batch)
+            loss[group] = np.bincount(rows.cpu(), each.double().cpu(), len(group))
+            tokens[group] = np.bincount(rows.cpu(), minlength=len(group))
+        return loss, tokens
 
     def _answers(self, net: Any, some: Sequence[Example]) -> list[str]:  # noqa: ANN401 - as above
-        """Greedy answers to a few rows, as one padded batch."""
+        """Greedy answers to a few rows, rows of like length in one padded batch."""
+        found = [""] * len(some)
         ids = [question(example, net.config.is_encoder_decoder) for example in some]
-        room = window(net.config, self.tokenizer) - max(len(asked) for asked in ids)
+        longest = window(net.config, self.tokenizer)
+        lengths = np.array([len(asked) + LONGEST_ANSWER for asked in ids], np.int32)
+        for batch in micro_batches(range(len(ids)), lengths, TOKENS_WRITING):
+            texts = self._continue(net, [ids[i] for i in batch], longest - max(len(ids[i]) for i in batch))
+            for i, text in zip(batch, texts, strict=True):
+                found[i] = text
+        return found
+
+    def _continue(self, net: Any, ids: list[list[int]], room: int) -> list[str]:  # noqa: ANN401 - as above
         side = "right" if net.config.is_encoder_decoder else "left"
         batch = self.tokenizer.pad({"input_ids": ids}, padding_side=side, return_tensors="pt").to(net.device)
         out = net.generate(
@@ -118,6 +176,11 @@ class Trial:
         return [text.strip() for text in self.tokenizer.batch_decode(out[:, start:], skip_special_tokens=True)]
 
 
+def measured(found: Mapping[str, Figure], rows: int) -> dict[str, float]:
+    """The figures over all the rows."""
+    return {name: figures.measure(figure, rows) for name, figure in found.items()}
+
+
 def question(example: Example, encoder_decoder: bool) -> list[int]:
     """What a model is asked of an encoded row: everything before its last answer."""
     if encoder_decoder:
@@ -125,20 +188,9 @@ def question(example: Example, encoder_decoder: bool) -> list[int]:
     return list(example["input_ids"][: last_answer([label != IGNORED for label in example["labels"]])])
 
 
-def label_figures(targets: Sequence[str], answers: Sequence[str]) -> dict[str, float]:
-    """Accuracy, and F1 averaged over the labels with equal weight (macro)."""
-    right = sum(t == a for t, a in zip(targets, answers, strict=True))
-    hits = Counter(t for t, a in zip(targets, answers, strict=True) if t == a)
-    wanted, given = Counter(targets), Counter(answers)
-    f1 = [2 * hits[label] / (wanted[label] + given[label]) for label in wanted]
-    return {"accuracy": right / len(targets), "macro_f1": sum(f1) / len(f1)}
-
-
-def rouge_l(targets: Sequence[str], answers: Sequence[str]) -> float:
-    """Mean ROUGE-L F-measure (Lin, 2004) of the answers that were written, 0..1."""
-    scorer = RougeScorer(["rougeL"], tokenizer=_Words())
-    scores = [scorer.score(t, a)["rougeL"].fmeasure for t, a in zip(targets, answers, strict=False)]
-    return sum(scores) / len(scores) if scores else 0.0
+def rouge_l(target: str, answer: str) -> float:
+    """ROUGE-L F-measure (Lin, 2004), 0..1."""
+    return float(SCORER.score(target, answer)["rougeL"].fmeasure)
 
 
 class _Words:
@@ -149,6 +201,4 @@ class _Words:
         return WORD.findall(text.lower())
 
 
-def _batches(items: Sequence[Any], size: int) -> Iterator[list[Any]]:
-    for start in range(0, len(items), size):
-        yield list(items[start : start + size])
+SCORER = RougeScorer(["rougeL"], tokenizer=_Words())

@@ -7,9 +7,6 @@ what answered before, written down and verified.
 
 from __future__ import annotations
 
-import importlib.metadata
-import os
-import platform
 import time
 import traceback
 from dataclasses import replace
@@ -23,22 +20,18 @@ from transformers import AutoConfig
 
 from errors import GraftError, RunError
 from settings import Settings
-from store import files
+from store import files, fingerprint
 from store.adapters import AdapterStore, Version
 from store.loading import load_tokenizer, resolve_quantization, training_dtype, window
 from store.models import ModelStore
 from tasks import task_for
-from training import card, checkpoints, recipe
+from training import card, checkpoints, lineage, model_card, recipe
 from training.config import TrainConfig
 from training.evaluation import Trial
 from training.events import CONFIG, RESULT, Events
 from training.loop import Loop, Paused
 from training.prepared import Prepared, prepare
 from training.validation import InMemory, Validation, choose_rows
-
-ELSEWHERE = ("data", "held_out_data", "model", "prompt", "columns")
-"""Fields of the configuration that the manifest says in another place, without paths of this machine."""
-LIBRARIES = ("torch", "transformers", "peft", "bitsandbytes", "datasets")
 
 
 def main(folder: Path) -> int:
@@ -95,7 +88,12 @@ class Session:
         self.events.phase("evaluate")
         comparison = self._compare(net, tokenizer, data)
         self.events.phase("publish")
-        version = self._publish(net, comparison, data, measured, started)
+        facts = {
+            **self._facts(net, tokenizer, data, dtype),
+            "data": lineage.data_facts(self.config, data),
+            **lineage.run_facts(self.config, measured, started),
+        }
+        version = self._publish(net, comparison, facts)
         return {"version": version.ref, "promoted": self._promote(version, comparison), "card": comparison}
 
     def _start(self) -> Version | None:
@@ -105,69 +103,39 @@ class Session:
     def _compare(self, net: Any, tokenizer: Any, data: Prepared) -> dict[str, Any]:  # noqa: ANN401
         """Base, live and new over the held-out rows."""
         trial = Trial(data.held_out, tokenizer, data.labels, self.config)
-        return card.compare(net, trial, self.store.live(self.config.plugin), self.model, self.task, self.quantize)
+        return card.compare(net, trial, self.store.live(self.config.plugin), self.model, self.task, self.settings.gate)
 
-    def _publish(
-        self,
-        net: PeftModel,
-        comparison: dict[str, Any],
-        data: Prepared,
-        measured: dict[str, float],
-        started: float,
-    ) -> Version:
+    def _publish(self, net: PeftModel, comparison: dict[str, Any], facts: dict[str, Any]) -> Version:
         """Write the PEFT folder, the card and the README, verify them as a server will, and publish them at once."""
         with self.store.staging() as staging:
             adapter = net.peft_config["default"]
-            adapter.base_model_name_or_path = self.config.model
+            adapter.base_model_name_or_path = facts["base"]["id"]
             adapter.inference_mode = True
-            net.save_pretrained(staging, safe_serialization=True)
+            # No embeddings are trained, so none are saved; "auto" would ask the Hub about the base.
+            net.save_pretrained(staging, selected_adapters=["default"], save_embedding_layers=False)
             files.write_json(staging / "card.json", comparison)
             recipe.verify(net, staging, self.config.name)
-            facts = self._facts(data, measured, started)
-            (staging / "README.md").write_text(card.readme(self.config, facts, comparison), encoding="utf-8")
+            text = model_card.readme(self.config.name, facts, comparison)
+            (staging / "README.md").write_text(text, encoding="utf-8")
             return self.store.publish(staging, self.config.name, facts)
 
-    def _facts(self, data: Prepared, measured: dict[str, float], started: float) -> dict[str, Any]:
-        """What the manifest says beside the files: where this version comes from, all of it measured."""
+    def _facts(self, net: PeftModel, tokenizer: Any, data: Prepared, dtype: torch.dtype) -> dict[str, Any]:  # noqa: ANN401
+        """What the manifest says of the version itself, and the proof that it acts."""
         return {
             "plugin": self.config.plugin,
             "task": self.task.name,
             "labels": data.labels,
             "prompt": self.config.prompt,
-            "base": {
-                "id": self._base_name(),
-                "revision": self.model.revision,
-                "source": self.model.source,
-                "identity": self.model.identity,
-                "shape_id": self.model.shape_id,
-                "quantize": self.quantize,
-            },
-            "created": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
-            "data": {
-                "file": data.report.file,
-                "held_out_file": Path(self.config.held_out_data).name,
-                "sha256": data.sha256,
-                "fingerprint": data.fingerprint,
-                "rows": data.report.rows,
-                "usable": data.report.usable,
-                "trained": len(data.train),
-                "truncated": data.truncated,
-            },
-            "config": {k: v for k, v in vars(self.config).items() if k not in ELSEWHERE},
-            "measured": {**measured, "total_seconds": round(time.time() - started, 1)},
-            "libraries": {name: importlib.metadata.version(name) for name in LIBRARIES},
-            "machine": f"{platform.machine()}, {os.cpu_count()} cores, {torch.get_num_threads()} threads",
+            "base": lineage.base_facts(self.config, self.model, self.quantize),
+            "fingerprint": fingerprint.of_trained(net, tokenizer, self.quantize, dtype),
         }
-
-    def _base_name(self) -> str:
-        """The base's id, or a folder's own name: a version travels, and paths of this machine must not go with it."""
-        return Path(self.config.model).name if self.model.source == "folder" else self.config.model.partition("@")[0]
 
     def _promote(self, version: Version, comparison: dict[str, Any]) -> bool:
         """Let the tab answer with the new version if the run was asked to and the card's gate allows it."""
         promoted = bool(self.config.promote and comparison["gate"]["pass"])
         if promoted:
-            self.store.promote(self.config.plugin, version.ref, comparison["gate"]["why"])
+            by = f"gate of run {self.folder.name}"
+            self.store.promote(self.config.plugin, version.ref, comparison["gate"]["why"], by)
         return promoted
 
 

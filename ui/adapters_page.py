@@ -1,19 +1,44 @@
-"""The versions of each tab with their figures; promote one, roll back, or return to the base."""
+"""The versions of each tab: their cards, which one answers, how it came to, and what may be deleted."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any
 
 import gradio as gr
 
+from errors import AdapterError
 from plugins import TaskPlugin
 from store.adapters import BASE
-from ui import card_view
+from ui import card_view, versions_view
+from ui.card_rows import CardRows
 from ui.context import Context
 from ui.guard import kindly
 from ui.pulse import QUIET, Follower, Pulse
-from ui.strings import Words, t
+from ui.render import Html, notice, tag
+from ui.strings import Words, t, words
+
+LONGEST_REASON = 200
+Act = Callable[[str, str, str], object]
+"""What a button does with a version, for a reason, by somebody."""
+
+
+@dataclass(frozen=True)
+class Controls:
+    """What a section's buttons are."""
+
+    version: gr.Dropdown
+    promote: gr.Button
+    back: gr.Button
+    base: gr.Button
+    delete: gr.Button
+    why: gr.Textbox
+
+    @property
+    def all(self) -> list[Any]:
+        """Those that follow what there is."""
+        return [self.version, self.promote, self.back, self.base, self.delete, self.why]
 
 
 def build(context: Context, pulse: Pulse) -> None:
@@ -24,73 +49,132 @@ def build(context: Context, pulse: Pulse) -> None:
     for plugin in context.learners():
         with gr.Column(elem_classes="g-section"):
             gr.Markdown(plugin.say(plugin.title), elem_classes="g-section-title")
-            _section(context, plugin, pulse)
+            Section(context, plugin, pulse)
 
 
-def _section(context: Context, plugin: TaskPlugin, pulse: Pulse) -> None:
-    may = context.settings.may_train
-    shown = gr.HTML("", elem_classes="g-list")
-    with gr.Row(elem_classes="g-buttons", visible=may):
-        version = gr.Dropdown([], label=t("adapters.version"), show_label=False, scale=2, interactive=True)
-        promote = gr.Button(t("adapters.promote"), variant="primary", scale=1)
-        back = gr.Button(t("adapters.roll_back"), scale=1)
-        base = gr.Button(t("adapters.use_base"), scale=1)
-    parts = [shown, version, promote, back, base]
-    refresh = refresher(context, plugin.name)
-    follower = pulse.add(Follower([version], parts, mark=lambda say, _: context.changes, refresh=refresh))
-    store = context.adapters
-    acts: list[tuple[gr.Button, Callable[[str], object]]] = [
-        (promote, lambda ref: _promote(context, plugin.name, ref)),
-        (back, lambda _: store.roll_back(plugin.name)),
-        (base, lambda _: store.promote(plugin.name, BASE, "returned to the base on the page")),
-    ]
-    for button, act in acts:
-        done = button.click(kindly(_allowed(context, act)), version, None, trigger_mode="once", **QUIET)
-        done.then(follower.handler(), version, parts, **QUIET)
+class Section:
+    """One tab's versions, placed where it is constructed."""
 
+    def __init__(self, context: Context, plugin: TaskPlugin, pulse: Pulse) -> None:
+        """Place the section; it follows the pulse."""
+        self._context, self._tab = context, plugin.name
+        may = context.settings.may_train
+        listed = gr.HTML("", elem_classes="g-list")
+        with gr.Row(elem_classes="g-buttons g-acts"):
+            controls = self._controls(may)
+        with gr.Column(visible=False, elem_classes="g-confirm") as confirm:
+            asked = gr.HTML("", elem_classes="g-list")
+            with gr.Row(elem_classes="g-buttons"):
+                sure = gr.Button(t("adapters.delete_sure"), variant="stop", size="sm")
+                keep = gr.Button(t("adapters.delete_keep"), size="sm")
+        card = gr.HTML("", elem_classes="g-list")
+        # Rows are not for strangers, whose page has none of this.
+        self._rows = CardRows(context, controls.version, self._card) if may else None
+        history = gr.HTML("", elem_classes="g-list")
+        taken = [controls.version, *(self._rows.taken if self._rows else [])]
+        shown = [*(self._rows.shown if self._rows else []), card]
+        parts = [listed, history, *controls.all, *shown]
+        follower = pulse.add(Follower(taken, parts, lambda say, *_: context.changes, self.refresh))
+        controls.version.input(kindly(self._chosen), taken, shown, **QUIET)
+        given = [controls.version, controls.why]
+        acts: list[tuple[gr.Button, Act]] = [
+            (controls.promote, self.promote),
+            (controls.back, lambda _, why, who: context.adapters.roll_back(self._tab, why, who)),
+            (controls.base, lambda _, why, who: context.adapters.promote(self._tab, BASE, why, who)),
+            (sure, lambda ref, *_: self.delete(ref)),
+        ]
+        for button, act in acts:
+            done = button.click(kindly(self.allowed(act)), given, controls.why, trigger_mode="once", **QUIET)
+            done.then(follower.handler(), taken, parts, **QUIET)
+        controls.delete.click(kindly(self._ask), controls.version, [asked, confirm], **QUIET)
+        for button in (sure, keep):
+            button.click(lambda: gr.update(visible=False), None, confirm, **QUIET)
 
-def _promote(context: Context, name: str, ref: str) -> None:
-    """Let a version answer, once it was loaded as a request would load it: a damaged one is refused here."""
-    context.pool.check(context.spec(name), ref)
-    context.adapters.promote(name, ref, "promoted on the page")
+    def _controls(self, may: bool) -> Controls:
+        """The version to look at, which everybody may choose, and what only some may do with it."""
+        return Controls(
+            gr.Dropdown([], label=t("adapters.version"), show_label=False, scale=2, interactive=True),
+            gr.Button(t("adapters.promote"), variant="primary", scale=1, visible=may),
+            gr.Button(t("adapters.roll_back"), scale=1, visible=may),
+            gr.Button(t("adapters.use_base"), scale=1, visible=may),
+            gr.Button(t("adapters.delete"), scale=1, visible=may),
+            gr.Textbox(placeholder=t("adapters.why"), show_label=False, container=False, max_lines=1, scale=3,
+                       visible=may, max_length=LONGEST_REASON),
+        )  # fmt: skip
 
-
-def _allowed(context: Context, act: Callable[[str], object]) -> Callable[[str | None], None]:
-    """`act` on the chosen version, where this page may promote: decided here, whatever the layout hides."""
-
-    def handler(ref: str | None) -> None:
-        context.require_training()
-        act(ref or "")
-        context.versions_changed()
-
-    return handler
-
-
-def refresher(context: Context, name: str) -> Callable[[Words, str | None], list[Any]]:
-    """Shows a tab's versions as they are now."""
-
-    def refresh(say: Words, chosen: str | None) -> list[Any]:
-        store = context.adapters
-        found, live = store.versions(name), store.live(name)
-        refs = [version.ref for version in found]
-        before = previous(context, name)
+    def refresh(self, say: Words, chosen: str | None, kind: str | None = None, search: str | None = None) -> list[Any]:
+        """The tab's versions as they are now."""
+        store, may = self._context.adapters, self._context.settings.may_train
+        found, live = store.versions(self._tab), store.live(self._tab)
+        refs, before = [version.ref for version in found], store.way_back(self._tab)
         # The newest that a click would change something for.
         newest = next((ref for ref in refs if not live or ref != live.ref), next(iter(refs), None))
+        ref = chosen if chosen in refs else newest
         return [
-            card_view.versions(say, found, live.ref if live else ""),
-            gr.update(choices=refs, value=chosen if chosen in refs else newest, visible=bool(refs)),
-            gr.update(visible=bool(refs)),
+            versions_view.versions(say, found, live.ref if live else ""),
+            versions_view.timeline(say, store.history(self._tab)) if may else "",
+            gr.update(choices=refs, value=ref, visible=bool(refs)),
+            gr.update(visible=may and bool(refs)),
             gr.update(
-                visible=before is not None,
+                visible=may and before is not None,
                 value=say("adapters.roll_back_to", version=say("task.base") if before == BASE else before or ""),
             ),
-            gr.update(visible=live is not None),
+            gr.update(visible=may and live is not None),
+            gr.update(visible=may and bool(refs)),
+            gr.update(visible=may and bool(refs)),
+            *self._shown(say, ref, kind, search),
         ]
 
-    return refresh
+    def promote(self, ref: str, why: str, who: str) -> None:
+        """Let a version answer, once it was loaded as a request would load it: a damaged one is refused here."""
+        self._context.pool.check(self._context.spec(self._tab), ref)
+        self._context.adapters.promote(self._tab, ref, why, who)
 
+    def delete(self, ref: str) -> None:
+        """Remove a version that nothing needs; raises `AdapterError`."""
+        version = self._own(ref)
+        self._context.pool.release(version.ref)
+        self._context.adapters.delete(version.ref)
 
-def previous(context: Context, name: str) -> str | None:
-    """What a roll back would return to; None when nothing was promoted."""
-    history = context.adapters.history(name)
-    return (history[-2]["version"] if len(history) > 1 else BASE) if history else None
+    def allowed(self, act: Act) -> Callable[..., str]:
+        """`act` on the chosen version, where this page may promote: decided here, whatever the layout hides.
+
+        Gives the box of reasons its next content, which is none.
+        """
+
+        def handler(ref: str | None, why: str | None, request: gr.Request) -> str:
+            self._context.require_training()
+            who = getattr(request, "username", None) or "page"
+            act(ref or "", " ".join((why or "").split())[:LONGEST_REASON], who)
+            self._context.versions_changed()
+            return ""
+
+        return handler
+
+    def _ask(self, ref: str | None, request: gr.Request) -> list[Any]:
+        """Whether to delete this version, before it is done."""
+        self._context.require_training()
+        say = words(request)
+        text = tag("strong", say("adapters.delete_ask", version=self._own(ref or "").ref))
+        return [notice(text, tag("p", say("adapters.delete_about")), kind="warn"), gr.update(visible=True)]
+
+    def _own(self, ref: str) -> Any:  # noqa: ANN401 - a Version
+        version = self._context.adapters.get(ref)
+        if version.plugin != self._tab:
+            raise AdapterError(f"{ref} is not a version of {self._tab}.", f"It was made for {version.plugin}.")
+        return version
+
+    def _card(self, ref: str) -> dict[str, Any]:
+        card: dict[str, Any] = self._own(ref).card
+        return card
+
+    def _chosen(self, request: gr.Request, ref: str | None, kind: str | None = None, search: str | None = None) -> Any:  # noqa: ANN401
+        updates = self._shown(words(request), ref, kind, search)
+        return updates if len(updates) > 1 else updates[0]
+
+    def _shown(self, say: Words, ref: str | None, kind: str | None, search: str | None) -> list[Any]:
+        """The rows of a version's card, where there are any to show, and the card."""
+        rows = self._rows.updates(say, ref, kind, search) if self._rows else []
+        card = card_view.figures(say, self._card(ref)) if ref else Html("")
+        title = tag("h4", say("adapters.card", version=ref)) if card else None
+        return [*rows, Html((title or "") + card)]

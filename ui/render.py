@@ -62,6 +62,23 @@ def line(name: str, share: float, value: object, class_: str = "") -> Html:
     return div("g-line", span("", name), bar(share, class_), span("g-n", value))
 
 
+def measured_line(
+    name: str,
+    share: float,
+    bounds: tuple[float, float] | None,
+    value: object,
+    class_: str = "",
+    said: str | None = None,
+) -> Html:
+    """A name, a bar with its interval drawn across it as a whisker, and a value; `said` is the interval in words."""
+    whisker = None
+    if bounds:
+        low, high = (100 * min(1.0, max(0.0, bound)) for bound in bounds)
+        whisker = tag("b", style=f"left:{low:.1f}%;width:{high - low:.1f}%")
+    return tag("div", span("", name), div("g-range", bar(share, class_), whisker), span("g-n", value), class_="g-line",
+               title=said)  # fmt: skip
+
+
 def table(head: Sequence[Child], rows: Iterable[Sequence[Child]], class_: str = "") -> Html:
     """A table that scrolls in itself where the screen is narrower."""
     body = (tag("tr", *(tag("td", cell) for cell in row)) for row in rows)

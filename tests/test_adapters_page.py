@@ -1,0 +1,180 @@
+"""ui/adapters_page.py and ui/card_rows.py: promote, roll back and delete; a card's rows filtered and taken away."""
+
+from __future__ import annotations
+
+import csv
+import gc
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import gradio as gr
+import pytest
+from playwright import sync_api
+
+from store.adapters import AdapterStore
+from tests.cards import label_card, text_card
+from tests.test_ui_browser import chromium, opened  # noqa: F401 - a fixture
+from tests.ui_site import Site, make, serve
+from ui import adapters_page
+from ui.context import Context
+from ui.guard import kindly
+from ui.strings import Words
+
+pytestmark = pytest.mark.filterwarnings("ignore")
+REQUEST = SimpleNamespace(headers={}, username=None)
+
+
+def section_of(context: Context) -> adapters_page.Section:
+    with gr.Blocks():
+        return adapters_page.Section(context, context.plugin("echo"), SimpleNamespace(add=lambda follower: follower))  # type: ignore[arg-type]
+
+
+def click(section: adapters_page.Section, act: Any, ref: str, why: str = "", who: str | None = None) -> str:
+    return kindly(section.allowed(act))(ref, why, SimpleNamespace(headers={}, username=who))
+
+
+@pytest.fixture
+def page(tmp_path: Path) -> tuple[Site, adapters_page.Section]:
+    context, pool, folder = make(tmp_path)
+    return Site(context, gr.Blocks(), "", pool, folder), section_of(context)
+
+
+def test_promoting_and_going_back_keep_who_and_why(page: tuple[Site, adapters_page.Section]) -> None:
+    site, section = page
+    context, store = site.context, site.context.adapters
+    site.publish("mine"), site.publish("mine")
+    assert click(section, section.promote, "mine@1", "  customers\nasked  ", "ada") == "", "the box is emptied"
+    click(section, section.promote, "mine@2", "x" * 999)
+    assert "echo" in site.pool.warmed
+    listed, history, version, _, back, *_ = section.refresh(Words(), "mine@1")
+    assert "g-live" in listed and "customers asked" in history and "ada" in history
+    assert version["value"] == "mine@1" and back["value"] == "Roll back to mine@1"
+    click(section, lambda _, why, who: store.roll_back("echo", why, who), "mine@1")
+    told = [(e["version"], e["why"], e["who"]) for e in store.history("echo")]
+    assert told == [("mine@1", "customers asked", "ada"), ("mine@2", "x" * 200, "page"), ("mine@1", "", "page")]
+    assert context.changes == 3
+
+
+def test_the_version_to_promote_is_the_newest_that_is_not_live(page: tuple[Site, adapters_page.Section]) -> None:
+    site, section = page
+    chosen = []
+    for live in ("mine@1", "mine@2"):
+        site.publish("mine")
+        chosen.append(section.refresh(Words(), None)[2]["value"])
+        site.context.adapters.promote("echo", live)
+        chosen.append(section.refresh(Words(), None)[2]["value"])
+    assert chosen == ["mine@1", "mine@1", "mine@2", "mine@1"]
+    assert section.refresh(Words(), "mine@2")[2]["value"] == "mine@2"  # what the user chose stays
+
+
+def test_a_version_is_deleted_after_it_was_asked_for(page: tuple[Site, adapters_page.Section]) -> None:
+    site, section = page
+    for _ in range(3):
+        site.publish("mine")
+    site.publish("foreign", plugin="stream")
+    asked, box = kindly(section._ask)("mine@3", REQUEST)
+    assert "Delete mine@3 for good?" in asked and box["visible"]
+    click(section, lambda ref, *_: section.delete(ref), "mine@3")
+    assert "released mine@3" in site.pool.warmed
+    for ref, why in (("mine@3", "There is no version"), ("foreign@1", "not a version of echo")):
+        with pytest.raises(gr.Error, match=why):
+            click(section, lambda ref, *_: section.delete(ref), ref)
+        with pytest.raises(gr.Error, match=why):
+            kindly(section._ask)(ref, REQUEST)
+    click(section, section.promote, "mine@1")
+    with pytest.raises(gr.Error, match="echo answers with it"):
+        click(section, lambda ref, *_: section.delete(ref), "mine@1")
+    assert {v.ref for v in site.context.adapters.versions("echo")} == {"mine@1", "mine@2"}
+
+
+def test_a_version_in_use_is_not_deleted(
+    page: tuple[Site, adapters_page.Section], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    site, section = page
+    site.publish("mine")
+
+    def in_use(ref: str) -> None:
+        raise gr.Error(f"{ref} is in use.")
+
+    monkeypatch.setattr(site.pool, "release", in_use, raising=True)
+    with pytest.raises(gr.Error, match="in use"):
+        click(section, lambda ref, *_: section.delete(ref), "mine@1")
+    assert site.context.adapters.get("mine@1")
+
+
+def test_strangers_see_figures_and_neither_rows_nor_history(tmp_path: Path) -> None:
+    context, pool, folder = make(tmp_path, host="192.0.2.1")
+    site = Site(context, gr.Blocks(), "", pool, folder)
+    site.publish("mine", card=label_card())
+    context.adapters.promote("echo", "mine@1", "a reason", "ada")
+    updates = section_of(context).refresh(Words(), None)
+    shown = str(updates)
+    assert "86.7 %" in shown and "parcel" not in shown and "a reason" not in shown
+    assert [update["visible"] for update in updates[3:8]] == [False] * 5
+    with gr.Blocks():
+        rows = adapters_page.CardRows(context, gr.Textbox(), lambda ref: context.adapters.get(ref).card)
+    assert rows.updates(Words(), "mine@1", "all", "")[0]["visible"] is False
+    with pytest.raises(gr.Error, match="switched off here"):
+        kindly(rows._file("csv", gr.File()))("mine@1", "all", "")
+
+
+@pytest.fixture
+def site(tmp_path: Path) -> Iterator[Site]:
+    with serve(tmp_path) as found:
+        yield found
+    gc.collect()  # sockets that Gradio leaves to the collector complain now, while that is ignored
+
+
+def rows_tab(chromium: Any, site: Site, **settings: Any) -> Any:  # noqa: F811
+    page = opened(chromium, site, **settings)
+    page.get_by_role("tab", name="Adapters", exact=True).click()
+    return page
+
+
+def taken(page: Any, button: str) -> tuple[str, str]:
+    with page.expect_download() as download:
+        page.get_by_role("button", name=button, exact=True).locator("visible=true").click()
+    return download.value.suggested_filename, Path(download.value.path()).read_text(encoding="utf-8-sig")
+
+
+def test_rows_are_filtered_searched_and_taken_away(chromium: Any, site: Site) -> None:  # noqa: F811
+    site.publish("mine", card=label_card())
+    site.publish("mine", card=text_card())
+    page = rows_tab(chromium, site, locale="en", viewport={"width": 1280, "height": 900})
+    shown = page.locator(".g-rows").locator("visible=true")
+    sync_api.expect(shown.locator(".g-row")).to_have_count(3)
+    page.get_by_text("Worse 1", exact=True).click()
+    sync_api.expect(shown.locator(".g-row")).to_have_count(1)
+    name, text = taken(page, "JSONL")
+    assert name == "mine@2.jsonl" and [json.loads(line)["new"] for line in text.splitlines()] == ["天气坏"]
+    page.get_by_text("All 3", exact=True).click()
+    sync_api.expect(shown.locator("ins").first).to_be_visible()
+
+    # Another version, another card: the filter stays and means that card's rows.
+    version = page.get_by_label("Version").locator("visible=true")
+    version.click()
+    page.get_by_role("option", name="mine@1").click()
+    sync_api.expect(shown.locator("tbody tr")).to_have_count(30)
+    page.get_by_text("Fixed 6", exact=True).click()
+    sync_api.expect(shown.locator("tbody tr")).to_have_count(6)
+    page.get_by_placeholder("Search the rows").locator("visible=true").fill("PARCEL 21")
+    sync_api.expect(shown.locator("tbody tr")).to_have_count(1)
+    name, text = taken(page, "CSV")
+    (row,) = csv.DictReader(text.splitlines())
+    assert name == "mine@1.csv" and (row["text"], row["change"]) == ("parcel 21", "fixed")
+    assert not list((site.context.settings.home).rglob("*.csv")), "files are made in Gradio's cache alone"
+
+    page.get_by_placeholder("Why?").locator("visible=true").fill("because")
+    page.get_by_role("button", name="Make live").locator("visible=true").click()
+    sync_api.expect(page.locator(".g-timeline").locator("visible=true")).to_contain_text("mine@1 made live")
+    sync_api.expect(page.locator(".g-why").locator("visible=true")).to_have_text("because")
+    version.click()
+    page.get_by_role("option", name="mine@2").click()
+    page.get_by_role("button", name="Delete", exact=True).locator("visible=true").click()
+    page.get_by_role("button", name="Delete it").locator("visible=true").click()
+    sync_api.expect(page.locator(".g-version").locator("visible=true")).to_have_count(1)
+    assert [v.ref for v in AdapterStore(site.context.settings.home).versions()] == ["mine@1"]
+    assert page.problems == []

@@ -1,0 +1,159 @@
+"""The rows of a card: chosen, shown side by side, and written into files."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import re
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from difflib import SequenceMatcher
+from typing import Any
+
+from ui.render import Html, div, folded, join, span, table, tag
+from ui.strings import Words
+from ui.views import short
+
+SHOWN = 50
+"""Rows shown at a time; the search finds the others."""
+GAINED, LOST = ("fixed", "better"), ("broken", "worse")
+KINDS: Mapping[str, Sequence[str]] = {"all": (), "gained": GAINED, "lost": LOST}
+PIECES = re.compile(r"[\u3040-\u30ff\u3400-\u9fff]|\w+|\s+|.", re.DOTALL)
+"""Words, spaces and signs; Chinese and Japanese by character."""
+FORMULA = tuple("=+-@\t\r\n＝＋－＠")
+"""What a spreadsheet may take for the beginning of a formula."""
+NUMBER = re.compile(r"[+-]?\d+([.,]\d+)*")
+LONGEST_TEXT = 400
+
+Row = Mapping[str, Any]
+
+
+def counts(facts: Mapping[str, Any]) -> tuple[int, int]:
+    """Rows of the whole card that became better, and worse."""
+    gained, lost = (sum(int(facts.get(change, 0)) for change in changes) for changes in (GAINED, LOST))
+    return gained, lost
+
+
+def select(rows: Iterable[Row], kind: str | None, search: str | None) -> list[Row]:
+    """The rows of a kind (all, gained, lost) that hold the searched text in any of their parts.
+
+    None, for a filter that the page has not shown yet, is all of them.
+    """
+    wanted, text = KINDS.get(kind or "all", ()), (search or "").strip().casefold()
+    parts = ("text", "target", "base", "live", "new")
+    return [
+        row
+        for row in rows
+        if (not wanted or row["change"] in wanted)
+        and (not text or any(text in str(row.get(part, "")).casefold() for part in parts))
+    ]
+
+
+def rows(say: Words, facts: Mapping[str, Any], found: Sequence[Row]) -> Html:
+    """Rows side by side: a table where answers are labels, a block each where they are texts."""
+    if not found:
+        return div("g-empty", say("rows.none"))
+    some = found[:SHOWN]
+    labels = "accuracy" in facts["new"]
+    body = _table(say, facts, some) if labels else join(_block(say, facts, row) for row in some)
+    more = len(found) - len(some)
+    return join([body, tag("p", say("rows.more", n=more), class_="g-dim") if more else None])
+
+
+def folded_rows(say: Words, facts: Mapping[str, Any]) -> Html | None:
+    """The first rows, to unfold."""
+    found = facts.get("rows") or []
+    return folded(say("card.rows", n=min(SHOWN, len(found))), rows(say, facts, found)) if found else None
+
+
+def _before(facts: Mapping[str, Any]) -> str:
+    return "live" if facts.get("live_ref") else "base"
+
+
+def _table(say: Words, facts: Mapping[str, Any], found: Sequence[Row]) -> Html:
+    was = _before(facts)
+    head = (say("card.text"), say("card.target"), facts.get("live_ref") or say("task.base"), say("card.new"), "")
+    cells = [[_text(row["text"]), short(row["target"]), _answer(row, was), _answer(row, "new"), _mark(say, row)]
+             for row in found]  # fmt: skip
+    return table(head, cells, "g-wide")
+
+
+def _answer(row: Row, key: str) -> Html:
+    return span("g-right" if row[key] == row["target"] else "g-wrong", short(row[key]))
+
+
+def _mark(say: Words, row: Row) -> Html:
+    known = (*GAINED, *LOST)
+    colour = "g-fixed" if row["change"] in GAINED else "g-broken"
+    return span(colour, say(f"change.{row['change']}")) if row["change"] in known else Html("")
+
+
+def _text(text: str) -> Html:
+    """A text, its end to unfold where it is long."""
+    whole = str(text)
+    if len(whole) <= LONGEST_TEXT:
+        return span("g-source", whole)
+    return tag("details", tag("summary", short(whole, LONGEST_TEXT)), span("g-source", whole), class_="g-long")
+
+
+def _block(say: Words, facts: Mapping[str, Any], row: Row) -> Html:
+    """A row of text: what was asked and expected, and the two answers with what differs between them."""
+    was = _before(facts)
+    gone, come = differences(row[was], row["new"])
+    return div(
+        "g-row",
+        div("g-row-head", _mark(say, row), span("g-dim", _losses(say, row, was))),
+        div("g-pair", _part(say("card.text"), _text(row["text"])), _part(say("card.target"), _text(row["target"]))),
+        div("g-pair", _part(facts.get("live_ref") or say("task.base"), gone), _part(say("card.new"), come))
+        if row["new"] or row[was]
+        else None,
+    )
+
+
+def _part(title: str, content: Html) -> Html:
+    return div("", div("g-role", title), content)
+
+
+def _losses(say: Words, row: Row, was: str) -> str:
+    loss = row.get("loss") or {}
+    return f"{say('metric.loss')} {loss[was]:.2f} → {loss['new']:.2f}" if was in loss else ""
+
+
+def differences(was: str, now: str) -> tuple[Html, Html]:
+    """Two texts, what only the one has and what only the other has marked."""
+    old, new = PIECES.findall(was), PIECES.findall(now)
+    gone, come = list[Html](), list[Html]()
+    for kind, a, b, c, d in SequenceMatcher(None, old, new, autojunk=False).get_opcodes():
+        gone.append(_piece("".join(old[a:b]), "del" if kind != "equal" else ""))
+        come.append(_piece("".join(new[c:d]), "ins" if kind != "equal" else ""))
+    return span("g-source", *gone), span("g-source", *come)
+
+
+def _piece(text: str, mark: str) -> Html:
+    return tag(mark, text) if mark and text.strip() else join([text])
+
+
+def as_jsonl(found: Iterable[Row]) -> bytes:
+    """One JSON object a row, UTF-8."""
+    return "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in found).encode()
+
+
+def as_csv(found: Sequence[Row]) -> bytes:
+    """A table that spreadsheets open as text, whatever the rows hold; UTF-8 with the mark that Excel wants."""
+    flat = [{**{k: v for k, v in row.items() if k != "loss"},
+             **{f"loss_{k}": v for k, v in (row.get("loss") or {}).items()}} for row in found]  # fmt: skip
+    out = io.StringIO()
+    writer = csv.DictWriter(out, list(dict.fromkeys(key for row in flat for key in row)))
+    writer.writeheader()
+    writer.writerows({key: harmless(value) for key, value in row.items()} for row in flat)
+    return out.getvalue().encode("utf-8-sig")
+
+
+def harmless(value: object) -> object:
+    """A cell that no spreadsheet computes: a text that could begin a formula gets an apostrophe; numbers stay."""
+    if not isinstance(value, str) or NUMBER.fullmatch(value):
+        return value
+    return f"'{value}" if value.lstrip(" \u00a0").startswith(FORMULA) else value
+
+
+WRITERS: Mapping[str, Callable[[Sequence[Row]], bytes]] = {"jsonl": as_jsonl, "csv": as_csv}

@@ -1,0 +1,65 @@
+"""What the Adapters page shows of versions: the list of them, and the history of what a tab answered with."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from store.adapters import BASE, Version
+from ui.render import Html, div, folded, span, tag
+from ui.strings import Words
+from ui.views import day, figure
+
+RECENT = 5
+"""Entries of the history that are shown at once; the older ones unfold."""
+GATE = "gate of run "
+"""How the history names a run whose gate promoted."""
+
+
+def versions(say: Words, found: Sequence[Version], live: str) -> Html:
+    """A tab's versions, newest first, the live one marked."""
+    if not found:
+        return div("g-empty", say("adapters.none"))
+    return div("g-versions", *(_version(say, version, version.ref == live) for version in found))
+
+
+def _version(say: Words, version: Version, live: bool) -> Html:
+    facts = version.manifest
+    head = [tag("b", version.ref), span("g-live", say("adapters.live")) if live else None]
+    figures = [span("g-figure", f"{say(f'metric.{m}')} {figure(m, v)}") for m, v in headline(version.card)]
+    base = facts.get("base") or {}
+    name = str(base.get("id", "")).rsplit("/", 1)[-1]
+    rows = (facts.get("data") or {}).get("usable")
+    about = [name, day(facts.get("created")), say("adapters.rows", n=rows) if rows else ""]
+    return div("g-version", div("", *head), div("g-dim", " · ".join(part for part in about if part)), div("", *figures))
+
+
+def headline(card_facts: Mapping[str, Any]) -> list[tuple[str, float]]:
+    """The two figures that say most about a version."""
+    new = card_facts.get("new") or {}
+    return [(m, new[m]) for m in ("accuracy", "macro_f1", "loss", "rouge_l") if m in new][:2]
+
+
+def timeline(say: Words, history: Sequence[Mapping[str, Any]]) -> Html:
+    """Every change of what a tab answers with, newest first: what, when, who, why."""
+    if not history:
+        return Html("")
+    entries = [_entry(say, entry, i == 0) for i, entry in enumerate(reversed(history))]
+    recent, older = entries[:RECENT], entries[RECENT:]
+    more = folded(say("history.older", n=len(older)), tag("ol", *older, class_="g-timeline")) if older else None
+    return div("g-history", tag("h4", say("history.title")), tag("ol", *recent, class_="g-timeline"), more)
+
+
+def _entry(say: Words, entry: Mapping[str, Any], now: bool) -> Html:
+    version = say("task.base") if entry["version"] == BASE else entry["version"]
+    what = say("history.back" if entry.get("back") else "history.promoted", version=version)
+    at = day(entry["at"]) if entry.get("at") else ""
+    facts = " · ".join(part for part in (at, _who(say, str(entry.get("who") or ""))) if part)
+    why = tag("p", entry["why"], class_="g-why") if entry.get("why") else None
+    return tag("li", tag("b", what), " ", span("g-dim", facts), why, class_="g-now" if now else None)
+
+
+def _who(say: Words, who: str) -> str:
+    if who.startswith(GATE):
+        return say("history.gate", run=who.removeprefix(GATE))
+    return say("history.page") if who == "page" else who
