@@ -18,9 +18,10 @@ from hypothesis import strategies as st
 
 from errors import DataError, GraftError
 from tasks import Columns
-from training.data import Limits, Report, Table, parse_columns, read_table
+from training.data import Limits, Report, Table, read_table
 from training.digests import MOST_NAMES
 from training.report import MOST_BAD, BadRow
+from training.rows import parse_columns
 
 ROOT = Path(__file__).resolve().parent.parent
 LABELS = Columns(text="text", target="label")

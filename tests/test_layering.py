@@ -19,8 +19,11 @@ BOTTOM = ("errors", "settings", "tasks")
 STORE = ("store", *BOTTOM)
 PARENT = tuple(
     f"training.{name}"
-    for name in ("runs", "config", "knobs", "report", "events", "record", "queue", "processes", "progress")
-)
+    for name in (
+        "runs", "config", "knobs", "command_line", "report", "rows", "content", "events", "record", "queue",
+        "processes", "progress",
+    )
+)  # fmt: skip
 """The parent's side of training: what a page may know of it. The rest belongs to the child process."""
 ALLOWED = {
     "errors": (),

@@ -17,7 +17,7 @@ from errors import GraftError
 from settings import Settings
 from tests.run_helpers import STAND_IN, plain
 from tests.ui_site import ECHO, OWN, make, serve
-from training import content, rows
+from training.knobs import KNOBS
 from training.runs import Runs
 from ui import adapters_page, card_view, context, shell, train_page, versions_view
 from ui.guard import kindly
@@ -133,9 +133,12 @@ def test_no_handler_trains_or_promotes_where_it_is_off(tmp_path) -> None:
         pulse = SimpleNamespace(add=lambda follower: follower)
         panel = RunPanel(context, pulse)
         section = adapters_page.Section(context, context.plugin("echo"), pulse)
-    form = ["echo", "tickets.csv", None, "text", "label", None, "mine", True, "auto", *([None] * 9)]
+    form = ["echo", "tickets.csv", None, "text", "label", None, "mine", True, *([None] * len(KNOBS))]
+    fields = SimpleNamespace(fields=["name", "promote", *KNOBS])
     calls = [
-        lambda: kindly(train_page._start(context))(*form),
+        lambda: kindly(train_page._start(context, fields))(*form),
+        lambda: kindly(train_page._preset(context))("echo", "quick"),
+        lambda: kindly(train_page._fill(context, fields))(REQUEST, "--plugin echo"),
         lambda: kindly(train_page._defaults(context))("echo"),
         lambda: kindly(train_page._inspect(context, keep=False))(REQUEST, *form[:6]),
         *(lambda act=act: kindly(panel._allowed(act))(["some"]) for act in (context.runs.cancel, context.runs.delete)),
@@ -193,52 +196,6 @@ def test_a_base_that_failed_is_tried_again_after_a_pause(tmp_path, monkeypatch) 
     pool.failed.add("org/base")
     found.load_models()
     assert "org/base" in pool.failed  # the next failure waits as long
-
-
-def test_what_the_page_knows_of_files_is_what_training_knows() -> None:
-    assert train_page.PARTS == rows.PARTS and tuple(content.FORMATS) == train_page.FORMATS
-
-
-def test_a_report_of_an_example_fills_the_form(site) -> None:
-    shown, text, target, messages, name = train_page._inspect(site.context, keep=False)(
-        REQUEST, "echo", "tickets.csv", None, None, None, None
-    )
-    assert "240" in shown and "feature request" in shown
-    assert (text["value"], target["value"], messages["visible"], name) == ("text", "label", False, "tickets")
-
-
-def test_columns_that_cannot_be_guessed_can_be_chosen(site, tmp_path) -> None:
-    path = tmp_path / "My rows.csv"
-    path.write_text("body,kind\n" + "".join(f"row {i},{'ab'[i % 2]}\n" for i in range(20)), encoding="utf-8")
-    shown, text, target, messages, name = train_page._inspect(site.context, keep=False)(
-        REQUEST, "echo", None, str(path), "text", "label", None
-    )
-    assert "has no column" in shown and name == "my-rows"
-    assert text["choices"] == [("body", "body"), ("kind", "kind")] or text["choices"] == ["body", "kind"]
-    assert text["value"] is target["value"] is None and text["visible"] and not messages["visible"]
-    shown, text, *_ = train_page._inspect(site.context, keep=True)(
-        REQUEST, "echo", None, str(path), "body", "kind", None
-    )
-    assert text["value"] == "body" and "20" in shown
-
-
-def test_only_examples_by_name_are_read(site) -> None:
-    for name in ("../app.py", "/etc/passwd", "README.md"):
-        with pytest.raises(GraftError, match="There is no example"):
-            train_page.chosen_file(name, None)
-    with pytest.raises(GraftError, match="not a table"):
-        train_page.chosen_file(None, __file__)
-
-
-def test_the_command_line_says_what_was_changed(site) -> None:
-    form = ["echo", "tickets.csv", None, "text", "label", None, "mine", True, "4bit", *([None] * 9)]
-    form[9] = 4
-    said = "python -m training --plugin echo --data examples/tickets.csv --name mine --quantize 4bit --rank 4 --promote"
-    assert train_page._command(site.context)(*form) == said
-    form[3] = "label"
-    assert "--columns text=label,target=label" in train_page._command(site.context)(*form)
-    form[6] = "Not a name"
-    assert train_page._command(site.context)(*form).startswith("# The training configuration is not valid.")
 
 
 def save(site, file: str, text: str) -> None:

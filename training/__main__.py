@@ -8,16 +8,14 @@ turn. What can be done with runs that there are is in `training/commands.py`: `p
 
 from __future__ import annotations
 
-import argparse
 import json
 import signal
 import subprocess
 import sys
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
-from typing import Any
 
 from tqdm import tqdm
 
@@ -25,21 +23,14 @@ from errors import ConfigError, GraftError
 from settings import REPOSITORY, Settings, child_environment
 from store.models import ModelStore
 from tasks import Columns, TabSpec
-from training import commands
+from training import command_line, commands
 from training.commands import print_result
-from training.config import TrainConfig
-from training.data import parse_columns
-from training.knobs import KNOBS, PRESET, PRESETS
 from training.record import Run
 from training.report import Report
+from training.rows import parse_columns
 from training.runs import Runs, new_id
 
 POLL_S = 0.3
-OPTIONS: Mapping[str, Mapping[str, Any]] = {
-    "whole": {"type": int}, "number": {"type": float}, "choice": {}, "text": {},
-    "switch": {"action": argparse.BooleanOptionalAction},
-}  # fmt: skip
-"""How a setting of each kind is read."""
 
 
 def main(arguments: Sequence[str]) -> int:
@@ -48,11 +39,11 @@ def main(arguments: Sequence[str]) -> int:
     signal.signal(signal.SIGINT, signal.default_int_handler)
     if arguments and arguments[0] in commands.COMMANDS:
         return commands.main(arguments)
-    options, id = _parser().parse_args(arguments), new_id()
+    options, id = command_line.parser().parse_args(arguments), new_id()
     try:
         settings = Settings.from_env()
         spec = find_tab(options.plugin, options.base)
-        config, runs = _config(options, spec), Runs(settings)
+        config, runs = command_line.to_config(options, spec), Runs(settings)
         _print_report(runs.inspect(options.data, spec, parse_columns(options.columns)))
         _download(settings, spec.model)
         run = runs.submit(config, id)
@@ -93,37 +84,6 @@ def find_tab(name: str, base: str | None = None) -> TabSpec:
     if base and Path(base).is_dir():
         base = str(Path(base).absolute())
     return TabSpec(name, base or found["model"], found["task"], columns, found["prompt"])
-
-
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser("python -m training", description="Train a new version of an adapter for one tab.")
-    parser.add_argument("--plugin", required=True, help="the tab to train for, for example classification")
-    parser.add_argument("--data", required=True, type=Path, help="CSV, TSV, JSONL or Parquet")
-    parser.add_argument("--name", required=True, help="the adapter's name; it gets its next version")
-    parser.add_argument("--held-out-data", type=lambda p: str(Path(p).absolute()), help="rows to compare on, in a file")
-    parser.add_argument("--columns", default="", help="columns of the file: text=COLUMN,target=COLUMN")
-    parser.add_argument("--base", help="another base than the tab's: a Hub id or a folder")
-    parser.add_argument("--preset", choices=PRESETS["label"], default=PRESET, help="what the settings below begin with")
-    parser.add_argument("--promote", action="store_true", help="answer with it at once, if it is not worse")
-    parser.add_argument("--detach", action="store_true", help="leave once it is queued, instead of following it")
-    settings = parser.add_argument_group("settings")
-    for name, knob in KNOBS.items():
-        options = {**OPTIONS[knob.kind], "choices": knob.choices or None}
-        if knob.kind == "switch":
-            del options["choices"]
-        settings.add_argument(f"--{name.replace('_', '-')}", help=sentence(knob.help), **options)
-    return parser
-
-
-def sentence(help: str) -> str:
-    """A sentence as argparse's own helps are written."""
-    return help[0].lower() + help[1:].rstrip(".")
-
-
-def _config(options: argparse.Namespace, spec: TabSpec) -> TrainConfig:
-    chosen: dict[str, Any] = {key: getattr(options, key) for key in (*KNOBS, "preset", "promote", "held_out_data")}
-    chosen["mapping"] = parse_columns(options.columns) or None
-    return TrainConfig.for_tab(spec, options.data, options.name, **chosen)
 
 
 def _download(settings: Settings, model: str) -> None:

@@ -28,7 +28,7 @@ from training.content import Limits
 from training.digests import Digests, Indices, RowDigests
 from training.readers import Record, Source, leave_torch_out, open_source
 from training.report import SAMPLE, BadRow, BadRows, Report, by_count, check_learnable, find_warnings
-from training.rows import PARTS, Answers, Row, RowProblem, choose_columns, to_row
+from training.rows import Answers, Row, RowProblem, choose_columns, parse_columns, to_row
 
 __all__ = ["BadRow", "Limits", "Report", "Row", "Table", "read_table"]
 
@@ -231,20 +231,6 @@ def main(arguments: Sequence[str], memory: int = 4 * 2**30) -> int:
         print(json.dumps({"what": error.what, "why": error.why, "next": error.next}))
         return 2
     return 0
-
-
-def parse_columns(text: str) -> dict[str, str]:
-    """The mapping that `text=COLUMN,target=COLUMN` spells, or a JSON object for odd names; raises `DataError`."""
-    if text.startswith("{"):
-        return {str(part): str(name) for part, name in json.loads(text).items()}
-    mapping: dict[str, str] = {}
-    for pair in filter(None, text.split(",")):
-        part, _, name = pair.partition("=")
-        if part.strip() not in PARTS or not name.strip():
-            why = f"{pair!r} is not one of {', '.join(PARTS)}, an equals sign and the name of a column."
-            raise DataError("The choice of columns cannot be read.", why, "Write text=COLUMN,target=COLUMN.")
-        mapping[part.strip()] = name.strip()
-    return mapping
 
 
 if __name__ == "__main__":

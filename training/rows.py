@@ -169,3 +169,17 @@ def _message(message: object, number: int, cell: int) -> dict[str, str]:
 def _either(message: Mapping[str, object], name: str, other: str) -> object:
     """The value under `name`, or under `other` where it is absent or, as in Parquet, null."""
     return message.get(other) if message.get(name) is None else message[name]
+
+
+def parse_columns(text: str) -> dict[str, str]:
+    """The mapping that `text=COLUMN,target=COLUMN` spells, or a JSON object for odd names; raises `DataError`."""
+    if text.startswith("{"):
+        return {str(part): str(name) for part, name in json.loads(text).items()}
+    mapping: dict[str, str] = {}
+    for pair in filter(None, text.split(",")):
+        part, _, name = pair.partition("=")
+        if part.strip() not in PARTS or not name.strip():
+            why = f"{pair!r} is not one of {', '.join(PARTS)}, an equals sign and the name of a column."
+            raise DataError("The choice of columns cannot be read.", why, "Write text=COLUMN,target=COLUMN.")
+        mapping[part.strip()] = name.strip()
+    return mapping

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import filecmp
 import re
-import shlex
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,25 +13,24 @@ import gradio as gr
 from gradio.components import Component
 
 from errors import DataError, GraftError
-from settings import QUANTIZATIONS
 from tasks import TabSpec
+from training import command_line
 from training.config import TrainConfig
-from training.knobs import KNOBS
+from training.content import FORMATS
+from training.knobs import KNOBS, PRESET
+from training.rows import PARTS
 from ui import examples, report_view
 from ui.context import Context
 from ui.guard import kindly
+from ui.knobs_form import place_knobs, place_presets
 from ui.pulse import QUIET, Pulse
 from ui.render import Html, failure
 from ui.run_panel import RunPanel, page_copy
 from ui.strings import t, words
 
-FORMATS = (".csv", ".tsv", ".jsonl", ".parquet")
 LARGEST = 50 * 2**20
 """Bytes of an uploaded file."""
-PARTS = ("text", "target", "messages")
-NUMBERS = ("rank", "alpha", "dropout", "learning_rate", "epochs", "batch_size", "max_length", "held_out", "seed")
 TO_THE_FORM = "() => document.querySelector('.g-columns').scrollIntoView({behavior: 'smooth'})"
-WHOLE = ("rank", "batch_size", "max_length", "seed")
 
 
 @dataclass(frozen=True)
@@ -45,8 +43,8 @@ class Form:
     columns: Sequence[gr.Dropdown]
     name: gr.Textbox
     promote: gr.Checkbox
-    quantize: gr.Dropdown
-    numbers: Sequence[gr.Number]
+    preset: gr.Radio
+    knobs: Mapping[str, Component]
 
     @property
     def source(self) -> list[Component]:
@@ -56,8 +54,7 @@ class Form:
     @property
     def fields(self) -> dict[str, Component]:
         """The components that stand for a field of the configuration, by its name."""
-        numbers = dict(zip(NUMBERS, self.numbers, strict=True))
-        return {"name": self.name, "promote": self.promote, "quantize": self.quantize, **numbers}
+        return {"name": self.name, "promote": self.promote, **self.knobs}
 
     @property
     def all(self) -> list[Component]:
@@ -82,8 +79,8 @@ def build(context: Context, demo: gr.Blocks, pulse: Pulse) -> None:
     if not learners:
         return
     _connect(context, demo, form, report, command)
-    begun = start.click(kindly(_start(context)), form.all, panel.chosen, api_visibility="private", trigger_mode="once",
-                        show_progress="minimal")  # fmt: skip
+    begun = start.click(kindly(_start(context, form)), form.all, panel.chosen, api_visibility="private",
+                        trigger_mode="once", show_progress="minimal")  # fmt: skip
     begun.then(panel.refresh, panel.chosen, panel.shown, **QUIET)
     used = panel.use.click(kindly(_use(context, panel, form)), panel.chosen, form.all, **QUIET)
     looked = used.success(kindly(_inspect(context, keep=True)), form.source, [report, *form.columns, form.name],
@@ -108,16 +105,9 @@ def _form(context: Context) -> tuple[Form, gr.Code, gr.Button]:
                                allow_custom_value=True) for part in PARTS]  # fmt: skip
     name = gr.Textbox(label=t("train.name"), info=t("train.name_info"), max_lines=1)
     promote = gr.Checkbox(value=True, label=t("train.promote"))
+    preset = place_presets()
     with gr.Accordion(t("train.advanced"), open=False):
-        quantize = gr.Dropdown(
-            list(QUANTIZATIONS),
-            value="auto",
-            label=t("train.quantize"),
-            info=t("train.quantize_info"),
-            filterable=False,
-        )
-        with gr.Row(elem_classes="g-numbers"):
-            numbers = [_number(key) for key in NUMBERS]
+        knobs = place_knobs()
     command = gr.Code(
         "",
         language="shell",
@@ -128,14 +118,14 @@ def _form(context: Context) -> tuple[Form, gr.Code, gr.Button]:
         show_line_numbers=False,
         elem_classes="g-command",
     )
+    with gr.Accordion(t("train.paste"), open=False):
+        pasted = gr.Textbox(label=t("train.paste"), info=t("train.paste_info"), lines=2, max_lines=6, show_label=False)
+        fill = gr.Button(t("train.paste_do"), size="sm")
     start = gr.Button(t("train.start"), variant="primary")
-    return Form(tab, example, upload, columns, name, promote, quantize, numbers), command, start
-
-
-def _number(key: str) -> gr.Number:
-    least, most = KNOBS[key].least, KNOBS[key].most
-    return gr.Number(label=t(f"train.{key}"), minimum=least, maximum=most, precision=0 if key in WHOLE else None,
-                     step=1 if key in WHOLE else least, min_width=110)  # fmt: skip
+    form = Form(tab, example, upload, columns, name, promote, preset, knobs)
+    fill.click(kindly(_fill(context, form)), pasted, [tab, example, preset, *form.fields.values()],
+               trigger_mode="once", **QUIET)  # fmt: skip
+    return form, command, start
 
 
 def _connect(context: Context, demo: gr.Blocks, form: Form, report: gr.HTML, command: gr.Code) -> None:
@@ -145,13 +135,15 @@ def _connect(context: Context, demo: gr.Blocks, form: Form, report: gr.HTML, com
     look, guess = kindly(_inspect(context, keep=True)), kindly(_inspect(context, keep=False))
     outputs = [report, *form.columns, form.name]
     for trigger in (form.tab.input, demo.load):
-        filled = trigger(kindly(_defaults(context)), form.tab, [form.example, form.upload, *form.numbers], **QUIET)
+        fields = [form.example, form.upload, form.preset, *form.knobs.values()]
+        filled = trigger(kindly(_defaults(context)), form.tab, fields, **QUIET)
         filled.then(guess, form.source, outputs, **private)
+    form.preset.input(kindly(_preset(context)), [form.tab, form.preset], [*form.knobs.values()], **QUIET)
     gr.on([form.example.input, form.upload.upload, form.upload.clear], guess, form.source, outputs, **private)
     gr.on([column.input for column in form.columns], look, form.source, outputs, **private)
     kinds = (gr.Dropdown, gr.Textbox, gr.Checkbox, gr.Number, gr.File)
     changes = [c.change for c in form.all if isinstance(c, kinds)]
-    gr.on(changes, kindly(_command(context)), form.all, command, trigger_mode="always_last", **QUIET)
+    gr.on(changes, kindly(_command(context, form)), form.all, command, trigger_mode="always_last", **QUIET)
 
 
 def _use(context: Context, panel: RunPanel, form: Form) -> Any:  # noqa: ANN401
@@ -190,9 +182,37 @@ def _defaults(context: Context) -> Any:  # noqa: ANN401 - a handler of Gradio's
         found = examples.fitting(context.plugin(tab))
         config = TrainConfig.for_tab(context.spec(tab), Path("data"), "name")
         chosen = gr.update(choices=found, value=next(iter(found), None))
-        return [chosen, None, *(getattr(config, key) for key in NUMBERS)]
+        return [chosen, None, PRESET, *(getattr(config, key) for key in KNOBS)]
 
     return defaults
+
+
+def _preset(context: Context) -> Any:  # noqa: ANN401
+    """Every setting as a preset has it."""
+
+    def preset(tab: str, chosen: str) -> list[Any]:
+        context.require_training()
+        config = TrainConfig.for_tab(context.spec(tab), Path("data"), "name", chosen)
+        return [getattr(config, key) for key in KNOBS]
+
+    return preset
+
+
+def _fill(context: Context, form: Form) -> Any:  # noqa: ANN401
+    """Fill the form from a pasted command; its rows only where they are one of the examples."""
+
+    def fill(request: gr.Request, command: str) -> list[Any]:
+        context.require_training()
+        options, say = command_line.read(command), words(request)
+        plugin = context.plugin(options.plugin)
+        config = command_line.to_config(options, context.spec(plugin.name))
+        found = examples.fitting(plugin)
+        example = options.data.name if options.data.name in found else None
+        gr.Info(say("train.pasted" if example else "train.pasted_no_data"))
+        chosen = gr.update(choices=found, value=example) if example else gr.update(choices=found)
+        return [plugin.name, chosen, options.preset, *(getattr(config, key) for key in form.fields)]
+
+    return fill
 
 
 def _inspect(context: Context, keep: bool) -> Any:  # noqa: ANN401
@@ -248,45 +268,32 @@ def suggested_name(path: Path) -> str:
     return re.sub(r"[^a-z0-9_-]+", "-", path.stem.lower()).strip("-_")[:40] or "mine"
 
 
-def _config(context: Context, values: Sequence[Any]) -> TrainConfig:
+def _config(context: Context, form: Form, values: Sequence[Any]) -> TrainConfig:
     """The configuration that the form describes; raises `GraftError` with all that is wrong."""
     tab, example, upload, *rest = values
-    columns, (name, promote, quantize, *numbers) = rest[: len(PARTS)], rest[len(PARTS) :]
+    columns, fields = rest[: len(PARTS)], dict(zip(form.fields, rest[len(PARTS) :], strict=True))
     path = chosen_file(example, upload)
     if path is None:
         raise DataError("There are no rows to learn from.", "", "Choose an example or upload a file.")
     mapping = {part: column for part, column in zip(PARTS, columns, strict=True) if column}
-    chosen = {key: number for key, number in zip(NUMBERS, numbers, strict=True) if number is not None}
-    return TrainConfig.for_tab(context.spec(tab), path, name or "", mapping=mapping, promote=bool(promote),
-                               quantize=quantize, **chosen)  # fmt: skip
+    name = fields.pop("name") or ""
+    return TrainConfig.for_tab(context.spec(tab), path, name, mapping=mapping, **fields)
 
 
-def _start(context: Context) -> Any:  # noqa: ANN401
+def _start(context: Context, form: Form) -> Any:  # noqa: ANN401
     def start(*values: object) -> list[str]:
         context.require_training()
-        return [context.runs.submit(_config(context, values)).id]
+        return [context.runs.submit(_config(context, form, values)).id]
 
     return start
 
 
-def _command(context: Context) -> Any:  # noqa: ANN401
+def _command(context: Context, form: Form) -> Any:  # noqa: ANN401
     def command(*values: object) -> str:
         try:
-            plain = TrainConfig.for_tab(context.spec(str(values[0])), Path("data"), "name")
-            return command_line(_config(context, values), plain)
+            config = _config(context, form, values)
+            return command_line.write(config, context.spec(config.plugin), examples.relative(config.data))
         except GraftError as error:
             return f"# {error}"
 
     return command
-
-
-def command_line(config: TrainConfig, plain: TrainConfig) -> str:
-    """The same run from a terminal; what is as the defaults have it is left out."""
-    options = [f"--{key.replace('_', '-')} {getattr(config, key)}" for key in NUMBERS
-               if getattr(config, key) != getattr(plain, key)]  # fmt: skip
-    parts = ["python -m training", f"--plugin {config.plugin}", f"--data {shlex.quote(examples.relative(config.data))}",
-             f"--name {shlex.quote(config.name)}"]  # fmt: skip
-    mapped = ",".join(f"{part}={column}" for part, column in config.mapping.items())
-    parts += [f"--columns {shlex.quote(mapped)}"] if config.mapping and config.mapping != config.columns else []
-    parts += [f"--quantize {config.quantize}"] if config.quantize != plain.quantize else []
-    return " ".join([*parts, *options, *(["--promote"] if config.promote else [])])

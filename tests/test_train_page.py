@@ -1,0 +1,101 @@
+"""ui/train_page.py: the form, its handlers, and commands both ways, in a real page with a pool that has no models."""
+
+import gc
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+
+from errors import GraftError
+from tasks import Columns, TabSpec
+from tests.ui_site import serve
+from training.config import TrainConfig
+from training.knobs import KNOBS, PRESETS
+from ui import train_page
+
+pytestmark = pytest.mark.filterwarnings("ignore")  # Gradio's and httpx's own
+REQUEST = SimpleNamespace(headers={})
+
+
+@pytest.fixture(scope="module")
+def site(tmp_path_factory):
+    with serve(tmp_path_factory.mktemp("site")) as found:
+        yield found
+    gc.collect()  # sockets that Gradio leaves to the collector complain now, while that is ignored
+
+
+def test_a_report_of_an_example_fills_the_form(site) -> None:
+    shown, text, target, messages, name = train_page._inspect(site.context, keep=False)(
+        REQUEST, "echo", "tickets.csv", None, None, None, None
+    )
+    assert "240" in shown and "feature request" in shown
+    assert (text["value"], target["value"], messages["visible"], name) == ("text", "label", False, "tickets")
+
+
+def test_columns_that_cannot_be_guessed_can_be_chosen(site, tmp_path) -> None:
+    path = tmp_path / "My rows.csv"
+    path.write_text("body,kind\n" + "".join(f"row {i},{'ab'[i % 2]}\n" for i in range(20)), encoding="utf-8")
+    shown, text, target, messages, name = train_page._inspect(site.context, keep=False)(
+        REQUEST, "echo", None, str(path), "text", "label", None
+    )
+    assert "has no column" in shown and name == "my-rows"
+    assert text["choices"] == [("body", "body"), ("kind", "kind")] or text["choices"] == ["body", "kind"]
+    assert text["value"] is target["value"] is None and text["visible"] and not messages["visible"]
+    shown, text, *_ = train_page._inspect(site.context, keep=True)(
+        REQUEST, "echo", None, str(path), "body", "kind", None
+    )
+    assert text["value"] == "body" and "20" in shown
+
+
+def test_only_examples_by_name_are_read(site) -> None:
+    for name in ("../app.py", "/etc/passwd", "README.md"):
+        with pytest.raises(GraftError, match="There is no example"):
+            train_page.chosen_file(name, None)
+    with pytest.raises(GraftError, match="not a table"):
+        train_page.chosen_file(None, __file__)
+
+
+FIELDS = SimpleNamespace(fields=["name", "promote", *KNOBS])
+
+
+def form_of(**changed) -> list:
+    """What the page's form sends, with some settings changed."""
+    spec = TabSpec("echo", "org/base", "text-classification", Columns("text", "label"))
+    config = TrainConfig.for_tab(spec, Path("data"), "name")
+    values = {key: getattr(config, key) for key in KNOBS} | changed
+    return ["echo", "tickets.csv", None, "text", "label", None, "mine", True, *values.values()]
+
+
+def test_the_command_line_says_what_was_changed(site) -> None:
+    command = train_page._command(site.context, FIELDS)
+    form = form_of(quantize="4bit", rank=4)
+    said = "python -m training --plugin echo --data examples/tickets.csv --name mine --rank 4 --quantize 4bit --promote"
+    assert command(*form) == said
+    form[3] = "label"
+    assert "--columns text=label,target=label" in command(*form)
+    form[6] = "Not a name"
+    assert command(*form).startswith("# The training configuration is not valid.")
+    quick = train_page._preset(site.context)("echo", "quick")
+    assert "--preset quick --promote" in command(*form_of()[:8], *quick)
+
+
+def test_a_pasted_command_fills_the_form(site) -> None:
+    fill = train_page._fill(site.context, FIELDS)
+    said = "python -m training --plugin echo --data examples/tickets.csv --name mine --preset quick --rank 4 --packing"
+    with pytest.raises(GraftError, match="packing"):
+        fill(REQUEST, said)
+    tab, example, preset, name, promote, *knobs = fill(REQUEST, said.replace("--packing", "--keep-best"))
+    values = dict(zip(KNOBS, knobs, strict=True))
+    assert (tab, example["value"], preset, name, promote) == ("echo", "tickets.csv", "quick", "mine", False)
+    assert (values["rank"], values["keep_best"], values["epochs"]) == (4, True, PRESETS["label"]["quick"]["epochs"])
+    _, elsewhere, *_ = fill(REQUEST, "--plugin echo --data /etc/passwd --name mine")
+    assert "value" not in elsewhere
+    for wrong in (
+        "",
+        "rm -rf /",
+        "--plugin echo --data a --name b --rank x",
+        "--plugin nothing --data a --name b",
+        "'",
+    ):
+        with pytest.raises(GraftError):
+            fill(REQUEST, wrong)

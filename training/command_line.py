@@ -1,0 +1,106 @@
+"""A run as a command, both ways: the terminal reads one, the page shows the one for its form and reads one back."""
+
+from __future__ import annotations
+
+import argparse
+import shlex
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, NoReturn
+
+from errors import ConfigError
+from tasks import TabSpec
+from training.config import TrainConfig
+from training.knobs import KNOBS, PRESET, PRESETS
+from training.rows import parse_columns
+
+COMMAND = "python -m training"
+OPTIONS: Mapping[str, Mapping[str, Any]] = {
+    "whole": {"type": int}, "number": {"type": float}, "choice": {}, "text": {},
+    "switch": {"action": argparse.BooleanOptionalAction},
+}  # fmt: skip
+"""How a setting of each kind is read."""
+
+
+class Parser(argparse.ArgumentParser):
+    """One that can also raise `ConfigError` instead of ending the process."""
+
+    raises = False
+
+    def error(self, message: str) -> NoReturn:
+        """What argparse calls with whatever is wrong."""
+        if self.raises:
+            raise ConfigError("The command", [f"{message[0].upper()}{message[1:]}."])
+        super().error(message)
+
+
+def parser() -> Parser:
+    """The options of `python -m training`."""
+    made = Parser(COMMAND, description="Train a new version of an adapter for one tab.", allow_abbrev=False)
+    made.add_argument("--plugin", required=True, help="the tab to train for, for example classification")
+    made.add_argument("--data", required=True, type=Path, help="CSV, TSV, JSONL or Parquet")
+    made.add_argument("--name", required=True, help="the adapter's name; it gets its next version")
+    made.add_argument("--held-out-data", type=lambda p: str(Path(p).absolute()), help="rows to compare on, in a file")
+    made.add_argument("--columns", default="", help="columns of the file: text=COLUMN,target=COLUMN")
+    made.add_argument("--base", help="another base than the tab's: a Hub id or a folder")
+    made.add_argument("--preset", choices=PRESETS["label"], default=PRESET, help="what the settings below begin with")
+    made.add_argument("--promote", action="store_true", help="answer with it at once, if it is not worse")
+    made.add_argument("--detach", action="store_true", help="leave once it is queued, instead of following it")
+    settings = made.add_argument_group("settings")
+    for name, knob in KNOBS.items():
+        options = {**OPTIONS[knob.kind]} | ({"choices": knob.choices} if knob.choices else {})
+        settings.add_argument(_option(name), help=knob.help[0].lower() + knob.help[1:].rstrip("."), **options)
+    return made
+
+
+def to_config(options: argparse.Namespace, spec: TabSpec) -> TrainConfig:
+    """The configuration that the options of a command describe; raises `ConfigError`."""
+    chosen: dict[str, Any] = {key: getattr(options, key) for key in (*KNOBS, "preset", "promote", "held_out_data")}
+    chosen["mapping"] = parse_columns(options.columns) or None
+    return TrainConfig.for_tab(spec, options.data, options.name, **chosen)
+
+
+def read(command: str) -> argparse.Namespace:
+    """The options of a command that somebody pasted, with or without its first words; raises `ConfigError`."""
+    try:
+        words = shlex.split(command.replace("\\\n", " "))
+    except ValueError as error:
+        raise ConfigError("The command", [f"{error}."]) from error
+    start = next((i for i, word in enumerate(words) if word.startswith("-") and word != "-m"), len(words))
+    made = parser()
+    made.raises = True
+    if {"-h", "--help"} & set(words):
+        raise ConfigError("The command", ["It asks for help only."])
+    return made.parse_args(words[start:])
+
+
+def write(config: TrainConfig, spec: TabSpec, data: str) -> str:
+    """The command of a run, `data` as the reader knows the file; what is as the nearest preset has it is left out."""
+    preset, different = nearest_preset(config, spec)
+    parts: list[str] = [COMMAND, "--plugin", config.plugin, "--data", data, "--name", config.name]
+    if config.mapping and config.mapping != config.columns:
+        parts += ["--columns", ",".join(f"{part}={column}" for part, column in config.mapping.items())]
+    parts += ["--preset", preset] if preset != PRESET else []
+    for key in different:
+        value = getattr(config, key)
+        parts += [_option(key), str(value)] if KNOBS[key].kind != "switch" else [_switch(key, value)]
+    return f"{COMMAND} {shlex.join(parts[1:])}{' --promote' if config.promote else ''}"
+
+
+def nearest_preset(config: TrainConfig, spec: TabSpec) -> tuple[str, Sequence[str]]:
+    """The preset from which fewest settings of `config` differ, and these; the first one wins where several do."""
+
+    def different(preset: str) -> list[str]:
+        plain = TrainConfig.for_tab(spec, Path("data"), "name", preset)
+        return [key for key in KNOBS if getattr(config, key) != getattr(plain, key)]
+
+    found = {preset: different(preset) for preset in (PRESET, *PRESETS["label"])}
+    return min(found.items(), key=lambda item: len(item[1]))
+
+
+def _option(key: str) -> str:
+    return f"--{key.replace('_', '-')}"
+
+
+def _switch(key: str, value: bool) -> str:
+    return _option(key) if value else _option(f"no_{key}")
