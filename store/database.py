@@ -102,7 +102,10 @@ class Database:
         connection.execute("BEGIN IMMEDIATE")
         version = connection.execute("PRAGMA user_version").fetchone()[0]
         if version > len(MIGRATIONS):
-            what, why = f"{self._path} was written by a newer Graft.", f"Its tables are those of version {version}."
+            what, why = (
+                f"{self._path.name} was written by a newer Graft.",
+                f"Its tables are those of version {version}.",
+            )
             raise GraftError(what, why, "Update this Graft, or set GRAFT_HOME to another folder.")
         for migration in MIGRATIONS[version:]:
             for statement in migration:
@@ -111,13 +114,17 @@ class Database:
         connection.execute("COMMIT")
 
     def _explain(self, error: sqlite3.Error | OSError) -> GraftError:
-        code = getattr(error, "sqlite_errorcode", 0) & 0xFF
+        name, code = self._path.name, getattr(error, "sqlite_errorcode", 0) & 0xFF
         if code in (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB):
-            what, after = f"{self._path} is damaged.", "Move it away; it is made again from the folders beside it."
+            what, after = (
+                f"{name} is damaged.",
+                "Move it away from GRAFT_HOME; it is made again from the folders there.",
+            )
         elif code in (sqlite3.SQLITE_FULL, sqlite3.SQLITE_IOERR):
-            what, after = f"{self._path} cannot be written.", "Free some space on its disk and try again."
+            what, after = f"{name} cannot be written.", "Free some space on its disk and try again."
         elif code == sqlite3.SQLITE_BUSY:
-            what, after = f"{self._path} is in use.", "Another process holds it; try again in a moment."
+            what, after = f"{name} is in use.", "Another process holds it; try again in a moment."
         else:
-            what, after = f"{self._path} cannot be opened.", "See that its folder can be read and written."
-        return GraftError(what, f"{error}.", after)
+            what, after = f"{name} cannot be opened.", "See that the folder GRAFT_HOME can be read and written."
+        # Without the path, which is nobody's business who reads this on a page.
+        return GraftError(what, f"{getattr(error, 'strerror', None) or error}.", after)

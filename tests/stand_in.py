@@ -57,6 +57,7 @@ def train(folder: Path, name: str) -> int:
         )
         child.stdout.readline()
         (folder / "grandchild").write_text(str(child.pid))
+    print("It began.", flush=True)
     if name == "chatty":
         print("x" * 10 * 2**20, flush=True)
     emit(folder, "phase", phase="train")

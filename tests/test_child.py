@@ -73,6 +73,7 @@ def test_cancel_ends_a_real_run_and_its_turn_passes_on(real: Runs, spec: TabSpec
     assert run.progress.left_s and run.progress.phase == "train" and run.progress.steps == 100_000
     leader = pid_of(run)
     assert os.getpgid(leader) == leader == os.getsid(leader)
+    assert Path(f"/proc/{leader}/oom_score_adj").read_text() == "1000\n", "the first to go where memory is short"
     real.cancel(run.id)
     wait(lambda: not alive(leader))
     run = real.get(run.id)

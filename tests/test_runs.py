@@ -164,3 +164,25 @@ def test_half_a_submission_leaves_nothing(runs: Runs, home: Path, monkeypatch: p
     with pytest.raises(RunError, match="No space left"):
         runs.submit(plain(home, "half"))
     assert list((home / "runs").iterdir()) == [] and runs.list() == []
+
+
+def test_a_server_looks_after_the_queue_and_outlives_trouble(
+    runs: Runs, home: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    first, second = begun(runs, home, "first"), runs.submit(plain(home, "second"))
+    stop = threading.Event()
+    thread = threading.Thread(target=runs.attend, args=(stop, 0.01))
+    thread.start()
+    try:
+        for path in home.glob(f"{DATABASE}*"):
+            path.unlink()
+        (home / DATABASE).write_bytes(b"not a database\n" * 100)
+        wait(lambda: "graft.db is damaged" in caplog.text)
+        (home / DATABASE).unlink()
+        (first.folder / "finish").touch()
+        wait(lambda: second.progress.step)
+    finally:
+        stop.set()
+        thread.join()
+    assert states(runs) == {"first": "done", "second": "running"}
+    assert caplog.text.count("held up") <= 3, "said once, not each time"

@@ -36,6 +36,8 @@ class RunPanel:
         """Place the panel."""
         self._context = context
         self.chosen = gr.State([])
+        self._doubted = gr.State("")  # the run whose deletion was asked for and waits for a second word
+        self.taken = [self.chosen, self._doubted]
         with gr.Column(visible=False, elem_classes="g-section g-runs") as self._box:
             gr.Markdown(t("run.title"), elem_classes="g-section-title")
             self._table = gr.HTML("", elem_classes="g-list", js_on_load=run_list.CHOOSE)
@@ -65,28 +67,31 @@ class RunPanel:
         unfolded = [self._unfold, self._log]
         followers = [
             Follower([self.chosen], listed, self._mark_list, self._show_list),
-            Follower([self.chosen], detail, self._mark_run, self._show_run),
+            Follower(self.taken, detail, self._mark_run, self._show_run),
             Follower([self.chosen], unfolded, self._mark_log, self._show_log),
         ]
         self.shown = [*listed, *detail, *unfolded]
-        everything = Follower([self.chosen], self.shown, self._mark_run, self._show_all)
+        everything = Follower(self.taken, self.shown, self._mark_run, self._show_all)
         self.refresh = everything.handler()
         for follower in followers:
             pulse.add(follower)
 
     def _connect(self) -> None:
         picked = self._table.select(kindly(self._choose), self.chosen, self.chosen, **QUIET)
-        picked.then(self.refresh, self.chosen, self.shown, **QUIET)
+        picked.then(self.refresh, self.taken, self.shown, **QUIET)
         runs = self._context.runs
         acts: dict[Verb, Callable[[str], None]] = {"pause": runs.pause, "resume": runs.resume, "cancel": runs.cancel}
         for verb, act in acts.items():
             self._act(self._verbs[verb], act)
-        self._verbs["delete"].click(lambda: gr.update(visible=True), None, self._sure, **QUIET)
+        doubted = self._verbs["delete"].click(
+            kindly(lambda chosen: self.one(chosen).id), self.chosen, self._doubted, **QUIET
+        )
+        doubted.then(self.refresh, self.taken, self.shown, **QUIET)
         self._act(self._sure, runs.delete)
 
     def _act(self, button: gr.Button, act: Callable[[str], None]) -> None:
         done = button.click(kindly(self._allowed(act)), self.chosen, None, trigger_mode="once", **QUIET)
-        done.then(self.refresh, self.chosen, self.shown, **QUIET)
+        done.then(self.refresh, self.taken, self.shown, **QUIET)
 
     def _allowed(self, act: Callable[[str], None]) -> Callable[[Sequence[str]], None]:
         """`act` on the chosen run, where this page may train: decided here, whatever the layout hides."""
@@ -139,16 +144,17 @@ class RunPanel:
         picked = {run.id for run in self._picked(chosen)}
         return run_list.table(say, self._runs(), picked)
 
-    def _mark_run(self, say: Words, chosen: Sequence[str]) -> object:
-        return [(run, run.pausing, run.progress.phase, run.progress.step, run.progress.latest)
+    def _mark_run(self, say: Words, chosen: Sequence[str], doubted: str = "") -> object:
+        return [(run, doubted, run.pausing, run.progress.phase, run.progress.step, run.progress.latest)
                 for run in self._picked(chosen)]  # fmt: skip
 
-    def _show_run(self, say: Words, chosen: Sequence[str]) -> list[Any]:
+    def _show_run(self, say: Words, chosen: Sequence[str], doubted: str = "") -> list[Any]:
         picked = self._picked(chosen)
         alone = picked[0] if len(picked) == 1 else None
         verbs = [gr.update(visible=bool(alone and alone.may(verb))) for verb in self._verbs]
         html = run_view.run(say, alone) if alone else run_view.several(say, picked)
-        return [*verbs, gr.update(visible=alone is not None), gr.update(visible=False), html if picked else Html("")]
+        sure = gr.update(visible=bool(alone and alone.id == doubted and alone.may("delete")))
+        return [*verbs, gr.update(visible=alone is not None), sure, html if picked else Html("")]
 
     def _mark_log(self, say: Words, chosen: Sequence[str]) -> object:
         return [(run.id, path.stat().st_size if (path := run.folder / LOG).exists() else 0)
@@ -159,8 +165,8 @@ class RunPanel:
         lines = picked[0].log_tail(TAIL) if len(picked) == 1 else []
         return [gr.update(visible=bool(lines)), tag("pre", "\n".join(lines))]
 
-    def _show_all(self, say: Words, chosen: Sequence[str]) -> list[Any]:
-        return [*self._show_list(say, chosen), *self._show_run(say, chosen), *self._show_log(say, chosen)]
+    def _show_all(self, say: Words, chosen: Sequence[str], doubted: str) -> list[Any]:
+        return [*self._show_list(say, chosen), *self._show_run(say, chosen, doubted), *self._show_log(say, chosen)]
 
     def _copy_log(self, chosen: Sequence[str]) -> str:
         """A copy of the log for the browser, which may not read the folder of runs."""

@@ -15,6 +15,7 @@ from starlette.responses import PlainTextResponse
 
 from errors import GraftError
 from settings import LOOPBACK, REPOSITORY, Settings
+from store.database import DATABASE
 from ui.context import Context
 from ui.strings import translations
 from ui.theme import STYLE, THEME
@@ -105,7 +106,7 @@ def options(context: Context) -> dict[str, Any]:
 
 def _private(settings: Settings) -> list[Path]:
     """Folders whose files are never served, whatever Gradio thinks of them."""
-    kept = [settings.home / name for name in ("adapters", "live", "runs", "models")]
+    kept = [settings.home / name for name in ("adapters", "live", "runs", "models", DATABASE, f"{DATABASE}-wal")]
     return [*kept, Path.home() / ".cache" / "huggingface", REPOSITORY / ".git", settings.plugins]
 
 

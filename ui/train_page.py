@@ -81,7 +81,7 @@ def build(context: Context, demo: gr.Blocks, pulse: Pulse) -> None:
     _connect(context, demo, form, report, command)
     begun = start.click(kindly(_start(context, form)), form.all, panel.chosen, api_visibility="private",
                         trigger_mode="once", show_progress="minimal")  # fmt: skip
-    begun.then(panel.refresh, panel.chosen, panel.shown, **QUIET)
+    begun.then(panel.refresh, panel.taken, panel.shown, **QUIET)
     used = panel.use.click(kindly(_use(context, panel, form)), panel.chosen, form.all, **QUIET)
     looked = used.success(kindly(_inspect(context, keep=True)), form.source, [report, *form.columns, form.name],
                           api_visibility="private", show_progress_on=report)  # fmt: skip
