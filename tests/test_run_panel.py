@@ -132,7 +132,7 @@ def test_the_settings_of_a_run_fill_the_form(context, panel, tmp_path) -> None:
     values = train_page._use(context, panel, form)([run.id])
     assert len(values) == len(form.all)
     plain_values = [value["value"] if isinstance(value, dict) else value for value in values]
-    again = train_page._config(context, plain_values)
+    again = train_page._config(context, form, plain_values)
     told = ("name", "plugin", "task", "columns", "mapping", "promote", *form.fields)
     spec = context.spec("echo")
     assert [getattr(again, key) for key in told if key not in ("task", "columns")] == [
