@@ -20,7 +20,7 @@ STAND_IN = (sys.executable, "-S", str(Path(__file__).with_name("stand_in.py")))
 
 
 def end_all(runs: Runs) -> None:
-    for run in reversed(runs.list()):
+    for run in runs.list():  # those that wait first, so that none begins
         runs.cancel(run.id)
 
 

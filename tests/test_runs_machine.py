@@ -12,7 +12,17 @@ from pathlib import Path
 
 from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
-from hypothesis.stateful import Bundle, RuleBasedStateMachine, consumes, invariant, precondition, rule
+from hypothesis.stateful import (
+    Bundle,
+    MultipleResults,
+    RuleBasedStateMachine,
+    consumes,
+    initialize,
+    invariant,
+    multiple,
+    precondition,
+    rule,
+)
 
 from errors import RunError
 from settings import Settings
@@ -38,8 +48,15 @@ class Machine(RuleBasedStateMachine):
         self.seen: dict[str, str] = {}
         self.pids: dict[int, str] = {}
 
+    @initialize(target=submitted)
+    def some_are_there(self) -> MultipleResults[str]:
+        return multiple(*(self.submit_one("plain") for _ in range(2)))
+
     @rule(target=submitted, kind=st.sampled_from(["plain", "plain", "stubborn"]))
     def submit(self, kind: str) -> str:
+        return self.submit_one(kind)
+
+    def submit_one(self, kind: str) -> str:
         return self.runs.submit(plain(self.home, kind)).id
 
     @rule()
@@ -56,14 +73,14 @@ class Machine(RuleBasedStateMachine):
         for path in self.home.glob(f"{DATABASE}*"):
             path.unlink()
 
-    @precondition(lambda self: self.running())
+    @precondition(lambda self: self.working())
     @rule()
     def progress(self) -> None:
         run = self.running()[0]
         before = run.progress.step
         wait(lambda: run.progress.step > before)
 
-    @precondition(lambda self: self.running())
+    @precondition(lambda self: self.working())
     @rule(how=st.sampled_from(["finish", "fail", "crash", "kill", "pause"]))
     def ends(self, how: str) -> None:
         """The worker publishes, fails, exits, is killed or obeys a request to pause."""
@@ -109,6 +126,10 @@ class Machine(RuleBasedStateMachine):
         self.seen.pop(id, None)
         assert not (self.home / "runs" / id).exists()
 
+    def working(self) -> bool:
+        """Whether a run goes on, and goes on doing so: one that was asked to pause may stop at any moment."""
+        return any(not run.pausing for run in self.running())
+
     def running(self) -> list[Run]:
         return [run for run in self.runs.list() if run.state == "running"]
 
@@ -145,5 +166,5 @@ class Machine(RuleBasedStateMachine):
 
 TestMachine = Machine.TestCase
 TestMachine.settings = settings(
-    max_examples=12, stateful_step_count=15, print_blob=True, deadline=None, suppress_health_check=list(HealthCheck)
+    max_examples=30, stateful_step_count=15, print_blob=True, deadline=None, suppress_health_check=list(HealthCheck)
 )
