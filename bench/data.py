@@ -20,7 +20,7 @@ from typing import Any
 
 import numpy as np
 
-from bench.measure import Child, alternate, ratio, run_child
+from bench.measure import RUN, Child, alternate, ratio, run_child
 from training.config import TrainConfig
 from training.events import CONFIG, EVENTS
 
@@ -134,7 +134,7 @@ def _train(file: Path, held_out: Path, base: Path, home: Path) -> tuple[Child, f
     home.mkdir(parents=True, exist_ok=True)
     folder = Path(tempfile.mkdtemp(dir=home))
     (folder / CONFIG).write_text(config.to_json(), encoding="utf-8")
-    child = run_child([sys.executable, "-m", "training.worker", str(folder)], GRAFT_HOME=str(home))
+    child = run_child([*RUN, str(folder)], GRAFT_HOME=str(home))
     events = [json.loads(line) for line in (folder / EVENTS).read_text(encoding="utf-8").splitlines()]
     at = {event["phase"]: event["at"] for event in events if event["kind"] == "phase"}
     return child, at["model"] - at["data"]

@@ -12,6 +12,7 @@ import platform
 import shutil
 import statistics
 import subprocess
+import sys
 import tempfile
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -22,6 +23,12 @@ from typing import Any
 from settings import REPOSITORY, child_environment
 
 LIBRARIES = ("torch", "transformers", "tokenizers", "peft", "bitsandbytes", "datasets", "pyarrow", "numpy", "gradio")
+
+RUN = (
+    sys.executable, "-c",
+    "import sys; from pathlib import Path; from training.worker import main; sys.exit(main(Path(sys.argv[1])))",
+)  # fmt: skip
+"""A training run as its own process, neither queued nor niced; its folder, with a config.json, comes behind it."""
 
 
 @dataclass(frozen=True)

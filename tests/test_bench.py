@@ -55,3 +55,13 @@ def test_rounds_alternate_and_ratios_are_of_rounds() -> None:
     assert calls == ["a", "b", "b", "a", "a", "b"]
     assert figures == {"a": [1, 4, 5], "b": [2, 3, 6]}
     assert str(ratio(figures["a"], figures["b"])) == "0.83 (0.50 to 1.33)"
+
+
+def test_the_way_of_data_is_measured_whole(tmp_path: Path) -> None:
+    rows = importlib.import_module("bench.data").run(["--gb", "0.0005", "--folder", str(tmp_path)])
+    assert [row["what"] for row in rows] == [
+        "inspect", "graft first", "datasets first", "graft again", "datasets again"
+    ]  # fmt: skip
+    assert all(row["seconds"] > 0 and row["peak GB"] > 0 and row["processor s"] > 0 for row in rows)
+    assert [bool(row["against datasets"]) for row in rows] == [False, True, False, True, False]
+    assert list(tmp_path.iterdir()) == []

@@ -7,7 +7,6 @@ Graft: no row is checked, no repeat left out, none held out, and it is not known
 
 from __future__ import annotations
 
-import os
 import sys
 import time
 from pathlib import Path
@@ -15,9 +14,6 @@ from typing import Any
 
 from datasets import disable_progress_bars, load_dataset
 from transformers import AutoTokenizer
-
-NICENESS = 5
-"""That of a training run of Graft."""
 
 
 def main(file: Path, model: Path, cache: Path, prompt: str) -> None:
@@ -40,5 +36,4 @@ def main(file: Path, model: Path, cache: Path, prompt: str) -> None:
 
 
 if __name__ == "__main__":
-    os.nice(NICENESS)
     main(Path(sys.argv[1]), Path(sys.argv[2]), Path(sys.argv[3]), sys.argv[4])
