@@ -32,8 +32,9 @@ def test_every_series_and_the_time_left(tmp_path: Path) -> None:
         tmp_path, {"kind": "phase", "phase": "train", "at": 0}, step(1), step(2, memory=7, learning_rate=0.1), step(3)
     )
     write(tmp_path, {"kind": "eval", "at": 17, "step": 3, "loss": 0.4, "accuracy": 0.75}, {"kind": "later", "x": 1})
+    write(tmp_path, {"kind": "prepare", "at": 0, "part": 0.25})
     now = progress_of(tmp_path)
-    assert (now.phase, now.step, now.steps) == ("train", 3, 11)
+    assert (now.phase, now.step, now.steps, now.prepared) == ("train", 3, 11, 0.25)
     assert now.left_s == pytest.approx(16)
     assert now.curves["loss"] == [(1, 1.0), (2, 0.5), (3, pytest.approx(1 / 3))]
     assert now.curves["memory"] == [(2, 7)] and now.curves["learning_rate"] == [(2, 0.1)]

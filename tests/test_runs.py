@@ -6,10 +6,12 @@ import json
 import os
 import shutil
 import threading
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
+import training.runs
 from errors import RunError
 from settings import Settings
 from store import files
@@ -31,6 +33,18 @@ def test_one_runs_and_the_others_say_their_place(runs: Runs, home: Path) -> None
     runs.advance()
     assert states(runs) == {"a": "done", "b": "cancelled", "c": "running"}
     assert not (runs.get(ids[1]).folder / PROCESS).exists(), "it never had a process"
+
+
+def test_a_large_file_is_linked_into_its_run_and_a_small_one_copied(
+    runs: Runs, home: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("small", "large"):
+        (home / f"{name}.csv").write_text("text,label\n")
+    small = runs.submit(replace(plain(home, "small"), data=str(home / "small.csv")))
+    monkeypatch.setattr(training.runs, "LARGE", 3)
+    large = runs.submit(replace(plain(home, "large"), data=str(home / "large.csv")))
+    assert os.stat(small.config.data).st_nlink == 1 and os.stat(large.config.data).st_nlink > 1
+    assert all(Path(run.config.data).is_relative_to(run.folder) for run in (small, large))
 
 
 def test_many_that_advance_at_once_start_one(runs: Runs, home: Path) -> None:

@@ -34,7 +34,8 @@ class Progress:
 
     `latest` has the last value of each figure that its steps report: loss, learning_rate, grad_norm, tokens_per_s,
     memory (bytes), epoch, and those of evaluations as eval_loss and so on. `curves` has all their values by step,
-    thinned to `POINTS` in a way that keeps peaks. `left_s`: seconds of training left, by the pace since it went on.
+    thinned to `POINTS` in a way that keeps peaks.
+    `prepared` is the share of the data that is ready, `left_s`: seconds of training left, by the pace since it went on.
     """
 
     phase: str = "start"
@@ -43,6 +44,7 @@ class Progress:
     left_s: float | None = None
     latest: Mapping[str, float] = field(default_factory=dict)
     curves: Mapping[str, Sequence[Point]] = field(default_factory=dict)
+    prepared: float | None = None
 
 
 class Series:
@@ -96,6 +98,7 @@ class Events:
     def _begin(self) -> None:
         self._offset, self._file = 0, 0
         self._phase, self._step, self._steps = "start", 0, 0
+        self._prepared: float | None = None
         self._series: dict[str, Series] = {}
         self._since: tuple[float, int] | None = None
         self._at = 0.0
@@ -131,6 +134,8 @@ class Events:
             kind = event["kind"]
             if kind == "phase":
                 self._phase, self._since = str(event["phase"]), None
+            elif kind == "prepare":
+                self._prepared = float(event["part"])
             elif kind in ("step", "eval"):
                 self._figures(event, EVALUATION if kind == "eval" else "")
         except (ValueError, TypeError, KeyError):
@@ -149,7 +154,7 @@ class Events:
     def _sum_up(self) -> Progress:
         latest = {key: series.last for key, series in self._series.items()}
         curves = {key: series.points() for key, series in self._series.items()}
-        return Progress(self._phase, self._step, self._steps, self._left(), latest, curves)
+        return Progress(self._phase, self._step, self._steps, self._left(), latest, curves, self._prepared)
 
     def _left(self) -> float | None:
         if self._since is None or self._step <= self._since[1]:

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import json
 import logging
+import os
 import secrets
 import shutil
 import subprocess
@@ -38,6 +39,10 @@ log = logging.getLogger("graft")
 COMMAND = (sys.executable, "-m", "training.child")
 """What runs a run; the folder comes behind it."""
 INSPECT_TIMEOUT_S = 60
+READ_A_SECOND = 5e6
+"""Bytes of a file of rows that a slow machine reads in a second."""
+LARGE = 64_000_000
+"""Bytes of a file that is not copied into a run's folder. What a run learned from is bound by its hash."""
 EVERY_S = 1.0
 """How often a server looks after the queue."""
 
@@ -184,7 +189,7 @@ class Runs:
                 env=child_environment(GRAFT_HOME=str(self._home)),
                 stdin=subprocess.DEVNULL,
                 capture_output=True,
-                timeout=INSPECT_TIMEOUT_S,
+                timeout=INSPECT_TIMEOUT_S + (path.stat().st_size if path.exists() else 0) / READ_A_SECOND,
                 text=True,
             )
         except subprocess.TimeoutExpired as error:
@@ -207,7 +212,7 @@ class Runs:
 
 
 def _with_own_data(config: TrainConfig, staging: Path, folder: Path) -> TrainConfig:
-    """The configuration with copies of its files, because uploads go when the server stops.
+    """The configuration with files of its own, because uploads go when the server stops.
 
     The copies are written into `staging`, and named as they will be found when that has become `folder`.
     """
@@ -216,6 +221,18 @@ def _with_own_data(config: TrainConfig, staging: Path, folder: Path) -> TrainCon
         source = Path(getattr(config, field))
         if getattr(config, field) and source.is_file():
             (staging / place).mkdir()
-            shutil.copyfile(source, staging / place / source.name)
-            copies[field] = str(folder / place / source.name)
+            if _keep(source, staging / place / source.name):
+                copies[field] = str(folder / place / source.name)
     return replace(config, **copies)
+
+
+def _keep(source: Path, copy: Path) -> bool:
+    """Make a file last as long as its run; a large one by a hard link, or not at all where it lies on another disk."""
+    if source.stat().st_size <= LARGE:
+        shutil.copyfile(source, copy)
+        return True
+    try:
+        os.link(source, copy)
+    except OSError:
+        return False
+    return True

@@ -69,7 +69,7 @@ def _running(say: Words, job: Run) -> Html:
     reached = PHASES.index(now.phase) if now.phase in PHASES else 0
     marks = ("g-past" if i < reached else "g-now" if i == reached else "" for i in range(len(PHASES)))
     steps = div("g-phases", *(span(mark, say(f"phase.{phase}")) for mark, phase in zip(marks, PHASES, strict=True)))
-    share = now.step / now.steps if now.steps and now.phase == "train" else None
+    share = {"train": now.step / now.steps if now.steps else None, "data": now.prepared}.get(now.phase)
     words = say("run.step", step=now.step, steps=now.steps) if now.steps else say(f"phase.{PHASES[reached]}")
     left = say("run.left", time=duration(say, now.left_s)) if now.left_s and now.phase == "train" else None
     line = div("g-ends", span("", words), span("", left) if left else None)
