@@ -1,0 +1,74 @@
+"""training/export.py and store/archive.py: what was taken away answers as the version does."""
+
+from __future__ import annotations
+
+import json
+import zipfile
+from pathlib import Path
+
+import pytest
+import torch
+import transformers
+from peft import PeftModel
+
+from errors import AdapterError
+from store.adapters import AdapterStore
+from store.archive import pack
+from store.files import STAGING_PREFIX
+from store.models import ModelStore
+from tests import tiny
+from tests.conftest import Trained
+from training.export import main, merge
+
+AUTO = {"bert": "AutoModelForSequenceClassification", "llama": "AutoModelForCausalLM"}
+
+
+@pytest.mark.parametrize("family", AUTO)
+def test_a_merged_model_answers_as_the_version_without_peft(
+    family: str, tmp_path: Path, request: pytest.FixtureRequest
+) -> None:
+    trained: Trained = request.getfixturevalue(family)
+    folder = merge(trained.first, trained.model, tmp_path / "merged")
+    auto = getattr(transformers, AUTO[family])
+    options = {"num_labels": len(trained.first.labels)} if trained.first.labels else {}
+    base = auto.from_pretrained(trained.model.path, **options)
+    ids = torch.tensor([[5, 20, 30, 40, 7]])
+    with torch.inference_mode():
+        plain = base.eval()(ids).logits
+        wanted = PeftModel.from_pretrained(base, trained.first.path).eval()(ids).logits
+        found = auto.from_pretrained(folder).eval()(ids).logits
+    assert torch.allclose(found, wanted, atol=1e-4) and not torch.allclose(found, plain, atol=1e-2)
+    assert transformers.AutoTokenizer.from_pretrained(folder).decode([20]) is not None
+    if trained.first.labels:
+        assert list(json.loads((folder / "config.json").read_text())["id2label"].values()) == trained.first.labels
+    assert not list(tmp_path.glob(f"{STAGING_PREFIX}*"))
+
+
+def test_another_base_is_refused_and_leaves_nothing(bert: Trained, tmp_path: Path) -> None:
+    other = ModelStore(tmp_path / "models", offline=True).resolve(str(tiny.make("bert", tmp_path / "other", seed=5)))
+    with pytest.raises(AdapterError, match="cannot be merged"):
+        merge(bert.first, other, tmp_path / "merged")
+    assert not (tmp_path / "merged").exists()
+
+
+def test_a_zip_unpacks_as_a_version_of_another_home(bert: Trained, tmp_path: Path) -> None:
+    archive = pack(bert.first, tmp_path / "first.zip")
+    with zipfile.ZipFile(archive) as file:
+        file.extractall(tmp_path / "home" / "adapters")
+    copied = AdapterStore(tmp_path / "home").get(bert.first.ref)
+    copied.check_files()
+    assert copied.manifest == bert.first.manifest
+    with pytest.raises(AdapterError, match="already there"):
+        pack(bert.first, archive)
+
+
+def test_the_command_says_what_it_wrote_or_why_not(
+    bert: Trained, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("GRAFT_HOME", str(bert.home))
+    target = tmp_path / "merged"
+    assert main([bert.first.ref, str(target), "--merged", "--base", bert.spec.model]) == 0
+    assert capsys.readouterr().out.strip() == str(target) and (target / "model.safetensors").exists()
+    assert main([bert.first.ref, str(tmp_path / "a.zip")]) == 0
+    assert main(["nothing@1", str(tmp_path / "b.zip")]) == 2
+    assert "nothing@1" in capsys.readouterr().err
