@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import gc
 import json
+import zipfile
 from collections.abc import Iterator
 from pathlib import Path
 from types import SimpleNamespace
@@ -88,6 +89,18 @@ def test_a_version_is_deleted_after_it_was_asked_for(page: tuple[Site, adapters_
     with pytest.raises(gr.Error, match="echo answers with it"):
         click(section, lambda ref, *_: section.delete(ref), "mine@1")
     assert {v.ref for v in site.context.adapters.versions("echo")} == {"mine@1", "mine@2"}
+
+
+def test_a_version_is_taken_away_in_one_file(page: tuple[Site, adapters_page.Section]) -> None:
+    site, section = page
+    ref = site.publish("mine")
+    path = Path(kindly(section._pack)(ref))
+    assert path.name == f"{ref}.zip"
+    with zipfile.ZipFile(path) as file:
+        assert {"mine/1/manifest.json", "mine/1/adapter_model.safetensors"} <= set(file.namelist())
+    foreign = site.publish("foreign", plugin="stream")
+    with pytest.raises(gr.Error, match="not a version of echo"):
+        kindly(section._pack)(foreign)
 
 
 def test_a_version_in_use_is_not_deleted(

@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
+import tempfile
 from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import gradio as gr
+from gradio.processing_utils import save_bytes_to_cache
+from gradio.utils import get_upload_folder
 
 from errors import AdapterError
 from plugins import TaskPlugin
 from store.adapters import BASE
+from store.archive import pack
 from ui import card_view, versions_view
-from ui.card_rows import CardRows
+from ui.card_rows import DOWNLOAD, CardRows
 from ui.context import Context
 from ui.guard import kindly
 from ui.pulse import QUIET, Follower, Pulse
@@ -34,11 +39,12 @@ class Controls:
     base: gr.Button
     delete: gr.Button
     why: gr.Textbox
+    take: gr.Button
 
     @property
     def all(self) -> list[Any]:
         """Those that follow what there is."""
-        return [self.version, self.promote, self.back, self.base, self.delete, self.why]
+        return [self.version, self.promote, self.back, self.base, self.delete, self.why, self.take]
 
 
 def build(context: Context, pulse: Pulse) -> None:
@@ -87,6 +93,9 @@ class Section:
             done = button.click(kindly(self.allowed(act)), given, controls.why, trigger_mode="once", **QUIET)
             done.then(follower.handler(), taken, parts, **QUIET)
         controls.delete.click(kindly(self._ask), controls.version, [asked, confirm], **QUIET)
+        file = gr.File(visible="hidden", show_label=False)
+        packed = controls.take.click(kindly(self._pack), controls.version, file, **QUIET)
+        packed.success(None, file, None, js=DOWNLOAD, api_visibility="private")
         for button in (sure, keep):
             button.click(lambda: gr.update(visible=False), None, confirm, **QUIET)
 
@@ -100,6 +109,7 @@ class Section:
             gr.Button(t("adapters.delete"), scale=1, visible=may),
             gr.Textbox(placeholder=t("adapters.why"), show_label=False, container=False, max_lines=1, scale=3,
                        visible=may, max_length=LONGEST_REASON),
+            gr.Button(t("adapters.take"), scale=1, visible=may),
         )  # fmt: skip
 
     def refresh(self, say: Words, chosen: str | None, kind: str | None = None, search: str | None = None) -> list[Any]:
@@ -120,8 +130,7 @@ class Section:
                 value=say("adapters.roll_back_to", version=say("task.base") if before == BASE else before or ""),
             ),
             gr.update(visible=may and live is not None),
-            gr.update(visible=may and bool(refs)),
-            gr.update(visible=may and bool(refs)),
+            *[gr.update(visible=may and bool(refs))] * 3,
             *self._shown(say, ref, kind, search),
         ]
 
@@ -157,6 +166,14 @@ class Section:
         say = words(request)
         text = tag("strong", say("adapters.delete_ask", version=self._own(ref or "").ref))
         return [notice(text, tag("p", say("adapters.delete_about")), kind="warn"), gr.update(visible=True)]
+
+    def _pack(self, ref: str | None) -> str:
+        """A version in one file of Gradio's own cache, which it serves and sweeps."""
+        self._context.require_training()
+        with tempfile.TemporaryDirectory() as folder:
+            content = pack(self._own(ref or ""), Path(folder) / "version.zip").read_bytes()
+        path: str = save_bytes_to_cache(content, f"{ref}.zip", get_upload_folder())
+        return path
 
     def _own(self, ref: str) -> Any:  # noqa: ANN401 - a Version
         version = self._context.adapters.get(ref)
