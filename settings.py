@@ -85,13 +85,13 @@ class Settings:
 
 PASSED_ON = re.compile(
     r"PATH|HOME|USER|LANG|LC_\w+|TZ|TMPDIR|VIRTUAL_ENV|CONDA_PREFIX|LD_LIBRARY_PATH|DYLD_\w+|CUDA_\w+|NVIDIA_\w+|ROCR_\w+"
-    r"|HIP_\w+|OMP_\w+|MKL_\w+|OPENBLAS_\w+|HF_HOME|HF_HUB_CACHE|HF_HUB_OFFLINE|HF_ENDPOINT|XDG_CACHE_HOME|GRAFT_\w+|PIP_\w+"
+    r"|HIP_\w+|G?OMP_\w+|MKL_\w+|OPENBLAS_\w+|HF_HOME|HF_HUB_CACHE|HF_HUB_OFFLINE|HF_ENDPOINT|XDG_CACHE_HOME|GRAFT_\w+|PIP_\w+"
     r"|SSL_CERT_\w+|REQUESTS_CA_BUNDLE|CURL_CA_BUNDLE|(HTTPS?|NO)_PROXY|(https?|no)_proxy"
 )
 """What a child process needs to find its libraries, its GPU and its index, and no more: above all no token."""
-SHARED = {"OMP_WAIT_POLICY": "PASSIVE"}
-"""Threads that wait sleep instead of spinning: where two processes compute on the same cores (a run beside the page),
-spinning makes both of them several times slower. Takes effect where it is set before torch is imported."""
+SHARED = {"GOMP_SPINCOUNT": "1000"}
+"""Threads that wait soon sleep instead of spinning: where two processes compute on the same cores (a run beside the
+page), spinning makes both of them several times slower. Takes effect where it is set before torch is imported."""
 FOLDERS = ("GRAFT_HOME", "GRAFT_PLUGINS", MODEL_PREFIX)
 SECRET = re.compile(r"TOKEN|SECRET|PASSWORD|PASSWD|CREDENTIAL|API_?KEY", re.IGNORECASE)
 
