@@ -56,7 +56,7 @@ class TrainConfig:
     quantize: str = "auto"
     precision: str = "auto"
     micro_batch_tokens: int = 0
-    gradient_checkpointing: str = "auto"
+    gradient_checkpointing: bool = False
     packing: bool = False
     evaluations: int = 4
     keep_best: bool = False

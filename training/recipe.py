@@ -55,7 +55,7 @@ def build(
         net.config.label2id = {label: i for i, label in enumerate(labels)}
     if quantize != "none":
         net = prepare_model_for_kbit_training(net, use_gradient_checkpointing=False)
-    if config.gradient_checkpointing == "on":
+    if config.gradient_checkpointing:
         net.activation_checkpointing_enable()
     trained = _continued(net, start, model, labels) if start else _fresh(net, config, task, model, labels, missing)
     for parameter in trained.parameters():

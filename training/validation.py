@@ -20,7 +20,7 @@ from store.loading import computing
 from training.batches import Lengths, Rows, collate, micro_batches
 from training.config import TrainConfig
 from training.encoding import Example
-from training.losses import row_loss, token_losses
+from training.losses import row_loss, token_loss
 
 MOST = 100
 """Rows; a look takes seconds, not minutes."""
@@ -82,7 +82,7 @@ class Validation:
                     summed, logits = row_loss(net, batch)
                     right += int((logits.argmax(-1) == batch["labels"]).sum())
                 else:
-                    summed = token_losses(net, batch)[0].sum()
+                    summed = token_loss(net, batch)
             loss += float(summed)
         figures = {"loss": loss / int(self.rows.learned.sum())}
         return figures | ({"accuracy": right / len(self.rows)} if labelled else {})
