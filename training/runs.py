@@ -41,6 +41,8 @@ COMMAND = (sys.executable, "-m", "training.child")
 INSPECT_TIMEOUT_S = 60
 READ_A_SECOND = 5e6
 """Bytes of a file of rows that a slow machine reads in a second."""
+FRUGAL = {"MALLOC_ARENA_MAX": "2", "RAYON_NUM_THREADS": "4"}
+"""For a child whose address space is limited: many threads would take it up, each with memory of its own."""
 LARGE = 64_000_000
 """Bytes of a file that is not copied into a run's folder. What a run learned from is bound by its hash."""
 EVERY_S = 1.0
@@ -175,18 +177,23 @@ class Runs:
         shutil.rmtree(away, ignore_errors=True)
         self.advance()
 
-    def inspect(self, path: Path, spec: TabSpec, mapping: Mapping[str, str] | None = None) -> Report:
+    def inspect(
+        self, path: Path, spec: TabSpec, mapping: Mapping[str, str] | None = None, max_length: int = 512
+    ) -> Report:
         """What is in a file of rows, read by a child process with little memory. Raises `DataError`."""
         if spec.columns is None:
             raise DataError(f"The tab {spec.name} does not learn.", "It names no columns.")
         wanted = {k: v for k, v in vars(spec.columns).items() if v}
-        command = [sys.executable, "-m", "training.data", str(path.absolute()), "--answers", TASKS[spec.task].answers]
+        command = [sys.executable, "-m", "training.inspect", str(path.absolute())]
+        command += ["--answers", TASKS[spec.task].answers]
         command += ["--wanted", json.dumps(wanted), "--columns", json.dumps(dict(mapping or {}))]
+        command += ["--model", spec.model, "--task", spec.task, "--prompt", spec.prompt]
+        command += ["--max-length", str(max_length)]
         try:
             child = subprocess.run(
                 command,
                 cwd=REPOSITORY,
-                env=child_environment(GRAFT_HOME=str(self._home)),
+                env=child_environment(GRAFT_HOME=str(self._home), **FRUGAL),
                 stdin=subprocess.DEVNULL,
                 capture_output=True,
                 timeout=INSPECT_TIMEOUT_S + (path.stat().st_size if path.exists() else 0) / READ_A_SECOND,
@@ -197,7 +204,7 @@ class Runs:
                 f"{path.name} takes too long to read.", "It may be damaged.", "Try a part of it."
             ) from error
         if child.returncode == 0:
-            return Report.from_json(child.stdout)
+            return Report.from_json(child.stdout.splitlines()[-1])
         if child.returncode == 2 and child.stdout.startswith("{"):
             raise DataError(**json.loads(child.stdout))
         raise DataError(f"{path.name} cannot be read.", "Reading it needs too much memory, or it is damaged.")

@@ -22,8 +22,9 @@ from errors import GraftError, RunError
 from settings import Settings
 from store import files, fingerprint
 from store.adapters import AdapterStore, Version
-from store.loading import load_tokenizer, resolve_quantization, training_dtype, window
+from store.loading import resolve_quantization, training_dtype
 from store.models import ModelStore
+from store.tokenizers import load_tokenizer, window
 from tasks import task_for
 from training import card, checkpoints, lineage, model_card, recipe
 from training.config import TrainConfig
