@@ -24,6 +24,7 @@ from store import files, fingerprint
 from store.adapters import AdapterStore, Version
 from store.loading import load_tokenizer, resolve_quantization, training_dtype, window
 from store.models import ModelStore
+from store.origins import Origins
 from tasks import task_for
 from training import card, checkpoints, lineage, model_card, recipe
 from training.config import TrainConfig
@@ -62,6 +63,8 @@ class Session:
         self.store = AdapterStore(settings.home, settings.shipped)
         events.phase("data")
         self.model = ModelStore(settings.home / "models", settings.offline).resolve(config.model)
+        self.origins = Origins(settings.home, settings.models.values())
+        self.origins.note(self.model)
         self.task = task_for(config.task, self.model.config)
         self.quantize = resolve_quantization(config.quantize)
 
