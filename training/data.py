@@ -26,7 +26,7 @@ from errors import DataError, GraftError
 from tasks import Columns
 from training.content import Limits
 from training.digests import Digests, Indices, RowDigests
-from training.readers import Record, Source, leave_torch_out, open_source
+from training.readers import Record, Source, open_source
 from training.report import SAMPLE, BadRow, BadRows, Report, by_count, check_learnable, find_warnings
 from training.rows import Answers, Row, RowProblem, choose_columns, columns_read, parse_columns, to_row
 from training.selection import title
@@ -224,7 +224,6 @@ def main(arguments: Sequence[str], memory: int = 4 * 2**30) -> int:
     parser.add_argument("--wanted", default="text=text,target=target", help="the tab's own names, guessed at if absent")
     options = parser.parse_args(arguments)
     resource.setrlimit(resource.RLIMIT_AS, (memory, memory))
-    leave_torch_out()
     try:
         wanted = Columns(**parse_columns(options.wanted))
         print(read_table(options.file, options.answers, wanted, parse_columns(options.columns)).report.to_json())
