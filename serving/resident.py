@@ -130,12 +130,12 @@ def _count_closing(tokenizer: PreTrainedTokenizerBase) -> int:
 
 def check_base(version: Version, model: Model) -> None:
     """Refuse a version made for another base: it must have the same name and shapes, or the very same weights."""
-    base = version.manifest.get("base", {})
+    name = (version.manifest.get("base") or {}).get("id", "another base")
     if not version.fits(model):
         raise AdapterError(
             f"{version.ref} was refused.",
-            f"It was made for {base.get('id', 'another base')}, and this tab uses {model.id}.",
-            f"Set this tab's base to {base.get('id', 'that base')}, or choose {BASE} or another version.",
+            f"It was made for {name}, and {model.id} has other weights.",
+            f"Restore that base, or choose {BASE} or another version.",
         )
 
 

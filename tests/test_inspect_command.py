@@ -56,7 +56,6 @@ def test_the_command_limits_its_memory(
 ):
     limits: list[Any] = []
     monkeypatch.setattr("resource.setrlimit", lambda *limit: limits.append(limit))
-    monkeypatch.setattr("training.inspect.leave_torch_out", lambda: None)
     path = write_csv(tmp_path / "a.csv", TEN)
     assert main([str(path), "--answers", "label", "--wanted", "text=text,target=label"], memory=5) == 0
     assert [limit[1] for limit in limits] == [(5, 5)]

@@ -23,7 +23,6 @@ from store.models import ModelStore
 from tasks import Columns
 from training.config import TrainConfig
 from training.data import read_table
-from training.readers import leave_torch_out
 from training.report import Report
 from training.rows import parse_columns
 from training.sampling import Sample
@@ -33,7 +32,6 @@ def main(arguments: Sequence[str], memory: int = 4 * 2**30) -> int:
     """Print the report of one file, or why there is none, in at most `memory` bytes; the exit code of the process."""
     options = _parser().parse_args(arguments)
     resource.setrlimit(resource.RLIMIT_AS, (memory, memory))
-    leave_torch_out()
     try:
         wanted, sample = Columns(**parse_columns(options.wanted)), Sample()
         given = parse_columns(options.columns)
@@ -71,8 +69,7 @@ def _with_tokens(report: Report, sample: Sample, options: argparse.Namespace) ->
         name="report", plugin="report", model=options.model, task=options.task, data=str(options.file),
         columns=parse_columns(options.wanted), prompt=options.prompt, max_length=options.max_length,
     )  # fmt: skip
-    # As the language has it: a module that is None cannot be imported, so transformers goes without. Not before the
-    # file is read: `datasets` takes whatever stands here for torch.
+    # As the language has it: a module that is None cannot be imported, so transformers goes without.
     sys.modules.setdefault("torch", None)  # type: ignore[arg-type]
     from training import preview  # noqa: PLC0415 - transformers, which takes longer than most files
 

@@ -1,6 +1,6 @@
 """Runs, as the page and the command line see them: queued, one at a time, known by their folders.
 
-    home/runs/<id>/   config.json  events.jsonl  train.log  process.json  result.json  checkpoints/
+    home/runs/<id>/   config.json  data/  corrections/  events.jsonl  train.log  process.json  result.json  checkpoints/
 
 The table in `graft.db` is what is listed and chosen from; it is made again from the folders where it is lost. Whoever
 looks brings it up to date and starts whose turn it is, so it does not matter which process that is, or whether it was
@@ -30,7 +30,7 @@ from store.database import DATABASE, Database
 from tasks import TASKS, TabSpec
 from training import processes, queue
 from training.config import TrainConfig
-from training.events import CANCEL, CONFIG, PAUSE, QUEUED, RESULT
+from training.events import CANCEL, CONFIG, CORRECTIONS, PAUSE, QUEUED, RESULT
 from training.record import Run
 from training.report import Report
 
@@ -224,7 +224,7 @@ def _with_own_data(config: TrainConfig, staging: Path, folder: Path) -> TrainCon
     The copies are written into `staging`, and named as they will be found when that has become `folder`.
     """
     copies: dict[str, Any] = {}
-    for field, place in (("data", "data"), ("held_out_data", "held_out")):
+    for field, place in (("data", "data"), ("held_out_data", "held_out"), ("corrections", CORRECTIONS)):
         source = Path(getattr(config, field))
         if getattr(config, field) and source.is_file():
             (staging / place).mkdir()
