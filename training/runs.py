@@ -9,12 +9,10 @@ there when the run began. No torch is imported here.
 
 from __future__ import annotations
 
-import json
 import logging
 import os
 import secrets
 import shutil
-import subprocess
 import sys
 import threading
 import time
@@ -23,14 +21,15 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from errors import DataError, GraftError, RunError
-from settings import REPOSITORY, Settings, child_environment
+from errors import GraftError, RunError
+from settings import Settings
 from store import files
 from store.database import DATABASE, Database
-from tasks import TASKS, TabSpec
+from tasks import TabSpec
 from training import processes, queue
 from training.config import TrainConfig
 from training.events import CANCEL, CONFIG, CORRECTIONS, PAUSE, QUEUED, RESULT
+from training.inspection import Inspection
 from training.record import Run
 from training.report import Report
 
@@ -38,11 +37,6 @@ log = logging.getLogger("graft")
 
 COMMAND = (sys.executable, "-m", "training.child")
 """What runs a run; the folder comes behind it."""
-INSPECT_TIMEOUT_S = 60
-READ_A_SECOND = 5e6
-"""Bytes of a file of rows that a slow machine reads in a second."""
-FRUGAL = {"MALLOC_ARENA_MAX": "2", "RAYON_NUM_THREADS": "4"}
-"""For a child whose address space is limited: many threads would take it up, each with memory of its own."""
 LARGE = 64_000_000
 """Bytes of a file that is not copied into a run's folder. What a run learned from is bound by its hash."""
 EVERY_S = 1.0
@@ -177,37 +171,18 @@ class Runs:
         shutil.rmtree(away, ignore_errors=True)
         self.advance()
 
-    def inspect(
-        self, path: Path, spec: TabSpec, mapping: Mapping[str, str] | None = None, max_length: int = 512
-    ) -> Report:
-        """What is in a file of rows, read by a child process with little memory. Raises `DataError`."""
-        if spec.columns is None:
-            raise DataError(f"The tab {spec.name} does not learn.", "It names no columns.")
-        wanted = {k: v for k, v in vars(spec.columns).items() if v}
-        command = [sys.executable, "-m", "training.inspect", str(path.absolute())]
-        command += ["--answers", TASKS[spec.task].answers]
-        command += ["--wanted", json.dumps(wanted), "--columns", json.dumps(dict(mapping or {}))]
-        command += ["--model", spec.model, "--task", spec.task, "--prompt", spec.prompt]
-        command += ["--max-length", str(max_length)]
-        try:
-            child = subprocess.run(
-                command,
-                cwd=REPOSITORY,
-                env=child_environment(GRAFT_HOME=str(self._home), **FRUGAL),
-                stdin=subprocess.DEVNULL,
-                capture_output=True,
-                timeout=INSPECT_TIMEOUT_S + (path.stat().st_size if path.exists() else 0) / READ_A_SECOND,
-                text=True,
-            )
-        except subprocess.TimeoutExpired as error:
-            raise DataError(
-                f"{path.name} takes too long to read.", "It may be damaged.", "Try a part of it."
-            ) from error
-        if child.returncode == 0:
-            return Report.from_json(child.stdout.splitlines()[-1])
-        if child.returncode == 2 and child.stdout.startswith("{"):
-            raise DataError(**json.loads(child.stdout))
-        raise DataError(f"{path.name} cannot be read.", "Reading it needs too much memory, or it is damaged.")
+    def inspect(self, path: Path, spec: TabSpec, mapping: Mapping[str, str] | None = None, **how: Any) -> Report:  # noqa: ANN401
+        """All that is known of a file of rows; `how` are further fields of `Inspection`. Raises `DataError`."""
+        *_, report = Inspection(path, spec, dict(mapping or {}), **how).reports(self._home)
+        return report
+
+    def look(self, inspection: Inspection) -> Iterator[Report]:
+        """The report, each time that more of it is known. Raises `DataError`."""
+        return inspection.reports(self._home)
+
+    def write_bad_rows(self, inspection: Inspection, out: Path) -> int:
+        """Write every row that is left out as JSONL; how many. Raises `DataError`."""
+        return inspection.write_bad_rows(self._home, out)
 
     def _spawn(self, folder: Path) -> processes.Child:
         """A process for the run that waits for the word; what belongs to an earlier stretch of the run is gone."""
