@@ -19,6 +19,7 @@ import sys
 import threading
 import time
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -28,8 +29,9 @@ from settings import REPOSITORY, Settings, child_environment
 from store import files
 from store.database import DATABASE, Database
 from tasks import TASKS, TabSpec
-from training import processes, queue
+from training import estimate, fit, processes, queue, room
 from training.config import TrainConfig
+from training.estimate import Case
 from training.events import CANCEL, CONFIG, PAUSE, QUEUED, RESULT
 from training.record import Run
 from training.report import Report
@@ -43,6 +45,8 @@ READ_A_SECOND = 5e6
 """Bytes of a file of rows that a slow machine reads in a second."""
 LARGE = 64_000_000
 """Bytes of a file that is not copied into a run's folder. What a run learned from is bound by its hash."""
+REMEMBERED = 8
+"""Reports that are kept, because what follows an inspection asks for the same again."""
 EVERY_S = 1.0
 """How often a server looks after the queue."""
 
@@ -60,9 +64,15 @@ class Runs:
         self._home, self._command = settings.home.absolute(), tuple(command)
         self._root = self._home / "runs"
         self._database = Database(self._home / DATABASE)
+        self._reports: dict[object, Report] = {}
 
     def submit(self, config: TrainConfig, id: str | None = None) -> Run:
-        """Queue a run, and start it if nothing else runs; returns at once. Raises `GraftError`."""
+        """Queue a run, and start it if nothing else runs; returns at once. Raises `GraftError`.
+
+        One that cannot fit in memory or on the disk is refused, with advice, unless its configuration says anyway.
+        """
+        if (case := self.case(config)) is not None:
+            fit.check(case)
         folder = self._root / (id or new_id())
         try:
             staging = files.new_staging(self._root)
@@ -175,6 +185,22 @@ class Runs:
         shutil.rmtree(away, ignore_errors=True)
         self.advance()
 
+    def case(self, config: TrainConfig) -> Case | None:
+        """What can be known of a run before it begins; None where its base is not on this disk or not understood.
+
+        The rows are those of the report, read anew where nobody has asked for it yet.
+        """
+        if estimate.shape(config, self._home) is None:
+            return None
+        report = None
+        if Path(config.data).is_file():
+            spec = TabSpec(config.plugin, config.model, config.task, config.wanted, config.prompt)
+            with suppress(DataError):  # the run itself says what is wrong
+                report = self.inspect(Path(config.data), spec, config.mapping)
+        lengths, labels = fit.lengths_of(config, report)
+        running = [run.folder for run in self.list() if run.state == "running"]
+        return estimate.case(config, self._home, lengths, labels, room.measure(self._home, running))
+
     def inspect(self, path: Path, spec: TabSpec, mapping: Mapping[str, str] | None = None) -> Report:
         """What is in a file of rows, read by a child process with little memory. Raises `DataError`."""
         if spec.columns is None:
@@ -182,6 +208,8 @@ class Runs:
         wanted = {k: v for k, v in vars(spec.columns).items() if v}
         command = [sys.executable, "-m", "training.data", str(path.absolute()), "--answers", TASKS[spec.task].answers]
         command += ["--wanted", json.dumps(wanted), "--columns", json.dumps(dict(mapping or {}))]
+        if (key := (*command, _stamp(path))) in self._reports:
+            return self._reports[key]
         try:
             child = subprocess.run(
                 command,
@@ -197,7 +225,9 @@ class Runs:
                 f"{path.name} takes too long to read.", "It may be damaged.", "Try a part of it."
             ) from error
         if child.returncode == 0:
-            return Report.from_json(child.stdout)
+            report = Report.from_json(child.stdout)
+            self._reports = {**dict([*self._reports.items()][-REMEMBERED:]), key: report}
+            return report
         if child.returncode == 2 and child.stdout.startswith("{"):
             raise DataError(**json.loads(child.stdout))
         raise DataError(f"{path.name} cannot be read.", "Reading it needs too much memory, or it is damaged.")
@@ -209,6 +239,11 @@ class Runs:
         child = processes.Child(self._command, folder, self._home)
         (folder / QUEUED).unlink(missing_ok=True)
         return child
+
+
+def _stamp(path: Path) -> tuple[int, int] | None:
+    """What changes when somebody writes to a file."""
+    return (found.st_mtime_ns, found.st_size) if path.exists() and (found := path.stat()) else None
 
 
 def _with_own_data(config: TrainConfig, staging: Path, folder: Path) -> TrainConfig:
