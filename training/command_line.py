@@ -38,7 +38,7 @@ def parser(named: bool = True) -> Parser:
     """The options of `python -m training`; `named`: the adapter's name is among them."""
     made = Parser(COMMAND, description="Train a new version of an adapter for one tab.", allow_abbrev=False)
     made.add_argument("--plugin", required=True, help="the tab to train for, for example classification")
-    made.add_argument("--data", required=True, type=Path, help="CSV, TSV, JSONL or Parquet")
+    made.add_argument("--data", required=True, type=Path, help="CSV, TSV, JSONL, JSON or Parquet")
     made.add_argument("--name", required=named, default="mine", help="the adapter's name; it gets its next version")
     made.add_argument("--held-out-data", type=lambda p: str(Path(p).absolute()), help="rows to compare on, in a file")
     made.add_argument("--columns", default="", help="columns of the file: text=COLUMN,target=COLUMN")

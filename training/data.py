@@ -28,7 +28,8 @@ from training.content import Limits
 from training.digests import Digests, Indices, RowDigests
 from training.readers import Record, Source, open_source
 from training.report import SAMPLE, BadRow, BadRows, Report, by_count, check_learnable, find_warnings
-from training.rows import Answers, Row, RowProblem, choose_columns, parse_columns, to_row
+from training.rows import Answers, Row, RowProblem, choose_columns, columns_read, parse_columns, to_row
+from training.selection import title
 
 __all__ = ["BadRow", "Limits", "Report", "Row", "Table", "read_table"]
 
@@ -51,12 +52,12 @@ class _File:
     def open(self) -> Iterator[tuple[Source, dict[str, str], tuple[str, ...]]]:
         """The open file, the column for each part of a row, and warnings about guesses."""
         with open_source(self.path, self.limits) as source:
-            yield source, *choose_columns(self.path.name, source.columns, self.answers, self.columns, self.given)
+            yield source, *choose_columns(title(self.path), source.columns, self.answers, self.columns, self.given)
 
     def rows(self, source: Source, mapping: dict[str, str]) -> Iterator[Row | RowProblem]:
         """Every row of the file, or why it cannot be learned from."""
         chat = bool(self.columns.messages) and self.answers == "text"
-        for record in source.read(tuple(mapping.values())):
+        for record in source.read(columns_read(source.columns, mapping)):
             try:
                 yield _made(record, mapping, self.answers, chat, self.limits.cell)
             except RowProblem as problem:
@@ -128,7 +129,7 @@ def read_table(
     labels = by_count(dict(zip(sorted(digests.names), counts, strict=False)))
     conflicts, left_out = digests.conflicts(usable), total - int(usable.sum())
     report = Report(
-        file=path.name,
+        file=title(path),
         format=source.format,
         rows=total,
         usable=total - left_out,

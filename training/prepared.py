@@ -36,7 +36,7 @@ from training.report import Report
 from training.rows import Row
 from training.split import split
 
-FORMAT = 1
+FORMAT = 2
 """Of the folder, and of what decides its content: raise it when reading, splitting or encoding changes."""
 TOLD_EVERY_S = 0.5
 TRAIN, HELD_OUT, FACTS = "train.arrow", "held_out.arrow", "prepared.json"
