@@ -19,6 +19,7 @@ import sys
 import threading
 import time
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -28,8 +29,9 @@ from settings import REPOSITORY, Settings, child_environment
 from store import files
 from store.database import DATABASE, Database
 from tasks import TASKS, TabSpec
-from training import processes, queue
+from training import estimate, fit, processes, queue, room
 from training.config import TrainConfig
+from training.estimate import Case
 from training.events import CANCEL, CONFIG, CORRECTIONS, PAUSE, QUEUED, RESULT
 from training.record import Run
 from training.report import Report
@@ -45,6 +47,8 @@ FRUGAL = {"MALLOC_ARENA_MAX": "2", "RAYON_NUM_THREADS": "4"}
 """For a child whose address space is limited: many threads would take it up, each with memory of its own."""
 LARGE = 64_000_000
 """Bytes of a file that is not copied into a run's folder. What a run learned from is bound by its hash."""
+REMEMBERED = 8
+"""Reports that are kept, because what follows an inspection asks for the same again."""
 EVERY_S = 1.0
 """How often a server looks after the queue."""
 
@@ -62,9 +66,15 @@ class Runs:
         self._home, self._command = settings.home.absolute(), tuple(command)
         self._root = self._home / "runs"
         self._database = Database(self._home / DATABASE)
+        self._reports: dict[object, Report] = {}
 
     def submit(self, config: TrainConfig, id: str | None = None) -> Run:
-        """Queue a run, and start it if nothing else runs; returns at once. Raises `GraftError`."""
+        """Queue a run, and start it if nothing else runs; returns at once. Raises `GraftError`.
+
+        One that cannot fit in memory or on the disk is refused, with advice, unless its configuration says anyway.
+        """
+        if (case := self.case(config)) is not None:
+            fit.check(case)
         folder = self._root / (id or new_id())
         try:
             staging = files.new_staging(self._root)
@@ -177,6 +187,22 @@ class Runs:
         shutil.rmtree(away, ignore_errors=True)
         self.advance()
 
+    def case(self, config: TrainConfig) -> Case | None:
+        """What can be known of a run before it begins; None where its base is not on this disk or not understood.
+
+        The rows are those of the report, read anew where nobody has asked for it yet.
+        """
+        if estimate.shape(config, self._home) is None:
+            return None
+        report = None
+        if Path(config.data).is_file():
+            spec = TabSpec(config.plugin, config.model, config.task, config.wanted, config.prompt)
+            with suppress(DataError):  # the run itself says what is wrong
+                report = self.inspect(Path(config.data), spec, config.mapping, config.max_length)
+        lengths, labels = fit.lengths_of(config, report)
+        running = [run.folder for run in self.list() if run.state == "running"]
+        return estimate.case(config, self._home, lengths, labels, room.measure(self._home, running))
+
     def inspect(
         self, path: Path, spec: TabSpec, mapping: Mapping[str, str] | None = None, max_length: int = 512
     ) -> Report:
@@ -189,6 +215,8 @@ class Runs:
         command += ["--wanted", json.dumps(wanted), "--columns", json.dumps(dict(mapping or {}))]
         command += ["--model", spec.model, "--task", spec.task, "--prompt", spec.prompt]
         command += ["--max-length", str(max_length)]
+        if (key := (*command, _stamp(path))) in self._reports:
+            return self._reports[key]
         try:
             child = subprocess.run(
                 command,
@@ -204,7 +232,9 @@ class Runs:
                 f"{path.name} takes too long to read.", "It may be damaged.", "Try a part of it."
             ) from error
         if child.returncode == 0:
-            return Report.from_json(child.stdout.splitlines()[-1])
+            report = Report.from_json(child.stdout.splitlines()[-1])
+            self._reports = {**dict([*self._reports.items()][-REMEMBERED:]), key: report}
+            return report
         if child.returncode == 2 and child.stdout.startswith("{"):
             raise DataError(**json.loads(child.stdout))
         raise DataError(f"{path.name} cannot be read.", "Reading it needs too much memory, or it is damaged.")
@@ -216,6 +246,11 @@ class Runs:
         child = processes.Child(self._command, folder, self._home)
         (folder / QUEUED).unlink(missing_ok=True)
         return child
+
+
+def _stamp(path: Path) -> tuple[int, int] | None:
+    """What changes when somebody writes to a file."""
+    return (found.st_mtime_ns, found.st_size) if path.exists() and (found := path.stat()) else None
 
 
 def _with_own_data(config: TrainConfig, staging: Path, folder: Path) -> TrainConfig:
