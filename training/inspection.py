@@ -35,6 +35,11 @@ class Inspection:
     held_out: Path | None = None
     """Rows of the user's own to compare on."""
 
+    def key(self) -> object:
+        """Equal for what would find the same."""
+        files = [(path.absolute(), *_stamp(path)) for path in (self.path, self.held_out) if path]
+        return (*files, self.spec, tuple(sorted(self.mapping.items())), self.max_length)
+
     def reports(self, home: Path) -> Iterator[Report]:
         """The report, each time that more of it is known. Raises `DataError`; ends the child where nobody waits."""
         spec, options = self.spec, [] if self.held_out is None else ["--held-out", str(self.held_out.absolute())]
@@ -85,3 +90,8 @@ class Inspection:
         """Seconds after which the child has surely been caught in something."""
         files = [path for path in (self.path, self.held_out) if path and path.exists()]
         return TIMEOUT_S + sum(path.stat().st_size for path in files) / READ_A_SECOND
+
+
+def _stamp(path: Path) -> tuple[int, int]:
+    """What changes when somebody writes to a file; zeros where there is none."""
+    return (found.st_mtime_ns, found.st_size) if path.exists() and (found := path.stat()) else (0, 0)

@@ -16,22 +16,24 @@ import shutil
 import sys
 import threading
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from errors import GraftError, RunError
+from errors import DataError, GraftError, RunError
 from settings import Settings
 from store import files
 from store.database import DATABASE, Database
 from tasks import TabSpec
-from training import processes, queue
+from training import estimate, fit, processes, queue, room
 from training.config import TrainConfig
+from training.estimate import Case
 from training.events import CANCEL, CONFIG, CORRECTIONS, PAUSE, QUEUED, RESULT
 from training.inspection import Inspection
 from training.record import Run
-from training.report import Report
+from training.report import LATER, Report
 
 log = logging.getLogger("graft")
 
@@ -39,6 +41,8 @@ COMMAND = (sys.executable, "-m", "training.child")
 """What runs a run; the folder comes behind it."""
 LARGE = 64_000_000
 """Bytes of a file that is not copied into a run's folder. What a run learned from is bound by its hash."""
+REMEMBERED = 8
+"""Reports that are kept, because what follows an inspection asks for the same again."""
 EVERY_S = 1.0
 """How often a server looks after the queue."""
 
@@ -56,9 +60,15 @@ class Runs:
         self._home, self._command = settings.home.absolute(), tuple(command)
         self._root = self._home / "runs"
         self._database = Database(self._home / DATABASE)
+        self._reports: dict[object, Report] = {}
 
     def submit(self, config: TrainConfig, id: str | None = None) -> Run:
-        """Queue a run, and start it if nothing else runs; returns at once. Raises `GraftError`."""
+        """Queue a run, and start it if nothing else runs; returns at once. Raises `GraftError`.
+
+        One that cannot fit in memory or on the disk is refused, with advice, unless its configuration says anyway.
+        """
+        if (case := self.case(config)) is not None:
+            fit.check(case)
         folder = self._root / (id or new_id())
         try:
             staging = files.new_staging(self._root)
@@ -171,14 +181,43 @@ class Runs:
         shutil.rmtree(away, ignore_errors=True)
         self.advance()
 
-    def inspect(self, path: Path, spec: TabSpec, mapping: Mapping[str, str] | None = None, **how: Any) -> Report:  # noqa: ANN401
-        """All that is known of a file of rows; `how` are further fields of `Inspection`. Raises `DataError`."""
-        *_, report = Inspection(path, spec, dict(mapping or {}), **how).reports(self._home)
+    def case(self, config: TrainConfig) -> Case | None:
+        """What can be known of a run before it begins; None where its base is not on this disk or not understood.
+
+        The rows are those of the report, read anew where nobody has asked for it yet.
+        """
+        if estimate.shape(config, self._home) is None:
+            return None
+        report = None
+        if Path(config.data).is_file():
+            spec = TabSpec(config.plugin, config.model, config.task, config.wanted, config.prompt)
+            with suppress(DataError):  # the run itself says what is wrong
+                report = self.inspect(Path(config.data), spec, config.mapping, config.max_length)
+        lengths, labels = fit.lengths_of(config, report)
+        running = [run.folder for run in self.list() if run.state == "running"]
+        return estimate.case(config, self._home, lengths, labels, room.measure(self._home, running))
+
+    def inspect(
+        self, path: Path, spec: TabSpec, mapping: Mapping[str, str] | None = None, max_length: int = 512
+    ) -> Report:
+        """All that is known of a file of rows, read by a child process with little memory. Raises `DataError`."""
+        *_, report = self.look(Inspection(path, spec, dict(mapping or {}), max_length))
         return report
 
     def look(self, inspection: Inspection) -> Iterator[Report]:
-        """The report, each time that more of it is known. Raises `DataError`."""
-        return inspection.reports(self._home)
+        """The report, each time that more of it is known; at once where it was asked for lately. Raises `DataError`."""
+        if (key := inspection.key()) in self._reports:
+            yield self._reports[key]
+            return
+        report = None
+        for report in inspection.reports(self._home):
+            yield report
+        # What waits for the base is asked again; what was guessed is asked for as chosen next.
+        if report and report.untokenized != LATER:
+            chosen = replace(inspection, mapping=report.mapping)
+            plain = replace(chosen, held_out=None)
+            kept = [*self._reports.items()][-REMEMBERED:]
+            self._reports = {**dict(kept), **dict.fromkeys((key, chosen.key(), plain.key()), report)}
 
     def write_bad_rows(self, inspection: Inspection, out: Path) -> int:
         """Write every row that is left out as JSONL; how many. Raises `DataError`."""
