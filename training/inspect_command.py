@@ -108,8 +108,8 @@ def _held_out(other: HeldOut) -> Iterator[str]:
 
 def _near(near: Near) -> Iterator[str]:
     if near.same or near.alike:
-        yield (f"{near.same:,} rows repeat another one but for case or punctuation;"
-               f" {near.alike:,} of {near.rows:,} are nearly the same:")  # fmt: skip
+        yield (f"repeated but for case or punctuation: {near.same:,};"
+               f" nearly the same: {near.alike:,} of {near.rows:,}")  # fmt: skip
     for pair in near.pairs[:5]:
         yield f"  rows {pair.numbers[0]:,} and {pair.numbers[1]:,}, {100 * pair.share:.0f} % in common"
         yield from (f"    {' '.join(text.split())[:120]}" for text in pair.texts)

@@ -42,7 +42,9 @@ def find_near(sample: Sequence[Sampled], same: int) -> Near:
     twins = [(a, b) for a, b in twins if asked(sample[a].row).strip() != asked(sample[b].row).strip()]
     distinct = sorted(first.values())
     alike = [(distinct[a], distinct[b], share) for a, b, share in _alike([texts[i] for i in distinct])]
-    shown = [*((a, b, 1.0) for a, b in twins[: PAIRS // 2]), *alike[:PAIRS]][:PAIRS]
+    # One example for each row that others are like: many are made by one template.
+    shown = [*((a, b, 1.0) for a, b in dict(twins).items())][: PAIRS // 2]
+    shown = [*shown, *{a: (a, b, share) for a, b, share in alike}.values()][:PAIRS]
     pairs = (_pair(sample[a], sample[b], share) for a, b, share in shown)
     return Near(len(sample), same, len(alike), tuple(pairs))
 

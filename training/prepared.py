@@ -52,6 +52,8 @@ class Prepared:
 
     train: Examples
     held_out: Encoded
+    looked_at: Examples
+    """The rows of `held_out`, in place."""
     report: Report
     labels: list[str]
     """Of a classifier, in the order of its logits."""
@@ -102,10 +104,11 @@ def prepare(
     make_room(root, settings.cache_bytes)
     found = files.read_json(folder / FACTS)
     report = replace(Report.from_json(json.dumps(found["report"])), file=Path(config.data).name)
-    held_out = Encoded(Examples(folder / HELD_OUT, task.name)[:], found["held_out"], found["held_out_truncated"])
+    looked_at = Examples(folder / HELD_OUT, task.name)
+    held_out = Encoded(looked_at[:], found["held_out"], found["held_out_truncated"])
     train, lessons = Examples(folder / TRAIN, task.name), read_lessons(config, task.answers)
     sha256 = facts["files"][0][1] if config.data else ""
-    return Prepared(train, held_out, report, found["labels"], found["truncated"], key, sha256, lessons,
+    return Prepared(train, held_out, looked_at, report, found["labels"], found["truncated"], key, sha256, lessons,
                     found["replayed"], found["alone"], use)  # fmt: skip
 
 

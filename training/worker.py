@@ -38,7 +38,7 @@ from training.lengths import of_rows
 from training.loop import Loop, Paused, peak_memory
 from training.prepared import Prepared, encode_lessons, prepare
 from training.processes import age
-from training.validation import InMemory, Validation, choose_rows
+from training.validation import Validation, choose_rows
 
 
 def main(folder: Path) -> int:
@@ -85,7 +85,7 @@ class Session:
         data = prepare(self.config, self.task, tokenizer, self.settings, self.events, start.labels if start else ())
         expected = self._foresee(data)
         self.events.phase("model", model=self.config.model, quantize=self.quantize)
-        rows, looked_at = choose_rows(data.train, InMemory(data.held_out.examples), self.config)
+        rows, looked_at = choose_rows(data.train, data.looked_at, self.config)
         dtype = training_dtype(self.config.precision)
         most = int(rows.lengths.max())
         net = recipe.build(self.config, self.task, self.model, data.labels, self.quantize, dtype, most, start)
