@@ -83,7 +83,7 @@ def find_tab(name: str, base: str | None = None) -> TabSpec:
     columns = Columns(**found["columns"]) if found["columns"] else None
     if base and Path(base).is_dir():
         base = str(Path(base).absolute())
-    return TabSpec(name, base or found["model"], found["task"], columns, found["prompt"])
+    return TabSpec(name, base or found["model"], found["task"], columns, found["prompt"], found["model"])
 
 
 def _download(settings: Settings, model: str) -> None:

@@ -27,7 +27,7 @@ FOLDER = "checkpoints"
 STATE = "state.json"
 TENSORS = "state.safetensors"
 KEPT = 2
-FREE = ("name", "promote", "card_rows", "data", "held_out_data")
+FREE = ("name", "promote", "card_rows", "data", "held_out_data", "tab_model")
 """Fields of the configuration that may differ: they do not change what is learned; the content of the data is bound."""
 LIBRARIES = ("torch", "transformers", "peft")
 

@@ -28,6 +28,7 @@ from store.origins import Origins
 from tasks import task_for
 from training import card, checkpoints, lineage, model_card, recipe
 from training.config import TrainConfig
+from training.elsewhere import Elsewhere
 from training.evaluation import Trial
 from training.events import CONFIG, RESULT, Events
 from training.loop import Loop, Paused
@@ -62,8 +63,9 @@ class Session:
         self.settings = settings = Settings.from_env()
         self.store = AdapterStore(settings.home, settings.shipped)
         events.phase("data")
-        self.model = ModelStore(settings.home / "models", settings.offline).resolve(config.model)
+        self.models = ModelStore(settings.home / "models", settings.offline)
         self.origins = Origins(settings.home, settings.models.values())
+        self.model = self.models.resolve(config.model)
         self.origins.note(self.model)
         self.task = task_for(config.task, self.model.config)
         self.quantize = resolve_quantization(config.quantize)
@@ -106,7 +108,15 @@ class Session:
     def _compare(self, net: Any, tokenizer: Any, data: Prepared) -> dict[str, Any]:  # noqa: ANN401
         """Base, live and new over the held-out rows."""
         trial = Trial(data.held_out, tokenizer, data.labels, self.config)
-        return card.compare(net, trial, self.store.live(self.config.plugin), self.model, self.task, self.settings.gate)
+        live = self.store.live(self.config.plugin)
+        return card.compare(net, trial, live, self.model, self.task, self.settings.gate, self._elsewhere(live))
+
+    def _elsewhere(self, live: Version | None) -> card.AskElsewhere | None:
+        """How to ask what answers now, where that may be on another base."""
+        own = self.config.tab_model or self.config.model
+        if live is None and own == self.config.model:
+            return None
+        return Elsewhere(self.models, self.origins, own, self.quantize).ask
 
     def _publish(self, net: PeftModel, comparison: dict[str, Any], facts: dict[str, Any]) -> Version:
         """Write the PEFT folder, the card and the README, verify them as a server will, and publish them at once."""
