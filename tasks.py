@@ -107,8 +107,6 @@ class TabSpec:
     task: str
     columns: Columns | None = None
     prompt: str = ""
-    own: str = ""
-    """The tab's own base, where somebody chose another as `model`."""
 
     @property
     def learns(self) -> bool:

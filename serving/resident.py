@@ -16,9 +16,10 @@ from serving.heads import Head
 from serving.slots import Slot, Slots
 from store import fingerprint
 from store.adapters import BASE, Version
-from store.loading import LINEAR, compute_dtype, features, load_model, load_tokenizer, resolve_quantization, window
+from store.loading import LINEAR, compute_dtype, features, load_model, resolve_quantization
 from store.models import Model
 from store.prompts import neutralize
+from store.tokenizers import load_tokenizer, window
 from store.verify import read_adapter
 from tasks import resident_class
 

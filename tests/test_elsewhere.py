@@ -2,22 +2,15 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from store import room
 from store.adapters import BASE, AdapterStore, Version
-from tasks import TabSpec
 from tests import tiny
 from tests.conftest import Trained
 from tests.training_helpers import config_of, run_worker, train
-
-
-def on_another(spec: TabSpec, family: str, folder: Path) -> TabSpec:
-    """The same tab, with a base of another family chosen for a run."""
-    return replace(spec, model=str(tiny.make(family, folder)), own=spec.model)
 
 
 @pytest.mark.parametrize(("kind", "family"), [("bert", "roberta"), ("llama", "t5")])
@@ -27,7 +20,7 @@ def test_a_live_version_of_another_base_is_measured_on_it(
     trained: Trained = request.getfixturevalue(kind)
     before = train(trained.spec, tmp_path, "before")
     AdapterStore(tmp_path).promote(trained.spec.name, before.ref)
-    found = train(on_another(trained.spec, family, tmp_path / "other"), tmp_path, "after").card
+    found = train(trained.spec, tmp_path, "after", model=str(tiny.make(family, tmp_path / "base"))).card
     assert found["live_ref"] == "before@1" and found["no_live"] is None and "(before@1)" in found["gate"]["why"]
     wanted = {row["text"]: row["new"] for row in before.card["rows"]}
     assert {row["text"]: row["live"] for row in found["rows"]} == wanted, "it answers as on its own card"
@@ -45,7 +38,7 @@ def test_where_nothing_is_live_the_tabs_own_base_is_what_answers(
     trained: Trained = request.getfixturevalue(kind)
     AdapterStore(tmp_path).promote(trained.spec.name, BASE)  # not the version that ships
     own = train(trained.spec, tmp_path, "own").card
-    found = train(on_another(trained.spec, family, tmp_path / "other"), tmp_path, "other").card
+    found = train(trained.spec, tmp_path, "other", model=str(tiny.make(family, tmp_path / "base"))).card
     assert found["no_live"] is None and found["live_ref"] == Path(trained.spec.model).name
     assert {row["text"]: row["live"] for row in found["rows"]} == {row["text"]: row["base"] for row in own["rows"]}
 
@@ -58,7 +51,7 @@ def test_what_cannot_be_measured_waits_for_a_person(
     AdapterStore(tmp_path).promote(bert.spec.name, before.ref)
     monkeypatch.setattr(room, "free", lambda: 10**6)
     monkeypatch.setenv("GRAFT_GATE", rule)
-    config = config_of(on_another(bert.spec, "roberta", tmp_path / "other"), tmp_path, "after", promote=True)
+    config = config_of(bert.spec, tmp_path, "after", promote=True, model=str(tiny.make("roberta", tmp_path / "base")))
     result = run_worker(config, tmp_path)
     assert result["state"] == "done", result
     found = result["card"]

@@ -19,6 +19,7 @@ from training import figures, recipe
 from training.encoding import conversation, encode_rows, source_text
 from training.evaluation import Outcome, Trial, measured
 from training.figures import Figure
+from training.learned import count_right, tried
 
 log = logging.getLogger("graft")
 
@@ -57,11 +58,13 @@ def compare(
     model: Model,
     task: Task,
     rule: str,
+    taught: Trial | None = None,
     elsewhere: AskElsewhere | None = None,
 ) -> dict[str, Any]:
     """Base, live version and new version over the held-out rows, as card.json keeps it; `rule` is the gate's.
 
-    `elsewhere` measures what answers now where that is on another base than the new version.
+    `taught` are the corrections that the new version has learned from, which are counted beside. `elsewhere` measures
+    what answers now where that is on another base than the new version.
     """
     # Before the first pass: bitsandbytes packs 4-bit weights at it, and loading an adapter later would round them anew.
     rival = admit(net, trial, live, model, task)
@@ -69,6 +72,7 @@ def compare(
         new = trial.of(net)
         base, by = base_outcome(net, trial, model)
         rival = answered(net, rival)
+        learned = _learned(net, taught, rival, live, model, task) if taught else None
     finally:
         dismiss(net)
     if elsewhere and rival.why in ("base", "none"):
@@ -93,9 +97,26 @@ def compare(
         "certainty": certainty,
         "classes": _classes(trial, contenders) if trial.labels else None,
         **{change: sum(row["change"] == change for row in rows) for change in (*GAINED, *LOST)},
-        "gate": held_back(passed, rival) if rival.why in UNMEASURED else passed,
+        "gate": unmeasured(passed, rival) if rival.why in UNMEASURED else passed,
+        "corrections": learned,
         "rows": rows[: trial.config.card_rows],
     }
+
+
+def _learned(
+    net: PeftModel, taught: Trial, rival: Rival, live: Version | None, model: Model, task: Task
+) -> dict[str, Any]:
+    """How many of the corrections are answered right by the new version, and by what answered before."""
+    before = None
+    if rival.outcome and live:
+        asked = as_asked(taught, live, task)
+        net.set_adapter(LIVE, inference_mode=True)
+        before = count_right(asked, asked.of(net, rival.labels)) if asked.held_out.kept else None
+    elif live is None:
+        before = count_right(taught, base_outcome(net, taught, model)[0])
+    net.set_adapter("default", inference_mode=True)
+    new = count_right(taught, taught.of(net))
+    return {"rows": tried(taught), "new": new, "before": before}
 
 
 def gate(
@@ -117,7 +138,7 @@ def gate(
     return {"pass": passes, "rule": rule, "why": f"{metric} {was:.3f} ({name}) -> {now:.3f}; gate: {rule}"}
 
 
-def held_back(passed: Mapping[str, Any], rival: Rival) -> dict[str, Any]:
+def unmeasured(passed: Mapping[str, Any], rival: Rival) -> dict[str, Any]:
     """The gate where what answers now could not be measured: only a rule that compares nothing lets it pass."""
     why = f"{rival.ref}, which answers now, could not be measured on these rows; gate: {passed['rule']}"
     return {"pass": passed["rule"] == "always" and passed["pass"], "rule": passed["rule"], "why": why}

@@ -19,9 +19,10 @@ from transformers import AutoConfig
 from errors import GraftError, ModelError
 from store import room
 from store.adapters import Version
-from store.loading import load_model, load_tokenizer, training_dtype, window
+from store.loading import load_model, training_dtype
 from store.models import Model, ModelStore
 from store.origins import Origins
+from store.tokenizers import load_tokenizer, window
 from tasks import Task, resident_class, task_for
 from training import recipe
 from training.card import Rival, own_labels

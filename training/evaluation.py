@@ -5,18 +5,19 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cache
 from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from rouge_score.rouge_scorer import RougeScorer
 from torch import nn
 from transformers import BatchEncoding, PreTrainedTokenizerBase
 
 from store.embedding import mean_vectors, similarity_probabilities
-from store.loading import computing, training_dtype, window
+from store.loading import computing, training_dtype
 from store.prompts import neutralize
+from store.tokenizers import window
 from training import figures
 from training.batches import collate, micro_batches
 from training.config import TrainConfig
@@ -190,7 +191,7 @@ def question(example: Example, encoder_decoder: bool) -> list[int]:
 
 def rouge_l(target: str, answer: str) -> float:
     """ROUGE-L F-measure (Lin, 2004), 0..1."""
-    return float(SCORER.score(target, answer)["rougeL"].fmeasure)
+    return float(_scorer().score(target, answer)["rougeL"].fmeasure)
 
 
 class _Words:
@@ -201,4 +202,9 @@ class _Words:
         return WORD.findall(text.lower())
 
 
-SCORER = RougeScorer(["rougeL"], tokenizer=_Words())
+@cache
+def _scorer() -> Any:  # noqa: ANN401 - a RougeScorer
+    # Only where there are texts to compare: with nltk behind it, it is 60 MB and a second.
+    from rouge_score.rouge_scorer import RougeScorer  # noqa: PLC0415
+
+    return RougeScorer(["rougeL"], tokenizer=_Words())
