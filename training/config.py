@@ -13,7 +13,9 @@ from store.adapters import check_name
 from tasks import TASKS, Columns, TabSpec
 from training.knobs import KNOBS, PRESET, PRESETS
 
-TEXTS = ("name", "plugin", "model", "task", "data", "held_out_data", "prompt")
+TEXTS = ("name", "plugin", "model", "task", "data", "held_out_data", "prompt", "corrections")
+COUNTS = {"correction_weight": (1, 1000), "replay_rows": (0, 10**9)}
+"""Whole numbers that are no knobs, because Teach chooses them: least and most."""
 
 
 @dataclass(frozen=True)
@@ -38,6 +40,12 @@ class TrainConfig:
     """Columns of the file to use for them, where the user chose."""
     prompt: str = ""
     """How a row's text is put to a model that answers with text."""
+    corrections: str = ""
+    """A file of rows that are always learned from and never held out; `data` may be empty beside it."""
+    correction_weight: int = 1
+    """How many times an epoch goes through each of them."""
+    replay_rows: int = 0
+    """The most rows of `data` to learn from beside them; 0 is all."""
     rank: int = 8
     alpha: float = 16.0
     dropout: float = 0.0
@@ -138,9 +146,11 @@ class TrainConfig:
             check_name(self.name)
         except AdapterError as error:
             yield f"{error.what} {error.why}"
-        for key in ("plugin", "model", "data"):
+        for key in ("plugin", "model", *(() if self.corrections else ("data",))):
             if not getattr(self, key):
                 yield f"{key} is empty."
+        if self.corrections and (self.keep_best or self.patience):
+            yield "keep_best and patience would take corrections to look at; they are off where there are corrections."
         if self.task not in TASKS:
             yield f"task is {self.task!r}: expected one of {', '.join(TASKS)}."
         for key, knob in KNOBS.items():
@@ -169,6 +179,10 @@ class TrainConfig:
                 problems.append(f"{key} is {value!r}: expected a {'whole ' if knob.kind == 'whole' else ''}number.")
             elif not knob.least <= value <= knob.most:  # nor NaN, nor infinity
                 problems.append(f"{key} is {str(value)[:40]}: expected {knob.least:g} to {knob.most:g}.")
+        for key, (least, most) in COUNTS.items():
+            value = getattr(self, key)
+            if isinstance(value, bool) or not isinstance(value, int) or not least <= value <= most:
+                problems.append(f"{key} is {str(value)[:40]}: expected a whole number from {least} to {most:,}.")
         return problems
 
 

@@ -27,7 +27,7 @@ from training.json_reader import is_too_long, lines, open_json, open_jsonl, part
 from training.records import DEPTH, Record, Source, name_labels, pick_all, top
 from training.selection import Selection, is_selection, read_selection
 
-__all__ = ["Record", "Source", "leave_torch_out", "open_source"]
+__all__ = ["Record", "Source", "open_source"]
 
 BATCH = 1000
 """Rows decoded at a time."""

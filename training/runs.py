@@ -1,6 +1,6 @@
 """Runs, as the page and the command line see them: queued, one at a time, known by their folders.
 
-    home/runs/<id>/   config.json  events.jsonl  train.log  process.json  result.json  checkpoints/
+    home/runs/<id>/   config.json  data/  corrections/  events.jsonl  train.log  process.json  result.json  checkpoints/
 
 The table in `graft.db` is what is listed and chosen from; it is made again from the folders where it is lost. Whoever
 looks brings it up to date and starts whose turn it is, so it does not matter which process that is, or whether it was
@@ -32,7 +32,7 @@ from tasks import TASKS, TabSpec
 from training import estimate, fit, processes, queue, room
 from training.config import TrainConfig
 from training.estimate import Case
-from training.events import CANCEL, CONFIG, PAUSE, QUEUED, RESULT
+from training.events import CANCEL, CONFIG, CORRECTIONS, PAUSE, QUEUED, RESULT
 from training.record import Run
 from training.report import Report
 
@@ -43,6 +43,8 @@ COMMAND = (sys.executable, "-m", "training.child")
 INSPECT_TIMEOUT_S = 60
 READ_A_SECOND = 5e6
 """Bytes of a file of rows that a slow machine reads in a second."""
+FRUGAL = {"MALLOC_ARENA_MAX": "2", "RAYON_NUM_THREADS": "4"}
+"""For a child whose address space is limited: many threads would take it up, each with memory of its own."""
 LARGE = 64_000_000
 """Bytes of a file that is not copied into a run's folder. What a run learned from is bound by its hash."""
 REMEMBERED = 8
@@ -64,7 +66,7 @@ class Runs:
         self._home, self._command = settings.home.absolute(), tuple(command)
         self._root = self._home / "runs"
         self._database = Database(self._home / DATABASE)
-        self._reports: dict[object, Report] = {}
+        self._reports: dict[tuple[tuple[Any, ...], str, int], Report] = {}
 
     def submit(self, config: TrainConfig, id: str | None = None) -> Run:
         """Queue a run, and start it if nothing else runs; returns at once. Raises `GraftError`.
@@ -194,27 +196,46 @@ class Runs:
             return None
         report = None
         if Path(config.data).is_file():
-            spec = TabSpec(config.plugin, config.model, config.task, config.wanted, config.prompt)
-            with suppress(DataError):  # the run itself says what is wrong
-                report = self.inspect(Path(config.data), spec, config.mapping)
+            report = self._known_report(config)
+            if report is None:
+                spec = TabSpec(config.plugin, config.model, config.task, config.wanted, config.prompt)
+                with suppress(DataError):  # the run itself says what is wrong
+                    report = self.inspect(Path(config.data), spec, config.mapping, config.max_length)
         lengths, labels = fit.lengths_of(config, report)
         running = [run.folder for run in self.list() if run.state == "running"]
         return estimate.case(config, self._home, lengths, labels, room.measure(self._home, running))
 
-    def inspect(self, path: Path, spec: TabSpec, mapping: Mapping[str, str] | None = None) -> Report:
+    def _known_report(self, config: TrainConfig) -> Report | None:
+        """A report on the rows of a run as its base reads them; how long its rows may be does not matter."""
+        path = Path(config.data)
+        asked = (path, _stamp(path), config.model, config.task, config.prompt)
+        for (known, mapping, _), report in self._reports.items():
+            if known == asked and dict(config.mapping) in (json.loads(mapping), report.mapping):
+                return report
+        return None
+
+    def inspect(
+        self, path: Path, spec: TabSpec, mapping: Mapping[str, str] | None = None, max_length: int = 512
+    ) -> Report:
         """What is in a file of rows, read by a child process with little memory. Raises `DataError`."""
         if spec.columns is None:
             raise DataError(f"The tab {spec.name} does not learn.", "It names no columns.")
         wanted = {k: v for k, v in vars(spec.columns).items() if v}
-        command = [sys.executable, "-m", "training.data", str(path.absolute()), "--answers", TASKS[spec.task].answers]
-        command += ["--wanted", json.dumps(wanted), "--columns", json.dumps(dict(mapping or {}))]
-        if (key := (*command, _stamp(path))) in self._reports:
+        path = path.absolute()
+        asked = (path, _stamp(path), spec.model, spec.task, spec.prompt)
+        key = asked, json.dumps(dict(mapping or {})), max_length
+        if key in self._reports:
             return self._reports[key]
+        command = [sys.executable, "-m", "training.inspect", str(path)]
+        command += ["--answers", TASKS[spec.task].answers]
+        command += ["--wanted", json.dumps(wanted), "--columns", key[1]]
+        command += ["--model", spec.model, "--task", spec.task, "--prompt", spec.prompt]
+        command += ["--max-length", str(max_length)]
         try:
             child = subprocess.run(
                 command,
                 cwd=REPOSITORY,
-                env=child_environment(GRAFT_HOME=str(self._home)),
+                env=child_environment(GRAFT_HOME=str(self._home), **FRUGAL),
                 stdin=subprocess.DEVNULL,
                 capture_output=True,
                 timeout=INSPECT_TIMEOUT_S + (path.stat().st_size if path.exists() else 0) / READ_A_SECOND,
@@ -225,7 +246,7 @@ class Runs:
                 f"{path.name} takes too long to read.", "It may be damaged.", "Try a part of it."
             ) from error
         if child.returncode == 0:
-            report = Report.from_json(child.stdout)
+            report = Report.from_json(child.stdout.splitlines()[-1])
             self._reports = {**dict([*self._reports.items()][-REMEMBERED:]), key: report}
             return report
         if child.returncode == 2 and child.stdout.startswith("{"):
@@ -252,7 +273,7 @@ def _with_own_data(config: TrainConfig, staging: Path, folder: Path) -> TrainCon
     The copies are written into `staging`, and named as they will be found when that has become `folder`.
     """
     copies: dict[str, Any] = {}
-    for field, place in (("data", "data"), ("held_out_data", "held_out")):
+    for field, place in (("data", "data"), ("held_out_data", "held_out"), ("corrections", CORRECTIONS)):
         source = Path(getattr(config, field))
         if getattr(config, field) and source.is_file():
             (staging / place).mkdir()
