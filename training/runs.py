@@ -66,7 +66,7 @@ class Runs:
         self._home, self._command = settings.home.absolute(), tuple(command)
         self._root = self._home / "runs"
         self._database = Database(self._home / DATABASE)
-        self._reports: dict[object, Report] = {}
+        self._reports: dict[tuple[tuple[Any, ...], str, int], Report] = {}
 
     def submit(self, config: TrainConfig, id: str | None = None) -> Run:
         """Queue a run, and start it if nothing else runs; returns at once. Raises `GraftError`.
@@ -196,12 +196,23 @@ class Runs:
             return None
         report = None
         if Path(config.data).is_file():
-            spec = TabSpec(config.plugin, config.model, config.task, config.wanted, config.prompt)
-            with suppress(DataError):  # the run itself says what is wrong
-                report = self.inspect(Path(config.data), spec, config.mapping, config.max_length)
+            report = self._known_report(config)
+            if report is None:
+                spec = TabSpec(config.plugin, config.model, config.task, config.wanted, config.prompt)
+                with suppress(DataError):  # the run itself says what is wrong
+                    report = self.inspect(Path(config.data), spec, config.mapping, config.max_length)
         lengths, labels = fit.lengths_of(config, report)
         running = [run.folder for run in self.list() if run.state == "running"]
         return estimate.case(config, self._home, lengths, labels, room.measure(self._home, running))
+
+    def _known_report(self, config: TrainConfig) -> Report | None:
+        """A report on the rows of a run as its base reads them; how long its rows may be does not matter."""
+        path = Path(config.data)
+        asked = (path, _stamp(path), config.model, config.task, config.prompt)
+        for (known, mapping, _), report in self._reports.items():
+            if known == asked and dict(config.mapping) in (json.loads(mapping), report.mapping):
+                return report
+        return None
 
     def inspect(
         self, path: Path, spec: TabSpec, mapping: Mapping[str, str] | None = None, max_length: int = 512
@@ -210,13 +221,16 @@ class Runs:
         if spec.columns is None:
             raise DataError(f"The tab {spec.name} does not learn.", "It names no columns.")
         wanted = {k: v for k, v in vars(spec.columns).items() if v}
-        command = [sys.executable, "-m", "training.inspect", str(path.absolute())]
+        path = path.absolute()
+        asked = (path, _stamp(path), spec.model, spec.task, spec.prompt)
+        key = asked, json.dumps(dict(mapping or {})), max_length
+        if key in self._reports:
+            return self._reports[key]
+        command = [sys.executable, "-m", "training.inspect", str(path)]
         command += ["--answers", TASKS[spec.task].answers]
-        command += ["--wanted", json.dumps(wanted), "--columns", json.dumps(dict(mapping or {}))]
+        command += ["--wanted", json.dumps(wanted), "--columns", key[1]]
         command += ["--model", spec.model, "--task", spec.task, "--prompt", spec.prompt]
         command += ["--max-length", str(max_length)]
-        if (key := (*command, _stamp(path))) in self._reports:
-            return self._reports[key]
         try:
             child = subprocess.run(
                 command,
