@@ -53,6 +53,7 @@ class TrainConfig:
     dropout: float = 0.0
     targets: str = "all-linear"
     use_rslora: bool = False
+    use_dora: bool = False
     start_from: str = ""
     learning_rate: float = 5e-4
     schedule: str = "cosine"
