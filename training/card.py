@@ -19,6 +19,7 @@ from training import figures, recipe
 from training.encoding import conversation, encode_rows, source_text
 from training.evaluation import Outcome, Trial, measured
 from training.figures import Figure
+from training.learned import count_right, tried
 
 log = logging.getLogger("graft")
 
@@ -44,14 +45,26 @@ class Rival:
     detail: str = ""
 
 
-def compare(net: PeftModel, trial: Trial, live: Version | None, model: Model, task: Task, rule: str) -> dict[str, Any]:
-    """Base, live version and new version over the held-out rows, as card.json keeps it; `rule` is the gate's."""
+def compare(
+    net: PeftModel,
+    trial: Trial,
+    live: Version | None,
+    model: Model,
+    task: Task,
+    rule: str,
+    taught: Trial | None = None,
+) -> dict[str, Any]:
+    """Base, live version and new version over the held-out rows, as card.json keeps it; `rule` is the gate's.
+
+    `taught` are the corrections that the new version has learned from, which are counted beside.
+    """
     # Before the first pass: bitsandbytes packs 4-bit weights at it, and loading an adapter later would round them anew.
     rival = admit(net, trial, live, model, task)
     try:
         new = trial.of(net)
         base, by = base_outcome(net, trial, model)
         rival = answered(net, rival)
+        learned = _learned(net, taught, rival, live, model, task) if taught else None
     finally:
         dismiss(net)
     contenders = {"base": base, **({LIVE: rival.outcome} if rival.outcome else {}), "new": new}
@@ -74,8 +87,25 @@ def compare(net: PeftModel, trial: Trial, live: Version | None, model: Model, ta
         "classes": _classes(trial, contenders) if trial.labels else None,
         **{change: sum(row["change"] == change for row in rows) for change in (*GAINED, *LOST)},
         "gate": gate(rule, task.metric, values[before], values["new"], name, certainty["sure"]),
+        "corrections": learned,
         "rows": rows[: trial.config.card_rows],
     }
+
+
+def _learned(
+    net: PeftModel, taught: Trial, rival: Rival, live: Version | None, model: Model, task: Task
+) -> dict[str, Any]:
+    """How many of the corrections are answered right by the new version, and by what answered before."""
+    before = None
+    if rival.outcome and live:
+        asked = as_asked(taught, live, task)
+        net.set_adapter(LIVE, inference_mode=True)
+        before = count_right(asked, asked.of(net, rival.labels)) if asked.held_out.kept else None
+    elif live is None:
+        before = count_right(taught, base_outcome(net, taught, model)[0])
+    net.set_adapter("default", inference_mode=True)
+    new = count_right(taught, taught.of(net))
+    return {"rows": tried(taught), "new": new, "before": before}
 
 
 def gate(

@@ -35,17 +35,21 @@ class RowDigests:
         self.names: dict[str, int] = {}
         """Label -> its number, in the order in which they were met."""
 
-    def add(self, row: Row, by_label: bool) -> int:
-        """Keep the numbers of `row`; returns the digest of all that it says, white space around texts aside."""
+    def add(self, row: Row, by_label: bool) -> tuple[int, int]:
+        """Keep the numbers of `row`; returns the digests of what it asks and of all that it says.
+
+        White space around texts is no part of either.
+        """
         text = asked(row)
         answer = (row["messages"][-1]["content"] if "messages" in row else row["target"]).strip()
         content = _hash(_content(row))
-        self._texts.append(text_digest(self._seed, text))
+        digest = text_digest(self._seed, text)
+        self._texts.append(digest)
         self._contents.append(content)
         self._answers.append(_hash(answer) & 0xFFFFFFFF)
         self._words.append(len(text.split()))
         self._labels.append(self._number(row["target"]) if by_label else 0)
-        return content
+        return digest, content
 
     def repeats(self) -> tuple[Indices, Indices]:
         """The rows that say what an earlier row says, in order, and for each the first row that says it."""

@@ -15,8 +15,9 @@ from torch import nn
 from transformers import BatchEncoding, PreTrainedTokenizerBase
 
 from store.embedding import mean_vectors, similarity_probabilities
-from store.loading import computing, training_dtype, window
+from store.loading import computing, training_dtype
 from store.prompts import neutralize
+from store.tokenizers import window
 from training import figures
 from training.batches import collate, micro_batches
 from training.config import TrainConfig

@@ -130,6 +130,11 @@ def start_time(pid: int) -> int:
     return 0 if not fields or fields[0] == "Z" else int(fields[19])
 
 
+def age() -> float:
+    """Seconds since this process began."""
+    return time.clock_gettime(time.CLOCK_BOOTTIME) - start_time(os.getpid()) / os.sysconf("SC_CLK_TCK")
+
+
 def _stat(pid: int) -> list[str]:
     """The fields of /proc/<pid>/stat behind the name, which may hold anything."""
     try:

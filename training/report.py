@@ -33,6 +33,27 @@ class BadRow:
 
 
 @dataclass(frozen=True)
+class Tokens:
+    """How long rows are for a base, and what of them it learns. Lengths are in tokens before anything is cut."""
+
+    rows: int
+    """That were tokenized: all, or a seeded sample of a large file."""
+    limit: int
+    """The longest length that training was told, at most what the base takes."""
+    edges: tuple[int, ...]
+    """Of the histogram: bin i holds the rows of `edges[i]` up to, not including, `edges[i + 1]` tokens."""
+    counts: tuple[int, ...]
+    median: int
+    p95: int
+    longest: int
+    mean: float
+    learned_mean: float
+    """Tokens of a row that are learned, after the cut; 1 for a label."""
+    truncated: int
+    """Of `rows`, those that are cut to `limit`, or left out because their answer would be."""
+
+
+@dataclass(frozen=True)
 class Report:
     """A file of rows before anything trains on it."""
 
@@ -57,6 +78,8 @@ class Report:
     """`median` and `max` words of what a row asks."""
     sample: tuple[Row, ...]
     warnings: tuple[str, ...]
+    tokens: Tokens | None = None
+    """None where the base is not on this disk yet, or where none was asked for."""
 
     @property
     def left_out(self) -> int:
@@ -72,6 +95,8 @@ class Report:
         """The inverse of `to_json`."""
         fields: dict[str, Any] = json.loads(text)
         fields["bad"] = tuple(BadRow(**bad) for bad in fields["bad"])
+        if tokens := fields.get("tokens"):
+            fields["tokens"] = Tokens(**tokens | {name: tuple(tokens[name]) for name in ("edges", "counts")})
         return cls(**fields | {name: tuple(fields[name]) for name in ("columns", "sample", "warnings")})
 
 

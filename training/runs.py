@@ -1,6 +1,6 @@
 """Runs, as the page and the command line see them: queued, one at a time, known by their folders.
 
-    home/runs/<id>/   config.json  events.jsonl  train.log  process.json  result.json  checkpoints/
+    home/runs/<id>/   config.json  data/  corrections/  events.jsonl  train.log  process.json  result.json  checkpoints/
 
 The table in `graft.db` is what is listed and chosen from; it is made again from the folders where it is lost. Whoever
 looks brings it up to date and starts whose turn it is, so it does not matter which process that is, or whether it was
@@ -19,6 +19,7 @@ import sys
 import threading
 import time
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -28,9 +29,10 @@ from settings import REPOSITORY, Settings, child_environment
 from store import files
 from store.database import DATABASE, Database
 from tasks import TASKS, TabSpec
-from training import processes, queue
+from training import estimate, fit, processes, queue, room
 from training.config import TrainConfig
-from training.events import CANCEL, CONFIG, PAUSE, QUEUED, RESULT
+from training.estimate import Case
+from training.events import CANCEL, CONFIG, CORRECTIONS, PAUSE, QUEUED, RESULT
 from training.record import Run
 from training.report import Report
 
@@ -41,8 +43,12 @@ COMMAND = (sys.executable, "-m", "training.child")
 INSPECT_TIMEOUT_S = 60
 READ_A_SECOND = 5e6
 """Bytes of a file of rows that a slow machine reads in a second."""
+FRUGAL = {"MALLOC_ARENA_MAX": "2", "RAYON_NUM_THREADS": "4"}
+"""For a child whose address space is limited: many threads would take it up, each with memory of its own."""
 LARGE = 64_000_000
 """Bytes of a file that is not copied into a run's folder. What a run learned from is bound by its hash."""
+REMEMBERED = 8
+"""Reports that are kept, because what follows an inspection asks for the same again."""
 EVERY_S = 1.0
 """How often a server looks after the queue."""
 
@@ -60,9 +66,15 @@ class Runs:
         self._home, self._command = settings.home.absolute(), tuple(command)
         self._root = self._home / "runs"
         self._database = Database(self._home / DATABASE)
+        self._reports: dict[object, Report] = {}
 
     def submit(self, config: TrainConfig, id: str | None = None) -> Run:
-        """Queue a run, and start it if nothing else runs; returns at once. Raises `GraftError`."""
+        """Queue a run, and start it if nothing else runs; returns at once. Raises `GraftError`.
+
+        One that cannot fit in memory or on the disk is refused, with advice, unless its configuration says anyway.
+        """
+        if (case := self.case(config)) is not None:
+            fit.check(case)
         folder = self._root / (id or new_id())
         try:
             staging = files.new_staging(self._root)
@@ -175,18 +187,41 @@ class Runs:
         shutil.rmtree(away, ignore_errors=True)
         self.advance()
 
-    def inspect(self, path: Path, spec: TabSpec, mapping: Mapping[str, str] | None = None) -> Report:
+    def case(self, config: TrainConfig) -> Case | None:
+        """What can be known of a run before it begins; None where its base is not on this disk or not understood.
+
+        The rows are those of the report, read anew where nobody has asked for it yet.
+        """
+        if estimate.shape(config, self._home) is None:
+            return None
+        report = None
+        if Path(config.data).is_file():
+            spec = TabSpec(config.plugin, config.model, config.task, config.wanted, config.prompt)
+            with suppress(DataError):  # the run itself says what is wrong
+                report = self.inspect(Path(config.data), spec, config.mapping, config.max_length)
+        lengths, labels = fit.lengths_of(config, report)
+        running = [run.folder for run in self.list() if run.state == "running"]
+        return estimate.case(config, self._home, lengths, labels, room.measure(self._home, running))
+
+    def inspect(
+        self, path: Path, spec: TabSpec, mapping: Mapping[str, str] | None = None, max_length: int = 512
+    ) -> Report:
         """What is in a file of rows, read by a child process with little memory. Raises `DataError`."""
         if spec.columns is None:
             raise DataError(f"The tab {spec.name} does not learn.", "It names no columns.")
         wanted = {k: v for k, v in vars(spec.columns).items() if v}
-        command = [sys.executable, "-m", "training.data", str(path.absolute()), "--answers", TASKS[spec.task].answers]
+        command = [sys.executable, "-m", "training.inspect", str(path.absolute())]
+        command += ["--answers", TASKS[spec.task].answers]
         command += ["--wanted", json.dumps(wanted), "--columns", json.dumps(dict(mapping or {}))]
+        command += ["--model", spec.model, "--task", spec.task, "--prompt", spec.prompt]
+        command += ["--max-length", str(max_length)]
+        if (key := (*command, _stamp(path))) in self._reports:
+            return self._reports[key]
         try:
             child = subprocess.run(
                 command,
                 cwd=REPOSITORY,
-                env=child_environment(GRAFT_HOME=str(self._home)),
+                env=child_environment(GRAFT_HOME=str(self._home), **FRUGAL),
                 stdin=subprocess.DEVNULL,
                 capture_output=True,
                 timeout=INSPECT_TIMEOUT_S + (path.stat().st_size if path.exists() else 0) / READ_A_SECOND,
@@ -197,7 +232,9 @@ class Runs:
                 f"{path.name} takes too long to read.", "It may be damaged.", "Try a part of it."
             ) from error
         if child.returncode == 0:
-            return Report.from_json(child.stdout)
+            report = Report.from_json(child.stdout.splitlines()[-1])
+            self._reports = {**dict([*self._reports.items()][-REMEMBERED:]), key: report}
+            return report
         if child.returncode == 2 and child.stdout.startswith("{"):
             raise DataError(**json.loads(child.stdout))
         raise DataError(f"{path.name} cannot be read.", "Reading it needs too much memory, or it is damaged.")
@@ -211,13 +248,18 @@ class Runs:
         return child
 
 
+def _stamp(path: Path) -> tuple[int, int] | None:
+    """What changes when somebody writes to a file."""
+    return (found.st_mtime_ns, found.st_size) if path.exists() and (found := path.stat()) else None
+
+
 def _with_own_data(config: TrainConfig, staging: Path, folder: Path) -> TrainConfig:
     """The configuration with files of its own, because uploads go when the server stops.
 
     The copies are written into `staging`, and named as they will be found when that has become `folder`.
     """
     copies: dict[str, Any] = {}
-    for field, place in (("data", "data"), ("held_out_data", "held_out")):
+    for field, place in (("data", "data"), ("held_out_data", "held_out"), ("corrections", CORRECTIONS)):
         source = Path(getattr(config, field))
         if getattr(config, field) and source.is_file():
             (staging / place).mkdir()

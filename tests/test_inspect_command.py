@@ -14,7 +14,8 @@ import pyarrow.parquet as pq
 import pytest
 
 from tests.test_data import TEN, write_csv, write_jsonl
-from training.data import Report, main
+from training.inspect import main
+from training.report import Report
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -25,9 +26,9 @@ def refuse(*_):
     raise AssertionError("network")
 socket.socket.connect = socket.getaddrinfo = refuse
 try:
-    runpy.run_module("training.data", run_name="__main__")
+    runpy.run_module("training.inspect", run_name="__main__")
 finally:
-    print(sorted({"torch", "transformers", "gradio"} & set(sys.modules)), file=sys.stderr)
+    print([name for name in ("torch", "transformers", "gradio") if sys.modules.get(name)], file=sys.stderr)
 """
 
 
@@ -64,7 +65,7 @@ def test_the_command_limits_its_memory(
 
 MEASURED = """
 import sys
-from training.data import main
+from training.inspect import main
 code = main([sys.argv[2], "--answers", "text", "--wanted", "text=text,target=summary"], memory=int(sys.argv[1]))
 with open("/proc/self/status") as status:
     print([int(line.split()[1]) * 1024 for line in status if line.startswith("VmPeak")][0], file=sys.stderr)
