@@ -28,7 +28,7 @@ from settings import REPOSITORY, Settings, child_environment
 from store import files
 from store.database import DATABASE, Database
 from tasks import TASKS, TabSpec
-from training import processes, queue
+from training import processes, queue, tracking
 from training.config import TrainConfig
 from training.events import CANCEL, CONFIG, PAUSE, QUEUED, RESULT
 from training.record import Run
@@ -63,6 +63,7 @@ class Runs:
 
     def submit(self, config: TrainConfig, id: str | None = None) -> Run:
         """Queue a run, and start it if nothing else runs; returns at once. Raises `GraftError`."""
+        tracking.require(config.track)
         folder = self._root / (id or new_id())
         try:
             staging = files.new_staging(self._root)
