@@ -152,6 +152,7 @@ class Tracking:
     ) -> None:
         """Write what waits, however the run ends."""
         self._each(lambda tracker: tracker.close())
+        self._trackers.clear()
 
     def _tell(self, values: Mapping[str, float], step: int, at: float) -> None:
         self._each(lambda tracker: tracker.figures(values, step, at))
