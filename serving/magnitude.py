@@ -39,7 +39,7 @@ def stretch(
 
     Where a row of V has no length, what comes out is not finite.
     """
-    a, b, scale = (x.float() if isinstance(x, torch.Tensor) else x for x in pair)
+    a, b, scale = pair[0].float(), pair[1].float(), pair[2]
     rows = torch.addmm(dense_weight(layer), b, a, alpha=scale)
     ratio = magnitude.float().to(rows.device) / torch.linalg.vector_norm(rows, dim=1)
     bias = getattr(layer, "bias", None)

@@ -17,9 +17,10 @@ from serving.magnitude import Stretch, stretch
 from serving.slots import Slot, Slots
 from store import fingerprint
 from store.adapters import BASE, Version
-from store.loading import LINEAR, compute_dtype, features, load_model, load_tokenizer, resolve_quantization, window
+from store.loading import LINEAR, compute_dtype, features, load_model, resolve_quantization
 from store.models import Model
 from store.prompts import neutralize
+from store.tokenizers import load_tokenizer, window
 from store.verify import Adapter, read_adapter
 from tasks import resident_class
 
@@ -145,12 +146,12 @@ def _count_closing(tokenizer: PreTrainedTokenizerBase) -> int:
 
 def check_base(version: Version, model: Model) -> None:
     """Refuse a version made for another base: it must have the same name and shapes, or the very same weights."""
-    base = version.manifest.get("base", {})
+    name = (version.manifest.get("base") or {}).get("id", "another base")
     if not version.fits(model):
         raise AdapterError(
             f"{version.ref} was refused.",
-            f"It was made for {base.get('id', 'another base')}, and this tab uses {model.id}.",
-            f"Set this tab's base to {base.get('id', 'that base')}, or choose {BASE} or another version.",
+            f"It was made for {name}, and {model.id} has other weights.",
+            f"Restore that base, or choose {BASE} or another version.",
         )
 
 

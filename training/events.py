@@ -19,6 +19,8 @@ QUEUED = "queued"
 """In the folder of a run that waits its turn: when it was queued, in Unix seconds."""
 CANCEL = "cancel"
 """In the folder of a run that was told to end: without a result of its own it was cancelled, not interrupted."""
+CORRECTIONS = "corrections"
+"""The folder of the corrections that a run was started to teach; other runs have none."""
 CHECKPOINTS = "checkpoints/[0-9]*/state.json"
 """What a checkpoint has when it is whole."""
 

@@ -108,7 +108,7 @@ def _insert(connection: sqlite3.Connection, folder: Path) -> None:
         "state": state,
         "name": config.name,
         "plugin": config.plugin,
-        "data": Path(config.data).name,
+        "data": Path(config.data or config.corrections).name,
         "created": created,
         "queued": _queued(folder) or created,
         "started": None if waits else created,

@@ -11,6 +11,7 @@ from training.events import PHASES
 from training.knobs import TRACKERS
 from training.progress import Progress
 from training.tracking import TENSORBOARD, TRACKIO
+from ui import estimate_view
 from ui.card_view import card
 from ui.plot import PATTERNS, Line, plot
 from ui.render import Html, bar, div, failure, join, notice, span, tag
@@ -33,7 +34,7 @@ def run(say: Words, job: Run) -> Html:
         "interrupted": _failed,
     }  # fmt: skip
     body = views[job.state](say, job) if job.state in views else None
-    return div("g-run", head, facts, body, curves(say, job.progress), _tracked(say, job))
+    return div("g-run", head, facts, estimate_view.truth(say, job), body, curves(say, job.progress), _tracked(say, job))
 
 
 def _tracked(say: Words, job: Run) -> Html | None:
