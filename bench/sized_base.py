@@ -13,8 +13,8 @@ from typing import Any
 import transformers
 
 from settings import Settings
-from store.loading import load_tokenizer
 from store.models import ModelStore
+from store.tokenizers import load_tokenizer
 
 ENCODER, WRITER = "sentence-transformers/all-MiniLM-L6-v2", "HuggingFaceTB/SmolLM2-135M-Instruct"
 LAYERS = 4
