@@ -35,10 +35,13 @@ class LM:
         self.base, self.notes = base, list[str]()
         self._spec, self._slot, self._labels, self._text, self._own = spec, slot, labels, text, own
         self.version = slot.version.ref if slot else BASE
+        self.asked: dict[str, Any] = {}
+        """What was asked last, as the row of a training file has it: text, or messages."""
 
     def classify(self, text: str, labels: Sequence[str] | None = None) -> dict[str, float]:
         """Labels with probabilities: the version's own, or the given ones by similarity of meaning (by the base)."""
         check_text(text)
+        self.asked = {"text": text}
         if labels is None:
             self.notes += self._labels.notes(text)
             return self._labels.classify(text, self._slot)
@@ -65,12 +68,14 @@ class LM:
     def generate(self, text: str, **sampling: Any) -> Iterator[str]:  # noqa: ANN401 - the fields of Sampling
         """The answer to `text`, put through the tab's prompt or the one the version was trained with; grows."""
         check_text(text)
+        self.asked = {"text": text}
         prompt = self._slot.version.manifest.get("prompt", "") if self._slot else self._spec.prompt
         return self._text.generate(text, prompt, Sampling(**sampling), self._slot, self.notes)
 
     def chat(self, messages: Sequence[Message], **sampling: Any) -> Iterator[str]:  # noqa: ANN401 - as above
         """The next turn of a conversation of {"role", "content"} messages; grows."""
         check_text(as_text(messages[-1]["content"]) if messages else "")
+        self.asked = {"messages": [{"role": str(m["role"]), "content": as_text(m["content"])} for m in messages]}
         return self._text.chat(messages, Sampling(**sampling), self._slot, self.notes)
 
 

@@ -20,7 +20,7 @@ from tqdm import tqdm
 from errors import GraftError
 from settings import Settings
 from store.models import ModelStore
-from training import command_line, commands, estimate_command
+from training import command_line, commands, estimate_command, teach_commands
 from training.commands import print_result
 from training.facts import find_tab
 from training.record import Run
@@ -37,6 +37,8 @@ def main(arguments: Sequence[str]) -> int:
     signal.signal(signal.SIGINT, signal.default_int_handler)
     if arguments and arguments[0] in commands.COMMANDS:
         return commands.main(arguments)
+    if arguments and arguments[0] in teach_commands.COMMANDS:
+        return _teach(arguments)
     if arguments and arguments[0] in estimate_command.COMMANDS:
         return estimate_command.main(arguments)
     options, id = command_line.parser().parse_args(arguments), new_id()
@@ -50,14 +52,37 @@ def main(arguments: Sequence[str]) -> int:
             print(f"It {estimate_command.sentence(case.estimate())}.")
         run = runs.submit(config, id)
         if options.detach:
-            print(commands.waiting(run) if run.place else f"{id} has begun.", f"python -m training show {id}", sep="\n")
-            return 0
+            return _detached(run)
         return print_result(_follow(runs, id))
     except GraftError as error:
         print(error, file=sys.stderr)
         return 2
     except KeyboardInterrupt:
         return _cancel(id)
+
+
+def _teach(arguments: Sequence[str]) -> int:
+    """One command about corrections or a lesson; the exit code is as of `main`."""
+    options, id = teach_commands.parser().parse_args(arguments), new_id()
+    try:
+        if options.verb == "corrections":
+            teach_commands.corrections(options, Settings.from_env(), find_tab)
+            return 0
+        runs, run = teach_commands.lesson(options, Settings.from_env(), find_tab, id)
+        return _detached(run) if options.detach else print_result(_follow(runs, id))
+    except GraftError as error:
+        print(error, file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        return _cancel(id)
+    except BrokenPipeError:
+        return 130
+
+
+def _detached(run: Run) -> int:
+    print(commands.waiting(run) if run.place else f"{run.id} has begun.")
+    print(f"python -m training show {run.id}")
+    return 0
 
 
 def _cancel(id: str) -> int:

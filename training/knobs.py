@@ -52,6 +52,8 @@ KNOBS: Mapping[str, Knob] = {
     "dropout": _number(0, 0.9, "lora", "The share of inputs left out at random while learning; slower above 0."),
     "targets": Knob("Layers that are adapted: all-linear, attention, or names such as q_proj,v_proj.", "text"),
     "use_rslora": _switch("lora", "Scale by the root of the rank, so that high ranks learn as fast as low ones."),
+    "use_dora": _switch("lora",
+                        "Learn the length of each row of a weight apart from its direction; often better, and slower."),
     "start_from": Knob("A version to train on from, such as tickets@3, instead of a fresh adapter.", "text"),
     "learning_rate": _number(1e-7, 1, "optimizer", "How far one step goes; too high diverges, too low learns nothing."),
     "schedule": _choice(("cosine", "linear", "constant"), "optimizer", "How the learning rate falls over the run."),

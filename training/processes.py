@@ -14,7 +14,7 @@ from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
 
-from settings import REPOSITORY, child_environment
+from settings import LEAN, REPOSITORY, child_environment
 from store import files
 from training.events import LOG, PROCESS
 
@@ -42,7 +42,7 @@ class Child:
                 self._process = subprocess.Popen(
                     [*command, str(folder)],
                     cwd=REPOSITORY,
-                    env=child_environment(**{"GRAFT_HOME": str(home), MARK: str(folder)}),
+                    env=child_environment(**LEAN, **{"GRAFT_HOME": str(home), MARK: str(folder)}),
                     stdin=word,
                     stdout=log,
                     stderr=subprocess.STDOUT,

@@ -30,6 +30,7 @@ from store.tokenizers import load_tokenizer, window
 from tasks import task_for
 from training import card, checkpoints, estimate, fit, lineage, model_card, recipe, room
 from training.config import TrainConfig
+from training.elsewhere import Elsewhere
 from training.estimate import Estimate
 from training.evaluation import Trial
 from training.events import CONFIG, RESULT, Events
@@ -68,8 +69,9 @@ class Session:
         self.settings = settings = Settings.from_env()
         self.store = AdapterStore(settings.home, settings.shipped)
         events.phase("data")
-        self.model = ModelStore(settings.home / "models", settings.offline).resolve(config.model)
+        self.models = ModelStore(settings.home / "models", settings.offline)
         self.origins = Origins(settings.home, settings.models.values())
+        self.model = self.models.resolve(config.model)
         self.origins.note(self.model)
         self.task = task_for(config.task, self.model.config)
         self.quantize = resolve_quantization(config.quantize)
@@ -112,9 +114,9 @@ class Session:
         if data.lessons.ids:
             Corrections(self.settings.home).taught(self.config.plugin, data.lessons.ids, version.ref)
         truth = {"seconds": {"start": begun, "train": measured["seconds"], "evaluate": compared - learned},
-                 "tokens": measured["tokens"], "peak": peak_memory()}  # fmt: skip
+                  "tokens": measured["tokens"], "peak": peak_memory()}  # fmt: skip
         return {"version": version.ref, "promoted": self._promote(version, comparison), "card": comparison,
-                "estimate": expected.to_dict() if expected else None, "measured": truth}  # fmt: skip
+                 "estimate": expected.to_dict() if expected else None, "measured": truth}  # fmt: skip
 
     def _foresee(self, data: Prepared) -> Estimate | None:
         """What this run needs, by its own rows; decides on gradient checkpointing. Raises `RunError` if it cannot fit.
@@ -143,8 +145,16 @@ class Session:
         if data.lessons.rows:
             encoded = encode_lessons(data, self.config, self.task, tokenizer)
             taught = Trial(encoded, tokenizer, data.labels, self.config) if encoded.kept else None
-        found = card.compare(net, trial, live, self.model, self.task, self.settings.gate, taught)
+        found = card.compare(net, trial, live, self.model, self.task, self.settings.gate, taught,
+                             self._elsewhere(live))  # fmt: skip
         return held_back(found) if data.alone else found
+
+    def _elsewhere(self, live: Version | None) -> card.AskElsewhere | None:
+        """How to ask what answers now, where that may be on another base."""
+        own = self.config.tab_model or self.config.model
+        if live is None and own == self.config.model:
+            return None
+        return Elsewhere(self.models, self.origins, own, self.quantize).ask
 
     def _publish(self, net: PeftModel, comparison: dict[str, Any], facts: dict[str, Any]) -> Version:
         """Write the PEFT folder, the card and the README, verify them as a server will, and publish them at once."""

@@ -16,6 +16,7 @@ from plugins._discovery import Tab
 from serving.pool import Pool
 from settings import Settings
 from store.adapters import AdapterStore
+from store.corrections import Corrections
 from tasks import TabSpec
 
 if TYPE_CHECKING:
@@ -42,11 +43,16 @@ class Context:
     """Why the file of a tab could not be reloaded, by the tab's name; the tab goes on with its earlier code."""
     places: dict[Path, int] = field(default_factory=dict)
     """A number for each plugin file that was ever seen, which it keeps: the ids of its components begin there."""
+    corrections: Corrections = field(init=False)
+    """What people have put right in the tabs."""
     _failed: dict[str, float] = field(default_factory=dict)
     """When the failure of a base was first seen."""
     _ready: frozenset[str] = frozenset()
     """The bases that were in memory when the live versions were last brought there."""
     _lock: threading.Lock = field(default_factory=threading.Lock)
+
+    def __post_init__(self) -> None:
+        self.corrections = Corrections(self.settings.home)
 
     def plugin(self, name: str) -> TaskPlugin:
         """The plugin of that name as it is now; raises `PluginError`."""
