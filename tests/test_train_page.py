@@ -56,6 +56,7 @@ def test_a_pasted_command_fills_the_form(site) -> None:
     tab, example, preset, name, promote, model, *knobs = fill(REQUEST, said.replace("--packing", "--keep-best"))
     values = dict(zip(KNOBS, knobs, strict=True))
     assert (tab, example["value"], preset, name, promote) == ("echo", "tickets.csv", "quick", "mine", False)
+    assert model == "org/base"
     assert (values["rank"], values["keep_best"], values["epochs"]) == (4, True, PRESETS["label"]["quick"]["epochs"])
     _, elsewhere, *_ = fill(REQUEST, "--plugin echo --data /etc/passwd --name mine")
     assert "value" not in elsewhere
