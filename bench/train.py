@@ -24,10 +24,10 @@ from typing import Any
 
 from bench.measure import RUN, alternate, ratio, run_child
 from bench.snippets import read_snippets, split_snippets
-from settings import REPOSITORY, Settings
-from store.loading import load_tokenizer
+from settings import LEAN, REPOSITORY, Settings
 from store.models import Model, ModelStore
 from store.prompts import encode
+from store.tokenizers import load_tokenizer
 from training.config import TrainConfig
 from training.events import CONFIG, RESULT
 
@@ -130,7 +130,7 @@ def _graft(case: Case, folder: Path, seed: int, **chosen: Any) -> dict[str, floa
     run_folder.mkdir(parents=True)
     config = TrainConfig(**case.config, **chosen, seed=seed)
     (run_folder / CONFIG).write_text(config.to_json(), encoding="utf-8")
-    run_child([*RUN, str(run_folder)], GRAFT_HOME=str(home))
+    run_child([*RUN, str(run_folder)], **LEAN, GRAFT_HOME=str(home))
     result = json.loads((run_folder / RESULT).read_text(encoding="utf-8"))
     manifest = json.loads((home / "adapters" / "bench" / "1" / "manifest.json").read_text(encoding="utf-8"))
     measured = manifest["measured"]

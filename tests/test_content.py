@@ -21,6 +21,8 @@ WRONG = [
     ("array.csv", b'[\n{"text": "a"}]', "says CSV but is JSON"),
     ("array.jsonl", b' [{"text": "a"}]', "says JSONL but is a JSON array"),
     ("pretty.jsonl", b'{\n  "text": "a"\n}\n', "is JSON over several lines"),
+    ("words.json", b"hello", "says JSON but is not"),
+    ("rows.json", b"PAR1....PAR1", "says JSON but is Parquet"),
     ("rows.parquet", b"text,label\na,b\n", "says Parquet but is not"),
     ("binary.tsv", b"text\x00\x01label\n", "is not text"),
     ("empty.csv", b"", "is empty"),
@@ -50,11 +52,13 @@ def test_refuses_what_is_not_as_named(tmp_path: Path, name: str, content: bytes,
         ("a.CSV", b"\xef\xbb\xbftext,label\na,b\n", "CSV"),
         ("a.tsv", b"text\tlabel\na\tb\n", "TSV"),
         ("a.jsonl", b'{"text": "<html>"}\n', "JSONL"),
+        ("a.json", b' [{"text": "a"}]', "JSON"),
+        ("b.json", b'{\n"data": []}', "JSON"),
         ("a.parquet", b"PAR1....PAR1", "Parquet"),
         ("b.csv", b"<b>,label\n1,2\n", "CSV"),
     ],
 )
-def test_accepts_the_four_formats(tmp_path: Path, name: str, content: bytes, kind: str):
+def test_accepts_the_formats(tmp_path: Path, name: str, content: bytes, kind: str):
     (tmp_path / name).write_bytes(content)
     assert check_file(tmp_path / name, Limits()) == kind
 

@@ -8,7 +8,7 @@ import pytest
 
 from errors import DataError
 from tasks import Columns
-from training.rows import Row, RowProblem, asked, choose_columns, to_row
+from training.rows import Row, RowProblem, asked, choose_columns, columns_read, to_row
 
 PAIR = Columns(text="text", target="summary")
 CHAT = Columns(messages="messages")
@@ -26,6 +26,37 @@ GUESSES = [
     ("prompt completion", "text", CHAT, {}, {"text": "prompt", "target": "completion"}),
     ("messages prompt completion", "text", CHAT, {"text": "prompt"}, {"text": "prompt", "target": "completion"}),
     ("log text target", "text", CHAT, {"messages": "log"}, {"messages": "log"}),
+    ("sentence sentiment", "label", Columns("text", "label"), {}, {"text": "sentence", "target": "sentiment"}),
+    ("id dialogue summary", "text", PAIR, {}, {"text": "dialogue", "target": "summary"}),
+    ("document summary id", "text", PAIR, {}, {"text": "document", "target": "summary"}),
+    ("prompt response", "text", CHAT, {}, {"text": "prompt", "target": "response"}),
+    ("question answer", "text", CHAT, {}, {"text": "question", "target": "answer"}),
+    ("instruction output", "text", CHAT, {}, {"text": "instruction", "target": "output"}),
+    (
+        "instruction input output text",
+        "text",
+        PAIR,
+        {"text": "instruction"},
+        {"text": "instruction", "target": "output"},
+    ),
+    ("input instruction output", "text", PAIR, {}, {"text": "instruction+input", "target": "output"}),
+    ("instruction context response", "text", CHAT, {}, {"text": "instruction+context", "target": "response"}),
+    ("id row row.text row.label", "label", Columns("text", "label"), {}, {"text": "row.text", "target": "row.label"}),
+    (
+        "context question answers answers.text answers.text.0 answers.answer_start.0",
+        "text",
+        CHAT,
+        {},
+        {"text": "question+context", "target": "answers.text.0"},
+    ),
+    ("chat chat.0.text", "text", CHAT, {"messages": "chat"}, {"messages": "chat"}),
+    (
+        "l l.0.text",
+        "label",
+        Columns("text", "label"),
+        {"text": "l.1.text", "target": "l"},
+        {"text": "l.1.text", "target": "l"},
+    ),
 ]
 
 
@@ -37,9 +68,9 @@ def test_guesses_columns(names: str, answers: Any, wanted: Columns, given: dict[
 
 
 def test_says_which_guess_it_made_among_several():
-    mapping, warnings = choose_columns("a.csv", ["input", "instruction", "output"], "text", PAIR, {})
-    assert mapping == {"text": "input", "target": "output"}
-    assert warnings == ("text is read from the column 'input'; 'instruction' could be meant too.",)
+    mapping, warnings = choose_columns("a.csv", ["prompt", "question", "output"], "text", PAIR, {})
+    assert mapping == {"text": "question", "target": "output"}
+    assert warnings == ("text is read from the column 'question'; 'prompt' could be meant too.",)
 
 
 @pytest.mark.parametrize(
@@ -50,6 +81,8 @@ def test_says_which_guess_it_made_among_several():
         ("messages", "text", PAIR, {}, ["no column for text and target"]),
         ("id", "text", CHAT, {}, ["messages, or text and target", "--columns messages=COLUMN"]),
         ("text summary", "text", PAIR, {"text": "body"}, ["no column 'body' for text", "'text', 'summary'"]),
+        ("text summary", "text", PAIR, {"text": "text+more"}, ["no column 'text+more' for text"]),
+        ("a a.text b b.text summary", "text", PAIR, {}, ["no column for text"]),
         ("text summary", "text", PAIR, {"topic": "text"}, ["no 'topic'"]),
         ("text summary", "text", PAIR, {"text": "text", "target": "text"}, ["cannot be both"]),
         ("text", "label", Columns("text", "label"), {}, ["no column for target"]),
@@ -154,6 +187,33 @@ def test_bad_messages(value: object, reason: str):
     with pytest.raises(RowProblem) as caught:
         messages(value)
     assert str(caught.value).startswith(reason)
+
+
+def test_columns_below_each_other_are_one_text():
+    mapping = {"text": "instruction+input", "target": "output"}
+    row = {"instruction": "Add.", "input": "1 and 2", "output": "3"}
+    assert columns_read(["instruction", "input", "output"], mapping) == ("instruction", "input", "output")
+    assert columns_read(["instruction+input", "output"], mapping) == ("instruction+input", "output")
+    assert to_row(row, mapping, "text", False, 20) == {"text": "Add.\n\n1 and 2", "target": "3"}
+    for nothing in ("", "  ", None):
+        assert to_row(row | {"input": nothing}, mapping, "text", False, 20) == {"text": "Add.", "target": "3"}
+    with pytest.raises(RowProblem, match="text is empty"):
+        to_row(row | {"instruction": ""}, mapping, "text", False, 20)
+    with pytest.raises(RowProblem, match="text has 27 characters, more than 20"):
+        to_row(row | {"instruction": "x" * 5, "input": "y" * 20}, mapping, "text", False, 20)
+    assert to_row({"a+b": "x", "c": "y"}, {"text": "a+b", "target": "c"}, "text", False, 20)["text"] == "x"
+
+
+@pytest.mark.parametrize("answer", ["b", [ASSISTANT]])
+def test_a_prompt_that_is_a_list_of_messages(answer: object):
+    mapping = {"text": "prompt", "target": "completion"}
+    assert to_row({"prompt": [USER], "completion": answer}, mapping, "text", True, 20) == {
+        "messages": [USER, ASSISTANT]
+    }
+    with pytest.raises(RowProblem, match="the last message is not the assistant's"):
+        to_row({"prompt": [USER], "completion": [USER]}, mapping, "text", True, 20)
+    with pytest.raises(RowProblem, match="text is of type list"):
+        to_row(row, mapping, "text", False, 20)
 
 
 def test_asked_leaves_the_answer_out():

@@ -24,37 +24,6 @@ def site(tmp_path_factory):
     gc.collect()  # sockets that Gradio leaves to the collector complain now, while that is ignored
 
 
-def test_a_report_of_an_example_fills_the_form(site) -> None:
-    shown, text, target, messages, name = train_page._inspect(site.context, keep=False)(
-        REQUEST, "echo", "tickets.csv", None, None, None, None
-    )
-    assert "240" in shown and "feature request" in shown
-    assert (text["value"], target["value"], messages["visible"], name) == ("text", "label", False, "tickets")
-
-
-def test_columns_that_cannot_be_guessed_can_be_chosen(site, tmp_path) -> None:
-    path = tmp_path / "My rows.csv"
-    path.write_text("body,kind\n" + "".join(f"row {i},{'ab'[i % 2]}\n" for i in range(20)), encoding="utf-8")
-    shown, text, target, messages, name = train_page._inspect(site.context, keep=False)(
-        REQUEST, "echo", None, str(path), "text", "label", None
-    )
-    assert "has no column" in shown and name == "my-rows"
-    assert text["choices"] == [("body", "body"), ("kind", "kind")] or text["choices"] == ["body", "kind"]
-    assert text["value"] is target["value"] is None and text["visible"] and not messages["visible"]
-    shown, text, *_ = train_page._inspect(site.context, keep=True)(
-        REQUEST, "echo", None, str(path), "body", "kind", None
-    )
-    assert text["value"] == "body" and "20" in shown
-
-
-def test_only_examples_by_name_are_read(site) -> None:
-    for name in ("../app.py", "/etc/passwd", "README.md"):
-        with pytest.raises(GraftError, match="There is no example"):
-            train_page.chosen_file(name, None)
-    with pytest.raises(GraftError, match="not a table"):
-        train_page.chosen_file(None, __file__)
-
-
 FIELDS = SimpleNamespace(fields=["name", "promote", *KNOBS])
 
 

@@ -19,7 +19,7 @@ from tests.run_helpers import STAND_IN, plain
 from tests.ui_site import ECHO, OWN, make, serve
 from training.knobs import KNOBS
 from training.runs import Runs
-from ui import adapters_page, card_view, context, shell, train_page, versions_view
+from ui import adapters_page, card_view, context, rows_form, shell, train_page, versions_view
 from ui.guard import kindly
 from ui.plot import Line, plot
 from ui.reload import Reloader
@@ -140,7 +140,8 @@ def test_no_handler_trains_or_promotes_where_it_is_off(tmp_path) -> None:
         lambda: kindly(train_page._preset(context))("echo", "quick"),
         lambda: kindly(train_page._fill(context, fields))(REQUEST, "--plugin echo"),
         lambda: kindly(train_page._defaults(context))("echo"),
-        lambda: kindly(train_page._inspect(context, keep=False))(REQUEST, *form[:6]),
+        lambda: list(kindly(rows_form.inspect(context, keep=False))(REQUEST, *form[:6])),
+        lambda: kindly(rows_form.bad_rows(context, gr.File))(*form[:6]),
         *(lambda act=act: kindly(panel._allowed(act))(["some"]) for act in (context.runs.cancel, context.runs.delete)),
         lambda: kindly(panel._copy_log)(["some"]),
         lambda: kindly(train_page._use(context, panel, SimpleNamespace(fields={})))(["some"]),

@@ -3,28 +3,26 @@
     python -m training --plugin classification --data examples/tickets.csv --name tickets --promote
 
 A running app notices the new version by itself. Ctrl-C cancels the run. One run goes on at a time; others wait their
-turn. What can be done with runs that there are is in `training/commands.py`: `python -m training runs`.
+turn. What can be done with runs that there are is in `training/commands.py`: `python -m training runs`. What one would
+need is in `training/estimate_command.py`: `python -m training estimate`.
 """
 
 from __future__ import annotations
 
-import json
 import signal
-import subprocess
 import sys
 import time
 from collections.abc import Sequence
 from contextlib import suppress
-from pathlib import Path
 
 from tqdm import tqdm
 
-from errors import ConfigError, GraftError
-from settings import REPOSITORY, Settings, child_environment
+from errors import GraftError
+from settings import Settings
 from store.models import ModelStore
-from tasks import Columns, TabSpec
-from training import command_line, commands, teach_commands
+from training import command_line, commands, estimate_command, teach_commands
 from training.commands import print_result
+from training.facts import find_tab
 from training.record import Run
 from training.report import Report
 from training.rows import parse_columns
@@ -41,6 +39,8 @@ def main(arguments: Sequence[str]) -> int:
         return commands.main(arguments)
     if arguments and arguments[0] in teach_commands.COMMANDS:
         return _teach(arguments)
+    if arguments and arguments[0] in estimate_command.COMMANDS:
+        return estimate_command.main(arguments)
     options, id = command_line.parser().parse_args(arguments), new_id()
     try:
         settings = Settings.from_env()
@@ -48,6 +48,8 @@ def main(arguments: Sequence[str]) -> int:
         config, runs = command_line.to_config(options, spec), Runs(settings)
         _print_report(runs.inspect(options.data, spec, parse_columns(options.columns)))
         _download(settings, spec.model)
+        if case := runs.case(config):
+            print(f"It {estimate_command.sentence(case.estimate())}.")
         run = runs.submit(config, id)
         if options.detach:
             return _detached(run)
@@ -89,26 +91,6 @@ def _cancel(id: str) -> int:
         Runs(Settings.from_env()).cancel(id)
     print("Cancelled; nothing was published.", file=sys.stderr)
     return 130
-
-
-def find_tab(name: str, base: str | None = None) -> TabSpec:
-    """The facts of a tab, asked of a child process, so that training never imports a plugin. Raises `GraftError`."""
-    child = subprocess.run(
-        [sys.executable, "-m", "plugins"],
-        cwd=REPOSITORY, env=child_environment(), stdin=subprocess.DEVNULL, capture_output=True, text=True,
-    )  # fmt: skip
-    # A plugin may print when it is imported; the facts are the lines that are theirs.
-    lines = [line for line in child.stdout.splitlines() if line.startswith('{"name": ')]
-    tabs = {tab["name"]: tab for tab in map(json.loads, lines)}
-    found = tabs.get(name)
-    if found is None:
-        raise ConfigError("--plugin", [f"There is no tab {name!r}; there are: {', '.join(tabs) or child.stderr}."])
-    if "error" in found:
-        raise ConfigError("--plugin", [found["error"]])
-    columns = Columns(**found["columns"]) if found["columns"] else None
-    if base and Path(base).is_dir():
-        base = str(Path(base).absolute())
-    return TabSpec(name, base or found["model"], found["task"], columns, found["prompt"])
 
 
 def _download(settings: Settings, model: str) -> None:

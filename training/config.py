@@ -13,7 +13,7 @@ from store.adapters import check_name
 from tasks import TASKS, Columns, TabSpec
 from training.knobs import KNOBS, PRESET, PRESETS
 
-TEXTS = ("name", "plugin", "model", "task", "data", "held_out_data", "prompt", "corrections")
+TEXTS = ("name", "plugin", "model", "tab_model", "task", "data", "held_out_data", "prompt", "corrections")
 COUNTS = {"correction_weight": (1, 1000), "replay_rows": (0, 10**9)}
 """Whole numbers that are no knobs, because Teach chooses them: least and most."""
 
@@ -34,6 +34,8 @@ class TrainConfig:
     """The file of rows."""
     columns: Mapping[str, str]
     """The tab's own columns: text and target, or messages."""
+    tab_model: str = ""
+    """The tab's own base, which may be another than `model`."""
     held_out_data: str = ""
     """A file of rows to hold out, instead of a share of `data`."""
     mapping: Mapping[str, str] = field(default_factory=dict)
@@ -51,6 +53,7 @@ class TrainConfig:
     dropout: float = 0.0
     targets: str = "all-linear"
     use_rslora: bool = False
+    use_dora: bool = False
     start_from: str = ""
     learning_rate: float = 5e-4
     schedule: str = "cosine"
@@ -64,7 +67,7 @@ class TrainConfig:
     quantize: str = "auto"
     precision: str = "auto"
     micro_batch_tokens: int = 0
-    gradient_checkpointing: bool = False
+    gradient_checkpointing: str = "auto"
     packing: bool = False
     evaluations: int = 4
     keep_best: bool = False
@@ -75,6 +78,8 @@ class TrainConfig:
     card_rows: int = 200
     promote: bool = False
     """Whether the tab answers with the new version at once, if the card says that it is not worse."""
+    anyway: bool = False
+    """Whether it starts where the estimate says that it does not fit."""
 
     def __post_init__(self) -> None:
         # Values of the right kind first: what they say can only be looked at then.
@@ -96,6 +101,7 @@ class TrainConfig:
             "name": name,
             "plugin": spec.name,
             "model": spec.model,
+            "tab_model": spec.model,
             "task": spec.task,
             "data": str(data.absolute()),
             "columns": {k: v for k, v in asdict(spec.columns).items() if v},
@@ -113,6 +119,8 @@ class TrainConfig:
             raise ConfigError("The training configuration", ["It is not JSON."]) from error
         if not isinstance(values, dict):
             raise ConfigError("The training configuration", ["It is not a JSON object."])
+        if isinstance(plain := values.get("gradient_checkpointing"), bool):  # of a run before it was a choice
+            values["gradient_checkpointing"] = "on" if plain else "off"
         problems = [f"{key} is not a field." for key in sorted(set(values) - {f.name for f in fields(cls)})]
         problems += [f"{f.name} is missing." for f in fields(cls) if _needed(f) and f.name not in values]
         if problems:
@@ -133,8 +141,9 @@ class TrainConfig:
                 yield f"{key} is {value!r}: expected names of columns by their part of a row."
             elif unknown := sorted(set(value) - {f.name for f in fields(Columns)}):
                 yield f"{key} has {', '.join(unknown)}: expected text and target, or messages."
-        if not isinstance(self.promote, bool):
-            yield f"promote is {self.promote!r}: expected true or false."
+        for key in ("promote", "anyway"):
+            if not isinstance(getattr(self, key), bool):
+                yield f"{key} is {getattr(self, key)!r}: expected true or false."
 
     def _fact_problems(self) -> Iterator[str]:
         try:

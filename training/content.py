@@ -8,8 +8,8 @@ from pathlib import Path
 
 from errors import DataError
 
-FORMATS = {".csv": "CSV", ".tsv": "TSV", ".jsonl": "JSONL", ".parquet": "Parquet"}
-ACCEPTED = "Use a .csv, .tsv, .jsonl or .parquet file."
+FORMATS = {".csv": "CSV", ".tsv": "TSV", ".jsonl": "JSONL", ".json": "JSON", ".parquet": "Parquet"}
+ACCEPTED = "Use a .csv, .tsv, .jsonl, .json or .parquet file."
 SIGNATURES = (
     (b"PAR1", "Parquet"),
     (b"PK\x03\x04", "a zip archive or a spreadsheet"),
@@ -86,6 +86,8 @@ def _content(head: bytes, kind: str) -> str:
     if MARKUP.match(head):
         return "a web page or XML"
     first = head.split(None, 1)[0]
+    if kind == "JSON":
+        return kind if first.startswith((b"{", b"[")) else "not"
     if kind != "JSONL":
         return "JSON" if first.startswith((b"{", b"[{")) or first == b"[" else kind
     if first.startswith(b"["):

@@ -23,8 +23,9 @@ from settings import Settings
 from store import files
 from store.adapters import AdapterStore, Version
 from store.archive import pack
-from store.loading import load_model, load_tokenizer
+from store.loading import load_model
 from store.models import Model, ModelStore
+from store.tokenizers import load_tokenizer
 from tasks import TASKS
 
 

@@ -31,7 +31,7 @@ from training.losses import row_loss, token_loss
 
 CHECKPOINT_S = 120.0
 """Seconds between checkpoints, unless the configuration counts steps."""
-MICRO_BATCH_TOKENS = {"cpu": 512, "cuda": 8192}
+MICRO_BATCH_TOKENS = {"cpu": 256, "cuda": 8192}
 """Padded tokens that go through the model at once, unless the configuration says so."""
 
 Evaluate = Callable[[PeftModel], dict[str, float]]

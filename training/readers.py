@@ -1,4 +1,4 @@
-"""Open a file of rows that nobody vouches for: CSV, TSV, JSONL or Parquet, by its content and not only by its name.
+"""Open a file of rows that nobody vouches for: CSV, TSV, JSONL, JSON or Parquet, by content and not only by name.
 
 A file is read as a stream, in little memory however large it is. Parquet comes from `datasets`, straight from its
 builder: nothing is cached, counted on a server or followed outside the file. Text is read and cut into rows here,
@@ -10,46 +10,78 @@ from __future__ import annotations
 
 import csv
 import json
-import os
 import tempfile
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
 from itertools import chain, islice
 from pathlib import Path
 from typing import Any, TextIO
 
-import datasets
 import pyarrow as pa
 import pyarrow.parquet as pq
-from datasets import Features, IterableDataset
 
 from errors import DataError
-from training.content import FORMATS, Limits, check_file, is_unicode
+from training.content import FORMATS, Limits, check_file
+from training.hub_card import label_names
+from training.json_reader import is_too_long, lines, open_json, open_jsonl, part
+from training.records import DEPTH, Record, Source, name_labels, pick_all, top
+from training.selection import Selection, is_selection, read_selection
+
+__all__ = ["Record", "Source", "open_source"]
 
 BATCH = 1000
 """Rows decoded at a time."""
-PEEK = 1000
-"""JSONL rows whose keys are the columns of the file."""
-Record = dict[str, Any] | str
-"""One data row: its cells by column, or the reason why it has none."""
-
-
-@dataclass(frozen=True)
-class Source:
-    """An open file: `read(columns)` yields every data row once, in order."""
-
-    format: str
-    columns: tuple[str, ...]
-    read: Callable[[Sequence[str]], Iterator[Record]]
-    part: Callable[[], float]
-    """How much of the file has been read, 0..1."""
-    warnings: tuple[str, ...] = ()
+MOST_METADATA = 1_000_000
+"""Bytes of what a Parquet file says of its columns for `datasets`."""
 
 
 @contextmanager
 def open_source(path: Path, limits: Limits) -> Iterator[Source]:
-    """Open `path` for as long as the block lasts; raises `DataError` for a file that is none of the four formats."""
+    """Open `path`, a file of rows or a selection of several, for as long as the block lasts.
+
+    Raises `DataError` for a file that is none of the formats.
+    """
+    if not is_selection(path):
+        with _open_file(path, limits) as source:
+            yield source
+        return
+    chosen = read_selection(path)
+    paths = chosen.paths(path)
+    if not paths:
+        raise DataError(f"{path.name} names no files.", "", "Fetch the data set again.")
+    with _open_file(paths[0], limits) as first:
+        yield _join(chosen, paths, first, limits)
+
+
+def _join(chosen: Selection, paths: Sequence[Path], first: Source, limits: Limits) -> Source:
+    """The files of a selection as one, in order; the first of them is open, and says what columns there are."""
+    sizes = [path.stat().st_size if path.is_file() else 0 for path in paths]
+    if sum(sizes) > limits.file_bytes:
+        why = f"Its files have {sum(sizes) / 1e6:,.0f} MB, the limit is {limits.file_bytes / 1e6:,.0f} MB."
+        raise DataError(f"{chosen.id} is too large.", why, "Use a smaller split.")
+    done, now = 0, first
+
+    def read(columns: Sequence[str]) -> Iterator[Record]:
+        nonlocal done, now
+        yield from first.read(columns)
+        for path, size in zip(paths[1:], sizes, strict=False):
+            done += size
+            with _open_file(path, limits) as now:
+                if not {name.partition(".")[0] for name in columns} <= {n.partition(".")[0] for n in now.columns}:
+                    why = f"It has not the columns of {paths[0].name}, the first of {chosen.id}."
+                    raise DataError(f"{path.name} cannot be read with the others.", why, "Use another split.")
+                yield from now.read(columns)
+
+    def far() -> float:
+        return min(1.0, (done + now.part() * sizes[0]) / max(1, sum(sizes)))
+
+    return Source(first.format, first.columns, lambda wanted: name_labels(read(wanted), chosen.labels), far,
+                  first.warnings)  # fmt: skip
+
+
+@contextmanager
+def _open_file(path: Path, limits: Limits) -> Iterator[Source]:
+    """One file."""
     try:
         kind = check_file(path, limits)
         with tempfile.TemporaryDirectory(prefix="graft-rows-") as private:
@@ -62,7 +94,7 @@ def open_source(path: Path, limits: Limits) -> Iterator[Source]:
                 yield source
                 return
             with path.open(encoding="utf-8-sig") as file:
-                source = (_open_jsonl if kind == "JSONL" else _open_delimited)(file, path, limits)
+                source = OPENERS.get(kind, _open_delimited)(file, path, limits)
                 _check_columns(path, source.columns, limits)
                 yield source
     except UnicodeDecodeError as error:
@@ -73,13 +105,10 @@ def open_source(path: Path, limits: Limits) -> Iterator[Source]:
         raise DataError(f"{path.name} needs too much memory to read.", "", "Split it into smaller files.") from error
 
 
-def leave_torch_out() -> None:
-    """Keep `datasets` from importing torch in this process, which it does only to make its streams torch's too."""
-    datasets.config.TORCH_AVAILABLE = False
-
-
 def _not_utf8(path: Path) -> DataError:
     """The refusal that names the first line that is not UTF-8; the file is read again, which only a failure costs."""
+    if path.suffix.lower() == ".json":  # it may be one line
+        return DataError(f"{path.name} is not UTF-8 text.", "", "Save it again as UTF-8.")
     with path.open("rb") as file:
         for number, line in enumerate(file, 1):
             try:
@@ -92,30 +121,12 @@ def _not_utf8(path: Path) -> DataError:
 
 
 def _check_columns(path: Path, columns: tuple[str, ...], limits: Limits) -> None:
-    if len(columns) > limits.columns:
+    if len(columns) > limits.columns:  # those inside others are left out before it comes to that
         why = f"It has {len(columns):,}, the limit is {limits.columns:,}."
         raise DataError(f"{path.name} has too many columns.", why, "Keep the ones to learn from.")
     twice = sorted({name for name in columns if columns.count(name) > 1})
     if twice:
         raise DataError(f"{path.name} has two columns named {twice[0]!r}.", "", "Rename one of them.")
-
-
-def _lines(file: TextIO, longest: int) -> Iterator[str]:
-    """The lines of a file with their line ends, read as LF; of one that is too long no more than shows that it is."""
-    while line := file.readline(longest + 1):
-        yield line
-        while _is_too_long(line, longest):
-            line = file.readline(longest + 1)
-
-
-def _is_too_long(line: str, longest: int) -> bool:
-    return len(line) > longest and not line.endswith("\n")
-
-
-def _part(file: TextIO) -> Callable[[], float]:
-    size = os.fstat(file.fileno()).st_size
-    # Of the bytes below the decoder, because a text file that is being iterated does not tell where it is.
-    return lambda: min(1.0, file.buffer.tell() / max(1, size))
 
 
 def _open_delimited(file: TextIO, path: Path, limits: Limits) -> Source:
@@ -131,7 +142,7 @@ def _open_delimited(file: TextIO, path: Path, limits: Limits) -> Source:
     warnings = () if delimiter == "," or kind == "TSV" else (f"Cells are separated by {delimiter!r}.",)
 
     def read(columns: Sequence[str]) -> Iterator[Record]:
-        wanted = {name: header.index(name) for name in columns}
+        wanted = {name: header.index(top(name, header)) for name in columns}
         for cells in rows:
             if isinstance(cells, str):
                 yield cells
@@ -140,13 +151,13 @@ def _open_delimited(file: TextIO, path: Path, limits: Limits) -> Source:
             else:
                 yield {name: cells[index] for name, index in wanted.items()}
 
-    return Source(kind, tuple(name for name in header if name), read, _part(file), warnings)
+    return Source(kind, tuple(name for name in header if name), read, part(file), warnings)
 
 
 def _checked_lines(file: TextIO, path: Path, limits: Limits) -> Iterator[str]:
     """The lines of a file of cells; one that is too long may lie inside a quote, so that no row can be left out."""
-    for number, line in enumerate(_lines(file, limits.line), 1):
-        if _is_too_long(line, limits.line):
+    for number, line in enumerate(lines(file, limits.line), 1):
+        if is_too_long(line, limits.line):
             why = f"Line {number} has more than {limits.line:,} characters."
             raise DataError(f"{path.name} cannot be read to its end.", why, "Close its quotes, or cut it.")
         yield line
@@ -170,44 +181,23 @@ def _cells(lines: Iterator[str], delimiter: str, path: Path, limits: Limits) -> 
             yield str(error).replace("'", "")
 
 
-def _open_jsonl(file: TextIO, path: Path, limits: Limits) -> Source:
-    records = (_object(line, limits.line) for line in _lines(file, limits.line))
-    first = list(islice(records, PEEK))
-    columns = tuple(dict.fromkeys(key for record in first if isinstance(record, dict) for key in record))
-    if not columns:
-        reason = next(record for record in first if isinstance(record, str)) if any(first) else "empty objects"
-        next_ = 'Write one object a line, like {"text": "...", "target": "..."}.'
-        raise DataError(f"{path.name} says JSONL but has no JSON objects.", f"Line 1: {reason}.", next_)
-    return Source("JSONL", columns, lambda _: chain(first, records), _part(file))
-
-
-def _object(line: str, longest: int) -> Record:
-    """The JSON object of one line, or the reason why it is none."""
-    if _is_too_long(line, longest):
-        return f"the line has more than {longest:,} characters"
-    if not line.strip():
-        return "the line is empty"
-    try:
-        value = json.loads(line)
-    except json.JSONDecodeError as error:
-        return f"not JSON: {error.msg} at character {error.pos + 1}"
-    except (ValueError, RecursionError):
-        return "not JSON that can be read: a number or a nesting is too long"
-    if not isinstance(value, dict):
-        return "not a JSON object"
-    return value if all(map(is_unicode, value)) else "a name has half of a surrogate pair"
-
-
 def _open_parquet(link: Path, path: Path, limits: Limits) -> Source:
+    # Only for the files that need it: with pandas behind it, it is 60 MB and a good part of a second.
+    from datasets import Features, IterableDataset, config  # noqa: PLC0415
+
+    # It would import torch, only to make its streams torch's too.
+    config.TORCH_AVAILABLE = False
     facts = _decoded(path, lambda: pq.read_metadata(link))
     schema = _decoded(path, facts.schema.to_arrow_schema)
     allowed, seen = max(limits.decoded_bytes, limits.expansion * path.stat().st_size), 0
+    labels = _class_labels(schema.metadata)
 
     def read(columns: Sequence[str]) -> Iterator[Record]:
+        tops = [*dict.fromkeys(top(column, schema.names) for column in columns)]
         # Of the fields alone: in its metadata a file can declare a column of images, to be read from any path.
-        features = _decoded(path, lambda: Features.from_arrow_schema(pa.schema([schema.field(c) for c in columns])))
+        features = _decoded(path, lambda: Features.from_arrow_schema(pa.schema([schema.field(c) for c in tops])))
         stream = IterableDataset.from_parquet(
-            str(link), cache_dir=str(link.parent), columns=list(columns), features=features, batch_size=BATCH
+            str(link), cache_dir=str(link.parent), columns=tops, features=features, batch_size=BATCH
         )
         batches, size = stream.with_format("arrow").iter(batch_size=BATCH), 0
         nonlocal seen
@@ -216,9 +206,35 @@ def _open_parquet(link: Path, path: Path, limits: Limits) -> Source:
             if size > allowed:
                 why = f"Unpacked it is more than {allowed / 1e6:,.0f} MB."
                 raise DataError(f"{path.name} is too large.", why, "Use a part of it.")
-            yield from _decoded(path, batch.to_pylist)
+            yield from pick_all(name_labels(_decoded(path, batch.to_pylist), labels), columns)
 
-    return Source("Parquet", tuple(schema.names), read, lambda: min(1.0, seen / max(1, facts.num_rows)))
+    inside = (name for field in schema for name in _inside(field.name, field.type, DEPTH) if name not in schema.names)
+    names = [*schema.names, *islice(inside, max(0, limits.columns - len(schema.names)))]
+    return Source("Parquet", tuple(names), read, lambda: min(1.0, seen / max(1, facts.num_rows)))
+
+
+def _inside(name: str, kind: Any, depth: int) -> Iterator[str]:  # noqa: ANN401 - Arrow has no types
+    """The columns inside one: the fields of a struct, and the first element of a list."""
+    inner: list[tuple[str, Any]] = []
+    if pa.types.is_struct(kind):
+        inner = [(kind.field(i).name, kind.field(i).type) for i in range(kind.num_fields)]
+    elif pa.types.is_list(kind) or pa.types.is_large_list(kind):
+        inner = [("0", kind.value_type)]
+    for key, value in inner if depth else ():
+        yield f"{name}.{key}"
+        yield from _inside(f"{name}.{key}", value, depth - 1)
+
+
+def _class_labels(metadata: Mapping[bytes, bytes] | None) -> dict[str, tuple[str, ...]]:
+    """Names of labels by column, where a file says them for `datasets`; whatever else it says there is ignored."""
+    told = (metadata or {}).get(b"huggingface", b"")
+    try:
+        features = json.loads(told)["info"]["features"] if len(told) <= MOST_METADATA else {}
+        kinds = {name: kind for name, kind in features.items() if isinstance(kind, dict)}
+    except (ValueError, TypeError, KeyError, AttributeError, RecursionError):
+        return {}
+    named = {n: label_names(kind.get("names")) for n, kind in kinds.items() if kind.get("_type") == "ClassLabel"}
+    return {name: names for name, names in named.items() if names}
 
 
 def _decoded(path: Path, decode: Callable[[], Any]) -> Any:  # noqa: ANN401 - Arrow has no types
@@ -232,3 +248,7 @@ def _decoded(path: Path, decode: Callable[[], Any]) -> Any:  # noqa: ANN401 - Ar
         raise DataError(
             f"{path.name} cannot be read as Parquet.", why, "Write it again, or save it as JSONL."
         ) from error
+
+
+OPENERS: Mapping[str, Callable[[TextIO, Path, Limits], Source]] = {"JSONL": open_jsonl, "JSON": open_json}
+"""Of the formats that are text and are not cells."""

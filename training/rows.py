@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import re
 from collections.abc import Collection, Mapping, Sequence
 from typing import Any, Literal
 
@@ -17,13 +18,19 @@ Answers = Literal["label", "text"]
 
 PARTS = ("text", "target", "messages")
 
-TEXTS = ("text", "sentence", "content", "body", "message", "review", "article", "document", "input", "question",
-         "prompt", "instruction")  # fmt: skip
+TEXTS = ("text", "sentence", "content", "body", "message", "review", "comment", "tweet", "article", "document",
+         "dialogue", "dialog", "transcript", "input", "inputs", "question", "prompt", "instruction")  # fmt: skip
 LABELS = ("label", "labels", "category", "class", "intent", "sentiment", "target", "output")
-TARGETS = ("summary", "target", "output", "answer", "response", "completion", "highlights", "label")
+TARGETS = ("summary", "target", "targets", "output", "answer", "response", "completion", "highlights", "abstract",
+           "answers.text.0", "label")  # fmt: skip
 CHATS = ("messages", "conversation", "conversations", "chat")
-SPEAKERS = {"human": "user", "gpt": "assistant"}
+SPEAKERS = {"human": "user", "gpt": "assistant", "chatgpt": "assistant", "bot": "assistant"}
 ROLES = ("system", "user", "assistant")
+INSTRUCTIONS = ("instruction", "question")
+"""Columns that say what to do with what another column holds."""
+GIVEN = ("input", "context")
+JOIN = "+"
+"""Between columns of which the text consists, one below the other: `instruction+input`. An empty one is left out."""
 
 
 class RowProblem(Exception):
@@ -45,25 +52,36 @@ def choose_columns(
             return {"messages": guesses[0]}, _ambiguous("messages", guesses, wanted.messages, given)
     parts = {"text": (wanted.text, TEXTS), "target": (wanted.target, LABELS if answers == "label" else TARGETS)}
     mapping: dict[str, str] = dict(given)
-    warnings: tuple[str, ...] = ()
+    warnings: dict[str, tuple[str, ...]] = {}
     # A tab's own names before synonyms: the text must not take the column that is the target by name.
     for synonyms in (False, True):
         for part, (name, known) in parts.items():
             guesses = _guess(columns, name, known if synonyms else (), mapping.values())
             if part not in mapping and guesses:
                 mapping[part] = guesses[0]
-                warnings += _ambiguous(part, guesses, name, given)
+                warnings[part] = _ambiguous(part, guesses, name, given)
+    if answers == "text" and "text" not in given and (joined := _joined(columns, mapping)):
+        mapping["text"], warnings["text"] = joined, ()
     missing = [part for part in parts if part not in mapping]
     if missing:
         raise _missing(file, columns, missing, wanted if chat else None)
-    return {part: mapping[part] for part in parts}, warnings
+    return {part: mapping[part] for part in parts}, tuple(
+        warning for part in parts for warning in warnings.get(part, ())
+    )
+
+
+def columns_read(columns: Sequence[str], mapping: Mapping[str, str]) -> tuple[str, ...]:
+    """The columns of the file that a mapping needs."""
+    return tuple(dict.fromkeys(name for joined in mapping.values() for name in _split(joined, columns)))
 
 
 def to_row(record: Mapping[str, Any], mapping: Mapping[str, str], answers: Answers, chat: bool, cell: int) -> Row:
     """One data row as a `Row`, its cells at most `cell` characters long; raises `RowProblem`."""
     if "messages" in mapping:
         return {"messages": _messages(record.get(mapping["messages"]), cell)}
-    text, target = (_text(record.get(mapping[part]), part, cell) for part in ("text", "target"))
+    if chat and isinstance(record.get(mapping["text"]), list):
+        return {"messages": _messages(_turns(record, mapping), cell)}
+    text, target = (_joined_text(record, mapping[part], part, cell) for part in ("text", "target"))
     if chat:
         return {"messages": [{"role": "user", "content": text}, {"role": "assistant", "content": target}]}
     return {"text": text, "target": target.strip() if answers == "label" else target}
@@ -76,15 +94,25 @@ def asked(row: Row) -> str:
     return str(row["text"])
 
 
+def texts_of(row: Row) -> list[str]:
+    """Every text of a row."""
+    return [message["content"] for message in row["messages"]] if "messages" in row else [row["text"], row["target"]]
+
+
 def _check_given(file: str, columns: Sequence[str], given: Mapping[str, str]) -> None:
     have = f"The file has {_listed(columns)}."
     for part, name in given.items():
         if part not in PARTS:
             raise DataError(f"There is no {part!r} to choose a column for.", "", "Choose text and target, or messages.")
-        if name not in columns:
+        if not all(_is_there(one, columns) for one in _split(name, columns)):
             raise DataError(f"{file} has no column {name!r} for {part}.", have, "Choose one of them.")
     if len(set(given.values())) < len(given):
         raise DataError("One column cannot be both.", have, "Choose one column for text and another for target.")
+
+
+def _is_there(name: str, columns: Sequence[str]) -> bool:
+    """Whether a file has a column; of lists inside columns the first element is named, and any may be meant."""
+    return name in columns or re.sub(r"\.[0-9]+(?=\.|$)", ".0", name) in columns
 
 
 def _guess(columns: Sequence[str], name: str, synonyms: Sequence[str], taken: Collection[str]) -> list[str]:
@@ -92,8 +120,24 @@ def _guess(columns: Sequence[str], name: str, synonyms: Sequence[str], taken: Co
     free = [column for column in columns if column not in taken]
     if name in free:
         return [name]
-    names = dict.fromkeys([name.lower(), *synonyms])
-    return [column for wanted in names if wanted for column in free if column.strip().lower() == wanted]
+    names = [wanted for wanted in dict.fromkeys([name.lower(), *synonyms]) if wanted]
+    found = [column for wanted in names for column in free if column.strip().lower() == wanted]
+    # Inside other columns only where there is no doubt.
+    inside = [column for column in free if column.rpartition(".")[2].strip().lower() in names and ".0." not in column]
+    return found or (inside if len(inside) == 1 else [])
+
+
+def _joined(columns: Sequence[str], mapping: Mapping[str, str]) -> str:
+    """The text as an instruction with what it is about below it, where the file has both."""
+    free = {name.strip().lower(): name for name in columns if name != mapping.get("target")}
+    task = next((free[name] for name in INSTRUCTIONS if name in free), None)
+    about = next((free[name] for name in GIVEN if name in free), None)
+    return f"{task}{JOIN}{about}" if task and about and mapping.get("text") in (task, about) else ""
+
+
+def _split(name: str, columns: Collection[str]) -> list[str]:
+    """The columns that a name stands for: itself, or those that it joins."""
+    return [name] if name in columns or JOIN not in name else [one.strip() for one in name.split(JOIN)]
 
 
 def _ambiguous(part: str, guesses: Sequence[str], name: str, given: Mapping[str, str]) -> tuple[str, ...]:
@@ -115,6 +159,22 @@ def _missing(file: str, columns: Sequence[str], parts: Sequence[str], chat: Colu
 def _listed(names: Sequence[str], most: int = 20) -> str:
     shown = ", ".join(repr(name[:60]) for name in names[:most])
     return f"{shown} and {len(names) - most} more" if len(names) > most else shown or "no columns"
+
+
+def _joined_text(record: Mapping[str, Any], name: str, part: str, cell: int) -> str:
+    first, *others = _split(name, record)
+    texts = [_text(record.get(first), part, cell)]
+    for other in others:
+        if record.get(other) not in (None, "") and str(record[other]).strip():
+            texts.append(_text(record[other], other, cell))
+    return _text("\n\n".join(texts), part, cell) if others else texts[0]
+
+
+def _turns(record: Mapping[str, Any], mapping: Mapping[str, str]) -> list[Any]:
+    """A prompt that is a list of messages, and its answer, which may be one too."""
+    answer = record.get(mapping["target"])
+    turns = answer if isinstance(answer, list) else [{"role": "assistant", "content": answer}]
+    return [*record[mapping["text"]], *turns]
 
 
 def _text(value: object, part: str, cell: int) -> str:

@@ -23,16 +23,22 @@ from settings import Settings
 from store import files, fingerprint
 from store.adapters import AdapterStore, Version
 from store.corrections import Corrections
-from store.loading import load_tokenizer, resolve_quantization, training_dtype, window
+from store.loading import resolve_quantization, training_dtype
 from store.models import ModelStore
+from store.origins import Origins
+from store.tokenizers import load_tokenizer, window
 from tasks import task_for
-from training import card, checkpoints, lineage, model_card, recipe
+from training import card, checkpoints, estimate, fit, lineage, model_card, recipe, room
 from training.config import TrainConfig
+from training.elsewhere import Elsewhere
+from training.estimate import Estimate
 from training.evaluation import Trial
 from training.events import CONFIG, RESULT, Events
 from training.learned import held_back
-from training.loop import Loop, Paused
+from training.lengths import of_rows
+from training.loop import Loop, Paused, peak_memory
 from training.prepared import Prepared, encode_lessons, prepare
+from training.processes import age
 from training.validation import InMemory, Validation, choose_rows
 
 
@@ -63,7 +69,10 @@ class Session:
         self.settings = settings = Settings.from_env()
         self.store = AdapterStore(settings.home, settings.shipped)
         events.phase("data")
-        self.model = ModelStore(settings.home / "models", settings.offline).resolve(config.model)
+        self.models = ModelStore(settings.home / "models", settings.offline)
+        self.origins = Origins(settings.home, settings.models.values())
+        self.model = self.models.resolve(config.model)
+        self.origins.note(self.model)
         self.task = task_for(config.task, self.model.config)
         self.quantize = resolve_quantization(config.quantize)
 
@@ -76,12 +85,14 @@ class Session:
         self.config = replace(self.config, max_length=min(self.config.max_length, longest))
         start = self._start()
         data = prepare(self.config, self.task, tokenizer, self.settings, self.events, start.labels if start else ())
+        expected = self._foresee(data)
         self.events.phase("model", model=self.config.model, quantize=self.quantize)
         rows, looked_at = choose_rows(data.train, InMemory(data.held_out.examples), self.config)
         dtype = training_dtype(self.config.precision)
         most = int(rows.lengths.max())
         net = recipe.build(self.config, self.task, self.model, data.labels, self.quantize, dtype, most, start)
         self.events.phase("train", rows=len(rows), held_out=len(data.held_out.examples))
+        begun = age()
         pad = int(tokenizer.pad_token_id)
         look = Validation(looked_at, pad, dtype)
         measured = Loop(net, rows, pad, self.config, self.folder, self.events, data.fingerprint, look, dtype).run()
@@ -89,7 +100,9 @@ class Session:
             raise RunError("The training changed nothing; nothing was published.", "Every LoRA matrix is still zero.",
                            "Train for more steps, or with a higher learning rate.")  # fmt: skip
         self.events.phase("evaluate")
+        learned = age()
         comparison = self._compare(net, tokenizer, data)
+        compared = age()
         self.events.phase("publish")
         facts = {
             **self._facts(net, tokenizer, data, dtype),
@@ -100,7 +113,26 @@ class Session:
         version = self._publish(net, comparison, facts)
         if data.lessons.ids:
             Corrections(self.settings.home).taught(self.config.plugin, data.lessons.ids, version.ref)
-        return {"version": version.ref, "promoted": self._promote(version, comparison), "card": comparison}
+        truth = {"seconds": {"start": begun, "train": measured["seconds"], "evaluate": compared - learned},
+                  "tokens": measured["tokens"], "peak": peak_memory()}  # fmt: skip
+        return {"version": version.ref, "promoted": self._promote(version, comparison), "card": comparison,
+                 "estimate": expected.to_dict() if expected else None, "measured": truth}  # fmt: skip
+
+    def _foresee(self, data: Prepared) -> Estimate | None:
+        """What this run needs, by its own rows; decides on gradient checkpointing. Raises `RunError` if it cannot fit.
+
+        None where the shape of the base is not known.
+        """
+        lengths, held_out = of_rows(data.train.lengths, data.train.learned), len(data.held_out.examples)
+        free = room.measure(self.settings.home, [self.folder])
+        case = estimate.case(self.config, self.settings.home, lengths, len(data.labels), free)
+        live = self.store.live(self.config.plugin) is not None
+        found = fit.check(replace(case, held_out=held_out, live=live)) if case else None
+        saving = found.checkpointing if found else self.config.gradient_checkpointing == "on"
+        self.config = replace(self.config, gradient_checkpointing="on" if saving else "off")
+        if found:
+            self.events.emit("estimate", **found.to_dict())
+        return found
 
     def _start(self) -> Version | None:
         """The version to train on from, if one was named."""
@@ -113,8 +145,16 @@ class Session:
         if data.lessons.rows:
             encoded = encode_lessons(data, self.config, self.task, tokenizer)
             taught = Trial(encoded, tokenizer, data.labels, self.config) if encoded.kept else None
-        found = card.compare(net, trial, live, self.model, self.task, self.settings.gate, taught)
+        found = card.compare(net, trial, live, self.model, self.task, self.settings.gate, taught,
+                             self._elsewhere(live))  # fmt: skip
         return held_back(found) if data.alone else found
+
+    def _elsewhere(self, live: Version | None) -> card.AskElsewhere | None:
+        """How to ask what answers now, where that may be on another base."""
+        own = self.config.tab_model or self.config.model
+        if live is None and own == self.config.model:
+            return None
+        return Elsewhere(self.models, self.origins, own, self.quantize).ask
 
     def _publish(self, net: PeftModel, comparison: dict[str, Any], facts: dict[str, Any]) -> Version:
         """Write the PEFT folder, the card and the README, verify them as a server will, and publish them at once."""

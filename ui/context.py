@@ -47,6 +47,8 @@ class Context:
     """What people have put right in the tabs."""
     _failed: dict[str, float] = field(default_factory=dict)
     """When the failure of a base was first seen."""
+    _ready: frozenset[str] = frozenset()
+    """The bases that were in memory when the live versions were last brought there."""
     _lock: threading.Lock = field(default_factory=threading.Lock)
 
     def __post_init__(self) -> None:
@@ -85,10 +87,18 @@ class Context:
                 key = own_key(plugin) if plugin.brings_own() else self.spec(plugin.name).model
                 if key not in known:
                     self.pool.declare(key, plugin.load if plugin.brings_own() else None)
+            ready = frozenset(status.id for status in statuses if status.phase == "ready")
+            if again or ready != self._ready:
+                self._ready = ready
+                threading.Thread(target=self._warm, name="graft-warm", daemon=True).start()
 
     def versions_changed(self) -> None:
         """Tell the pages, and bring new live versions into memory before anybody asks for them."""
         self.changes += 1
+        self._warm()
+
+    def _warm(self) -> None:
+        """Live versions into memory, and with them their bases where these are others than the tabs' own."""
         for plugin in self.learners():
             try:
                 self.pool.warm(self.spec(plugin.name))

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 from errors import GraftError
 from training.events import PHASES
 from training.progress import Progress
+from ui import estimate_view
 from ui.card_view import card
 from ui.plot import PATTERNS, Line, plot
 from ui.render import Html, bar, div, failure, join, notice, span, tag
@@ -30,7 +31,7 @@ def run(say: Words, job: Run) -> Html:
         "interrupted": _failed,
     }  # fmt: skip
     body = views[job.state](say, job) if job.state in views else None
-    return div("g-run", head, facts, body, curves(say, job.progress))
+    return div("g-run", head, facts, estimate_view.truth(say, job), body, curves(say, job.progress))
 
 
 def several(say: Words, jobs: Sequence[Run]) -> Html:
