@@ -13,7 +13,7 @@ from store.adapters import check_name
 from tasks import TASKS, Columns, TabSpec
 from training.knobs import KNOBS, PRESET, PRESETS
 
-TEXTS = ("name", "plugin", "model", "task", "data", "held_out_data", "prompt", "corrections")
+TEXTS = ("name", "plugin", "model", "tab_model", "task", "data", "held_out_data", "prompt", "corrections")
 COUNTS = {"correction_weight": (1, 1000), "replay_rows": (0, 10**9)}
 """Whole numbers that are no knobs, because Teach chooses them: least and most."""
 
@@ -34,6 +34,8 @@ class TrainConfig:
     """The file of rows."""
     columns: Mapping[str, str]
     """The tab's own columns: text and target, or messages."""
+    tab_model: str = ""
+    """The tab's own base, which may be another than `model`."""
     held_out_data: str = ""
     """A file of rows to hold out, instead of a share of `data`."""
     mapping: Mapping[str, str] = field(default_factory=dict)
@@ -51,6 +53,7 @@ class TrainConfig:
     dropout: float = 0.0
     targets: str = "all-linear"
     use_rslora: bool = False
+    use_dora: bool = False
     start_from: str = ""
     learning_rate: float = 5e-4
     schedule: str = "cosine"
@@ -73,6 +76,7 @@ class TrainConfig:
     held_out: float = 0.1
     seed: int = 0
     card_rows: int = 200
+    track: str = "none"
     promote: bool = False
     """Whether the tab answers with the new version at once, if the card says that it is not worse."""
     anyway: bool = False
@@ -98,6 +102,7 @@ class TrainConfig:
             "name": name,
             "plugin": spec.name,
             "model": spec.model,
+            "tab_model": spec.model,
             "task": spec.task,
             "data": str(data.absolute()),
             "columns": {k: v for k, v in asdict(spec.columns).items() if v},

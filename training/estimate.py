@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -17,7 +18,7 @@ from typing import Any
 from errors import GraftError
 from store.models import ModelStore
 from tasks import TASKS
-from training import duration, memory, speed
+from training import bases, duration, memory, speed
 from training.config import TrainConfig
 from training.lengths import Lengths
 from training.memory import Work
@@ -175,8 +176,8 @@ def case(config: TrainConfig, home: Path, lengths: Lengths, labels: int, room: R
 
 
 def shape(config: TrainConfig, home: Path) -> Shape | None:
-    """The shape of the base of a configuration, where it is on this disk and known."""
-    try:
+    """The shape of the base of a configuration: as it is on this disk, or as the table of bases has it."""
+    with suppress(GraftError):
         return of_model(ModelStore(home / "models", offline=True).resolve(config.model))
-    except GraftError:
-        return None
+    listed = bases.named(config.model)
+    return listed.shape if listed else None

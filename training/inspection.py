@@ -35,10 +35,10 @@ class Inspection:
     held_out: Path | None = None
     """Rows of the user's own to compare on."""
 
-    def key(self) -> object:
-        """Equal for what would find the same."""
+    def key(self) -> tuple[object, int]:
+        """Equal for what would find the same: of which rows and how they are read, and how long they may be."""
         files = [(path.absolute(), *_stamp(path)) for path in (self.path, self.held_out) if path]
-        return (*files, self.spec, tuple(sorted(self.mapping.items())), self.max_length)
+        return (*files, self.spec, tuple(sorted(self.mapping.items()))), self.max_length
 
     def reports(self, home: Path) -> Iterator[Report]:
         """The report, each time that more of it is known. Raises `DataError`; ends the child where nobody waits."""

@@ -18,7 +18,7 @@ from store.models import Model
 from training.config import TrainConfig
 from training.prepared import Prepared
 
-ELSEWHERE = ("data", "held_out_data", "model", "prompt", "columns", "corrections")
+ELSEWHERE = ("data", "held_out_data", "model", "tab_model", "prompt", "columns", "corrections")
 """Fields of the configuration that the manifest says in another place, without paths of this machine."""
 LIBRARIES = ("torch", "transformers", "tokenizers", "peft", "accelerate", "bitsandbytes", "datasets", "numpy")
 CPU_FACTS = Path("/proc/cpuinfo")

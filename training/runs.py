@@ -27,7 +27,7 @@ from settings import Settings
 from store import files
 from store.database import DATABASE, Database
 from tasks import TabSpec
-from training import estimate, fit, processes, queue, room
+from training import estimate, fit, processes, queue, room, tracking
 from training.config import TrainConfig
 from training.estimate import Case
 from training.events import CANCEL, CONFIG, CORRECTIONS, PAUSE, QUEUED, RESULT
@@ -60,13 +60,14 @@ class Runs:
         self._home, self._command = settings.home.absolute(), tuple(command)
         self._root = self._home / "runs"
         self._database = Database(self._home / DATABASE)
-        self._reports: dict[object, Report] = {}
+        self._reports: dict[tuple[object, int], Report] = {}
 
     def submit(self, config: TrainConfig, id: str | None = None) -> Run:
         """Queue a run, and start it if nothing else runs; returns at once. Raises `GraftError`.
 
         One that cannot fit in memory or on the disk is refused, with advice, unless its configuration says anyway.
         """
+        tracking.require(config.track)
         if (case := self.case(config)) is not None:
             fit.check(case)
         folder = self._root / (id or new_id())
@@ -188,14 +189,24 @@ class Runs:
         """
         if estimate.shape(config, self._home) is None:
             return None
-        report = None
-        if Path(config.data).is_file():
-            spec = TabSpec(config.plugin, config.model, config.task, config.wanted, config.prompt)
-            with suppress(DataError):  # the run itself says what is wrong
-                report = self.inspect(Path(config.data), spec, config.mapping, config.max_length)
+        report = self._report(config) if Path(config.data).is_file() else None
         lengths, labels = fit.lengths_of(config, report)
         running = [run.folder for run in self.list() if run.state == "running"]
         return estimate.case(config, self._home, lengths, labels, room.measure(self._home, running))
+
+    def _report(self, config: TrainConfig) -> Report | None:
+        """The report on the rows of a run; None where they cannot be read, as the run itself will say.
+
+        One that is known will do, however long rows were allowed to be in it.
+        """
+        spec = TabSpec(config.plugin, config.model, config.task, config.wanted, config.prompt)
+        inspection = Inspection(Path(config.data), spec, config.mapping, config.max_length)
+        rows = inspection.key()[0]
+        known = next((report for (of, _), report in self._reports.items() if of == rows), None)
+        if known is None:
+            with suppress(DataError):
+                *_, known = self.look(inspection)
+        return known
 
     def inspect(
         self, path: Path, spec: TabSpec, mapping: Mapping[str, str] | None = None, max_length: int = 512

@@ -18,7 +18,7 @@ import transformers
 from peft import PeftModel
 from transformers import AutoConfig
 
-from errors import GraftError, RunError
+from errors import ConfigError, GraftError, RunError
 from settings import Settings
 from store import files, fingerprint
 from store.adapters import AdapterStore, Version
@@ -30,6 +30,7 @@ from store.tokenizers import load_tokenizer, window
 from tasks import task_for
 from training import card, checkpoints, estimate, fit, lineage, model_card, recipe, room
 from training.config import TrainConfig
+from training.elsewhere import Elsewhere
 from training.estimate import Estimate
 from training.evaluation import Trial
 from training.events import CONFIG, RESULT, Events
@@ -38,6 +39,7 @@ from training.lengths import of_rows
 from training.loop import Loop, Paused, peak_memory
 from training.prepared import Prepared, encode_lessons, prepare
 from training.processes import age
+from training.tracking import Tracking
 from training.validation import Validation, choose_rows
 
 
@@ -46,7 +48,11 @@ def main(folder: Path) -> int:
     events = Events(folder)
     try:
         config = TrainConfig.from_json((folder / CONFIG).read_text(encoding="utf-8"))
-        result = Session(config, folder, events).run()
+        session = Session(config, folder, events)
+        with Tracking(config, folder) as tracking:
+            events.listen(tracking.see)
+            result = session.run()
+            tracking.card(result["card"], time.time())
     except Paused as paused:
         files.write_json(folder / RESULT, {"state": "paused", "step": paused.step, "steps": paused.steps})
         return 0
@@ -68,10 +74,17 @@ class Session:
         self.settings = settings = Settings.from_env()
         self.store = AdapterStore(settings.home, settings.shipped)
         events.phase("data")
-        self.model = ModelStore(settings.home / "models", settings.offline).resolve(config.model)
+        self.models = ModelStore(settings.home / "models", settings.offline)
         self.origins = Origins(settings.home, settings.models.values())
+        self.model = self.models.resolve(config.model)
         self.origins.note(self.model)
         self.task = task_for(config.task, self.model.config)
+        if config.packing and self.task.name != "causal-lm":
+            raise ConfigError(
+                "packing",
+                [f"It puts rows one after the other; {config.model} is an encoder-decoder and reads each alone."],
+                "Switch it off, or choose a decoder-only base.",
+            )
         self.quantize = resolve_quantization(config.quantize)
 
     def run(self) -> dict[str, Any]:
@@ -143,8 +156,16 @@ class Session:
         if data.lessons.rows:
             encoded = encode_lessons(data, self.config, self.task, tokenizer)
             taught = Trial(encoded, tokenizer, data.labels, self.config) if encoded.kept else None
-        found = card.compare(net, trial, live, self.model, self.task, self.settings.gate, taught)
+        found = card.compare(net, trial, live, self.model, self.task, self.settings.gate, taught,
+                             self._elsewhere(live))  # fmt: skip
         return held_back(found) if data.alone else found
+
+    def _elsewhere(self, live: Version | None) -> card.AskElsewhere | None:
+        """How to ask what answers now, where that may be on another base."""
+        own = self.config.tab_model or self.config.model
+        if live is None and own == self.config.model:
+            return None
+        return Elsewhere(self.models, self.origins, own, self.quantize).ask
 
     def _publish(self, net: PeftModel, comparison: dict[str, Any], facts: dict[str, Any]) -> Version:
         """Write the PEFT folder, the card and the README, verify them as a server will, and publish them at once."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import filecmp
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +16,7 @@ from training import command_line
 from training.config import TrainConfig
 from training.knobs import KNOBS, PRESET
 from training.rows import PARTS
-from ui import examples, rows_form
+from ui import bases_form, estimate_view, examples, rows_form, train_on
 from ui.card_rows import DOWNLOAD
 from ui.context import Context
 from ui.guard import kindly
@@ -38,6 +38,7 @@ class Form:
     name: gr.Textbox
     promote: gr.Checkbox
     preset: gr.Radio
+    base: gr.Dropdown
     knobs: Mapping[str, Component]
 
     @property
@@ -53,7 +54,13 @@ class Form:
     @property
     def fields(self) -> dict[str, Component]:
         """The components that stand for a field of the configuration, by its name."""
-        return {"name": self.name, "promote": self.promote, **self.knobs, "held_out_data": self.rows.held_out}
+        named = {"name": self.name, "promote": self.promote, "model": self.base}
+        return {**named, **self.knobs, "held_out_data": self.rows.held_out}
+
+    @property
+    def filled(self) -> list[Component]:
+        """What a version fills to be trained on from: the tab, its example, and the fields."""
+        return [self.tab, self.rows.example, *self.fields.values()]
 
     @property
     def all(self) -> list[Component]:
@@ -61,38 +68,42 @@ class Form:
         return [*self.source, *self.fields.values()]
 
 
-def build(context: Context, demo: gr.Blocks, pulse: Pulse) -> None:
-    """Place the form and the panel of runs, and connect them."""
+def build(context: Context, demo: gr.Blocks, pulse: Pulse) -> Form | None:
+    """Place the form and the panel of runs, and connect them; gives the form, where there is one."""
     gr.Markdown(t("train.about"), elem_classes="g-about")
     if not context.settings.may_train:
         # Neither the form nor the runs, whose cards show rows: they are not for strangers.
         gr.Markdown(t("train.off"), elem_classes="g-off")
-        return
+        return None
     learners = bool(context.learners())
     with gr.Row(elem_classes="g-columns", visible=learners):
         with gr.Column(elem_classes="g-ask"):
-            form, command, start = _form(context)
+            form, listed, command, expected, start = _form(context)
         with gr.Column(elem_classes="g-answer"):
             report = gr.HTML("", elem_classes="g-list")
             bad = gr.Button(t("report.bad_rows"), size="sm", visible=False)
             taken = gr.File(visible="hidden")
     panel = RunPanel(context, pulse)
     if not learners:
-        return
+        return None
     outputs = [report, *form.rows.columns, form.name, bad]
-    _connect(context, demo, form, outputs, command)
+    _connect(context, demo, form, outputs, command, listed, expected)
     made = bad.click(kindly(rows_form.bad_rows(context, taken)), form.source, taken, **QUIET)
     made.success(None, taken, None, js=DOWNLOAD, api_visibility="private")
-    begun = start.click(kindly(_start(context, form)), form.all, panel.chosen, api_visibility="private",
-                        trigger_mode="once", show_progress="minimal")  # fmt: skip
-    begun.then(panel.refresh, panel.taken, panel.shown, **QUIET)
+    for button, anyway in ((start, False), (expected[1], True)):
+        begun = button.click(kindly(_start(context, form, anyway)), form.all, panel.chosen, api_visibility="private",
+                             trigger_mode="once", show_progress="minimal")  # fmt: skip
+        begun.then(panel.refresh, panel.taken, panel.shown, **QUIET)
     used = panel.use.click(kindly(_use(context, panel, form)), panel.chosen, form.all, **QUIET)
     look = kindly(rows_form.inspect(context, keep=True))
     looked = used.success(look, form.looked, outputs, api_visibility="private", show_progress_on=report)
     looked.then(None, js=TO_THE_FORM)
+    train_on.connect(context, panel.on, panel.version, form)
+    train_on.follow(context, pulse, form)
+    return form
 
 
-def _form(context: Context) -> tuple[Form, gr.Code, gr.Button]:
+def _form(context: Context) -> tuple[Form, gr.HTML, gr.Code, tuple[gr.HTML, gr.Button], gr.Button]:
     plugins = context.learners()
     first = plugins[0] if plugins else None
     tab = gr.Dropdown(
@@ -103,6 +114,7 @@ def _form(context: Context) -> tuple[Form, gr.Code, gr.Button]:
     name = gr.Textbox(label=t("train.name"), info=t("train.name_info"), max_lines=1)
     promote = gr.Checkbox(value=True, label=t("train.promote"))
     preset = place_presets()
+    base, listed = bases_form.place_base()
     with gr.Accordion(t("train.advanced"), open=False):
         knobs = place_knobs()
     command = gr.Code(
@@ -118,14 +130,16 @@ def _form(context: Context) -> tuple[Form, gr.Code, gr.Button]:
     with gr.Accordion(t("train.paste"), open=False):
         pasted = gr.Textbox(label=t("train.paste"), info=t("train.paste_info"), lines=2, max_lines=6, show_label=False)
         fill = gr.Button(t("train.paste_do"), size="sm")
+    expected = estimate_view.place_estimate()
     start = gr.Button(t("train.start"), variant="primary")
-    form = Form(tab, rows, name, promote, preset, knobs)
+    form = Form(tab, rows, name, promote, preset, base, knobs)
     fill.click(kindly(_fill(context, form)), pasted, [tab, rows.example, preset, *form.fields.values()],
                trigger_mode="once", **QUIET)  # fmt: skip
-    return form, command, start
+    return form, listed, command, expected, start
 
 
-def _connect(context: Context, demo: gr.Blocks, form: Form, outputs: Sequence[Component], command: gr.Code) -> None:
+def _connect(context: Context, demo: gr.Blocks, form: Form, outputs: Sequence[Component], command: gr.Code,
+             listed: gr.HTML, expected: tuple[gr.HTML, gr.Button]) -> None:  # fmt: skip
     private: dict[str, Any] = {"api_visibility": "private", "show_progress": "minimal", "show_progress_on": outputs[0]}
     # A file chosen while another is being read must not be lost.
     private["trigger_mode"] = "always_last"
@@ -134,6 +148,7 @@ def _connect(context: Context, demo: gr.Blocks, form: Form, outputs: Sequence[Co
         fields = [form.rows.example, form.rows.upload, form.preset, *form.knobs.values()]
         filled = trigger(kindly(_defaults(context)), form.tab, fields, **QUIET)
         filled.then(guess, form.looked, outputs, **private)
+        filled.then(kindly(bases_form.suited(context)), form.tab, [form.base, listed], **QUIET)
     preset = form.preset.input(kindly(_preset(context)), [form.tab, form.preset], [*form.knobs.values()], **QUIET)
     preset.then(look, form.looked, outputs, **private)
     gr.on(
@@ -149,6 +164,7 @@ def _connect(context: Context, demo: gr.Blocks, form: Form, outputs: Sequence[Co
     kinds = (gr.Dropdown, gr.Textbox, gr.Checkbox, gr.Number, gr.File)
     changes = [c.change for c in form.all if isinstance(c, kinds)]
     gr.on(changes, kindly(_command(context, form)), form.all, command, trigger_mode="always_last", **QUIET)
+    estimate_view.connect(context, changes, form.all, expected, lambda values: _config(context, form, values))
 
 
 def _use(context: Context, panel: RunPanel, form: Form) -> Any:  # noqa: ANN401
@@ -231,13 +247,14 @@ def _config(context: Context, form: Form, values: Sequence[Any]) -> TrainConfig:
     fields["held_out_data"] = str(own.absolute()) if own else None
     mapping = rows_form.chosen_columns(columns)
     name = fields.pop("name") or ""
+    fields["model"] = (fields.get("model") or "").strip() or None
     return TrainConfig.for_tab(context.spec(tab), path, name, mapping=mapping, **fields)
 
 
-def _start(context: Context, form: Form) -> Any:  # noqa: ANN401
+def _start(context: Context, form: Form, anyway: bool) -> Any:  # noqa: ANN401
     def start(*values: object) -> list[str]:
         context.require_training()
-        return [context.runs.submit(_config(context, form, values)).id]
+        return [context.runs.submit(replace(_config(context, form, values), anyway=anyway)).id]
 
     return start
 
