@@ -13,6 +13,7 @@ from transformers import PretrainedConfig, PreTrainedModel, PreTrainedTokenizerB
 
 from errors import AdapterError
 from serving.heads import Head
+from serving.magnitude import Stretch, stretch
 from serving.slots import Slot, Slots
 from store import fingerprint
 from store.adapters import BASE, Version
@@ -20,7 +21,7 @@ from store.loading import LINEAR, compute_dtype, features, load_model, resolve_q
 from store.models import Model
 from store.prompts import neutralize
 from store.tokenizers import load_tokenizer, window
-from store.verify import read_adapter
+from store.verify import Adapter, read_adapter
 from tasks import resident_class
 
 
@@ -93,9 +94,24 @@ class Resident:
         }
         whole = {name: tensor.to(self.device, dtype) for name, tensor in adapter.whole.items()}
         head = Head(self.config, version.labels, whole) if version.labels else None
-        slot = Slot(version, pairs, whole, head)
+        stretches = self._stretch(adapter, pairs, version.ref)
+        slot = Slot(version, pairs, whole, head, stretches)
         self._prove(slot)
         return slot
+
+    @torch.inference_mode()
+    def _stretch(self, adapter: Adapter, pairs: dict[str, Any], name: str) -> dict[str, Stretch]:
+        """What DoRA makes of the layers' outputs; puts its part of it into the B matrices of `pairs`."""
+        found: dict[str, Stretch] = {}
+        with self._alone:
+            for path, magnitude in adapter.magnitudes.items():
+                a, b, scale = pairs[path]
+                found[path], b = stretch(self.layers[path], (a, b, scale), magnitude, b.dtype)
+                if not torch.isfinite(b).all() or not torch.isfinite(found[path].excess).all():
+                    why = f"A row of {path} has no length in this base, so DoRA cannot scale it."
+                    raise AdapterError(f"{name} was refused.", why, "What answered before goes on answering.")
+                pairs[path] = (a, b, scale)
+        return found
 
     def _prove(self, slot: Slot) -> None:
         """Refuse a version that changes nothing here, or something else than when it was published."""

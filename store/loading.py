@@ -104,6 +104,28 @@ def features(module: nn.Module) -> tuple[int, int]:
     return int(module.in_features), int(module.out_features)  # type: ignore[arg-type]
 
 
+@torch.no_grad()
+def dense_weight(module: nn.Module) -> torch.Tensor:
+    """The weight of a linear layer as (outputs, inputs) in float32, also of a quantized one, which stays as it is."""
+    weight: Any = module.weight
+    if type(weight).__name__ == "Params4bit":
+        dense: torch.Tensor = _bitsandbytes().dequantize_4bit(weight.data, weight.quant_state)
+    elif type(weight).__name__ == "Int8Params":
+        state: Any = module.state
+        # Until the first pass the rows' scales lie with the weight.
+        scales = state.SCB if weight.SCB is None else weight.SCB
+        dense = _bitsandbytes().int8_vectorwise_dequant(weight.data, scales)
+    else:
+        dense = weight.T if isinstance(module, Conv1D) else weight
+    return dense.float()
+
+
+def _bitsandbytes() -> Any:  # noqa: ANN401 - a module
+    import bitsandbytes  # noqa: PLC0415 - seconds, and only for quantized bases
+
+    return bitsandbytes.functional
+
+
 def _quantization_config(quantize: str, dtype: torch.dtype) -> BitsAndBytesConfig | None:
     if quantize == "none":
         return None

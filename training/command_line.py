@@ -85,6 +85,7 @@ def write(config: TrainConfig, spec: TabSpec, data: str) -> str:
     if config.mapping and config.mapping != config.columns:
         parts += ["--columns", ",".join(f"{part}={column}" for part, column in config.mapping.items())]
     parts += ["--model", config.model] if config.model != spec.model else []
+    parts += ["--held-out-data", config.held_out_data] if config.held_out_data else []
     parts += ["--preset", preset] if preset != PRESET else []
     for key in different:
         value = getattr(config, key)

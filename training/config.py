@@ -53,6 +53,7 @@ class TrainConfig:
     dropout: float = 0.0
     targets: str = "all-linear"
     use_rslora: bool = False
+    use_dora: bool = False
     start_from: str = ""
     learning_rate: float = 5e-4
     schedule: str = "cosine"
@@ -75,6 +76,7 @@ class TrainConfig:
     held_out: float = 0.1
     seed: int = 0
     card_rows: int = 200
+    track: str = "none"
     promote: bool = False
     """Whether the tab answers with the new version at once, if the card says that it is not worse."""
     anyway: bool = False

@@ -27,6 +27,7 @@ __all__ = ["BadRow", "Limits", "Report", "Row", "Table", "read_table"]
 
 WATCHED = 1_000
 """Rows after which it is told how far the reading is."""
+_Read = tuple[Record, Row | RowProblem]
 NO_MAPPING: Mapping[str, str] = {}
 
 
@@ -46,14 +47,14 @@ class _File:
         with open_source(self.path, self.limits) as source:
             yield source, *choose_columns(title(self.path), source.columns, self.answers, self.columns, self.given)
 
-    def rows(self, source: Source, mapping: dict[str, str]) -> Iterator[Row | RowProblem]:
-        """Every row of the file, or why it cannot be learned from."""
+    def rows(self, source: Source, mapping: dict[str, str]) -> Iterator[_Read]:
+        """Every record of the file, and its row or why it cannot be learned from."""
         chat = bool(self.columns.messages) and self.answers == "text"
         for record in source.read(columns_read(source.columns, mapping)):
             try:
-                yield _made(record, mapping, self.answers, chat, self.limits.cell)
+                yield record, _made(record, mapping, self.answers, chat, self.limits.cell)
             except RowProblem as problem:
-                yield problem
+                yield record, problem
 
 
 @dataclass(frozen=True)
@@ -63,6 +64,8 @@ class Table:
     report: Report
     texts: Digests
     """Of each usable row, what `training.split` goes by."""
+    plain: Digests
+    """Of each usable row, what its text is known by but for case, punctuation and white space; in this process only."""
     labels: NDArray[np.uint16]
     """Of each usable row, the place of its label among the sorted ones; 0 where answers are texts."""
     _file: _File
@@ -75,23 +78,37 @@ class Table:
         """The usable rows, read from the file again; raises `DataError` where that has changed meanwhile."""
         return (row for _, row in self._read() if isinstance(row, dict))
 
-    def bad_rows(self) -> Iterator[BadRow]:
-        """Every row that is left out, read from the file again, however many the report names."""
-        return (row for _, row in self._read() if isinstance(row, BadRow))
+    def bad_rows(self) -> Iterator[tuple[BadRow, Record | None]]:
+        """Every row that is left out and its cells, read from the file again, however many the report names.
 
-    def _read(self) -> Iterator[tuple[int, Row | BadRow]]:
-        """Number of each row of the file, and the row or why it is left out."""
+        A row without cells, because it could not be cut into them, has None.
+        """
+        for record, row in self._read():
+            if isinstance(row, BadRow):
+                yield row, None if isinstance(record, str) else record
+
+    def asked_in(self, other: Table) -> NDArray[np.bool_]:
+        """Of each usable row, whether `other` asks it too, exactly or but for case, punctuation and white space."""
+        return np.isin(self.texts, other.texts) | np.isin(self.plain, other.plain)
+
+    def restated(self) -> int:
+        """Usable rows that ask what an earlier one asks in the same words, but not letter by letter."""
+        _, first = np.unique(self.texts, return_index=True)
+        return len(first) - len(np.unique(self.plain[first]))
+
+    def _read(self) -> Iterator[tuple[Record, Row | BadRow]]:
+        """Each record of the file, and its row or why it is left out."""
         number, repeated = 0, iter(self._repeated)
         with self._file.open() as (source, mapping, _):
-            for number, row in enumerate(self._file.rows(source, mapping), 1):
+            for number, (record, row) in enumerate(self._file.rows(source, mapping), 1):
                 if number > len(self._usable) or (isinstance(row, RowProblem) and self._usable[number - 1]):
                     raise changed(self._file.path)
                 if isinstance(row, RowProblem):
-                    yield number, BadRow(number, str(row))
+                    yield record, BadRow(number, str(row))
                 elif self._usable[number - 1]:
-                    yield number, row
+                    yield record, row
                 elif earlier := int(next(repeated, 0)):
-                    yield number, _repeat(number, earlier)
+                    yield record, _repeat(number, earlier)
                 else:
                     raise changed(self._file.path)
         if number < len(self._usable):
@@ -107,11 +124,13 @@ def read_table(
     seed: int = 0,
     watch: Callable[[int, float], None] = lambda rows, part: None,
     sample: Sample | None = None,
+    check: Callable[[Report, Answers], None] = check_learnable,
 ) -> Table:
     """The rows of `path` for a tab that learns from `columns`; a name that the file lacks is guessed.
 
     `mapping` (part of a row -> column of the file) is the user's own choice and is taken as it is. `seed` is that of
     the split; `watch` is told how many rows were read and how much of the file, 0..1. `sample` is filled.
+    `check` decides whether the file is of use, by raising `DataError`.
     Raises `DataError` for a file that cannot be read or learned from.
     """
     file = _File(path, answers, columns, mapping, limits)
@@ -138,10 +157,12 @@ def read_table(
         sample=tuple(found.sample),
         warnings=(*source.warnings, *guesses, *find_warnings(labels, left_out, total, conflicts)),
     )
-    check_learnable(report, answers)
+    check(report, answers)
     made = found.made.copy()
     made[made] = usable
-    return Table(report, digests.texts(usable), digests.labels(usable), file, made, found.repeated)
+    return Table(
+        report, digests.texts(usable), digests.plain(usable), digests.labels(usable), file, made, found.repeated
+    )
 
 
 @dataclass(frozen=True)
@@ -160,10 +181,10 @@ class _Found:
     sample: list[Row]
 
 
-def _collect(rows: Iterator[Row | RowProblem], digests: RowDigests, by_label: bool, sample: Sample) -> _Found:
+def _collect(rows: Iterator[_Read], digests: RowDigests, by_label: bool, sample: Sample) -> _Found:
     made, bad = bytearray(), BadRows()
     shown: dict[int, Row] = {}
-    for row in rows:
+    for _, row in rows:
         made.append(isinstance(row, dict))
         if isinstance(row, RowProblem):
             bad.add(BadRow(len(made), str(row)))
@@ -183,8 +204,8 @@ def _collect(rows: Iterator[Row | RowProblem], digests: RowDigests, by_label: bo
 
 
 def _counted(
-    rows: Iterator[Row | RowProblem], file: _File, source: Source, watch: Callable[[int, float], None]
-) -> Iterator[Row | RowProblem]:
+    rows: Iterator[_Read], file: _File, source: Source, watch: Callable[[int, float], None]
+) -> Iterator[_Read]:
     """The same rows, as many as the limit allows; told to `watch`."""
     for number, row in enumerate(rows, 1):
         if number > file.limits.rows:

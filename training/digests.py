@@ -1,4 +1,4 @@
-"""What is kept of each row of a large file: a few numbers instead of its texts, about 26 bytes a row.
+"""What is kept of each row of a large file: a few numbers instead of its texts, about 34 bytes a row.
 
 Texts are known again by 64-bit digests. That two different ones of 50 million share one has a chance of 1 in 15,000,
 and costs one row.
@@ -13,6 +13,7 @@ from collections.abc import Iterator
 import numpy as np
 from numpy.typing import NDArray
 
+from training.plain import plain
 from training.rows import Row, asked
 
 MOST_NAMES = 1_000
@@ -31,7 +32,7 @@ class RowDigests:
     def __init__(self, seed: int) -> None:
         self._seed = seed
         self._texts, self._contents, self._answers = array("Q"), array("Q"), array("I")
-        self._words, self._labels = array("I"), array("H")
+        self._words, self._labels, self._plain = array("I"), array("H"), array("Q")
         self.names: dict[str, int] = {}
         """Label -> its number, in the order in which they were met."""
 
@@ -45,6 +46,7 @@ class RowDigests:
         content = _hash(_content(row))
         digest = text_digest(self._seed, text)
         self._texts.append(digest)
+        self._plain.append(_hash(plain(text)))
         self._contents.append(content)
         self._answers.append(_hash(answer) & 0xFFFFFFFF)
         self._words.append(len(text.split()))
@@ -66,6 +68,10 @@ class RowDigests:
     def texts(self, usable: NDArray[np.bool_]) -> Digests:
         """The digest of seed and text of each usable row."""
         return np.frombuffer(self._texts, np.uint64)[usable]
+
+    def plain(self, usable: NDArray[np.bool_]) -> Digests:
+        """Of each usable row, the digest of its text as `training.plain` has it; means nothing to another process."""
+        return np.frombuffer(self._plain, np.uint64)[usable]
 
     def conflicts(self, usable: NDArray[np.bool_]) -> int:
         """Texts that usable rows answer in more than one way."""

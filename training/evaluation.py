@@ -120,7 +120,7 @@ class Trial:
         answers, loss = [""] * len(texts), np.zeros(len(texts))
         expected = [labels.index(row["target"]) for row in self.held_out.kept]
         lengths = np.array([len(example["input_ids"]) for example in self.held_out.examples], np.int32)
-        for batch in micro_batches(range(len(texts)), lengths, MICRO_BATCH_TOKENS.get(device.type, 512)):
+        for batch in micro_batches(range(len(texts)), lengths, MICRO_BATCH_TOKENS.get(device.type, 256)):
             scores = score(self._batch([texts[i] for i in batch], device)).float().log_softmax(-1)
             for i, row, best in zip(batch, scores.tolist(), scores.argmax(-1).tolist(), strict=True):
                 answers[i], loss[i] = labels[best], -row[expected[i]]
@@ -142,7 +142,7 @@ class Trial:
         examples, pad = self.held_out.examples, int(self.tokenizer.pad_token_id)
         lengths = np.array([max(len(e["input_ids"]), len(e["labels"])) for e in examples], np.int32)
         loss, tokens = np.zeros(len(examples)), np.zeros(len(examples))
-        for group in micro_batches(range(len(examples)), lengths, MICRO_BATCH_TOKENS.get(net.device.type, 512)):
+        for group in micro_batches(range(len(examples)), lengths, MICRO_BATCH_TOKENS.get(net.device.type, 256)):
             batch = {k: v.to(net.device) for k, v in collate([examples[i] for i in group], pad).items()}
             each, rows = token_losses(net, batch)
             loss[group] = np.bincount(rows.cpu(), each.double().cpu(), len(group))

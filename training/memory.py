@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from training.lengths import Lengths
 from training.shapes import Shape
 
-PROCESS = {"cpu": 0.60e9, "cuda": 0.60e9}
+PROCESS = {"cpu": 0.52e9, "cuda": 0.60e9}
 """Bytes of a run that has loaded its libraries and no base; on a GPU, what the driver takes of it."""
 SPREAD = 1.15
 """What an allocator holds for each byte that was asked for."""
@@ -31,7 +31,7 @@ BYTES = {"none": 0.0, "8bit": 1.02, "4bit": 0.53}
 """Of a parameter of a quantized linear layer, with its scales."""
 TRAINED_BYTES = 16
 """Of a parameter that learns: itself, its gradient, two moments."""
-MICRO_BATCH_TOKENS = {"cpu": 512, "cuda": 8192}
+MICRO_BATCH_TOKENS = {"cpu": 256, "cuda": 8192}
 LOOK_TOKENS, LOOK_ROWS = 2048, 100
 WRITING_TOKENS, WRITTEN_ROWS, WRITTEN_TOKENS = 4096, 12, 96
 SHORT = 512

@@ -13,7 +13,7 @@ import hashlib
 import json
 import time
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import asdict, dataclass, replace
 from itertools import chain
@@ -35,11 +35,11 @@ from training.encoding import Encoded, Outcome, batches, encode_rows, tokenize
 from training.events import Events
 from training.examples import Examples, writing
 from training.lessons import Lessons, digest, read_lessons, replayed
-from training.report import Report, by_count
-from training.rows import Row
+from training.report import Report, by_count, check_asks, check_learnable, nothing_known
+from training.rows import Answers, Row
 from training.split import split
 
-FORMAT = 2
+FORMAT = 3
 """Of the folder, and of what decides its content: raise it when reading, splitting or encoding changes."""
 TOLD_EVERY_S = 0.5
 LESSON_FIELDS = ("correction_weight", "replay_rows")
@@ -101,7 +101,7 @@ def prepare(
     folder = placement.place(root, key, {}, build, hashes=True)
     make_room(root, settings.cache_bytes)
     found = files.read_json(folder / FACTS)
-    report = replace(Report.from_json(json.dumps(found["report"])), file=Path(config.data).name)
+    report = replace(Report.from_json(json.dumps(found["report"])), file=Path(config.data or config.corrections).name)
     held_out = Encoded(Examples(folder / HELD_OUT, task.name)[:], found["held_out"], found["held_out_truncated"])
     train, lessons = Examples(folder / TRAIN, task.name), read_lessons(config, task.answers)
     sha256 = facts["files"][0][1] if config.data else ""
@@ -255,11 +255,11 @@ class _Preparation:
         free = ~held & ~np.isin(table.texts, lessons.digests(self._config.seed))
         return replayed(table.texts, table.labels, free, self._config.replay_rows)
 
-    def _read(self, path: str) -> Table:
+    def _read(self, path: str, check: Callable[[Report, Answers], None] = check_learnable) -> Table:
         told, config = self._told, self._config
         table = read_table(
             Path(path), self._task.answers, config.wanted, config.mapping, seed=config.seed,
-            watch=lambda rows, part: told("read", rows, 0, part),
+            watch=lambda rows, part: told("read", rows, 0, part), check=check,
         )  # fmt: skip
         told("read", table.report.rows, table.report.rows, 1.0)
         return table
@@ -274,9 +274,11 @@ class _Preparation:
         if not self._config.held_out_data:
             held = split(table.texts, table.labels if labels else None, self._config.held_out)
             return held & ~np.isin(table.texts, lessons.digests(self._config.seed)), None
-        other = self._read(self._config.held_out_data)
+        other = self._read(self._config.held_out_data, check_asks)
         known = [row for row in other.rows() if not labels or row["target"] in labels]
-        return np.isin(table.texts, other.texts), lessons.without_asked(known)
+        if not known:
+            raise nothing_known(other.report, labels)
+        return table.asked_in(other), lessons.without_asked(known)
 
     def _write_train(self, rows: Iterable[Row], count: int, labels: Sequence[str]) -> tuple[int, int]:
         """Tokenize the rows to train on; how many were cut, and how many written."""

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
-from typing import Any
+from itertools import groupby
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,13 +17,16 @@ from store.models import Model
 from store.tokenizers import load_tokenizer, window
 from tasks import task_for
 from training.config import TrainConfig
-from training.encoding import Outcome, batches, count_learned, tokenize
+from training.encoding import IGNORED, Outcome, batches, count_learned, to_example, tokenize
+from training.encoding import Tokens as Encoded
 from training.knobs import KNOBS
-from training.report import Tokens
+from training.report import Rendered, Tokens
 from training.rows import Row
 
 ROWS, CHARACTERS = 2_000, 2_000_000
 """Of the rows that are tokenized at most: a second or two."""
+LONGEST_SHOWN = 4_000
+"""Characters of one piece of a rendered row."""
 BINS = 24
 NICE = (1, 2, 5)
 
@@ -62,6 +65,29 @@ class Preview:
             truncated=len(long),
         )
 
+    def rendered(self, rows: Sequence[Row]) -> tuple[Rendered, ...]:
+        """Each of `rows` as it is read, and what of it is learned. Raises `InputError` as training would."""
+        outcomes = self._outcomes(rows, self._config)
+        return tuple(self._rendered(row, *outcome) for row, outcome in zip(rows, outcomes, strict=True))
+
+    def _rendered(self, row: Row, tokens: Encoded | None, cut: bool) -> Rendered:
+        if tokens is None:
+            return Rendered((), cut=cut)
+        example = to_example(tokens.ids, tokens.learn, self._task)
+        if self._task == "causal-lm":
+            learned = [label != IGNORED for label in example["labels"]]
+        else:
+            learned = [False] * len(tokens.ids)
+        runs = groupby(zip(tokens.ids, learned, strict=True), key=lambda one: one[1])
+        pieces = tuple((self._text([id for id, _ in run]), taught) for taught, run in runs)
+        labels = {"text-classification": lambda: str(row["target"]), "seq2seq-lm": lambda: self._text(tokens.learn)}
+        return Rendered(pieces, labels.get(self._task, str)(), cut)
+
+    def _text(self, ids: Sequence[int]) -> str:
+        """What the ids spell, special tokens included; the middle of a long text is left out."""
+        text = str(self._tokenizer.decode(ids, skip_special_tokens=False, clean_up_tokenization_spaces=False))
+        return text if len(text) <= LONGEST_SHOWN else f"{text[: LONGEST_SHOWN // 2]} […] {text[-LONGEST_SHOWN // 2 :]}"
+
     def _outcomes(self, rows: Sequence[Row], config: TrainConfig) -> list[Outcome]:
         return [one for batch in batches(rows)
                 for one in tokenize(batch, self._tokenizer, config, self._labels, self._task)]  # fmt: skip
@@ -78,5 +104,5 @@ def _percentile(lengths: NDArray[np.int64], percent: float) -> int:
     return int(np.percentile(lengths, percent, method="higher"))
 
 
-def _length(tokens: Any) -> int:  # noqa: ANN401
+def _length(tokens: Encoded | None) -> int:
     return max(len(tokens.ids), len(tokens.learn)) if tokens else round(KNOBS["max_length"].most) + 1

@@ -84,6 +84,7 @@ def _fresh(
             lora_alpha=config.alpha,
             lora_dropout=config.dropout,
             use_rslora=config.use_rslora,
+            use_dora=config.use_dora,
             target_modules=_chosen(targets, config.targets, model.id),
             modules_to_save=whole or None,
             fan_in_fan_out=any(isinstance(m, Conv1D) for m in net.modules()),

@@ -9,42 +9,36 @@ there when the run began. No torch is imported here.
 
 from __future__ import annotations
 
-import json
 import logging
 import os
 import secrets
 import shutil
-import subprocess
 import sys
 import threading
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from errors import DataError, GraftError, RunError
-from settings import REPOSITORY, Settings, child_environment
+from settings import Settings
 from store import files
 from store.database import DATABASE, Database
-from tasks import TASKS, TabSpec
-from training import estimate, fit, processes, queue, room
+from tasks import TabSpec
+from training import estimate, fit, processes, queue, room, tracking
 from training.config import TrainConfig
 from training.estimate import Case
 from training.events import CANCEL, CONFIG, CORRECTIONS, PAUSE, QUEUED, RESULT
+from training.inspection import Inspection
 from training.record import Run
-from training.report import Report
+from training.report import LATER, Report
 
 log = logging.getLogger("graft")
 
 COMMAND = (sys.executable, "-m", "training.child")
 """What runs a run; the folder comes behind it."""
-INSPECT_TIMEOUT_S = 60
-READ_A_SECOND = 5e6
-"""Bytes of a file of rows that a slow machine reads in a second."""
-FRUGAL = {"MALLOC_ARENA_MAX": "2", "RAYON_NUM_THREADS": "4"}
-"""For a child whose address space is limited: many threads would take it up, each with memory of its own."""
 LARGE = 64_000_000
 """Bytes of a file that is not copied into a run's folder. What a run learned from is bound by its hash."""
 REMEMBERED = 8
@@ -66,13 +60,14 @@ class Runs:
         self._home, self._command = settings.home.absolute(), tuple(command)
         self._root = self._home / "runs"
         self._database = Database(self._home / DATABASE)
-        self._reports: dict[tuple[tuple[Any, ...], str, int], Report] = {}
+        self._reports: dict[tuple[object, int], Report] = {}
 
     def submit(self, config: TrainConfig, id: str | None = None) -> Run:
         """Queue a run, and start it if nothing else runs; returns at once. Raises `GraftError`.
 
         One that cannot fit in memory or on the disk is refused, with advice, unless its configuration says anyway.
         """
+        tracking.require(config.track)
         if (case := self.case(config)) is not None:
             fit.check(case)
         folder = self._root / (id or new_id())
@@ -194,64 +189,50 @@ class Runs:
         """
         if estimate.shape(config, self._home) is None:
             return None
-        report = None
-        if Path(config.data).is_file():
-            report = self._known_report(config)
-            if report is None:
-                spec = TabSpec(config.plugin, config.model, config.task, config.wanted, config.prompt)
-                with suppress(DataError):  # the run itself says what is wrong
-                    report = self.inspect(Path(config.data), spec, config.mapping, config.max_length)
+        report = self._report(config) if Path(config.data).is_file() else None
         lengths, labels = fit.lengths_of(config, report)
         running = [run.folder for run in self.list() if run.state == "running"]
         return estimate.case(config, self._home, lengths, labels, room.measure(self._home, running))
 
-    def _known_report(self, config: TrainConfig) -> Report | None:
-        """A report on the rows of a run as its base reads them; how long its rows may be does not matter."""
-        path = Path(config.data)
-        asked = (path, _stamp(path), config.model, config.task, config.prompt)
-        for (known, mapping, _), report in self._reports.items():
-            if known == asked and dict(config.mapping) in (json.loads(mapping), report.mapping):
-                return report
-        return None
+    def _report(self, config: TrainConfig) -> Report | None:
+        """The report on the rows of a run; None where they cannot be read, as the run itself will say.
+
+        One that is known will do, however long rows were allowed to be in it.
+        """
+        spec = TabSpec(config.plugin, config.model, config.task, config.wanted, config.prompt)
+        inspection = Inspection(Path(config.data), spec, config.mapping, config.max_length)
+        rows = inspection.key()[0]
+        known = next((report for (of, _), report in self._reports.items() if of == rows), None)
+        if known is None:
+            with suppress(DataError):
+                *_, known = self.look(inspection)
+        return known
 
     def inspect(
         self, path: Path, spec: TabSpec, mapping: Mapping[str, str] | None = None, max_length: int = 512
     ) -> Report:
-        """What is in a file of rows, read by a child process with little memory. Raises `DataError`."""
-        if spec.columns is None:
-            raise DataError(f"The tab {spec.name} does not learn.", "It names no columns.")
-        wanted = {k: v for k, v in vars(spec.columns).items() if v}
-        path = path.absolute()
-        asked = (path, _stamp(path), spec.model, spec.task, spec.prompt)
-        key = asked, json.dumps(dict(mapping or {})), max_length
-        if key in self._reports:
-            return self._reports[key]
-        command = [sys.executable, "-m", "training.inspect", str(path)]
-        command += ["--answers", TASKS[spec.task].answers]
-        command += ["--wanted", json.dumps(wanted), "--columns", key[1]]
-        command += ["--model", spec.model, "--task", spec.task, "--prompt", spec.prompt]
-        command += ["--max-length", str(max_length)]
-        try:
-            child = subprocess.run(
-                command,
-                cwd=REPOSITORY,
-                env=child_environment(GRAFT_HOME=str(self._home), **FRUGAL),
-                stdin=subprocess.DEVNULL,
-                capture_output=True,
-                timeout=INSPECT_TIMEOUT_S + (path.stat().st_size if path.exists() else 0) / READ_A_SECOND,
-                text=True,
-            )
-        except subprocess.TimeoutExpired as error:
-            raise DataError(
-                f"{path.name} takes too long to read.", "It may be damaged.", "Try a part of it."
-            ) from error
-        if child.returncode == 0:
-            report = Report.from_json(child.stdout.splitlines()[-1])
-            self._reports = {**dict([*self._reports.items()][-REMEMBERED:]), key: report}
-            return report
-        if child.returncode == 2 and child.stdout.startswith("{"):
-            raise DataError(**json.loads(child.stdout))
-        raise DataError(f"{path.name} cannot be read.", "Reading it needs too much memory, or it is damaged.")
+        """All that is known of a file of rows, read by a child process with little memory. Raises `DataError`."""
+        *_, report = self.look(Inspection(path, spec, dict(mapping or {}), max_length))
+        return report
+
+    def look(self, inspection: Inspection) -> Iterator[Report]:
+        """The report, each time that more of it is known; at once where it was asked for lately. Raises `DataError`."""
+        if (key := inspection.key()) in self._reports:
+            yield self._reports[key]
+            return
+        report = None
+        for report in inspection.reports(self._home):
+            yield report
+        # What waits for the base is asked again; what was guessed is asked for as chosen next.
+        if report and report.untokenized != LATER:
+            chosen = replace(inspection, mapping=report.mapping)
+            plain = replace(chosen, held_out=None)
+            kept = [*self._reports.items()][-REMEMBERED:]
+            self._reports = {**dict(kept), **dict.fromkeys((key, chosen.key(), plain.key()), report)}
+
+    def write_bad_rows(self, inspection: Inspection, out: Path) -> int:
+        """Write every row that is left out as JSONL; how many. Raises `DataError`."""
+        return inspection.write_bad_rows(self._home, out)
 
     def _spawn(self, folder: Path) -> processes.Child:
         """A process for the run that waits for the word; what belongs to an earlier stretch of the run is gone."""
@@ -260,11 +241,6 @@ class Runs:
         child = processes.Child(self._command, folder, self._home)
         (folder / QUEUED).unlink(missing_ok=True)
         return child
-
-
-def _stamp(path: Path) -> tuple[int, int] | None:
-    """What changes when somebody writes to a file."""
-    return (found.st_mtime_ns, found.st_size) if path.exists() and (found := path.stat()) else None
 
 
 def _with_own_data(config: TrainConfig, staging: Path, folder: Path) -> TrainConfig:

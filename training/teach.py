@@ -27,13 +27,13 @@ from training.knobs import PRESET, PRESETS
 from training.record import Run
 from training.runs import Runs
 
-REPLAY_ROWS = 240
+REPLAY_ROWS = 120
 """Rows of the version's own that a lesson goes through."""
 SHARE = 0.5
 """Corrections for each row that is replayed, once they are repeated."""
 MOST_REPEATED = 20
 PRESET_OF: Mapping[str, Mapping[str, Any]] = {
-    "label": {"epochs": 3.0, "batch_size": 16, "learning_rate": 1e-3},
+    "label": {"epochs": 2.0, "batch_size": 16, "learning_rate": 5e-4},
     "text": {"epochs": 2.0, "batch_size": 4, "learning_rate": 3e-4},
 }
 """How a lesson learns, for each kind of answers, beside what the version's own run was told. Found by trying."""

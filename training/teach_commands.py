@@ -21,7 +21,6 @@ from training.teach import teach
 
 CLIPPED = 70
 FindTab = Callable[[str], TabSpec]
-Follow = Callable[[Runs, str], Run]
 
 
 def corrections(options: argparse.Namespace, settings: Settings, find_tab: FindTab) -> None:

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
 from errors import GraftError
 from training.events import PHASES
+from training.knobs import TRACKERS
 from training.progress import Progress
+from training.tracking import TENSORBOARD, TRACKIO
 from ui import estimate_view
 from ui.card_view import figures
 from ui.plot import PATTERNS, Line, plot
@@ -49,17 +52,40 @@ def run(say: Words, job: Run) -> Html:
         "interrupted": _failed,
     }  # fmt: skip
     body = views[job.state](say, job) if job.state in views else None
-    return div("g-run", head, facts, estimate_view.truth(say, job), body, curves(say, job.progress))
+    return div("g-run", head, facts, estimate_view.truth(say, job), body, curves(say, job.progress), _tracked(say, job))
+
+
+def _tracked(say: Words, job: Run) -> Html | None:
+    """How to look at a run with the tool that it was tracked with."""
+    home = job.folder.parent.parent
+    commands = [
+        (f"tensorboard --logdir {shlex.quote(str(job.folder.parent))}", (job.folder / TENSORBOARD).exists()),
+        (f"TRACKIO_DIR={shlex.quote(str(home / TRACKIO))} trackio show --project {job.name}", _is_in_trackio(job)),
+    ]
+    lines = [tag("p", say("run.look"), tag("code", command)) for command, there in commands if there]
+    return notice(*lines) if lines else None
+
+
+def _is_in_trackio(job: Run) -> bool:
+    try:
+        return "trackio" in TRACKERS[job.config.track] and job.state != "queued"
+    except GraftError:
+        return False
 
 
 def several(say: Words, jobs: Sequence[Run]) -> Html:
-    """The losses of several runs on the same axes."""
+    """The losses of several runs on the same axes, and where they classify, their accuracy."""
     jobs = jobs[:PATTERNS]
     names = [f"{job.name} {job.id[9:15]}" for job in jobs]
     found = [job.progress.curves for job in jobs]
     training = [Line(name, curve.get("loss", ())) for name, curve in zip(names, found, strict=True)]
     held_out = [Line(name, curve.get("eval_loss", ()), dots=True) for name, curve in zip(names, found, strict=True)]
-    plots = [plot(say("run.loss"), training), plot(say("run.eval_loss"), held_out)]
+    accuracy = [Line(name, curve.get("eval_accuracy", ()), dots=True) for name, curve in zip(names, found, strict=True)]
+    plots = [
+        plot(say("run.loss"), training),
+        plot(say("run.eval_loss"), held_out),
+        plot(say("metric.accuracy"), accuracy, write=lambda y: f"{100 * y:g} %"),
+    ]
     return div("g-run", *plots) if any(plots) else div("g-empty", say("run.no_curves"))
 
 

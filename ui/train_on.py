@@ -89,7 +89,8 @@ def values(context: Context, version: Version, form: TrainForm) -> list[Any]:
     """The tab, its example, and every field as the version was made, to go on from it on its own base."""
     spec = context.spec(version.plugin)
     config = TrainConfig.for_tab(spec, Path("data"), version.name, **_settings(version))
-    fields = {key: getattr(config, key) for key in form.fields} | {"start_from": version.ref, "promote": True}
+    fields = {key: getattr(config, key) for key in form.fields}
+    fields |= {"start_from": version.ref, "promote": True, "held_out_data": None}
     if "model" in fields:
         fields["model"] = base_of(context, version)
     found = examples.fitting(context.plugin(version.plugin))

@@ -17,6 +17,7 @@ from training.config import TrainConfig
 from training.knobs import KNOBS, PRESET
 from training.rows import PARTS
 from ui import bases_form, estimate_view, examples, rows_form, train_on
+from ui.card_rows import DOWNLOAD
 from ui.context import Context
 from ui.guard import kindly
 from ui.knobs_form import place_knobs, place_presets
@@ -46,9 +47,15 @@ class Form:
         return [self.tab, *self.rows.all]
 
     @property
+    def looked(self) -> list[Component]:
+        """What decides what is said of it."""
+        return [*self.source, self.knobs["max_length"], self.rows.held_out]
+
+    @property
     def fields(self) -> dict[str, Component]:
         """The components that stand for a field of the configuration, by its name."""
-        return {"name": self.name, "promote": self.promote, "model": self.base, **self.knobs}
+        named = {"name": self.name, "promote": self.promote, "model": self.base}
+        return {**named, **self.knobs, "held_out_data": self.rows.held_out}
 
     @property
     def filled(self) -> list[Component]:
@@ -74,17 +81,22 @@ def build(context: Context, demo: gr.Blocks, pulse: Pulse) -> Form | None:
             form, listed, command, expected, start = _form(context)
         with gr.Column(elem_classes="g-answer"):
             report = gr.HTML("", elem_classes="g-list")
+            bad = gr.Button(t("report.bad_rows"), size="sm", visible=False)
+            taken = gr.File(visible="hidden")
     panel = RunPanel(context, pulse)
     if not learners:
         return None
-    _connect(context, demo, form, report, command, listed, expected)
+    outputs = [report, *form.rows.columns, form.name, bad]
+    _connect(context, demo, form, outputs, command, listed, expected)
+    made = bad.click(kindly(rows_form.bad_rows(context, taken)), form.source, taken, **QUIET)
+    made.success(None, taken, None, js=DOWNLOAD, api_visibility="private")
     for button, anyway in ((start, False), (expected[1], True)):
         begun = button.click(kindly(_start(context, form, anyway)), form.all, panel.chosen, api_visibility="private",
                              trigger_mode="once", show_progress="minimal")  # fmt: skip
         begun.then(panel.refresh, panel.taken, panel.shown, **QUIET)
     used = panel.use.click(kindly(_use(context, panel, form)), panel.chosen, form.all, **QUIET)
-    look, outputs = kindly(rows_form.inspect(context, keep=True)), [report, *form.rows.columns, form.name]
-    looked = used.success(look, form.source, outputs, api_visibility="private", show_progress_on=report)
+    look = kindly(rows_form.inspect(context, keep=True))
+    looked = used.success(look, form.looked, outputs, api_visibility="private", show_progress_on=report)
     looked.then(None, js=TO_THE_FORM)
     train_on.connect(context, panel.on, panel.version, form)
     train_on.follow(context, pulse, form)
@@ -126,27 +138,29 @@ def _form(context: Context) -> tuple[Form, gr.HTML, gr.Code, tuple[gr.HTML, gr.B
     return form, listed, command, expected, start
 
 
-def _connect(context: Context, demo: gr.Blocks, form: Form, report: gr.HTML, command: gr.Code, listed: gr.HTML,
-             expected: tuple[gr.HTML, gr.Button]) -> None:  # fmt: skip
-    private: dict[str, Any] = {"api_visibility": "private", "show_progress": "minimal", "show_progress_on": report}
+def _connect(context: Context, demo: gr.Blocks, form: Form, outputs: Sequence[Component], command: gr.Code,
+             listed: gr.HTML, expected: tuple[gr.HTML, gr.Button]) -> None:  # fmt: skip
+    private: dict[str, Any] = {"api_visibility": "private", "show_progress": "minimal", "show_progress_on": outputs[0]}
     # A file chosen while another is being read must not be lost.
     private["trigger_mode"] = "always_last"
     look, guess = kindly(rows_form.inspect(context, keep=True)), kindly(rows_form.inspect(context, keep=False))
-    outputs = [report, *form.rows.columns, form.name]
     for trigger in (form.tab.input, demo.load):
         fields = [form.rows.example, form.rows.upload, form.preset, *form.knobs.values()]
         filled = trigger(kindly(_defaults(context)), form.tab, fields, **QUIET)
-        filled.then(guess, form.source, outputs, **private)
+        filled.then(guess, form.looked, outputs, **private)
         filled.then(kindly(bases_form.suited(context)), form.tab, [form.base, listed], **QUIET)
-    form.preset.input(kindly(_preset(context)), [form.tab, form.preset], [*form.knobs.values()], **QUIET)
+    preset = form.preset.input(kindly(_preset(context)), [form.tab, form.preset], [*form.knobs.values()], **QUIET)
+    preset.then(look, form.looked, outputs, **private)
     gr.on(
         [form.rows.example.input, form.rows.upload.upload, form.rows.upload.clear],
         guess,
-        form.source,
+        form.looked,
         outputs,
         **private,
     )
-    gr.on([column.input for column in form.rows.columns], look, form.source, outputs, **private)
+    again = [*(column.input for column in form.rows.columns), form.rows.held_out.upload, form.rows.held_out.clear]
+    longest = form.knobs["max_length"]
+    gr.on([*again, longest.input], look, form.looked, outputs, **private)  # type: ignore[attr-defined]
     kinds = (gr.Dropdown, gr.Textbox, gr.Checkbox, gr.Number, gr.File)
     changes = [c.change for c in form.all if isinstance(c, kinds)]
     gr.on(changes, kindly(_command(context, form)), form.all, command, trigger_mode="always_last", **QUIET)
@@ -163,7 +177,9 @@ def _use(context: Context, panel: RunPanel, form: Form) -> Any:  # noqa: ANN401
         example = data.name if data.name in found and same(examples.find(data.name), data) else None
         upload = None if example else page_copy(data, data.name)
         parts = rows_form.shown_columns({**config.columns, **config.mapping})
-        fields = [getattr(config, key) for key in form.fields]
+        own = Path(config.held_out_data)
+        held_out = page_copy(own, own.name) if config.held_out_data and own.is_file() else None
+        fields = [held_out if key == "held_out_data" else getattr(config, key) for key in form.fields]
         return [plugin.name, gr.update(choices=found, value=example), upload, *parts, *fields]
 
     return use
@@ -215,7 +231,8 @@ def _fill(context: Context, form: Form) -> Any:  # noqa: ANN401
         example = options.data.name if options.data.name in found else None
         gr.Info(say("train.pasted" if example else "train.pasted_no_data"))
         chosen = gr.update(choices=found, value=example) if example else gr.update(choices=found)
-        return [plugin.name, chosen, options.preset, *(getattr(config, key) for key in form.fields)]
+        fields = [None if key == "held_out_data" else getattr(config, key) for key in form.fields]
+        return [plugin.name, chosen, options.preset, *fields]
 
     return fill
 
@@ -224,9 +241,10 @@ def _config(context: Context, form: Form, values: Sequence[Any]) -> TrainConfig:
     """The configuration that the form describes; raises `GraftError` with all that is wrong."""
     tab, example, upload, *rest = values
     columns, fields = rest[: len(PARTS)], dict(zip(form.fields, rest[len(PARTS) :], strict=True))
-    path = rows_form.chosen_file(example, upload)
+    path, own = rows_form.chosen_file(example, upload), rows_form.chosen_file(None, fields.get("held_out_data"))
     if path is None:
         raise DataError("There are no rows to learn from.", "", "Choose an example or upload a file.")
+    fields["held_out_data"] = str(own.absolute()) if own else None
     mapping = rows_form.chosen_columns(columns)
     name = fields.pop("name") or ""
     fields["model"] = (fields.get("model") or "").strip() or None
