@@ -70,8 +70,7 @@ class Section:
         self._context, self._tab = context, plugin.name
         may = context.settings.may_train
         listed = gr.HTML("", elem_classes="g-list", js_on_load=versions_view.CHOOSE)
-        with gr.Row(elem_classes="g-buttons g-acts"):
-            controls = self._controls(may)
+        controls = self._controls(may)
         with gr.Column(visible=False, elem_classes="g-confirm") as confirm:
             asked = gr.HTML("", elem_classes="g-list")
             with gr.Row(elem_classes="g-buttons"):
@@ -98,7 +97,7 @@ class Section:
             done = button.click(kindly(self.allowed(act)), given, controls.why, trigger_mode="once", **QUIET)
             done.then(follower.handler(), taken, parts, **QUIET)
         controls.delete.click(kindly(self._ask), controls.version, [asked, confirm], **QUIET)
-        file = gr.File(visible="hidden", show_label=False)
+        file = gr.File(visible="hidden", show_label=False, elem_classes="g-unseen")
         packed = controls.take.click(kindly(self._pack), controls.version, file, **QUIET)
         packed.success(None, file, None, js=DOWNLOAD, api_visibility="private")
         made = controls.merged.click(kindly(self._merge), controls.version, [going, file], show_progress="hidden",
@@ -114,18 +113,19 @@ class Section:
 
     def _controls(self, may: bool) -> Controls:
         """The version to look at, which everybody may choose, and what only some may do with it."""
-        return Controls(
-            gr.Dropdown([], label=t("adapters.version"), show_label=False, scale=2, interactive=True),
-            gr.Button(t("adapters.promote"), variant="primary", scale=1, visible=may),
-            gr.Button(t("adapters.roll_back"), scale=1, visible=may),
-            gr.Button(t("adapters.use_base"), scale=1, visible=may),
-            gr.Button(t("adapters.delete"), scale=1, visible=may),
-            gr.Textbox(placeholder=t("adapters.why"), show_label=False, container=False, max_lines=1, scale=3,
-                       visible=may, max_length=LONGEST_REASON),
-            gr.Button(t("adapters.take"), scale=1, visible=may),
-            gr.Button(t("adapters.merged"), scale=1, visible=may),
-            gr.Button(t("adapters.train_on"), scale=1, visible=may),
-        )  # fmt: skip
+        with gr.Row(elem_classes="g-buttons g-acts"):
+            version = gr.Dropdown([], label=t("adapters.version"), show_label=False, scale=2, interactive=True)
+            promote = gr.Button(t("adapters.promote"), variant="primary", scale=1, visible=may)
+            back = gr.Button(t("adapters.roll_back"), scale=1, visible=may)
+            base = gr.Button(t("adapters.use_base"), scale=1, visible=may)
+            why = gr.Textbox(placeholder=t("adapters.why"), show_label=False, container=False, max_lines=1, scale=3,
+                             visible=may, max_length=LONGEST_REASON)  # fmt: skip
+        with gr.Row(elem_classes="g-buttons g-more"):
+            small: dict[str, Any] = {"size": "sm", "visible": may, "min_width": 120}
+            on, take, merged, delete = (
+                gr.Button(t(f"adapters.{key}"), **small) for key in ("train_on", "take", "merged", "delete")
+            )
+        return Controls(version, promote, back, base, delete, why, take, merged, on)
 
     def refresh(self, say: Words, chosen: str | None, kind: str | None = None, search: str | None = None) -> list[Any]:
         """The tab's versions as they are now."""
