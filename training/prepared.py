@@ -101,7 +101,7 @@ def prepare(
     folder = placement.place(root, key, {}, build, hashes=True)
     make_room(root, settings.cache_bytes)
     found = files.read_json(folder / FACTS)
-    report = replace(Report.from_json(json.dumps(found["report"])), file=Path(config.data).name)
+    report = replace(Report.from_json(json.dumps(found["report"])), file=Path(config.data or config.corrections).name)
     held_out = Encoded(Examples(folder / HELD_OUT, task.name)[:], found["held_out"], found["held_out_truncated"])
     train, lessons = Examples(folder / TRAIN, task.name), read_lessons(config, task.answers)
     sha256 = facts["files"][0][1] if config.data else ""

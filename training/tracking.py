@@ -89,7 +89,7 @@ class Trackio:
         self._run.finish()
 
 
-KINDS = {"tensorboard": TensorBoard, "trackio": Trackio}
+KINDS: Mapping[str, Callable[[TrainConfig, Path, bool], Tracker]] = {"tensorboard": TensorBoard, "trackio": Trackio}
 """By the names of their packages."""
 
 

@@ -34,7 +34,8 @@ def figures(say: Words, facts: Facts) -> Html:
     shown = [_metric(say, metric, facts) for metric in METRICS if metric in facts["new"]]
     about = tag("p", " ".join(_about(say, facts)), class_="g-dim")
     classes, taught = matrix_view.classes(say, facts), learned(say, facts.get("corrections"))
-    said = notice(taught) if taught else None
+    alone = say("teach.alone") if facts.get("alone") else None
+    said = notice(*(tag("p", words) for words in (taught, alone) if words)) if taught else None
     return div("g-card", _verdict(say, facts), said, div("g-metrics", *shown), _counted(say, facts), classes, about)
 
 

@@ -12,7 +12,7 @@ from training.knobs import TRACKERS
 from training.progress import Progress
 from training.tracking import TENSORBOARD, TRACKIO
 from ui import estimate_view
-from ui.card_view import card
+from ui.card_view import figures
 from ui.plot import PATTERNS, Line, plot
 from ui.render import Html, bar, div, failure, join, notice, span, tag
 from ui.run_list import state
@@ -23,6 +23,24 @@ if TYPE_CHECKING:
     from training.record import Run
 
 GIGABYTE = 2.0**30
+REFUSED = "This run cannot go on from its checkpoint."
+"""How the result of a run begins whose rows or settings are not those of its checkpoint."""
+OPEN = """element.addEventListener('click', async (event) => {
+  const link = event.target.closest('[data-open]');
+  if (!link) return;
+  const tabs = [...document.querySelectorAll('.g-tabs > .tab-wrapper button[role=tab]')];
+  tabs[tabs.length - 1].click();
+  for (let i = 0; i < 50; i++) {
+    const row = document.querySelector(`[data-version="${link.dataset.open}"]`);
+    if (row && row.offsetParent) {
+      row.click();
+      row.scrollIntoView({behavior: 'smooth', block: 'center'});
+      return;
+    }
+    await new Promise((resolve) => setTimeout(resolve, 100));
+  }
+});"""
+"""Runs in the browser: a link to a version shows it on the Adapters page, which is the last."""
 
 
 def run(say: Words, job: Run) -> Html:
@@ -131,8 +149,10 @@ def _done(say: Words, job: Run) -> Html:
     text = say("run.promoted" if promoted else "run.waits", version=result.get("version", ""))
     gate = (result.get("card") or {}).get("gate") or {}
     why = tag("p", gate["why"]) if gate.get("why") else None
-    said = notice(tag("strong", text), why, kind="good" if promoted else "warn")
-    return join([said, card(say, result.get("card") or {})])
+    ref = str(result.get("version", ""))
+    link = tag("button", say("run.open", version=ref), type="button", class_="g-link", data_open=ref) if ref else None
+    said = notice(tag("strong", text), why, link, kind="good" if promoted else "warn")
+    return join([said, figures(say, result.get("card") or {})])
 
 
 def _failed(say: Words, job: Run) -> Html:
