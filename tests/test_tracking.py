@@ -66,7 +66,7 @@ def test_a_run_is_read_back_with_both(tmp_path: Path) -> None:
     losses = [(row["step"], row["train/loss"]) for row in seen["logs"] if "train/loss" in row]
     assert losses == [tuple(point) for point in curves["loss"]]
     assert [row["card_new/log_loss"] for row in seen["logs"] if "card_new/log_loss" in row] == [card["new"]["log_loss"]]
-    assert "warning" not in "".join(run.log_tail(200)).lower()
+    assert "goes on without it" not in "".join(run.log_tail(200))
 
 
 def step(n: int) -> dict[str, Any]:
@@ -78,6 +78,7 @@ import sys
 from pathlib import Path
 def forbid(event, args):
     if event in ("socket.connect", "socket.getaddrinfo", "socket.sendto"):
+        print("ASKED", event, args, file=sys.stderr)  # Trackio would keep the error to itself
         raise PermissionError(f"{event} {args}")
 sys.addaudithook(forbid)
 from training.config import TrainConfig
@@ -107,7 +108,7 @@ def test_a_resumed_run_goes_on_in_the_same_curves_and_nothing_goes_out(bert: Tra
             [sys.executable, "-c", STRETCH, str(folder), str(first), str(last)],
             env={**env, "HF_HOME": str(token.parent)}, cwd=REPOSITORY, capture_output=True, text=True,
         )  # fmt: skip
-        assert child.returncode == 0 and "Traceback" not in child.stderr, child.stderr
+        assert child.returncode == 0 and "Traceback" not in child.stderr and "ASKED" not in child.stderr, child.stderr
         time.sleep(1)  # TensorBoard's files are named by the second
     wanted = [(n, pytest.approx(1 / n)) for n in range(1, 10)]
     assert scalars(folder)["train/loss"] == wanted
