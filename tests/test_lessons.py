@@ -11,7 +11,7 @@ import pytest
 
 from errors import ConfigError, DataError
 from settings import Settings
-from store.loading import load_tokenizer
+from store.tokenizers import load_tokenizer
 from store.models import ModelStore
 from tasks import TASKS
 from tests.conftest import Trained
