@@ -36,7 +36,10 @@ PRESET_OF: Mapping[str, Mapping[str, Any]] = {
     "label": {"epochs": 2.0, "batch_size": 16, "learning_rate": 5e-4},
     "text": {"epochs": 2.0, "batch_size": 4, "learning_rate": 3e-4},
 }
-"""How a lesson learns, for each kind of answers, beside what the version's own run was told. Those of labels were found by trying on the tickets."""
+"""How a lesson learns, for each kind of answers, beside what the version's own run was told.
+
+Those of labels were found by trying on the tickets.
+"""
 SAME: Mapping[str, Any] = {"max_steps": 0, "keep_best": False, "patience": 0, "promote": True, "schedule": "cosine"}
 
 
