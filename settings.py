@@ -106,6 +106,7 @@ def child_environment(**extra: str) -> dict[str, str]:
         "PYTHONUNBUFFERED": "1",
         "HF_HUB_DISABLE_TELEMETRY": "1",
         "HF_HUB_DISABLE_IMPLICIT_TOKEN": "1",
+        "HF_TOKEN_PATH": os.devnull,
         "USE_HUB_KERNELS": "NO",
         "TOKENIZERS_PARALLELISM": "true",
     }

@@ -29,7 +29,7 @@ from training.config import TrainConfig
 from training.events import CONFIG, RESULT
 from training.runs import Runs
 
-ROWS, STEPS = 60, 3
+ROWS, STEPS, BATCH = 24, 2, 4
 WITHIN = 0.25
 """What is near enough."""
 TEXT = Path(__file__).resolve().parent.parent / "examples" / "notes.jsonl"
@@ -46,21 +46,21 @@ class Trial:
 
 
 TRIALS: Sequence[Trial] = (
-    Trial("MiniLM, short rows", ENCODER, 20),
-    Trial("MiniLM, 512 tokens, rank 32, batch 32", ENCODER, 450, {"max_length": 512, "rank": 32, "batch_size": 32}),
-    Trial("MiniLM, 4bit", ENCODER, 60, {"quantize": "4bit"}),
+    Trial("MiniLM, short rows", ENCODER, 20, {"batch_size": 16}),
+    Trial("MiniLM, 512 tokens, rank 32", ENCODER, 450, {"max_length": 512, "rank": 32}),
     Trial("BERT 768", "bert", 100),
-    Trial("DistilBERT 768, 2,048 at once", "distilbert", 200, {"micro_batch_tokens": 2048}),
     Trial("SmolLM2, 60 words", WRITER, 60),
-    Trial("SmolLM2, 400 words", WRITER, 400, {"max_length": 512, "max_steps": 2}),
-    Trial("SmolLM2, 400 words, checkpointing", WRITER, 400,
-          {"max_length": 512, "gradient_checkpointing": "on", "max_steps": 2}),
-    Trial("SmolLM2, 4bit, no evaluation", WRITER, 60, {"quantize": "4bit", "evaluations": 0}),
-    Trial("SmolLM2, packing, rank 16", WRITER, 60, {"packing": True, "rank": 16}),
-    Trial("Qwen2 896, 700 words", "qwen2", 700, {"max_length": 1024}),
-    Trial("Qwen2 896, 8bit", "qwen2", 100, {"quantize": "8bit"}),
-    Trial("GPT-2 768", "gpt2", 200),
+    Trial("Qwen2 896, 600 words", "qwen2", 600, {"max_length": 1024, "batch_size": 2}),
+    Trial("GPT-2 768", "gpt2", 150),
     Trial("T5 512", "t5", 200),
+    Trial("MiniLM, 4bit", ENCODER, 60, {"quantize": "4bit"}),
+    Trial("DistilBERT 768, 2,048 at once", "distilbert", 200, {"micro_batch_tokens": 2048, "batch_size": 8}),
+    Trial("SmolLM2, 300 words", WRITER, 300, {"max_length": 512, "batch_size": 2, "max_steps": 1}),
+    Trial("SmolLM2, 300 words, checkpointing", WRITER, 300,
+          {"max_length": 512, "gradient_checkpointing": "on", "batch_size": 2, "max_steps": 1}),
+    Trial("Qwen2 896, 8bit", "qwen2", 60, {"quantize": "8bit"}),
+    Trial("SmolLM2, 4bit, no evaluation", WRITER, 60, {"quantize": "4bit", "evaluations": 0, "max_steps": 1}),
+    Trial("SmolLM2, packing, rank 16", WRITER, 60, {"packing": True, "rank": 16}),
 )  # fmt: skip
 
 
@@ -88,9 +88,8 @@ def _once(shared: Path, home: Path, trial: Trial) -> dict[str, Any]:
     """One configuration, estimated and run; its row."""
     home.mkdir()
     (home / "models").symlink_to(Settings.from_env().home.absolute() / "models")
-    if not (shared / speed.CACHE).exists():
-        speed.calibrate(shared)
-    shutil.copyfile(shared / speed.CACHE, home / speed.CACHE)
+    speed.calibrate(shared)
+    speed.keep(home, speed.read(shared))
     config = _config(home, trial, _base(shared, trial.base))
     case = Runs(Settings(home=home)).case(config)
     if case is None:
@@ -136,7 +135,9 @@ def _config(home: Path, trial: Trial, base: str) -> TrainConfig:
     spec = TabSpec("bench", base, task, columns, "" if labels else "Sum up:\n\n{text}")
     data = home / "rows.jsonl"
     data.write_text("".join(json.dumps(row) + "\n" for row in _rows(trial.words, labels)), encoding="utf-8")
-    return TrainConfig.for_tab(spec, data, "bench", **{"max_steps": STEPS, "evaluations": 1, **trial.chosen})
+    return TrainConfig.for_tab(
+        spec, data, "bench", **{"max_steps": STEPS, "batch_size": BATCH, "evaluations": 1, **trial.chosen}
+    )
 
 
 def _rows(words: int, labels: bool) -> Iterator[dict[str, str]]:

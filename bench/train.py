@@ -103,6 +103,7 @@ def _compare(
             "peak GB": round(statistics.median(memory[name]), 2),
             "memory ratio": str(ratio(memory[name], memory[first])) if name == second else "",
             f"held-out {case.figure}": _spread(values[name]),
+            **({"base MB": round(found[name][0]["base"] / 1e6, 1)} if "base" in found[first][0] else {}),
         }
         for name in contenders
     ]
@@ -135,7 +136,12 @@ def _graft(case: Case, folder: Path, seed: int, **chosen: Any) -> dict[str, floa
     manifest = json.loads((home / "adapters" / "bench" / "1" / "manifest.json").read_text(encoding="utf-8"))
     measured = manifest["measured"]
     figure = result["card"]["new"][case.figure]
-    return {"seconds": measured["seconds"], "peak": measured["peak_memory"], case.figure: figure}
+    return {
+        "seconds": measured["seconds"],
+        "peak": measured["peak_memory"],
+        "base": measured["base_memory"],
+        case.figure: figure,
+    }
 
 
 def _config(

@@ -23,6 +23,12 @@ def test_the_table_lines_its_columns_up() -> None:
     ]
 
 
+def test_rows_of_several_comparisons_share_a_table() -> None:
+    assert runner.table([{"what": "a", "loss": 1}, {"what": "b", "accuracy": 2}]).split("\n") == [
+        "what  loss  accuracy", "a     1", "b           2"
+    ]  # fmt: skip
+
+
 def test_what_is_kept_says_where_and_when(tmp_path: Path) -> None:
     kept = json.loads(runner.save(tmp_path / "results", "data", ["--gb", "1"], ROWS).read_text())
     assert (kept["benchmark"], kept["arguments"], kept["rows"]) == ("data", ["--gb", "1"], ROWS)

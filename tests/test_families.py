@@ -67,3 +67,11 @@ def test_an_encoder_decoder_is_refused_as_a_classifier_before_it_trains(tmp_path
     result = run_worker(config_of(spec, tmp_path, "t5"), tmp_path)
     assert result["state"] == "failed" and "encoder-decoder" in result["why"] and "BERT" in result["next"]
     assert not (tmp_path / "runs" / "t5" / "checkpoints").exists()
+
+
+def test_packing_is_refused_for_an_encoder_decoder_before_it_trains(tmp_path: Path) -> None:
+    """The tab's task does not tell: a tab that writes works on decoder-only bases and on these."""
+    spec = spec_of("t5", tiny.make("t5", tmp_path / "t5"))
+    (tmp_path / "t5" / "model.safetensors").write_bytes(b"not read")
+    result = run_worker(config_of(spec, tmp_path, "packed", packing=True), tmp_path)
+    assert result["state"] == "failed" and "encoder-decoder" in result["why"] and "decoder-only" in result["next"]

@@ -24,7 +24,7 @@ def site(tmp_path_factory):
     gc.collect()  # sockets that Gradio leaves to the collector complain now, while that is ignored
 
 
-FIELDS = SimpleNamespace(fields=["name", "promote", *KNOBS])
+FIELDS = SimpleNamespace(fields=["name", "promote", "model", *KNOBS])
 
 
 def form_of(**changed) -> list:
@@ -32,7 +32,7 @@ def form_of(**changed) -> list:
     spec = TabSpec("echo", "org/base", "text-classification", Columns("text", "label"))
     config = TrainConfig.for_tab(spec, Path("data"), "name")
     values = {key: getattr(config, key) for key in KNOBS} | changed
-    return ["echo", "tickets.csv", None, "text", "label", None, "mine", True, *values.values()]
+    return ["echo", "tickets.csv", None, "text", "label", None, "mine", True, "org/base", *values.values()]
 
 
 def test_the_command_line_says_what_was_changed(site) -> None:
@@ -45,7 +45,7 @@ def test_the_command_line_says_what_was_changed(site) -> None:
     form[6] = "Not a name"
     assert command(*form).startswith("# The training configuration is not valid.")
     quick = train_page._preset(site.context)("echo", "quick")
-    assert "--preset quick --promote" in command(*form_of()[:8], *quick)
+    assert "--preset quick --promote" in command(*form_of()[:9], *quick)
 
 
 def test_a_pasted_command_fills_the_form(site) -> None:
@@ -53,9 +53,10 @@ def test_a_pasted_command_fills_the_form(site) -> None:
     said = "python -m training --plugin echo --data examples/tickets.csv --name mine --preset quick --rank 4 --packing"
     with pytest.raises(GraftError, match="packing"):
         fill(REQUEST, said)
-    tab, example, preset, name, promote, *knobs = fill(REQUEST, said.replace("--packing", "--keep-best"))
+    tab, example, preset, name, promote, model, *knobs = fill(REQUEST, said.replace("--packing", "--keep-best"))
     values = dict(zip(KNOBS, knobs, strict=True))
     assert (tab, example["value"], preset, name, promote) == ("echo", "tickets.csv", "quick", "mine", False)
+    assert model == "org/base"
     assert (values["rank"], values["keep_best"], values["epochs"]) == (4, True, PRESETS["label"]["quick"]["epochs"])
     _, elsewhere, *_ = fill(REQUEST, "--plugin echo --data /etc/passwd --name mine")
     assert "value" not in elsewhere

@@ -20,7 +20,7 @@ from tqdm import tqdm
 from errors import GraftError
 from settings import Settings
 from store.models import ModelStore
-from training import command_line, commands, estimate_command, teach_commands
+from training import command_line, commands, estimate_command, inspect_command, teach_commands
 from training.commands import print_result
 from training.facts import find_tab
 from training.record import Run
@@ -39,6 +39,8 @@ def main(arguments: Sequence[str]) -> int:
         return commands.main(arguments)
     if arguments and arguments[0] in teach_commands.COMMANDS:
         return _teach(arguments)
+    if arguments and arguments[0] in inspect_command.COMMANDS:
+        return inspect_command.main(arguments)
     if arguments and arguments[0] in estimate_command.COMMANDS:
         return estimate_command.main(arguments)
     options, id = command_line.parser().parse_args(arguments), new_id()

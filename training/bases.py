@@ -54,8 +54,8 @@ def _decoder(width: int, layers: int, heads: int, keys: int, inner: int, vocabul
 
 def _t5(width: int, layers: int, heads: int, inner: int) -> dict[str, Any]:
     return {"d_model": width, "num_layers": layers, "num_decoder_layers": layers, "num_heads": heads, "d_ff": inner,
-            "d_kv": 64, "vocab_size": 32128, "n_positions": 512, "is_encoder_decoder": True,
-            "tie_word_embeddings": False}  # fmt: skip
+            "d_kv": 64, "feed_forward_proj": "gated-gelu", "vocab_size": 32128, "n_positions": 512,
+            "is_encoder_decoder": True, "tie_word_embeddings": False}  # fmt: skip
 
 
 APACHE, MIT = "Apache-2.0", "MIT"

@@ -76,6 +76,7 @@ class TrainConfig:
     held_out: float = 0.1
     seed: int = 0
     card_rows: int = 200
+    track: str = "none"
     promote: bool = False
     """Whether the tab answers with the new version at once, if the card says that it is not worse."""
     anyway: bool = False

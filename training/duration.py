@@ -40,7 +40,7 @@ def seconds(work: Work, contenders: int, pace: Pace) -> dict[str, float]:
     """Seconds by part: the start with its imports, the rows, the base, learning, the card."""
     needed = operations(work, contenders)
     slower = 1.0 if pace.measured else SLOWER[work.quantize]
-    groups = max(work.steps, work.tokens / max(1, work.budget))
+    groups = 0.0 if pace.measured else max(work.steps, work.tokens / max(1, work.budget))
     return {
         "start": pace.start_s + work.shape.stored / READ_S + work.lengths.count * work.lengths.mean / TOKENIZED_S,
         "train": slower * needed["train"] / pace.train + groups * work.shape.layers * EACH_S,

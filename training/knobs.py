@@ -42,6 +42,11 @@ def _switch(group: Any, help: str) -> Knob:  # noqa: ANN401 - as above
     return Knob(help, "switch", group=group)
 
 
+TRACKERS: Mapping[str, tuple[str, ...]] = {
+    "none": (), "tensorboard": ("tensorboard",), "trackio": ("trackio",), "both": ("tensorboard", "trackio"),
+}  # fmt: skip
+"""What `track` may be, and the packages that it needs."""
+
 KNOBS: Mapping[str, Knob] = {
     "epochs": _number(0.01, 1000, "length", "How many times every row is learned from."),
     "max_steps": _whole(0, 10**9, "length", "If above 0, the number of steps, whatever the epochs say."),
@@ -74,6 +79,8 @@ KNOBS: Mapping[str, Knob] = {
     "checkpoint_steps": _whole(0, 10**9, "watch", "Steps between checkpoints; 0 is every two minutes."),
     "held_out": _number(0.01, 0.5, "watch", "The share of rows that are never learned from and make the card."),
     "card_rows": _whole(0, 100_000, "watch", "Held-out rows kept word for word in the card."),
+    "track": _choice(tuple(TRACKERS), "watch",
+                     "Write the curves for TensorBoard or Trackio too, on this machine only."),
     "seed": _whole(0, 2**32 - 1, "watch", "The same seed and rows give the same run."),
 }  # fmt: skip
 

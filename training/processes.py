@@ -20,6 +20,8 @@ from training.events import LOG, PROCESS
 
 MARK = "GRAFT_RUN"
 """Variable that names a run's folder to everything that the run starts; by it, what outlives a run is found."""
+TRACKIO_FOLDER = "TRACKIO_DIR"
+"""Variable by which Trackio knows where its databases are."""
 GO = b"\n"
 GRACE_S = 5.0
 """How long a process that is told to end may take to do so by itself."""
@@ -42,7 +44,9 @@ class Child:
                 self._process = subprocess.Popen(
                     [*command, str(folder)],
                     cwd=REPOSITORY,
-                    env=child_environment(**LEAN, **{"GRAFT_HOME": str(home), MARK: str(folder)}),
+                    env=child_environment(
+                        **LEAN, **{"GRAFT_HOME": str(home), TRACKIO_FOLDER: str(home / "trackio"), MARK: str(folder)}
+                    ),
                     stdin=word,
                     stdout=log,
                     stderr=subprocess.STDOUT,

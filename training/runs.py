@@ -27,7 +27,7 @@ from settings import Settings
 from store import files
 from store.database import DATABASE, Database
 from tasks import TabSpec
-from training import estimate, fit, processes, queue, room
+from training import estimate, fit, processes, queue, room, tracking
 from training.config import TrainConfig
 from training.estimate import Case
 from training.events import CANCEL, CONFIG, CORRECTIONS, PAUSE, QUEUED, RESULT
@@ -67,6 +67,7 @@ class Runs:
 
         One that cannot fit in memory or on the disk is refused, with advice, unless its configuration says anyway.
         """
+        tracking.require(config.track)
         if (case := self.case(config)) is not None:
             fit.check(case)
         folder = self._root / (id or new_id())

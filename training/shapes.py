@@ -93,9 +93,12 @@ def of_config(config: Mapping[str, Any]) -> Shape | None:
     if not all(isinstance(value, int) and value > 0 for value in found.values()):
         return None
     width, heads = found["width"], found["heads"]
-    keys = int((text.get("num_key_value_heads") or heads) * (text.get("head_dim") or width // heads))
+    keys = int(
+        (text.get("num_key_value_heads") or heads) * (text.get("head_dim") or text.get("d_kv") or width // heads)
+    )
     both = bool(text.get("is_encoder_decoder"))
-    gated = "rms_norm_eps" in text or "rope_parameters" in text or "rope_theta" in text
+    rotary = any(name in text for name in ("rms_norm_eps", "rope_parameters", "rope_theta"))
+    gated = rotary or "gated" in str(text.get("feed_forward_proj"))
     layers = found["layers"] + (_decoder_layers(text, found["layers"]) if both else 0)
     linear = _linear(width, heads, keys, found["inner"], layers, gated, text)
     vocabulary = int(text.get("vocab_size") or 0)

@@ -18,7 +18,7 @@ import transformers
 from peft import PeftModel
 from transformers import AutoConfig
 
-from errors import GraftError, RunError
+from errors import ConfigError, GraftError, RunError
 from settings import Settings
 from store import files, fingerprint
 from store.adapters import AdapterStore, Version
@@ -39,6 +39,7 @@ from training.lengths import of_rows
 from training.loop import Loop, Paused, peak_memory
 from training.prepared import Prepared, encode_lessons, prepare
 from training.processes import age
+from training.tracking import Tracking
 from training.validation import InMemory, Validation, choose_rows
 
 
@@ -47,7 +48,11 @@ def main(folder: Path) -> int:
     events = Events(folder)
     try:
         config = TrainConfig.from_json((folder / CONFIG).read_text(encoding="utf-8"))
-        result = Session(config, folder, events).run()
+        session = Session(config, folder, events)
+        with Tracking(config, folder) as tracking:
+            events.listen(tracking.see)
+            result = session.run()
+            tracking.card(result["card"], time.time())
     except Paused as paused:
         files.write_json(folder / RESULT, {"state": "paused", "step": paused.step, "steps": paused.steps})
         return 0
@@ -74,6 +79,12 @@ class Session:
         self.model = self.models.resolve(config.model)
         self.origins.note(self.model)
         self.task = task_for(config.task, self.model.config)
+        if config.packing and self.task.name != "causal-lm":
+            raise ConfigError(
+                "packing",
+                [f"It puts rows one after the other; {config.model} is an encoder-decoder and reads each alone."],
+                "Switch it off, or choose a decoder-only base.",
+            )
         self.quantize = resolve_quantization(config.quantize)
 
     def run(self) -> dict[str, Any]:

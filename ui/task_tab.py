@@ -23,6 +23,7 @@ from ui.correct import Correct, record
 from ui.guard import kindly
 from ui.pulse import QUIET, Follower, Pulse
 from ui.strings import Words, t
+from ui.train_on import label
 
 EXAMPLE_LENGTH = 70
 ADAPTER_SCHEMA = {"type": "string", "additional_description": "live, base, a name, or a version such as name@7"}
@@ -169,9 +170,10 @@ def choices_of(context: Context, name: str) -> Callable[[Words, str | None], lis
 def menu(context: Context, name: str, say: Words) -> list[tuple[str, str]]:
     """What can answer in a tab: live, which says what it is now, the base, and each version."""
     live = context.adapters.live(name)
-    versions = [(v.ref, v.ref) for v in context.adapters.versions(name)]
+    own = context.spec(name).model
+    versions = [(label(v, own), v.ref) for v in context.adapters.versions(name)]
     return [
-        (say("task.live", version=live.ref if live else say("task.base")), LIVE),
+        (say("task.live", version=label(live, own) if live else say("task.base")), LIVE),
         (say("task.base"), BASE),
         *versions,
     ]

@@ -16,7 +16,7 @@ from training import command_line
 from training.config import TrainConfig
 from training.knobs import KNOBS, PRESET
 from training.rows import PARTS
-from ui import bases_form, estimate_view, examples, rows_form
+from ui import bases_form, estimate_view, examples, rows_form, train_on
 from ui.card_rows import DOWNLOAD
 from ui.context import Context
 from ui.guard import kindly
@@ -58,18 +58,23 @@ class Form:
         return {**named, **self.knobs, "held_out_data": self.rows.held_out}
 
     @property
+    def filled(self) -> list[Component]:
+        """What a version fills to be trained on from: the tab, its example, and the fields."""
+        return [self.tab, self.rows.example, *self.fields.values()]
+
+    @property
     def all(self) -> list[Component]:
         """Everything."""
         return [*self.source, *self.fields.values()]
 
 
-def build(context: Context, demo: gr.Blocks, pulse: Pulse) -> None:
-    """Place the form and the panel of runs, and connect them."""
+def build(context: Context, demo: gr.Blocks, pulse: Pulse) -> Form | None:
+    """Place the form and the panel of runs, and connect them; gives the form, where there is one."""
     gr.Markdown(t("train.about"), elem_classes="g-about")
     if not context.settings.may_train:
         # Neither the form nor the runs, whose cards show rows: they are not for strangers.
         gr.Markdown(t("train.off"), elem_classes="g-off")
-        return
+        return None
     learners = bool(context.learners())
     with gr.Row(elem_classes="g-columns", visible=learners):
         with gr.Column(elem_classes="g-ask"):
@@ -80,7 +85,7 @@ def build(context: Context, demo: gr.Blocks, pulse: Pulse) -> None:
             taken = gr.File(visible="hidden")
     panel = RunPanel(context, pulse)
     if not learners:
-        return
+        return None
     outputs = [report, *form.rows.columns, form.name, bad]
     _connect(context, demo, form, outputs, command, listed, expected)
     made = bad.click(kindly(rows_form.bad_rows(context, taken)), form.source, taken, **QUIET)
@@ -93,6 +98,9 @@ def build(context: Context, demo: gr.Blocks, pulse: Pulse) -> None:
     look = kindly(rows_form.inspect(context, keep=True))
     looked = used.success(look, form.looked, outputs, api_visibility="private", show_progress_on=report)
     looked.then(None, js=TO_THE_FORM)
+    train_on.connect(context, panel.on, panel.version, form)
+    train_on.follow(context, pulse, form)
+    return form
 
 
 def _form(context: Context) -> tuple[Form, gr.HTML, gr.Code, tuple[gr.HTML, gr.Button], gr.Button]:
