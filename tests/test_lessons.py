@@ -11,8 +11,8 @@ import pytest
 
 from errors import ConfigError, DataError
 from settings import Settings
-from store.loading import load_tokenizer
 from store.models import ModelStore
+from store.tokenizers import load_tokenizer
 from tasks import TASKS
 from tests.conftest import Trained
 from tests.training_helpers import config_of

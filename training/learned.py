@@ -24,6 +24,10 @@ def count_right(taught: Trial, outcome: Outcome) -> int:
 
 
 def held_back(card: Mapping[str, Any]) -> dict[str, Any]:
-    """The card of a version that could be compared only on what it has learned from: a person decides."""
-    why = "No rows but the corrections themselves could be compared, and these it has learned from; a person decides"
-    return {**card, "alone": True, "gate": {**card["gate"], "pass": False, "why": why}}
+    """The card of a version that could be compared only on what it has learned from: a person decides.
+
+    Unless the gate's rule compares nothing anyway.
+    """
+    gate = card["gate"]
+    why = f"No rows but the corrections could be compared, and it has learned from these; gate: {gate['rule']}"
+    return {**card, "alone": True, "gate": {**gate, "pass": gate["rule"] == "always" and gate["pass"], "why": why}}
