@@ -13,8 +13,9 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Sequence
-from contextlib import suppress
+from argparse import Namespace
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from tqdm import tqdm
@@ -22,13 +23,16 @@ from tqdm import tqdm
 from errors import ConfigError, GraftError
 from settings import REPOSITORY, Settings, child_environment
 from store.models import ModelStore
+from store.progress import Progress
 from tasks import Columns, TabSpec
 from training import command_line, commands
 from training.commands import print_result
+from training.hub import HubData
 from training.record import Run
 from training.report import Report
 from training.rows import parse_columns
 from training.runs import Runs, new_id
+from training.selection import read_selection
 
 POLL_S = 0.3
 
@@ -43,6 +47,8 @@ def main(arguments: Sequence[str]) -> int:
     try:
         settings = Settings.from_env()
         spec = find_tab(options.plugin, options.base)
+        command_line.to_config(options, spec)  # what is wrong with it is said before anything is fetched
+        _fetch_rows(settings, options)
         config, runs = command_line.to_config(options, spec), Runs(settings)
         _print_report(runs.inspect(options.data, spec, parse_columns(options.columns)))
         _download(settings, spec.model)
@@ -86,15 +92,32 @@ def find_tab(name: str, base: str | None = None) -> TabSpec:
     return TabSpec(name, base or found["model"], found["task"], columns, found["prompt"])
 
 
+def _fetch_rows(settings: Settings, options: Namespace) -> None:
+    """Fetch rows that are on the Hub, and put where they lie into the options."""
+    place = command_line.place_of(options)
+    if place is None:
+        return
+    with _bar(place.id) as progress:
+        options.data = HubData.of(settings).fetch(place, progress)
+    options.hub = read_selection(options.data).source
+
+
 def _download(settings: Settings, model: str) -> None:
     """Fetch the base here, where the user's token is; the child gets none."""
-    with tqdm(total=100, desc=model, unit="%", leave=False, disable=None) as bar:
+    with _bar(model) as progress:
+        ModelStore(settings.home / "models", settings.offline).resolve(model, progress)
+
+
+@contextmanager
+def _bar(name: str) -> Iterator[Progress]:
+    """Draws what is told of a download."""
+    with tqdm(total=100, desc=name, unit="%", leave=False, disable=None) as bar:
 
         def progress(phase: str, fraction: float | None) -> None:
-            bar.set_description(f"{phase} {model}")
+            bar.set_description(f"{phase} {name}")
             bar.update(round(100 * (fraction or 0)) - bar.n)
 
-        ModelStore(settings.home / "models", settings.offline).resolve(model, progress)
+        yield progress
 
 
 def _follow(runs: Runs, id: str) -> Run:

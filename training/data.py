@@ -28,7 +28,7 @@ from training.content import Limits
 from training.digests import Digests, Indices, RowDigests
 from training.readers import Record, Source, leave_torch_out, open_source
 from training.report import SAMPLE, BadRow, BadRows, Report, by_count, check_learnable, find_warnings
-from training.rows import Answers, Row, RowProblem, choose_columns, columns_read, parse_columns, to_row
+from training.rows import Answers, Row, RowProblem, UnknownColumns, choose_columns, columns_read, parse_columns, to_row
 from training.selection import title
 
 __all__ = ["BadRow", "Limits", "Report", "Row", "Table", "read_table"]
@@ -229,7 +229,8 @@ def main(arguments: Sequence[str], memory: int = 4 * 2**30) -> int:
         wanted = Columns(**parse_columns(options.wanted))
         print(read_table(options.file, options.answers, wanted, parse_columns(options.columns)).report.to_json())
     except GraftError as error:
-        print(json.dumps({"what": error.what, "why": error.why, "next": error.next}))
+        told = {"what": error.what, "why": error.why, "next": error.next}
+        print(json.dumps(told | ({"columns": error.columns} if isinstance(error, UnknownColumns) else {})))
         return 2
     return 0
 

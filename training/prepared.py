@@ -34,6 +34,7 @@ from training.events import Events
 from training.examples import Examples, writing
 from training.report import Report
 from training.rows import Row
+from training.selection import decides, is_selection, parts, title
 from training.split import split
 
 FORMAT = 2
@@ -81,7 +82,7 @@ def prepare(config: TrainConfig, task: Task, tokenizer: Any, settings: Settings,
     folder = placement.place(root, key, {}, build, hashes=True)
     make_room(root, settings.cache_bytes)
     found = files.read_json(folder / FACTS)
-    report = replace(Report.from_json(json.dumps(found["report"])), file=Path(config.data).name)
+    report = replace(Report.from_json(json.dumps(found["report"])), file=title(Path(config.data)))
     held_out = Encoded(Examples(folder / HELD_OUT, task.name)[:], found["held_out"], found["held_out_truncated"])
     train = Examples(folder / TRAIN, task.name)
     return Prepared(train, held_out, report, sorted(report.labels), found["truncated"], key, facts["files"][0][1], use)
@@ -127,7 +128,7 @@ def _files(config: TrainConfig) -> list[Path]:
 def _stamps(config: TrainConfig) -> list[tuple[int, int, int]]:
     """What changes when somebody writes to a file; raises `DataError` where there is none."""
     stamps = []
-    for path in _files(config):
+    for path in (part for file in _files(config) for part in parts(file)):
         if not path.is_file():
             raise DataError(f"{path.name} is not there.", "", "Check the path of the file.")
         found = path.stat()
@@ -149,6 +150,9 @@ def _facts(config: TrainConfig, task: Task, tokenizer: Any, told: _Told) -> dict
 
 
 def _hash(path: Path, told: _Told) -> str:
+    if is_selection(path):
+        hashes = [[part.suffix.lower(), _hash(part, told)] for part in parts(path)]
+        return hashlib.sha256(json.dumps([decides(path), hashes]).encode()).hexdigest()
     size = path.stat().st_size
     return files.sha256(path, lambda done: told("hash", done, size, done / max(1, size)))
 

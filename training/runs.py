@@ -33,6 +33,8 @@ from training.config import TrainConfig
 from training.events import CANCEL, CONFIG, PAUSE, QUEUED, RESULT
 from training.record import Run
 from training.report import Report
+from training.rows import UnknownColumns
+from training.selection import is_selection, parts, read_selection, title
 
 log = logging.getLogger("graft")
 
@@ -181,6 +183,7 @@ class Runs:
             raise DataError(f"The tab {spec.name} does not learn.", "It names no columns.")
         wanted = {k: v for k, v in vars(spec.columns).items() if v}
         command = [sys.executable, "-m", "training.data", str(path.absolute()), "--answers", TASKS[spec.task].answers]
+        size = sum(part.stat().st_size for part in parts(path) if part.exists())
         command += ["--wanted", json.dumps(wanted), "--columns", json.dumps(dict(mapping or {}))]
         try:
             child = subprocess.run(
@@ -189,18 +192,19 @@ class Runs:
                 env=child_environment(GRAFT_HOME=str(self._home)),
                 stdin=subprocess.DEVNULL,
                 capture_output=True,
-                timeout=INSPECT_TIMEOUT_S + (path.stat().st_size if path.exists() else 0) / READ_A_SECOND,
+                timeout=INSPECT_TIMEOUT_S + size / READ_A_SECOND,
                 text=True,
             )
         except subprocess.TimeoutExpired as error:
             raise DataError(
-                f"{path.name} takes too long to read.", "It may be damaged.", "Try a part of it."
+                f"{title(path)} takes too long to read.", "It may be damaged.", "Try a part of it."
             ) from error
         if child.returncode == 0:
             return Report.from_json(child.stdout)
         if child.returncode == 2 and child.stdout.startswith("{"):
-            raise DataError(**json.loads(child.stdout))
-        raise DataError(f"{path.name} cannot be read.", "Reading it needs too much memory, or it is damaged.")
+            told = json.loads(child.stdout)
+            raise UnknownColumns(**told) if "columns" in told else DataError(**told)
+        raise DataError(f"{title(path)} cannot be read.", "Reading it needs too much memory, or it is damaged.")
 
     def _spawn(self, folder: Path) -> processes.Child:
         """A process for the run that waits for the word; what belongs to an earlier stretch of the run is gone."""
@@ -216,14 +220,27 @@ def _with_own_data(config: TrainConfig, staging: Path, folder: Path) -> TrainCon
 
     The copies are written into `staging`, and named as they will be found when that has become `folder`.
     """
+    if config.hub and not config.data:
+        raise DataError(f"The rows of {config.hub['id']} are not on this computer yet.", "", "Fetch them first.")
     copies: dict[str, Any] = {}
     for field, place in (("data", "data"), ("held_out_data", "held_out")):
         source = Path(getattr(config, field))
         if getattr(config, field) and source.is_file():
             (staging / place).mkdir()
-            if _keep(source, staging / place / source.name):
+            if is_selection(source):
+                _keep_parts(source, staging / place)
+            if is_selection(source) or _keep(source, staging / place / source.name):
                 copies[field] = str(folder / place / source.name)
     return replace(config, **copies)
+
+
+def _keep_parts(source: Path, folder: Path) -> None:
+    """Make the files of a selection last, as `_keep` does, and write down where they are now."""
+    chosen = read_selection(source)
+    names = [f"{i:05d}-{path.name}" for i, path in enumerate(chosen.paths(source))]
+    paths = [path.resolve() for path in chosen.paths(source)]
+    kept = [name if _keep(path, folder / name) else str(path) for path, name in zip(paths, names, strict=True)]
+    replace(chosen, files=tuple(kept)).write(folder / source.name)
 
 
 def _keep(source: Path, copy: Path) -> bool:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import filecmp
 import re
+from argparse import Namespace
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,29 +16,38 @@ from gradio.components import Component
 from errors import DataError, GraftError
 from plugins import TaskPlugin
 from tasks import TabSpec
+from training import command_line
+from training.config import TrainConfig
 from training.content import FORMATS
-from training.rows import PARTS
-from ui import examples, report_view
+from training.hub import NotFetched
+from training.rows import PARTS, UnknownColumns
+from training.selection import is_selection, title
+from ui import examples, hub_form, report_view
 from ui.context import Context
+from ui.hub_form import HubForm
 from ui.render import Html, failure
+from ui.run_panel import page_copy
 from ui.strings import t, words
 
 LARGEST = 50 * 2**20
 """Bytes of an uploaded file."""
+KINDS = ("example", "upload", "hub")
 
 
 @dataclass(frozen=True)
 class RowsForm:
     """The components that say where rows come from, in the order in which handlers receive them."""
 
+    kind: gr.Radio
     example: gr.Dropdown
     upload: gr.File
+    hub: HubForm
     columns: Sequence[gr.Dropdown]
 
     @property
     def place(self) -> list[Component]:
-        """Those that name a file."""
-        return [self.example, self.upload]
+        """Those that name rows; their values make a `Where`."""
+        return [self.kind, self.example, self.upload, *self.hub.all]
 
     @property
     def all(self) -> list[Component]:
@@ -44,36 +55,65 @@ class RowsForm:
         return [*self.place, *self.columns]
 
 
+@dataclass(frozen=True)
+class Where:
+    """The values of the components that name rows."""
+
+    kind: str | None = "example"
+    example: str | None = None
+    upload: str | None = None
+    id: str | None = ""
+    config: str | None = None
+    split: str | None = None
+
+
+PLACE = len(Where.__dataclass_fields__)
+"""How many values those are."""
+COUNT = PLACE + len(PARTS)
+"""How many values the form of rows has."""
+
+
 def place_rows(plugin: TaskPlugin | None) -> RowsForm:
     """Place the components, for the tab that is chosen first."""
     found = examples.fitting(plugin) if plugin else []
+    choices = [(t(f"rows.{kind}"), kind) for kind in KINDS]
+    kind = gr.Radio(choices, value="example", label=t("rows.from"), elem_classes="g-from")
     example = gr.Dropdown(found, value=next(iter(found), None), label=t("train.example"), interactive=True,
                           allow_custom_value=True)  # fmt: skip
-    upload = gr.File(file_types=list(FORMATS), file_count="single", label=t("train.upload"), height=130,
+    upload = gr.File(file_types=list(FORMATS), file_count="single", label=t("train.upload"), height=130, visible=False,
                      elem_classes="g-upload")  # fmt: skip
+    with gr.Column(visible=False, elem_classes="g-hub") as group:
+        hub = hub_form.place_hub()
     with gr.Row(elem_classes="g-mapping"):
         columns = [gr.Dropdown([], label=t(f"train.column_{part}"), visible=False, interactive=True, min_width=120,
                                allow_custom_value=True) for part in PARTS]  # fmt: skip
-    return RowsForm(example, upload, columns)
+    kind.change(_show, kind, [example, upload, group], queue=False, show_progress="hidden", api_visibility="private")
+    return RowsForm(kind, example, upload, hub, columns)
+
+
+def _show(chosen: str) -> list[Any]:
+    return [gr.update(visible=kind == chosen) for kind in KINDS]
 
 
 def inspect(context: Context, keep: bool) -> Any:  # noqa: ANN401 - a handler of Gradio's
-    """Look into the chosen file; `keep` takes the columns as the user set them, otherwise they are guessed."""
+    """Look into the chosen rows; `keep` takes the columns as the user set them, otherwise they are guessed."""
 
-    def look(request: gr.Request, tab: str, example: str | None, upload: str | None, *columns: str | None) -> list[Any]:
+    def look(request: gr.Request, tab: str, *values: str | None) -> list[Any]:
         context.require_training()
         unchanged = [gr.skip()] * (len(PARTS) + 1)
-        say = words(request)
-        path = chosen_file(example, upload)
+        say, (place, columns) = words(request), divide(values)
+        try:
+            path = chosen_file(context, place)
+        except NotFetched:
+            path = None
         if path is None:
             return [Html(""), *([gr.update(visible=False)] * len(PARTS)), gr.skip()]
         try:
             found = context.runs.inspect(path, context.spec(tab), chosen_columns(columns) if keep else {})
         except GraftError as error:
-            return [
-                failure(error),
-                *(unchanged if keep else [*_choosable(context.spec(tab), path), suggested_name(path)]),
-            ]
+            there = list(error.columns) if isinstance(error, UnknownColumns) else []
+            shown = unchanged if keep else [*_choosable(context.spec(tab), there), suggested_name(path)]
+            return [failure(error), *shown]
         shown = [gr.update(choices=list(found.columns), value=found.mapping.get(part), visible=part in found.mapping)
                  for part in PARTS]  # fmt: skip
         return [report_view.report(say, found), *shown, gr.skip() if keep else suggested_name(path)]
@@ -81,16 +121,58 @@ def inspect(context: Context, keep: bool) -> Any:  # noqa: ANN401 - a handler of
     return look
 
 
-def chosen_file(example: str | None, upload: str | None) -> Path | None:
-    """The file to learn from: what was uploaded, else the example. Raises `DataError` for what cannot be one."""
-    if upload:
-        path = Path(upload)
-        if path.suffix.lower() not in FORMATS:
-            raise DataError(f"{path.name} is not a table of rows.", "", f"Use one of {', '.join(FORMATS)}.")
-        if path.stat().st_size > LARGEST:
-            raise DataError(f"{path.name} is too large.", "", "At most 50 MB; train from the command line instead.")
-        return path
-    return examples.find(example) if example else None
+def divide(values: Sequence[Any]) -> tuple[Where, Sequence[Any]]:
+    """The values of `RowsForm.all` as those that name rows, and the columns."""
+    return Where(*values[:PLACE]), values[PLACE:COUNT]
+
+
+def chosen_file(context: Context, where: Where) -> Path | None:
+    """The file to learn from, or None where nothing is chosen.
+
+    Raises `DataError` for what cannot be one, `NotFetched` for rows of the Hub that are not here yet.
+    """
+    if where.kind == "hub":
+        place = hub_form.place_of(where.id, where.config, where.split) if where.id else None
+        return hub_form.hub(context).find(place) if place else None
+    if where.kind == "upload":
+        return _uploaded(Path(where.upload)) if where.upload else None
+    return examples.find(where.example) if where.example else None
+
+
+def _uploaded(path: Path) -> Path:
+    if path.suffix.lower() not in FORMATS:
+        raise DataError(f"{path.name} is not a table of rows.", "", f"Use one of {', '.join(FORMATS)}.")
+    if path.stat().st_size > LARGEST:
+        raise DataError(f"{path.name} is too large.", "", "At most 50 MB; train from the command line instead.")
+    return path
+
+
+def of_run(config: TrainConfig, found: Sequence[str]) -> list[Any]:
+    """Values of `RowsForm.place` with the rows of a run; `found` are the examples that fit its tab."""
+    if config.hub:
+        return ["hub", gr.update(choices=found), None, *hub_form.values(config.hub)]
+    data = Path(config.data)
+    if data.name in found and same(examples.find(data.name), data):
+        return ["example", gr.update(choices=found, value=data.name), None, *hub_form.values({})]
+    return ["upload", gr.update(choices=found, value=None), page_copy(data, data.name), *hub_form.values({})]
+
+
+def of_command(options: Namespace, found: Sequence[str]) -> tuple[list[Any], bool]:
+    """Values of `RowsForm.place` with the rows of a command, and whether they could be told."""
+    place, name = command_line.place_of(options), options.data.name
+    if place:
+        return ["hub", gr.update(choices=found), None, *hub_form.values(place.named)], True
+    if name in found:
+        return ["example", gr.update(choices=found, value=name), None, *hub_form.values({})], True
+    return [gr.skip(), gr.update(choices=found), *[gr.skip()] * (PLACE - 2)], False
+
+
+def same(one: Path, other: Path) -> bool:
+    """Whether two files hold the same."""
+    try:
+        return filecmp.cmp(one, other, shallow=False)
+    except OSError:
+        return False
 
 
 def chosen_columns(columns: Sequence[str | None]) -> dict[str, str]:
@@ -105,14 +187,14 @@ def shown_columns(mapping: Mapping[str, str]) -> list[Any]:
 
 
 def suggested_name(path: Path) -> str:
-    """A name for the adapter, made of the file's."""
-    return re.sub(r"[^a-z0-9_-]+", "-", path.stem.lower()).strip("-_")[:40] or "mine"
+    """A name for the adapter, made of the file's or the data set's."""
+    stem = title(path).partition(" ")[0].rpartition("/")[2] if is_selection(path) else path.stem
+    return re.sub(r"[^a-z0-9_-]+", "-", stem.lower()).strip("-_")[:40] or "mine"
 
 
-def _choosable(spec: TabSpec, path: Path) -> list[Any]:
+def _choosable(spec: TabSpec, found: list[str]) -> list[Any]:
     """The file's own columns to choose from, for a file in which they could not be guessed."""
     chats = bool(spec.columns and spec.columns.messages)
-    found = examples.columns(path)
     return [
         gr.update(choices=found, value=None, visible=bool(found) and (part != "messages" or chats)) for part in PARTS
     ]

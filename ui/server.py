@@ -106,7 +106,9 @@ def options(context: Context) -> dict[str, Any]:
 
 def _private(settings: Settings) -> list[Path]:
     """Folders whose files are never served, whatever Gradio thinks of them."""
-    kept = [settings.home / name for name in ("adapters", "live", "runs", "models", DATABASE, f"{DATABASE}-wal")]
+    kept = [
+        settings.home / name for name in ("adapters", "live", "runs", "models", "data", DATABASE, f"{DATABASE}-wal")
+    ]
     return [*kept, Path.home() / ".cache" / "huggingface", REPOSITORY / ".git", settings.plugins]
 
 

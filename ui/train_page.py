@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import filecmp
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,14 +14,14 @@ from errors import DataError, GraftError
 from training import command_line
 from training.config import TrainConfig
 from training.knobs import KNOBS, PRESET
-from training.rows import PARTS
-from ui import examples, rows_form
+from training.selection import is_selection, read_selection
+from ui import examples, hub_form, rows_form
 from ui.context import Context
 from ui.guard import kindly
 from ui.knobs_form import place_knobs, place_presets
 from ui.pulse import QUIET, Pulse
 from ui.rows_form import RowsForm, place_rows
-from ui.run_panel import RunPanel, page_copy
+from ui.run_panel import RunPanel
 from ui.strings import t, words
 
 TO_THE_FORM = "() => document.querySelector('.g-columns').scrollIntoView({behavior: 'smooth'})"
@@ -109,7 +108,7 @@ def _form(context: Context) -> tuple[Form, gr.Code, gr.Button]:
         fill = gr.Button(t("train.paste_do"), size="sm")
     start = gr.Button(t("train.start"), variant="primary")
     form = Form(tab, rows, name, promote, preset, knobs)
-    fill.click(kindly(_fill(context, form)), pasted, [tab, rows.example, preset, *form.fields.values()],
+    fill.click(kindly(_fill(context, form)), pasted, [tab, *rows.place, preset, *form.fields.values()],
                trigger_mode="once", **QUIET)  # fmt: skip
     return form, command, start
 
@@ -120,18 +119,19 @@ def _connect(context: Context, demo: gr.Blocks, form: Form, report: gr.HTML, com
     private["trigger_mode"] = "always_last"
     look, guess = kindly(rows_form.inspect(context, keep=True)), kindly(rows_form.inspect(context, keep=False))
     outputs = [report, *form.rows.columns, form.name]
+
+    def look_in(chosen: Any) -> None:  # noqa: ANN401 - an event of Gradio's
+        chosen.then(guess, form.source, outputs, **private)
+
     for trigger in (form.tab.input, demo.load):
         fields = [form.rows.example, form.rows.upload, form.preset, *form.knobs.values()]
         filled = trigger(kindly(_defaults(context)), form.tab, fields, **QUIET)
-        filled.then(guess, form.source, outputs, **private)
+        look_in(filled)
+    hub_form.connect(context, form.rows.hub, look_in)
     form.preset.input(kindly(_preset(context)), [form.tab, form.preset], [*form.knobs.values()], **QUIET)
-    gr.on(
-        [form.rows.example.input, form.rows.upload.upload, form.rows.upload.clear],
-        guess,
-        form.source,
-        outputs,
-        **private,
-    )
+    rows = form.rows
+    chosen = [rows.kind.input, rows.example.input, rows.upload.upload, rows.upload.clear]
+    gr.on(chosen, guess, form.source, outputs, **private)
     gr.on([column.input for column in form.rows.columns], look, form.source, outputs, **private)
     kinds = (gr.Dropdown, gr.Textbox, gr.Checkbox, gr.Number, gr.File)
     changes = [c.change for c in form.all if isinstance(c, kinds)]
@@ -144,22 +144,12 @@ def _use(context: Context, panel: RunPanel, form: Form) -> Any:  # noqa: ANN401
     def use(chosen: Sequence[str]) -> list[Any]:
         config = panel.one(chosen).config
         plugin = context.plugin(config.plugin)
-        data, found = Path(config.data), examples.fitting(plugin)
-        example = data.name if data.name in found and same(examples.find(data.name), data) else None
-        upload = None if example else page_copy(data, data.name)
+        rows = rows_form.of_run(config, examples.fitting(plugin))
         parts = rows_form.shown_columns({**config.columns, **config.mapping})
         fields = [getattr(config, key) for key in form.fields]
-        return [plugin.name, gr.update(choices=found, value=example), upload, *parts, *fields]
+        return [plugin.name, *rows, *parts, *fields]
 
     return use
-
-
-def same(one: Path, other: Path) -> bool:
-    """Whether two files hold the same."""
-    try:
-        return filecmp.cmp(one, other, shallow=False)
-    except OSError:
-        return False
 
 
 def _defaults(context: Context) -> Any:  # noqa: ANN401 - a handler of Gradio's
@@ -197,24 +187,27 @@ def _fill(context: Context, form: Form) -> Any:  # noqa: ANN401
         plugin = context.plugin(options.plugin)
         config = command_line.to_config(options, context.spec(plugin.name))
         found = examples.fitting(plugin)
-        example = options.data.name if options.data.name in found else None
-        gr.Info(say("train.pasted" if example else "train.pasted_no_data"))
-        chosen = gr.update(choices=found, value=example) if example else gr.update(choices=found)
-        return [plugin.name, chosen, options.preset, *(getattr(config, key) for key in form.fields)]
+        rows, known = rows_form.of_command(options, found)
+        gr.Info(say("train.pasted" if known else "train.pasted_no_data"))
+        return [plugin.name, *rows, options.preset, *(getattr(config, key) for key in form.fields)]
 
     return fill
 
 
 def _config(context: Context, form: Form, values: Sequence[Any]) -> TrainConfig:
     """The configuration that the form describes; raises `GraftError` with all that is wrong."""
-    tab, example, upload, *rest = values
-    columns, fields = rest[: len(PARTS)], dict(zip(form.fields, rest[len(PARTS) :], strict=True))
-    path = rows_form.chosen_file(example, upload)
+    tab, *rest = values
+    where, columns = rows_form.divide(rest)
+    fields = dict(zip(form.fields, rest[rows_form.COUNT :], strict=True))
+    path = rows_form.chosen_file(context, where)
     if path is None:
-        raise DataError("There are no rows to learn from.", "", "Choose an example or upload a file.")
+        raise DataError(
+            "There are no rows to learn from.", "", "Choose an example, upload a file, or fetch a data set."
+        )
     mapping = rows_form.chosen_columns(columns)
     name = fields.pop("name") or ""
-    return TrainConfig.for_tab(context.spec(tab), path, name, mapping=mapping, **fields)
+    hub = read_selection(path).source if is_selection(path) else None
+    return TrainConfig.for_tab(context.spec(tab), path, name, mapping=mapping, hub=hub, **fields)
 
 
 def _start(context: Context, form: Form) -> Any:  # noqa: ANN401
