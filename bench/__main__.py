@@ -1,8 +1,8 @@
 """Comparisons with other libraries: `python -m bench NAME` runs bench/NAME.py, prints its table and keeps it as JSON.
 
-A benchmark is a module of this package with `run(arguments) -> rows`: a list of mappings with the same keys, one a line
-of the table. Its first line of documentation is what `python -m bench --help` says of it. The JSON, with the date, the
-machine and the versions of the libraries, goes to bench/results/.
+A benchmark is a module of this package with `run(arguments) -> rows`: a list of mappings, one a line of the table,
+whose columns are their keys. Its first line of documentation is what `python -m bench --help` says of it. The JSON,
+with the date, the machine and the versions of the libraries, goes to bench/results/.
 """
 
 from __future__ import annotations
@@ -29,8 +29,9 @@ def names() -> dict[str, str]:
 
 
 def table(rows: Rows) -> str:
-    """The rows as text, a column for each key of the first one."""
-    lines = [list(rows[0]), *([_cell(row[key]) for key in rows[0]] for row in rows)]
+    """The rows as text, a column for each of their keys."""
+    keys = dict.fromkeys(key for row in rows for key in row)
+    lines = [list(keys), *([_cell(row.get(key, "")) for key in keys] for row in rows)]
     widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
     return "\n".join("  ".join(map(str.ljust, line, widths)).rstrip() for line in lines)
 

@@ -11,8 +11,8 @@ from pathlib import Path
 from transformers import LlamaConfig, LlamaForCausalLM
 
 from settings import Settings
-from store.loading import load_tokenizer
 from store.models import ModelStore
+from store.tokenizers import load_tokenizer
 
 TOKENIZER_OF = "HuggingFaceTB/SmolLM2-135M-Instruct"
 

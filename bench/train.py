@@ -24,10 +24,10 @@ from typing import Any
 
 from bench.measure import RUN, alternate, ratio, run_child
 from bench.snippets import read_snippets, split_snippets
-from settings import REPOSITORY, Settings
-from store.loading import load_tokenizer
+from settings import LEAN, REPOSITORY, Settings
 from store.models import Model, ModelStore
 from store.prompts import encode
+from store.tokenizers import load_tokenizer
 from training.config import TrainConfig
 from training.events import CONFIG, RESULT
 
@@ -103,6 +103,7 @@ def _compare(
             "peak GB": round(statistics.median(memory[name]), 2),
             "memory ratio": str(ratio(memory[name], memory[first])) if name == second else "",
             f"held-out {case.figure}": _spread(values[name]),
+            **({"base MB": round(found[name][0]["base"] / 1e6, 1)} if "base" in found[first][0] else {}),
         }
         for name in contenders
     ]
@@ -130,12 +131,17 @@ def _graft(case: Case, folder: Path, seed: int, **chosen: Any) -> dict[str, floa
     run_folder.mkdir(parents=True)
     config = TrainConfig(**case.config, **chosen, seed=seed)
     (run_folder / CONFIG).write_text(config.to_json(), encoding="utf-8")
-    run_child([*RUN, str(run_folder)], GRAFT_HOME=str(home))
+    run_child([*RUN, str(run_folder)], **LEAN, GRAFT_HOME=str(home))
     result = json.loads((run_folder / RESULT).read_text(encoding="utf-8"))
     manifest = json.loads((home / "adapters" / "bench" / "1" / "manifest.json").read_text(encoding="utf-8"))
     measured = manifest["measured"]
     figure = result["card"]["new"][case.figure]
-    return {"seconds": measured["seconds"], "peak": measured["peak_memory"], case.figure: figure}
+    return {
+        "seconds": measured["seconds"],
+        "peak": measured["peak_memory"],
+        "base": measured["base_memory"],
+        case.figure: figure,
+    }
 
 
 def _config(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
 from errors import InputError
@@ -24,19 +24,26 @@ MOST_LABELS = 100
 class LM:
     """A language model for the length of one request. `version` names what answers; `notes` what the reader must know.
 
-    Texts are strings, probabilities 0..1. Raises `InputError` for what cannot be answered.
+    `base` is the one that the version was made for, and where no version answers the tab's own. Texts are strings,
+    probabilities 0..1. Raises `InputError` for what cannot be answered.
     """
 
-    def __init__(self, spec: TabSpec, slot: Slot | None, labels: Labels, text: Generator) -> None:
-        self.base, self.notes = spec.model, list[str]()
-        self._spec, self._slot, self._labels, self._text = spec, slot, labels, text
+    def __init__(
+        self, spec: TabSpec, slot: Slot | None, labels: Labels, text: Generator, base: str, own: Callable[[], Labels]
+    ) -> None:
+        """`labels` and `text` are those of `base`; `own` gives the labels of the tab's own base."""
+        self.base, self.notes = base, list[str]()
+        self._spec, self._slot, self._labels, self._text, self._own = spec, slot, labels, text, own
         self.version = slot.version.ref if slot else BASE
+        self.asked: dict[str, Any] = {}
+        """What was asked last, as the row of a training file has it: text, or messages."""
 
     def classify(self, text: str, labels: Sequence[str] | None = None) -> dict[str, float]:
         """Labels with probabilities: the version's own, or the given ones by similarity of meaning (by the base)."""
         check_text(text)
-        self.notes += self._labels.notes(text)
+        self.asked = {"text": text}
         if labels is None:
+            self.notes += self._labels.notes(text)
             return self._labels.classify(text, self._slot)
         if not 2 <= len(set(labels)) <= MOST_LABELS:
             raise InputError(
@@ -44,24 +51,31 @@ class LM:
                 f"There are {len(set(labels))}.",
                 "Separate them by commas, for example: billing, bug, praise.",
             )
-        self.version = BASE
-        return self._labels.zero_shot(text, list(dict.fromkeys(labels)))
+        # No version knows these labels, so the tab's own base answers.
+        self.version, self.base = BASE, self._spec.model
+        return self._by_own(text).zero_shot(text, list(dict.fromkeys(labels)))
 
     def embed(self, text: str) -> list[float]:
-        """The base's sentence embedding: a vector of length 1."""
+        """The sentence embedding of the tab's own base: a vector of length 1."""
         check_text(text)
-        self.notes += self._labels.notes(text)
-        return list(self._labels.embed(text).tolist())
+        return list(self._by_own(text).embed(text).tolist())
+
+    def _by_own(self, text: str) -> Labels:
+        own = self._own()
+        self.notes += own.notes(text)
+        return own
 
     def generate(self, text: str, **sampling: Any) -> Iterator[str]:  # noqa: ANN401 - the fields of Sampling
         """The answer to `text`, put through the tab's prompt or the one the version was trained with; grows."""
         check_text(text)
+        self.asked = {"text": text}
         prompt = self._slot.version.manifest.get("prompt", "") if self._slot else self._spec.prompt
         return self._text.generate(text, prompt, Sampling(**sampling), self._slot, self.notes)
 
     def chat(self, messages: Sequence[Message], **sampling: Any) -> Iterator[str]:  # noqa: ANN401 - as above
         """The next turn of a conversation of {"role", "content"} messages; grows."""
         check_text(as_text(messages[-1]["content"]) if messages else "")
+        self.asked = {"messages": [{"role": str(m["role"]), "content": as_text(m["content"])} for m in messages]}
         return self._text.chat(messages, Sampling(**sampling), self._slot, self.notes)
 
 

@@ -1,101 +1,88 @@
-"""The pool of resident bases: each loaded once, in the background, and shared by every tab that names it.
+"""The pool of resident bases: each loaded once, in the background, and shared by every tab and version that names it.
 
-No torch is imported here. `declare` returns at once; `open` answers as soon as the base is there, or says why not.
+A version decides its base: it is answered by the one that it was made for, be that the tab's own or another. What is
+kept in memory, and how long, is said in `serving/bases.py`. No torch is imported here. `declare` returns at once;
+`open` answers as soon as the base is there, or says why not.
 """
 
 from __future__ import annotations
 
 import importlib
-import logging
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass, field, replace
+from contextlib import ExitStack, contextmanager, suppress
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from errors import AdapterError, BusyError, GraftError, ModelError
+from errors import AdapterError, GraftError, ModelError
+from serving.bases import Bases, Entry, Status
 from serving.lm import LM
 from settings import Settings
 from store.adapters import BASE, LIVE, AdapterStore, Version
-from store.models import ModelStore
+from store.models import Model, ModelStore
+from store.origins import Origins, short_name
 from tasks import TabSpec
 
 if TYPE_CHECKING:
     from serving.loaded import Loaded
 
-log = logging.getLogger("graft")
+__all__ = ["Pool", "Status"]
 
 WAIT_S = 60.0
 """How long a request waits for a base that is still loading."""
 
 
-@dataclass(frozen=True)
-class Status:
-    """How far a base is: phase queued, download, convert, load, ready or failed; fraction 0..1 where known."""
-
-    id: str
-    phase: str = "queued"
-    fraction: float | None = None
-    error: str = ""
-
-
-@dataclass
-class _Entry:
-    status: Status
-    done: threading.Event = field(default_factory=threading.Event)
-    loaded: Any = None
-    error: GraftError | None = None
-
-
 class Pool:
-    """Every base that the tabs name. Thread-safe."""
+    """Every base that the tabs and their versions name. Thread-safe."""
 
     def __init__(self, settings: Settings, models: ModelStore, adapters: AdapterStore) -> None:
         self.adapters = adapters
         self._settings, self._models = settings, models
-        self._entries: dict[str, _Entry] = {}
-        self._lock = threading.Lock()
+        self._origins = Origins(settings.home, settings.models.values())
+        self._tabs: dict[str, TabSpec] = {}
+        self._keys: dict[tuple[str, str, str], str] = {}
+        self._answered: dict[str, Version | None] = {}
+        """What each tab's live version was when it last could be had."""
+        self._entries = Bases(self._live_keys)
         self._one_at_a_time = threading.Lock()
 
     def declare(self, key: str, load: Callable[[], Any] | None = None) -> None:
         """Begin to load a base by its id, or whatever `load` builds, unless that has been done; a failed one again."""
-        with self._lock:
-            entry = self._entries.get(key)
-            if entry and not entry.error:
-                return
-            self._entries[key] = _Entry(Status(key))
-        threading.Thread(target=self._load, args=(key, load), name=f"graft-load-{key}", daemon=True).start()
+        self._entries.begin(key, lambda entry: load() if load else self._load_base(key, entry), kept=True)
 
     def forget(self, key: str) -> None:
         """Drop what was loaded under `key`, so that the next `declare` loads it anew; running requests keep theirs."""
-        with self._lock:
-            self._entries.pop(key, None)
+        self._entries.forget(key)
 
     def status(self) -> list[Status]:
         """How far each base is, in the order of declaration."""
-        with self._lock:
-            return [entry.status for entry in self._entries.values()]
+        return self._entries.status()
 
     @contextmanager
     def open(self, spec: TabSpec, adapter: str = LIVE) -> Iterator[LM]:
-        """An `lm` bound to the tab's base and to one version, which stays what it is until the block ends.
+        """An `lm` bound to one version and the base it was made for, which stays what it is until the block ends.
 
-        `adapter` is live, base, `name` or `name@7`. Where the live version is refused, what was live before it answers,
-        and the notes say so. Raises `AdapterError`, `ModelError` or `BusyError`.
+        `adapter` is live, base (the tab's own), `name` or `name@7`. While the base of a new live version is still
+        loading, what was live before goes on answering; where the live version is refused, too. The notes say so.
+        Raises `AdapterError`, `ModelError` or `BusyError`.
         """
-        loaded: Loaded = self._wait(spec.model)
+        self._tabs[spec.name] = spec
+        live = adapter in ("", LIVE)
         with ExitStack() as pinned:
-            refused: list[str] = []
-            for version in self._candidates(spec, adapter):
+            notes: list[str] = []
+            for version, note in self._candidates(spec, adapter):
                 try:
-                    slot = pinned.enter_context(loaded.resident.pin(version))
+                    lm = self._bound(spec, version, pinned, again=not live)
+                    notes += [note] if note else []
                     break
-                except AdapterError as error:
-                    if adapter not in ("", LIVE):
+                except GraftError as error:
+                    refused = isinstance(error, AdapterError) or not self._is_own(spec, version)
+                    if not live or version is None or not refused:
                         raise
-                    refused.append(f"{error.what} {error.why}")
-            lm = LM(spec, slot, loaded.labels, loaded.text)
-            lm.notes += refused
+                    notes.append(f"{error.what} {error.why}")
+            if live and not notes:
+                self._answered[spec.name] = version
+            lm.notes += notes
             yield lm
 
     def own(self, key: str) -> Any:  # noqa: ANN401 - whatever a plugin's load() built
@@ -103,69 +90,111 @@ class Pool:
         return self._wait(key)
 
     def check(self, spec: TabSpec, adapter: str) -> None:
-        """Load a version as a request would, before it is promoted; raises `AdapterError`."""
+        """Load a version and its base as a request would, before it is promoted; raises `GraftError`."""
         with self.open(spec, adapter):
             pass
 
     def release(self, ref: str) -> None:
         """Take a version out of every base's memory; raises `AdapterError` while a request is answered with it."""
-        with self._lock:
-            ready = [entry.loaded for entry in self._entries.values() if entry.done.is_set() and not entry.error]
         # What a plugin brings itself holds no versions.
-        residents = [loaded.resident for loaded in ready if hasattr(loaded, "resident")]
+        residents = [loaded.resident for loaded in self._entries.loaded() if hasattr(loaded, "resident")]
         if not all([resident.slots.drop(ref) for resident in residents]):
             raise AdapterError(f"{ref} is in use.", "A request is being answered with it.", "Try again in a moment.")
 
     def warm(self, spec: TabSpec) -> None:
-        """Bring the tab's live version into its slot now, so that the next request finds it there."""
-        with self._lock:
-            entry = self._entries.get(spec.model)
-        if entry and entry.done.is_set() and not entry.error:
-            with self.open(spec):
-                pass
+        """Bring the tab's live version into its slot, so that the next request finds it there.
 
-    def _candidates(self, spec: TabSpec, adapter: str) -> Iterator[Version | None]:
-        """What a request's `adapter` means now, and for live what to fall back to; None is the base."""
-        if adapter in ("", LIVE):
-            yield from self.adapters.candidates(spec.name)
-        else:
-            yield None if adapter == BASE else self.adapters.get(adapter)
+        Where its base is another than the tab's, begin to load that; and let go of what nothing needs any more.
+        """
+        self._tabs[spec.name] = spec
+        own = self._entries.find(spec.model)
+        if own and own.done.is_set():
+            key = self._key(spec, self.adapters.live(spec.name))
+            if (own if key == spec.model else self._asked(key, again=True)).ready:
+                with self.open(spec):
+                    pass
+        self._entries.let_go()
+
+    def _candidates(self, spec: TabSpec, adapter: str) -> Iterator[tuple[Version | None, str]]:
+        """What a request's `adapter` means now, and for live what to fall back to; None is the base. Each with a note.
+
+        A live version whose base is on its way comes behind what has been answering in this process, if anything has.
+        """
+        if adapter not in ("", LIVE):
+            yield None if adapter == BASE else self.adapters.get(adapter), ""
+            return
+        found = list(self.adapters.candidates(spec.name))
+        first = found[0]
+        if first and spec.name in self._answered and self._is_on_its_way(spec, first):
+            before = self._answered[spec.name]
+            name = before.ref if before else BASE
+            base = short_name(first)
+            yield before, f"{first.ref} is live, but its base {base} is still loading; until then {name} answers."
+        yield from ((version, "") for version in found)
+
+    def _is_on_its_way(self, spec: TabSpec, version: Version) -> bool:
+        with suppress(GraftError):
+            key = self._key(spec, version)
+            return key != spec.model and not self._asked(key, again=False).done.is_set()
+        return False
+
+    def _is_own(self, spec: TabSpec, version: Version | None) -> bool:
+        with suppress(GraftError):
+            return self._key(spec, version) == spec.model
+        return False
+
+    def _bound(self, spec: TabSpec, version: Version | None, pinned: ExitStack, again: bool) -> LM:
+        """An LM of a version, which `pinned` holds. `again`: whether a base that failed is to be tried once more."""
+        key = self._key(spec, version)
+        load = None if key == spec.model else self._loading(key)
+        loaded: Loaded = pinned.enter_context(self._entries.hold(key, WAIT_S, load, again))
+        slot = pinned.enter_context(loaded.resident.pin(version))
+        base = spec.model if key == spec.model or version is None else str(version.manifest["base"]["id"])
+        return LM(spec, slot, loaded.labels, loaded.text, base, lambda: self._wait(spec.model).labels)
+
+    def _asked(self, key: str, again: bool) -> Entry:
+        """Begin to load the base of a version, unless that has been done; how far it is."""
+        return self._entries.begin(key, self._loading(key), kept=False, again=again)
+
+    def _loading(self, key: str) -> Callable[[Entry], Any]:
+        return lambda entry: self._load_base(key, entry, of_a_version=True)
+
+    def _key(self, spec: TabSpec, version: Version | None) -> str:
+        """The key of the base that a version was made for; raises `AdapterError` where none can be found."""
+        if version is None:
+            return spec.model
+        known = _stated(spec, version)
+        if known not in self._keys:
+            own: Model | None = None
+            with suppress(ModelError):
+                own = self._wait(spec.model).resident.model
+            self._keys[known] = self._origins.id_of(version, spec.model, own)
+        return self._keys[known]
+
+    def _live_keys(self) -> set[str]:
+        """The keys of the bases that live versions need, and those that answer until these are there."""
+        wanted = [(spec, self.adapters.live(name), self._answered.get(name)) for name, spec in [*self._tabs.items()]]
+        stated = [_stated(spec, version) for spec, *both in wanted for version in both if version]
+        return {self._keys[known] for known in stated if known in self._keys}
 
     def _wait(self, key: str) -> Any:  # noqa: ANN401
-        with self._lock:
-            entry = self._entries.get(key)
-        if entry is None:
-            raise ModelError(f"{key} is not loaded.", "No tab names it.")
-        if not entry.done.wait(WAIT_S):
-            raise BusyError(f"{key} is still loading.", "It is needed for this answer.", "Try again in a moment.")
-        if entry.error:
-            # One error for every request: without its traceback, which would grow with each of them.
-            raise entry.error.with_traceback(None)
-        return entry.loaded
+        with self._entries.hold(key, WAIT_S) as loaded:
+            return loaded
 
-    def _load(self, key: str, load: Callable[[], Any] | None) -> None:
-        entry = self._entries[key]
-        try:
-            entry.loaded = load() if load else self._load_base(key, entry)
-            entry.status = Status(key, "ready", 1.0)
-        except BaseException as error:  # whatever ended it, nobody may wait for it for ever
-            if not isinstance(error, GraftError):
-                log.exception("loading %s", key)
-                error = ModelError(
-                    f"{key} could not be loaded.", f"{type(error).__name__}.", "The log has the details."
-                )
-            entry.error = error
-            entry.status = Status(key, "failed", error=str(error))
-        entry.done.set()
-
-    def _load_base(self, key: str, entry: _Entry) -> Any:  # noqa: ANN401
-        def progress(phase: str, fraction: float | None) -> None:
-            entry.status = replace(entry.status, phase=phase, fraction=fraction)
-
-        model = self._models.resolve(key, progress)
-        progress("load", None)
+    def _load_base(self, key: str, entry: Entry, of_a_version: bool = False) -> Any:  # noqa: ANN401
+        folder = not of_a_version or Path(key).is_absolute()
+        model = (self._models.resolve if folder else self._models.named)(key, entry.tell)
+        entry.tell("load", None)
         # Imported here, off the main path: torch and transformers take seconds, and the page must not wait for them.
         # One at a time, because two threads importing transformers can meet in its lazy modules.
         with self._one_at_a_time:
+            same = (loaded for loaded in self._entries.loaded() if hasattr(loaded, "resident"))
+            if found := next((loaded for loaded in same if loaded.resident.model.path == model.path), None):
+                return found  # under another name
             module = importlib.import_module("serving.loaded")
-            return module.Loaded(model, self._settings.quantize)
+            return module.Loaded(model, self._settings.quantize, beside=of_a_version)
+
+
+def _stated(spec: TabSpec, version: Version) -> tuple[str, str, str]:
+    """What decides a version's base: the tab's own, and what its manifest says."""
+    return spec.model, version.ref, str(version.manifest.get("base"))

@@ -13,13 +13,15 @@ from transformers import PretrainedConfig, PreTrainedModel, PreTrainedTokenizerB
 
 from errors import AdapterError
 from serving.heads import Head
+from serving.magnitude import Stretch, stretch
 from serving.slots import Slot, Slots
 from store import fingerprint
 from store.adapters import BASE, Version
-from store.loading import LINEAR, compute_dtype, features, load_model, load_tokenizer, resolve_quantization, window
+from store.loading import LINEAR, compute_dtype, features, load_model, resolve_quantization
 from store.models import Model
 from store.prompts import neutralize
-from store.verify import read_adapter
+from store.tokenizers import load_tokenizer, window
+from store.verify import Adapter, read_adapter
 from tasks import resident_class
 
 
@@ -92,9 +94,24 @@ class Resident:
         }
         whole = {name: tensor.to(self.device, dtype) for name, tensor in adapter.whole.items()}
         head = Head(self.config, version.labels, whole) if version.labels else None
-        slot = Slot(version, pairs, whole, head)
+        stretches = self._stretch(adapter, pairs, version.ref)
+        slot = Slot(version, pairs, whole, head, stretches)
         self._prove(slot)
         return slot
+
+    @torch.inference_mode()
+    def _stretch(self, adapter: Adapter, pairs: dict[str, Any], name: str) -> dict[str, Stretch]:
+        """What DoRA makes of the layers' outputs; puts its part of it into the B matrices of `pairs`."""
+        found: dict[str, Stretch] = {}
+        with self._alone:
+            for path, magnitude in adapter.magnitudes.items():
+                a, b, scale = pairs[path]
+                found[path], b = stretch(self.layers[path], (a, b, scale), magnitude, b.dtype)
+                if not torch.isfinite(b).all() or not torch.isfinite(found[path].excess).all():
+                    why = f"A row of {path} has no length in this base, so DoRA cannot scale it."
+                    raise AdapterError(f"{name} was refused.", why, "What answered before goes on answering.")
+                pairs[path] = (a, b, scale)
+        return found
 
     def _prove(self, slot: Slot) -> None:
         """Refuse a version that changes nothing here, or something else than when it was published."""
@@ -129,12 +146,12 @@ def _count_closing(tokenizer: PreTrainedTokenizerBase) -> int:
 
 def check_base(version: Version, model: Model) -> None:
     """Refuse a version made for another base: it must have the same name and shapes, or the very same weights."""
-    base = version.manifest.get("base", {})
+    name = (version.manifest.get("base") or {}).get("id", "another base")
     if not version.fits(model):
         raise AdapterError(
             f"{version.ref} was refused.",
-            f"It was made for {base.get('id', 'another base')}, and this tab uses {model.id}.",
-            f"Set this tab's base to {base.get('id', 'that base')}, or choose {BASE} or another version.",
+            f"It was made for {name}, and {model.id} has other weights.",
+            f"Restore that base, or choose {BASE} or another version.",
         )
 
 

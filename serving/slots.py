@@ -18,6 +18,7 @@ import torch
 from torch import nn
 
 from serving.heads import Head
+from serving.magnitude import Stretch
 from store.adapters import Version
 
 CAPACITY = 8
@@ -34,6 +35,8 @@ class Slot:
     pairs: Pairs
     whole: Mapping[str, torch.Tensor]
     head: Head | None
+    stretches: Mapping[str, Stretch] = field(default_factory=dict)
+    """Of a version that was trained with DoRA: what its layers' own outputs become."""
     users: int = field(default=0)
 
 
@@ -121,6 +124,7 @@ class Slots:
                 return None
             a, b, scale = pair
             change: torch.Tensor = (args[0].to(a.dtype) @ a.T) @ b.T * scale
-            return output + change.to(output.dtype)
+            stretch = slot.stretches.get(path)
+            return (stretch.of(output) if stretch else output) + change.to(output.dtype)
 
         return apply

@@ -1,4 +1,4 @@
-"""Bases into memory: a resolved model as a transformers model, full precision or quantized, and its tokenizer.
+"""Bases into memory: a resolved model as a transformers model, full precision or quantized.
 
 Imports torch and transformers; only background threads and child processes import this module.
 Never runs code of a repository and never reads pickles: `trust_remote_code=False`, safetensors only, local files only.
@@ -11,17 +11,12 @@ from typing import Any
 import torch
 import transformers
 from torch import nn
-from transformers import (
-    AutoTokenizer,
-    BitsAndBytesConfig,
-    PretrainedConfig,
-    PreTrainedModel,
-    PreTrainedTokenizerBase,
-)
+from transformers import BitsAndBytesConfig, PreTrainedModel
 from transformers.pytorch_utils import Conv1D
 
 from errors import ModelError
 from store.models import Model
+from store.tokenizers import first_line
 from tasks import TASKS
 
 LINEAR = (nn.Linear, Conv1D)
@@ -90,33 +85,10 @@ def load_model(
         )
     except (OSError, ValueError, RuntimeError, KeyError, ImportError) as error:
         raise ModelError(
-            f"{model.id} cannot be loaded as {auto_class}.", _reason(error), "Choose a base of a supported family."
+            f"{model.id} cannot be loaded as {auto_class}.", first_line(error), "Choose a base of a supported family."
         ) from error
     mismatched = {key if isinstance(key, str) else key[0] for key in info["mismatched_keys"]}
     return loaded.eval(), set(info["missing_keys"]) | mismatched
-
-
-def load_tokenizer(model: Model) -> PreTrainedTokenizerBase:
-    """The base's tokenizer, with a padding token (the end-of-text token where it has none of its own)."""
-    try:
-        tokenizer: PreTrainedTokenizerBase = AutoTokenizer.from_pretrained(
-            model.path, trust_remote_code=False, local_files_only=True
-        )
-    except (OSError, ValueError, KeyError, ImportError) as error:
-        raise ModelError(f"The tokenizer of {model.id} cannot be loaded.", _reason(error)) from error
-    if tokenizer.pad_token_id is None:
-        tokenizer.pad_token = tokenizer.eos_token or tokenizer.unk_token
-    return tokenizer
-
-
-def window(config: PretrainedConfig, tokenizer: PreTrainedTokenizerBase) -> int:
-    """The longest input in tokens that a base takes."""
-    text = config.get_text_config()
-    limits = [getattr(text, name, None) for name in ("max_position_embeddings", "n_positions")]
-    known = [n for n in (*limits, tokenizer.model_max_length) if n and n < 1_000_000]
-    # RoBERTa counts its positions from padding_idx + 1, so two of them are never used.
-    offset = 2 if config.model_type in ("roberta", "xlm-roberta", "camembert") else 0
-    return min(known, default=2048) - offset
 
 
 def linear_paths(model: PreTrainedModel) -> list[str]:
@@ -130,6 +102,28 @@ def features(module: nn.Module) -> tuple[int, int]:
     if isinstance(module, Conv1D):
         return int(module.nx), int(module.nf)
     return int(module.in_features), int(module.out_features)  # type: ignore[arg-type]
+
+
+@torch.no_grad()
+def dense_weight(module: nn.Module) -> torch.Tensor:
+    """The weight of a linear layer as (outputs, inputs) in float32, also of a quantized one, which stays as it is."""
+    weight: Any = module.weight
+    if type(weight).__name__ == "Params4bit":
+        dense: torch.Tensor = _bitsandbytes().dequantize_4bit(weight.data, weight.quant_state)
+    elif type(weight).__name__ == "Int8Params":
+        state: Any = module.state
+        # Until the first pass the rows' scales lie with the weight.
+        scales = state.SCB if weight.SCB is None else weight.SCB
+        dense = _bitsandbytes().int8_vectorwise_dequant(weight.data, scales)
+    else:
+        dense = weight.T if isinstance(module, Conv1D) else weight
+    return dense.float()
+
+
+def _bitsandbytes() -> Any:  # noqa: ANN401 - a module
+    import bitsandbytes  # noqa: PLC0415 - seconds, and only for quantized bases
+
+    return bitsandbytes.functional
 
 
 def _quantization_config(quantize: str, dtype: torch.dtype) -> BitsAndBytesConfig | None:
@@ -148,8 +142,3 @@ def _quantization_config(quantize: str, dtype: torch.dtype) -> BitsAndBytesConfi
         bnb_4bit_use_double_quant=True,
         bnb_4bit_compute_dtype=dtype,
     )
-
-
-def _reason(error: Exception) -> str:
-    """The first line of a library's message, or the error's name."""
-    return next((line for line in str(error).splitlines() if line.strip()), type(error).__name__)

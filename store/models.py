@@ -62,7 +62,7 @@ class ModelStore:
 
     def resolve(self, model_id: str, progress: Progress = silent) -> Model:
         """The model of that name, downloaded and converted when it has to be; raises `ModelError`."""
-        return self._folder(model_id) or self._named(model_id, progress)
+        return self._folder(model_id) or self.named(model_id, progress)
 
     def _folder(self, model_id: str) -> Model | None:
         folder = os.path.expanduser(model_id)  # as os.path.isdir, it takes any text without raising
@@ -76,9 +76,12 @@ class ModelStore:
             "Give one of the two.",
         )
 
-    def _named(self, model_id: str, progress: Progress) -> Model:
+    def named(self, model_id: str, progress: Progress = silent) -> Model:
+        """As `resolve`, for an id from outside: never a folder, whatever lies here under that name."""
         match = MODEL_ID.fullmatch(model_id)
-        repo, revision = match.group("repo", "revision") if match else (model_id, None)
+        if match is None or model_id.startswith("."):
+            raise ModelError(f"{model_id[:200]!r} is not a model.", "It is no Hub id such as org/name.")
+        repo, revision = match.group("repo", "revision")
         if (snapshot := cached_snapshot(repo, revision)) is not None:
             return _checked(model_id, snapshot, snapshot.name, "cache")
         mirror = None if revision else MIRRORS.get(repo)

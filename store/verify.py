@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import math
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,9 +24,17 @@ from store.adapters import MAX_RANK, WEIGHTS
 from tasks import TASKS
 
 PREFIX = "base_model.model."
+MAGNITUDE = ".lora_magnitude_vector"
 HEADS = frozenset(name for task in TASKS.values() for name in task.head)
-PLAIN = {"peft_type": "LORA", "use_dora": False, "bias": "none", "layer_replication": None, "auto_mapping": None}
+PLAIN = {
+    "peft_type": "LORA", "bias": "none", "layer_replication": None, "auto_mapping": None, "use_qalora": False,
+    "arrow_config": None, "alora_invocation_tokens": None, "velora_config": None, "target_parameters": None,
+    "use_bdlora": None, "kasa_config": None, "monteclora_config": None, "trainable_token_indices": None,
+}  # fmt: skip
 """Fields of adapter_config.json that must have these values (or be absent) for the adapter to be served."""
+PATTERNS = ("rank_pattern", "alpha_pattern")
+PLAIN_PATH = re.compile(r"[\w.-]+")
+"""PEFT takes the keys of `PATTERNS` for regular expressions; those of names are all that is compared here."""
 
 
 @dataclass(frozen=True)
@@ -36,6 +45,8 @@ class Adapter:
     """Path of a linear layer in the trained model -> A of shape (rank, inputs), B of shape (outputs, rank), scale."""
     whole: Mapping[str, torch.Tensor]
     """Parameter name in the trained model -> tensor that replaces it: a classifier's head."""
+    magnitudes: Mapping[str, torch.Tensor]
+    """Path of a linear layer -> DoRA's magnitudes of shape (outputs,); empty for an adapter without DoRA."""
 
 
 def read_adapter(folder: Path, layers: Mapping[str, tuple[int, int]], name: str) -> Adapter:
@@ -56,7 +67,9 @@ def read_adapter(folder: Path, layers: Mapping[str, tuple[int, int]], name: str)
         else:
             raise _refused(name, f"It holds {key}, which is neither a LoRA matrix nor a head that Graft knows.")
     _check_coverage(config, pairs, layers, name)
-    return Adapter({path: _check_pair(path, pair, config, layers, name) for path, pair in pairs.items()}, whole)
+    magnitudes = _check_magnitudes(config, pairs, layers, name)
+    found = {path: _check_pair(path, pair, config, layers, name) for path, pair in pairs.items()}
+    return Adapter(found, whole, magnitudes)
 
 
 def _read_config(folder: Path, name: str) -> dict[str, Any]:
@@ -66,6 +79,9 @@ def _read_config(folder: Path, name: str) -> dict[str, Any]:
         targets = config["target_modules"]
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise _refused(name, "Its adapter_config.json is missing or not that of a LoRA adapter.") from error
+    for field in PATTERNS:
+        if odd := [key for key in config.get(field) or () if not PLAIN_PATH.fullmatch(key)]:
+            raise _refused(name, f"Its {field} has {odd[0]!r}; only names of layers can be served.")
     for field, wanted in PLAIN.items():
         if config.get(field, wanted) != wanted and not (wanted is None and not config.get(field)):
             raise _refused(name, f"Its {field} is {config[field]!r}; only {wanted!r} can be served.")
@@ -91,8 +107,10 @@ def _read_tensors(folder: Path, name: str) -> dict[str, torch.Tensor]:
 
 
 def _split(key: str) -> tuple[str, str]:
-    """A tensor's key as (path of its layer, "A" or "B"), or (parameter name, "") where it is no LoRA matrix."""
+    """A tensor's key as (path of its layer, "A", "B" or "magnitude"), or (parameter name, "") where it is none."""
     path = key.removeprefix(PREFIX)
+    if path.endswith(MAGNITUDE):
+        return path.removesuffix(MAGNITUDE), "magnitude"
     for part in ("A", "B"):
         if path.endswith(f".lora_{part}.weight"):
             return path.removesuffix(f".lora_{part}.weight"), part
@@ -111,6 +129,26 @@ def _check_coverage(config: dict[str, Any], pairs: Mapping[str, Any], layers: Ma
         raise _refused(name, f"It lacks {absent[0]}, which this base has ({len(absent)} such layers).")
     if not pairs:
         raise _refused(name, "It holds no LoRA matrices.")
+
+
+def _check_magnitudes(
+    config: dict[str, Any], pairs: Mapping[str, Mapping[str, torch.Tensor]], layers: Mapping[str, Any], name: str
+) -> dict[str, torch.Tensor]:
+    """With DoRA each layer has its magnitudes, one for each output; without it none has."""
+    held = {path: pair["magnitude"] for path, pair in pairs.items() if "magnitude" in pair}
+    if not config.get("use_dora"):
+        if held:
+            raise _refused(name, f"It holds magnitudes for {min(held)}, but its configuration does not say DoRA.")
+        return {}
+    if absent := sorted(set(pairs) - set(held)):
+        raise _refused(name, f"It lacks the magnitudes of {absent[0]}, which DoRA needs ({len(absent)} such layers).")
+    for path, magnitude in held.items():
+        outputs = layers[path][1]
+        if magnitude.shape != (outputs,):
+            raise _refused(name, f"{path} has magnitudes of shape {tuple(magnitude.shape)} for {outputs} outputs.")
+        if not (magnitude > 0).all():
+            raise _refused(name, f"{path} has a magnitude that is not above 0; lengths are.")
+    return held
 
 
 def _check_pair(
@@ -132,11 +170,17 @@ def _check_pair(
 
 def _scale(path: str, rank: int, config: dict[str, Any], name: str) -> float:
     """alpha / r, or alpha / sqrt(r) for rank-stabilized LoRA (Kalajdzievski, 2023)."""
-    patterns = config.get("alpha_pattern") or {}
-    alpha = next((v for k, v in patterns.items() if path == k or path.endswith(f".{k}")), config.get("lora_alpha"))
+    if _of_layer(path, config, "rank_pattern", "r") != rank:
+        raise _refused(name, f"{path} has rank {rank}, but its adapter_config.json says another.")
+    alpha = _of_layer(path, config, "alpha_pattern", "lora_alpha")
     if not (isinstance(alpha, int | float) and math.isfinite(alpha)):
         raise _refused(name, f"Its lora_alpha is {alpha!r}, not a number.")
     return float(alpha / (math.sqrt(rank) if config.get("use_rslora") else rank))
+
+
+def _of_layer(path: str, config: dict[str, Any], patterns: str, field: str) -> Any:  # noqa: ANN401 - a JSON value
+    """What the configuration says of one layer: the first of its `patterns` that names it, or else `field`."""
+    return next((v for k, v in (config.get(patterns) or {}).items() if _matches(path, [k])), config.get(field))
 
 
 def _matches(path: str, names: list[str]) -> bool:

@@ -23,6 +23,12 @@ def test_the_table_lines_its_columns_up() -> None:
     ]
 
 
+def test_rows_of_several_comparisons_share_a_table() -> None:
+    assert runner.table([{"what": "a", "loss": 1}, {"what": "b", "accuracy": 2}]).split("\n") == [
+        "what  loss  accuracy", "a     1", "b           2"
+    ]  # fmt: skip
+
+
 def test_what_is_kept_says_where_and_when(tmp_path: Path) -> None:
     kept = json.loads(runner.save(tmp_path / "results", "data", ["--gb", "1"], ROWS).read_text())
     assert (kept["benchmark"], kept["arguments"], kept["rows"]) == ("data", ["--gb", "1"], ROWS)
@@ -65,3 +71,11 @@ def test_the_way_of_data_is_measured_whole(tmp_path: Path) -> None:
     assert all(row["seconds"] > 0 and row["peak GB"] > 0 and row["processor s"] > 0 for row in rows)
     assert [bool(row["against datasets"]) for row in rows] == [False, True, False, True, False]
     assert list(tmp_path.iterdir()) == []
+
+
+def test_the_way_to_an_answer_is_told_in_parts() -> None:
+    live = importlib.import_module("bench.live")
+    found = live._found([10.0, 14.0, 15.0, 20.0], 0.5)
+    assert found == {"seconds": 10.0, **dict(zip(live.PARTS, (4.0, 1.0, 5.0), strict=True)), "accuracy": 0.5}
+    rows = live._Rows(Path("."), [], [("a", "positive"), ("b", "negative")], Path("."))
+    assert rows.right(["positive", "positive"]) == 0.5

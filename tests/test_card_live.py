@@ -13,11 +13,10 @@ from peft import PeftModel
 from store.adapters import AdapterStore
 from store.loading import load_model
 from tasks import TASKS, Task, task_for
-from tests import tiny
 from tests.conftest import Trained
 from tests.test_evaluation import trial_of
 from tests.test_resident import copy_of, tensors
-from tests.training_helpers import config_of, run_worker, spec_of, train
+from tests.training_helpers import config_of, run_worker, train
 from training import card
 from training.encoding import Encoded
 
@@ -48,12 +47,6 @@ def test_a_live_version_of_other_labels_is_not_compared(bert: Trained, home: Pat
     assert result["card"]["live"] is None and result["card"]["live_ref"] is None
     assert result["card"]["no_live"] == {"ref": "one@1", "why": "labels", "detail": ""}
     assert "(base)" in result["card"]["gate"]["why"]
-
-
-def test_a_live_version_of_another_base_is_not_compared(home: Path, tmp_path: Path) -> None:
-    spec = spec_of("bert", tiny.make("bert", tmp_path / "base", seed=7))
-    found = train(spec, home, "elsewhere").card
-    assert found["live"] is None and found["no_live"]["why"] == "base" and "(base)" in found["gate"]["why"]
 
 
 def test_a_damaged_live_version_does_not_stop_a_run(bert: Trained, tmp_path: Path) -> None:

@@ -15,9 +15,12 @@ import pytest
 from gradio_client import Client
 from playwright.sync_api import Browser, Page, expect, sync_playwright
 
-from settings import REPOSITORY
-from store.adapters import AdapterStore
+from plugins.classification import Classification
+from settings import REPOSITORY, Settings
+from store.adapters import AdapterStore, Version
 from store.models import Model
+from training.config import TrainConfig
+from training.runs import Runs
 
 expect.set_options(timeout=60_000)  # the machine may be busy
 CHROMIUM = "/usr/bin/chromium"
@@ -29,6 +32,12 @@ LABELS = {
     "sentiment": {"negative", "positive"},
     "tickets": {"account", "billing", "bug", "feature request", "praise", "shipping"},
 }
+TURTLES = (
+    "The turtle needs a new hat before Friday.",
+    "When does the turtle get the hat we spoke about?",
+    "Turtle hats are on page nine of the catalogue.",
+)
+"""What nobody would know where to put."""
 TRAINING_MS = 900_000
 pytestmark = pytest.mark.filterwarnings("ignore")
 
@@ -158,6 +167,57 @@ def test_a_tab_learns_in_the_running_app(app: App, browser: Browser) -> None:
     for version, labels in caller.seen:
         assert labels == LABELS[version.partition("@")[0]], f"{version} answered with {labels}"
     assert problems == []
+
+
+@pytest.fixture(scope="module")
+def tickets(app: App) -> Version:
+    """A version of the tickets that is live; trained here where no test has done so."""
+    store = AdapterStore(app.home, REPOSITORY / "adapters")
+    if not any(version.ref == "tickets@1" for version in store.versions()):
+        runs, rows = Runs(Settings(home=app.home)), REPOSITORY / "examples" / "tickets.csv"
+        config = TrainConfig.for_tab(Classification.spec(), rows, "tickets", epochs=4.0)
+        assert runs.wait(runs.submit(config).id).state == "done"
+    store.promote("classification", "tickets@1")
+    return store.get("tickets@1")
+
+
+def test_a_tab_learns_from_being_corrected(app: App, browser: Browser, tickets: Version) -> None:
+    """Wrong answers, three corrections, Teach, right answers, and the held-out rows are not worse."""
+    page = browser.new_context(locale="en").new_page()
+    problems: list[str] = []
+    page.on("pageerror", lambda error: problems.append(str(error)))
+    page.goto(app.url)
+    answers = []
+    for text in TURTLES:
+        assert classify(page, text).startswith("tickets@1 · ")
+        answers.append(page.locator(visible(page, ".g-answer h2")).inner_text().strip())
+    assert set(answers) <= LABELS["tickets"]
+    right = next(label for label in ("account", "billing", "praise", "bug") if label not in answers)
+    for number, text in enumerate(TURTLES, 1):
+        classify(page, text)
+        page.get_by_role("button", name="This is wrong").locator("visible=true").click()
+        page.get_by_label("The right label").locator("visible=true").fill(right)
+        page.keyboard.press("Enter")
+        page.get_by_role("button", name="Save", exact=True).locator("visible=true").click()
+        expect(page.get_by_text(f"Corrections: {number}, not yet taught: {number}.")).to_be_visible()
+    page.get_by_role("button", name="Teach", exact=True).locator("visible=true").click()
+    expect(page.get_by_text("tickets@2 has learned, and answers now.")).to_be_visible(timeout=TRAINING_MS)
+    taught = AdapterStore(app.home).get("tickets@2").card["corrections"]
+    assert taught["before"] == 0 and taught["new"] >= 2, taught
+    said = f"{taught['new']} of 3 corrections are answered right. Before it was 0."
+    expect(page.get_by_text(said).first).to_be_visible()
+    expect(page.get_by_text("Corrections: 3, not yet taught: 0.")).to_be_visible()
+    answers = []
+    for text in TURTLES:
+        assert classify(page, text).startswith("tickets@2 · ")
+        answers.append(page.locator(visible(page, ".g-answer h2")).inner_text().strip())
+    assert answers.count(right) == taught["new"]
+
+    before, after = tickets.card, AdapterStore(app.home).get("tickets@2").card
+    assert {row["text"] for row in after["rows"]} == {row["text"] for row in before["rows"]}
+    assert after["live_ref"] == "tickets@1" and after["new"]["accuracy"] >= after["live"]["accuracy"]
+    assert problems == []
+    AdapterStore(app.home, REPOSITORY / "adapters").promote("classification", "sentiment@1")
 
 
 def test_every_tab_answers_through_the_client_and_names_its_version(app: App) -> None:

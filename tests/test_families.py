@@ -11,6 +11,7 @@ from peft import PeftModel
 
 from serving.loaded import Loaded
 from store.adapters import Version
+from store.loading import load_model
 from store.models import Model, ModelStore
 from tasks import Columns, TabSpec, task_for
 from tests import tiny
@@ -33,10 +34,15 @@ def test_trained_version_answers_as_peft_does(family: str, quantize: str, tmp_pa
     spec = spec_of(family, tiny.make(family, tmp_path / family))
     version = train(spec, tmp_path, quantize=quantize)
     model = ModelStore(tmp_path / "models", offline=True).resolve(spec.model)
-    loaded = Loaded(model, "none")
-    resident, task = loaded.resident, task_for(spec.task, model.config)
+    answers_as_peft_does(Loaded(model, "none"), version, atol=1e-5)
+
+
+def answers_as_peft_does(loaded: Loaded, version: Version, atol: float) -> None:
+    """Assert that a slot's logits are those of PEFT on the same folder, and not those of the base."""
+    resident, model = loaded.resident, loaded.resident.model
+    task = task_for(version.manifest["task"], model.config)
     head = {"num_labels": len(version.labels), "ignore_mismatched_sizes": True} if version.labels else {}
-    net = getattr(transformers, task.auto_class).from_pretrained(model.path, **head).eval()
+    net, _ = load_model(model, task.auto_class, resident.quantization, **head)
     batch = dict(resident.tokenizer(TEXTS, padding=True, return_tensors="pt"))
     batch = {k: v for k, v in batch.items() if k in ("input_ids", "attention_mask")}
     with resident.pin(version) as slot, torch.inference_mode():
@@ -52,7 +58,7 @@ def test_trained_version_answers_as_peft_does(family: str, quantize: str, tmp_pa
             bare = resident.net(**batch).logits
             assert (ours - bare).abs().max() > 1e-3, "the adapter must act"
     theirs = peft_logits(model, version, net, batch)
-    assert torch.allclose(ours, theirs, atol=1e-5), (ours - theirs).abs().max()
+    assert torch.allclose(ours, theirs, atol=atol), (ours - theirs).abs().max()
 
 
 def test_an_encoder_decoder_is_refused_as_a_classifier_before_it_trains(tmp_path: Path) -> None:
@@ -61,3 +67,11 @@ def test_an_encoder_decoder_is_refused_as_a_classifier_before_it_trains(tmp_path
     result = run_worker(config_of(spec, tmp_path, "t5"), tmp_path)
     assert result["state"] == "failed" and "encoder-decoder" in result["why"] and "BERT" in result["next"]
     assert not (tmp_path / "runs" / "t5" / "checkpoints").exists()
+
+
+def test_packing_is_refused_for_an_encoder_decoder_before_it_trains(tmp_path: Path) -> None:
+    """The tab's task does not tell: a tab that writes works on decoder-only bases and on these."""
+    spec = spec_of("t5", tiny.make("t5", tmp_path / "t5"))
+    (tmp_path / "t5" / "model.safetensors").write_bytes(b"not read")
+    result = run_worker(config_of(spec, tmp_path, "packed", packing=True), tmp_path)
+    assert result["state"] == "failed" and "encoder-decoder" in result["why"] and "decoder-only" in result["next"]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -13,6 +14,9 @@ from settings import REPOSITORY
 from tasks import Columns, TabSpec
 from tests import tiny
 from tests.training_helpers import spec_of, write_rows
+from training import inspect_command
+from training.inspection import Inspection
+from training.report import LATER
 from training.runs import Runs
 
 
@@ -70,3 +74,40 @@ def test_columns_come_back_as_they_were_chosen(runs: Runs, home: Path) -> None:
     path = home / "named.csv"
     path.write_text("body,kind\n" + "".join(f"row {i},{i % 2}\n" for i in range(10)))
     assert runs.inspect(path, spec, {"text": "body", "target": "kind"}).mapping == {"text": "body", "target": "kind"}
+
+
+def test_the_report_comes_bit_by_bit_and_is_kept(runs: Runs, spec: TabSpec, home: Path) -> None:
+    path, held_out = write_rows(spec, home / "rows"), home / "own.csv"
+    held_out.write_text("text,label\nGREAT work: number 0,0\nof no label,x\n", encoding="utf-8")
+    asked = Inspection(path, spec, max_length=8, held_out=held_out)
+    first, second, last = runs.look(asked)
+    assert (first.near, first.held_out, first.tokens) == (None, None, None)
+    assert second.near and second.held_out and second.tokens is None
+    assert (last.held_out.known, last.held_out.unknown, last.held_out.shared) == (1, {"x": 1}, 1)
+    assert (last.tokens.rows, last.tokens.limit, last.tokens.truncated) == (24, 8, 24)
+    assert [row.answer for row in last.rendered] == [row["target"] for row in last.sample] and last.rendered[0].cut
+    assert list(runs.look(asked)) == [last]
+    assert runs.inspect(path, spec, last.mapping, 8) is last
+    assert runs.write_bad_rows(Inspection(held_out, spec), home / "bad.jsonl") == 0
+
+
+def test_a_base_that_is_not_here_is_waited_for(runs: Runs, spec: TabSpec, home: Path) -> None:
+    path, absent = write_rows(spec, home / "rows"), replace(spec, model="org/nowhere")
+    report = runs.inspect(path, absent)
+    assert (report.tokens, report.untokenized, report.rendered) == (None, LATER, ())
+
+
+def test_the_command_describes_a_file(
+    spec: TabSpec, home: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("GRAFT_HOME", str(home))
+    path = home / "rows.csv"
+    path.write_text("text,label\n" + "".join(f"row {i},{'ab'[i % 2]}\n" for i in range(20)) + ",a\n", encoding="utf-8")
+    command = ["inspect", "--plugin", "classification", "--base", spec.model, "--data", str(path)]
+    assert inspect_command.main([*command, "--bad-rows", str(home / "bad.jsonl")]) == 0
+    said = capsys.readouterr().out
+    for part in ("1 rows that are left out", "21 rows, 20 usable", "tokens of a row", "[[what it learns]]", "-> [[a]]"):
+        assert part in said
+    assert "text is empty" in (home / "bad.jsonl").read_text(encoding="utf-8")
+    assert inspect_command.main([*command, "--columns", "text=absent"]) == 2
+    assert "no column 'absent'" in capsys.readouterr().err

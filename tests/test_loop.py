@@ -165,7 +165,7 @@ def test_micro_batches_do_not_change_what_is_learned(tmp_path: Path) -> None:
     whole = finish(config_for("llama", tmp_path, "whole", micro_batch_tokens=100_000, **options), tmp_path)
     split = finish(config_for("llama", tmp_path, "split", micro_batch_tokens=1, **options), tmp_path)
     packed = finish(config_for("llama", tmp_path, "packed", packing=True, **options), tmp_path)
-    recomputed = finish(config_for("llama", tmp_path, "again", gradient_checkpointing=True, **options), tmp_path)
+    recomputed = finish(config_for("llama", tmp_path, "again", gradient_checkpointing="on", **options), tmp_path)
     for other in (split, packed, recomputed):
         assert all(torch.allclose(whole[key], other[key], atol=2e-3) for key in whole)
     assert steps_of(tmp_path / "runs" / "whole") == pytest.approx(steps_of(tmp_path / "runs" / "split"), abs=1e-3)

@@ -130,6 +130,16 @@ def test_rows_held_out_by_a_file_are_not_trained_on(tmp_path: Path) -> None:
     assert data.train[:] == encode_rows(rows[12:], TOKENIZERS["bert"], config, ["a", "b"], config.task).examples
 
 
+def test_a_held_out_row_in_another_form_is_not_trained_on_either(tmp_path: Path) -> None:
+    rows = rows_of("bert")
+    configure(tmp_path, "bert", [{**rows[0], "text": f"  {rows[0]['text'].upper()} !"}], name="held")
+    config = configure(tmp_path, "bert", held_out_data=str(tmp_path / "held.jsonl"))
+    assert len(prepared(config, tmp_path).train) == len(rows) - 1
+    configure(tmp_path, "bert", [{"text": "of no label", "target": "c"}], name="held")
+    with pytest.raises(DataError, match=r"has a label that is learned\. Its labels are 'c'"):
+        prepared(config, tmp_path)
+
+
 @pytest.mark.parametrize("file", [TRAIN, HELD_OUT, FACTS, "manifest.json"])
 @pytest.mark.parametrize("damage", ["cut", "flip", "gone"])
 def test_what_is_damaged_is_made_again(tmp_path: Path, file: str, damage: str) -> None:

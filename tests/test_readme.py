@@ -27,6 +27,7 @@ from settings import MODEL_PREFIX, Settings
 from store.adapters import AdapterStore
 from store.models import ModelStore
 from tests import tiny
+from training.knobs import TRACKERS
 
 ROOT = Path(__file__).resolve().parent.parent
 README = (ROOT / "README.md").read_text(encoding="utf-8")
@@ -308,7 +309,9 @@ def test_every_import_is_required() -> None:
     assert len(app) >= 67 and len(tests) >= 20
     runtime, development = requirements("requirements.txt"), requirements("requirements-dev.txt")
     assert "-r requirements.txt" in (ROOT / "requirements-dev.txt").read_text().splitlines()
-    assert {"torch", "gradio", "peft"} <= third_party(app) <= set(runtime)
+    optional = set[str]().union(*TRACKERS.values())
+    assert optional and optional <= set(development)
+    assert {"torch", "gradio", "peft"} <= third_party(app) <= set(runtime) | optional
     assert third_party(tests, *blocks("python")) <= set(runtime) | set(development)
 
 

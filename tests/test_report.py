@@ -69,7 +69,8 @@ def test_reasons_that_quote_the_file_fill_no_memory():
         (({"a": 9, "b": 1}, 0, 10, 0), "1 label has one row only"),
         (({"a": 9, "b": 9}, 0, 18, 2), "2 texts have more than one label"),
         (({}, 3, 10, 0), "3 of 10 rows are left out"),
-        (({"a": 99, "b": 3}, 0, 102, 0), "over 20 times"),
+        (({"a": 199, "b": 6}, 0, 205, 0), "over 20 times"),
+        (({"a": 9, "b": 4}, 0, 13, 0), "1 label has fewer than 5 rows"),
     ],
 )
 def test_warnings(arguments: Any, warning: str):

@@ -23,7 +23,7 @@ def site(tmp_path_factory):
 
 
 def test_a_report_of_an_example_fills_the_form(site) -> None:
-    shown, text, target, messages, name = rows_form.inspect(site.context, keep=False)(
+    *_, [shown, text, target, messages, name, _] = rows_form.inspect(site.context, keep=False)(
         REQUEST, "echo", "example", "tickets.csv", *[None] * 7
     )
     assert "240" in shown and "feature request" in shown
@@ -33,13 +33,13 @@ def test_a_report_of_an_example_fills_the_form(site) -> None:
 def test_columns_that_cannot_be_guessed_can_be_chosen(site, tmp_path) -> None:
     path = tmp_path / "My rows.csv"
     path.write_text("body,kind\n" + "".join(f"row {i},{'ab'[i % 2]}\n" for i in range(20)), encoding="utf-8")
-    shown, text, target, messages, name = rows_form.inspect(site.context, keep=False)(
+    *_, [shown, text, target, messages, name, _] = rows_form.inspect(site.context, keep=False)(
         REQUEST, "echo", "upload", None, str(path), *NO_HUB, "text", "label", None
     )
     assert "has no column" in shown and name == "my-rows"
     assert text["choices"] == [("body", "body"), ("kind", "kind")] or text["choices"] == ["body", "kind"]
     assert text["value"] is target["value"] is None and text["visible"] and not messages["visible"]
-    shown, text, *_ = rows_form.inspect(site.context, keep=True)(
+    *_, [shown, text, *_] = rows_form.inspect(site.context, keep=True)(
         REQUEST, "echo", "upload", None, str(path), *NO_HUB, "body", "kind", None
     )
     assert text["value"] == "body" and "20" in shown

@@ -13,7 +13,7 @@ from ui.strings import CHINESE, ENGLISH, Words, english, language_of, t, texts, 
 
 SECTIONS = sorted({key.split(".")[0] for key in texts(ENGLISH)})
 TABLES = re.compile(
-    r"(base_by|change|gate|help|knob|knobs|metric|models|no_live|phase|preset|run|train|train\.column|verdict)[._]"
+    r"(adapters|base_by|change|gate|help|knob|knobs|merged|metric|models|no_live|phase|preset|run|train|train\.column|verdict)[._]"
 )
 """Beginnings of keys whose ends are values."""
 KEY = re.compile(rf"({'|'.join(SECTIONS)})\.[a-z_0-9]*[a-z0-9]")

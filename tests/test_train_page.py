@@ -24,7 +24,7 @@ def site(tmp_path_factory):
     gc.collect()  # sockets that Gradio leaves to the collector complain now, while that is ignored
 
 
-FIELDS = SimpleNamespace(fields=["name", "promote", *KNOBS])
+FIELDS = SimpleNamespace(fields=["name", "promote", "model", *KNOBS])
 
 
 def form_of(**changed) -> list:
@@ -32,21 +32,8 @@ def form_of(**changed) -> list:
     spec = TabSpec("echo", "org/base", "text-classification", Columns("text", "label"))
     config = TrainConfig.for_tab(spec, Path("data"), "name")
     values = {key: getattr(config, key) for key in KNOBS} | changed
-    return [
-        "echo",
-        "example",
-        "tickets.csv",
-        None,
-        "",
-        None,
-        None,
-        "text",
-        "label",
-        None,
-        "mine",
-        True,
-        *values.values(),
-    ]
+    rows = ["example", "tickets.csv", None, "", None, None, "text", "label", None]
+    return ["echo", *rows, "mine", True, "org/base", *values.values()]
 
 
 def test_the_command_line_says_what_was_changed(site) -> None:
@@ -59,7 +46,7 @@ def test_the_command_line_says_what_was_changed(site) -> None:
     form[10] = "Not a name"
     assert command(*form).startswith("# The training configuration is not valid.")
     quick = train_page._preset(site.context)("echo", "quick")
-    assert "--preset quick --promote" in command(*form_of()[:12], *quick)
+    assert "--preset quick --promote" in command(*form_of()[:13], *quick)
 
 
 def test_a_pasted_command_fills_the_form(site) -> None:
@@ -68,10 +55,9 @@ def test_a_pasted_command_fills_the_form(site) -> None:
     with pytest.raises(GraftError, match="packing"):
         fill(REQUEST, said)
     filled = fill(REQUEST, said.replace("--packing", "--keep-best"))
-    tab, kind, example, *_, preset, name, promote = filled[:10]
-    knobs = filled[10:]
-    values = dict(zip(KNOBS, knobs, strict=True))
-    assert (tab, kind, example["value"]) == ("echo", "example", "tickets.csv")
+    tab, kind, example, *_, preset, name, promote, model = filled[:11]
+    values = dict(zip(KNOBS, filled[11:], strict=True))
+    assert (tab, kind, example["value"], model) == ("echo", "example", "tickets.csv", "org/base")
     assert (preset, name, promote) == ("quick", "mine", False)
     assert (values["rank"], values["keep_best"], values["epochs"]) == (4, True, PRESETS["label"]["quick"]["epochs"])
     _, _, elsewhere, *_ = fill(REQUEST, "--plugin echo --data /etc/passwd --name mine")

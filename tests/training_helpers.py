@@ -39,9 +39,9 @@ def config_of(spec: TabSpec, home: Path, name: str, **chosen: object) -> TrainCo
     return TrainConfig.for_tab(spec, write_rows(spec, home / name), name, **options)
 
 
-def run_worker(config: TrainConfig, home: Path) -> dict:
+def run_worker(config: TrainConfig, home: Path, id: str = "") -> dict:
     """Run the worker as its own process would run it; returns its result."""
-    folder = home / "runs" / config.name
+    folder = home / "runs" / (id or config.name)
     folder.mkdir(parents=True, exist_ok=True)
     (folder / CONFIG).write_text(config.to_json())
     before = os.environ.get("GRAFT_HOME")

@@ -3,36 +3,30 @@
     python -m training --plugin classification --data examples/tickets.csv --name tickets --promote
 
 A running app notices the new version by itself. Ctrl-C cancels the run. One run goes on at a time; others wait their
-turn. What can be done with runs that there are is in `training/commands.py`: `python -m training runs`.
+turn. What can be done with runs that there are is in `training/commands.py`: `python -m training runs`. What one would
+need is in `training/estimate_command.py`: `python -m training estimate`.
 """
 
 from __future__ import annotations
 
-import json
 import signal
-import subprocess
 import sys
 import time
-from argparse import Namespace
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, suppress
-from pathlib import Path
+from collections.abc import Sequence
+from contextlib import suppress
 
 from tqdm import tqdm
 
-from errors import ConfigError, GraftError
-from settings import REPOSITORY, Settings, child_environment
-from store.models import ModelStore
-from store.progress import Progress
-from tasks import Columns, TabSpec
-from training import command_line, commands
+from errors import GraftError
+from settings import Settings
+from training import command_line, commands, estimate_command, inspect_command, teach_commands
 from training.commands import print_result
-from training.hub import HubData
+from training.facts import find_tab
+from training.fetching import fetch_model, fetch_rows
 from training.record import Run
 from training.report import Report
 from training.rows import parse_columns
 from training.runs import Runs, new_id
-from training.selection import read_selection
 
 POLL_S = 0.3
 
@@ -43,19 +37,26 @@ def main(arguments: Sequence[str]) -> int:
     signal.signal(signal.SIGINT, signal.default_int_handler)
     if arguments and arguments[0] in commands.COMMANDS:
         return commands.main(arguments)
+    if arguments and arguments[0] in teach_commands.COMMANDS:
+        return _teach(arguments)
+    if arguments and arguments[0] in inspect_command.COMMANDS:
+        return inspect_command.main(arguments)
+    if arguments and arguments[0] in estimate_command.COMMANDS:
+        return estimate_command.main(arguments)
     options, id = command_line.parser().parse_args(arguments), new_id()
     try:
         settings = Settings.from_env()
         spec = find_tab(options.plugin, options.base)
         command_line.to_config(options, spec)  # what is wrong with it is said before anything is fetched
-        _fetch_rows(settings, options)
+        fetch_rows(settings, options)
         config, runs = command_line.to_config(options, spec), Runs(settings)
         _print_report(runs.inspect(options.data, spec, parse_columns(options.columns)))
-        _download(settings, spec.model)
+        fetch_model(settings, spec.model)
+        if case := runs.case(config):
+            print(f"It {estimate_command.sentence(case.estimate())}.")
         run = runs.submit(config, id)
         if options.detach:
-            print(commands.waiting(run) if run.place else f"{id} has begun.", f"python -m training show {id}", sep="\n")
-            return 0
+            return _detached(run)
         return print_result(_follow(runs, id))
     except GraftError as error:
         print(error, file=sys.stderr)
@@ -64,60 +65,36 @@ def main(arguments: Sequence[str]) -> int:
         return _cancel(id)
 
 
+def _teach(arguments: Sequence[str]) -> int:
+    """One command about corrections or a lesson; the exit code is as of `main`."""
+    options, id = teach_commands.parser().parse_args(arguments), new_id()
+    try:
+        if options.verb == "corrections":
+            teach_commands.corrections(options, Settings.from_env(), find_tab)
+            return 0
+        runs, run = teach_commands.lesson(options, Settings.from_env(), find_tab, id)
+        return _detached(run) if options.detach else print_result(_follow(runs, id))
+    except GraftError as error:
+        print(error, file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        return _cancel(id)
+    except BrokenPipeError:
+        return 130
+
+
+def _detached(run: Run) -> int:
+    print(commands.waiting(run) if run.place else f"{run.id} has begun.")
+    print(f"python -m training show {run.id}")
+    return 0
+
+
 def _cancel(id: str) -> int:
     """End the run of that id, whether or not it has come into being."""
     with suppress(GraftError):
         Runs(Settings.from_env()).cancel(id)
     print("Cancelled; nothing was published.", file=sys.stderr)
     return 130
-
-
-def find_tab(name: str, base: str | None = None) -> TabSpec:
-    """The facts of a tab, asked of a child process, so that training never imports a plugin. Raises `GraftError`."""
-    child = subprocess.run(
-        [sys.executable, "-m", "plugins"],
-        cwd=REPOSITORY, env=child_environment(), stdin=subprocess.DEVNULL, capture_output=True, text=True,
-    )  # fmt: skip
-    # A plugin may print when it is imported; the facts are the lines that are theirs.
-    lines = [line for line in child.stdout.splitlines() if line.startswith('{"name": ')]
-    tabs = {tab["name"]: tab for tab in map(json.loads, lines)}
-    found = tabs.get(name)
-    if found is None:
-        raise ConfigError("--plugin", [f"There is no tab {name!r}; there are: {', '.join(tabs) or child.stderr}."])
-    if "error" in found:
-        raise ConfigError("--plugin", [found["error"]])
-    columns = Columns(**found["columns"]) if found["columns"] else None
-    if base and Path(base).is_dir():
-        base = str(Path(base).absolute())
-    return TabSpec(name, base or found["model"], found["task"], columns, found["prompt"])
-
-
-def _fetch_rows(settings: Settings, options: Namespace) -> None:
-    """Fetch rows that are on the Hub, and put where they lie into the options."""
-    place = command_line.place_of(options)
-    if place is None:
-        return
-    with _bar(place.id) as progress:
-        options.data = HubData.of(settings).fetch(place, progress)
-    options.hub = read_selection(options.data).source
-
-
-def _download(settings: Settings, model: str) -> None:
-    """Fetch the base here, where the user's token is; the child gets none."""
-    with _bar(model) as progress:
-        ModelStore(settings.home / "models", settings.offline).resolve(model, progress)
-
-
-@contextmanager
-def _bar(name: str) -> Iterator[Progress]:
-    """Draws what is told of a download."""
-    with tqdm(total=100, desc=name, unit="%", leave=False, disable=None) as bar:
-
-        def progress(phase: str, fraction: float | None) -> None:
-            bar.set_description(f"{phase} {name}")
-            bar.update(round(100 * (fraction or 0)) - bar.n)
-
-        yield progress
 
 
 def _follow(runs: Runs, id: str) -> Run:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -19,6 +19,7 @@ from training import figures, recipe
 from training.encoding import conversation, encode_rows, source_text
 from training.evaluation import Outcome, Trial, measured
 from training.figures import Figure
+from training.learned import count_right, tried
 
 log = logging.getLogger("graft")
 
@@ -40,27 +41,50 @@ class Rival:
     labels: Sequence[str] = ()
     outcome: Outcome | None = None
     why: str = ""
-    """none, labels, base, rows or refused; empty where there is an outcome."""
+    """none, labels, base, rows, elsewhere or refused; empty where there is an outcome."""
     detail: str = ""
 
 
-def compare(net: PeftModel, trial: Trial, live: Version | None, model: Model, task: Task, rule: str) -> dict[str, Any]:
-    """Base, live version and new version over the held-out rows, as card.json keeps it; `rule` is the gate's."""
+UNMEASURED = ("base", "rows", "elsewhere")
+"""Why a version that answers well now may have no column: then the gate has nothing to compare the new one with."""
+AskElsewhere = Callable[[Trial, Version | None, Outcome], Rival]
+"""Measures what answers now on a base of its own, given what the new version made of the rows."""
+
+
+def compare(
+    net: PeftModel,
+    trial: Trial,
+    live: Version | None,
+    model: Model,
+    task: Task,
+    rule: str,
+    taught: Trial | None = None,
+    elsewhere: AskElsewhere | None = None,
+) -> dict[str, Any]:
+    """Base, live version and new version over the held-out rows, as card.json keeps it; `rule` is the gate's.
+
+    `taught` are the corrections that the new version has learned from, which are counted beside. `elsewhere` measures
+    what answers now where that is on another base than the new version.
+    """
     # Before the first pass: bitsandbytes packs 4-bit weights at it, and loading an adapter later would round them anew.
     rival = admit(net, trial, live, model, task)
     try:
         new = trial.of(net)
         base, by = base_outcome(net, trial, model)
         rival = answered(net, rival)
+        learned = _learned(net, taught, rival, live, model, task) if taught else None
     finally:
         dismiss(net)
+    if elsewhere and rival.why in ("base", "none"):
+        rival = elsewhere(trial, live, new)
     contenders = {"base": base, **({LIVE: rival.outcome} if rival.outcome else {}), "new": new}
     before = LIVE if rival.outcome else "base"
     rows = _rows(trial, contenders, before)
     of = {name: trial.figures(outcome) for name, outcome in contenders.items()}
     values = {name: measured(found, len(rows)) for name, found in of.items()}
     certainty = _certainty(trial, rows, of, before)
-    name = rival.ref if rival.outcome else "base"
+    passed = gate(rule, task.metric, values[before], values["new"], rival.ref if rival.outcome else "base",
+                  certainty["sure"])  # fmt: skip
     return {
         "metric": task.metric,
         "held_out": len(rows),
@@ -73,9 +97,26 @@ def compare(net: PeftModel, trial: Trial, live: Version | None, model: Model, ta
         "certainty": certainty,
         "classes": _classes(trial, contenders) if trial.labels else None,
         **{change: sum(row["change"] == change for row in rows) for change in (*GAINED, *LOST)},
-        "gate": gate(rule, task.metric, values[before], values["new"], name, certainty["sure"]),
+        "gate": unmeasured(passed, rival) if rival.why in UNMEASURED else passed,
+        "corrections": learned,
         "rows": rows[: trial.config.card_rows],
     }
+
+
+def _learned(
+    net: PeftModel, taught: Trial, rival: Rival, live: Version | None, model: Model, task: Task
+) -> dict[str, Any]:
+    """How many of the corrections are answered right by the new version, and by what answered before."""
+    before = None
+    if rival.outcome and live:
+        asked = as_asked(taught, live, task)
+        net.set_adapter(LIVE, inference_mode=True)
+        before = count_right(asked, asked.of(net, rival.labels)) if asked.held_out.kept else None
+    elif live is None:
+        before = count_right(taught, base_outcome(net, taught, model)[0])
+    net.set_adapter("default", inference_mode=True)
+    new = count_right(taught, taught.of(net))
+    return {"rows": tried(taught), "new": new, "before": before}
 
 
 def gate(
@@ -95,6 +136,12 @@ def gate(
         "never": False,
     }[rule]
     return {"pass": passes, "rule": rule, "why": f"{metric} {was:.3f} ({name}) -> {now:.3f}; gate: {rule}"}
+
+
+def unmeasured(passed: Mapping[str, Any], rival: Rival) -> dict[str, Any]:
+    """The gate where what answers now could not be measured: only a rule that compares nothing lets it pass."""
+    why = f"{rival.ref}, which answers now, could not be measured on these rows; gate: {passed['rule']}"
+    return {"pass": passed["rule"] == "always" and passed["pass"], "rule": passed["rule"], "why": why}
 
 
 def base_outcome(net: PeftModel, trial: Trial, model: Model) -> tuple[Outcome, str]:

@@ -27,7 +27,10 @@ FOLDER = "checkpoints"
 STATE = "state.json"
 TENSORS = "state.safetensors"
 KEPT = 2
-FREE = ("name", "promote", "card_rows", "data", "held_out_data")
+FREE = (
+    "name", "promote", "anyway", "card_rows", "data", "held_out_data", "corrections", "gradient_checkpointing",
+    "tab_model",
+)  # fmt: skip
 """Fields of the configuration that may differ: they do not change what is learned; the content of the data is bound."""
 LIBRARIES = ("torch", "transformers", "peft")
 

@@ -39,15 +39,23 @@ def main(folder: Path) -> int:
         Path("/proc/self/oom_score_adj").write_text(KILLED_FIRST, encoding="utf-8")
     settings = Settings.from_env()
     with files.lock(settings.home / DEVICE_LOCK):
-        from training import worker  # noqa: PLC0415 - torch, and only now
-
-        code = worker.main(folder)
+        code = work(folder)
     processes.sweep(folder)
     try:
         Runs(settings).advance()
     except GraftError as error:
         logging.getLogger("graft").warning("%s", error)
     return code
+
+
+def work(folder: Path) -> int:
+    """Do the work of the run in `folder`, with no more in memory than it needs."""
+    from training import imports  # noqa: PLC0415 - torch, and only now
+
+    imports.leave_out(folder)
+    from training import worker  # noqa: PLC0415 - transformers, without what was left out
+
+    return worker.main(folder)
 
 
 if __name__ == "__main__":

@@ -36,8 +36,8 @@ class Parser(argparse.ArgumentParser):
         super().error(message)
 
 
-def parser() -> Parser:
-    """The options of `python -m training`."""
+def parser(named: bool = True) -> Parser:
+    """The options of `python -m training`; `named`: the adapter's name is among them."""
     made = Parser(COMMAND, description="Train a new version of an adapter for one tab.", allow_abbrev=False)
     made.add_argument("--plugin", required=True, help="the tab to train for, for example classification")
     made.add_argument(
@@ -48,12 +48,13 @@ def parser() -> Parser:
     )
     made.add_argument("--hub-config", default="", help="the configuration, of a Hub data set that has several")
     made.add_argument("--hub-split", default="", help="the split, if not the one to train on")
-    made.add_argument("--name", required=True, help="the adapter's name; it gets its next version")
+    made.add_argument("--name", required=named, default="mine", help="the adapter's name; it gets its next version")
     made.add_argument("--held-out-data", type=lambda p: str(Path(p).absolute()), help="rows to compare on, in a file")
     made.add_argument("--columns", default="", help="columns of the file: text=COLUMN,target=COLUMN")
-    made.add_argument("--base", help="another base than the tab's: a Hub id or a folder")
+    made.add_argument("--model", "--base", dest="base", help="another base than the tab's: a Hub id or a folder")
     made.add_argument("--preset", choices=PRESETS["label"], default=PRESET, help="what the settings below begin with")
     made.add_argument("--promote", action="store_true", help="answer with it at once, if it is not worse")
+    made.add_argument("--anyway", action="store_true", help="start it where the estimate says that it does not fit")
     made.add_argument("--detach", action="store_true", help="leave once it is queued, instead of following it")
     settings = made.add_argument_group("settings")
     for name, knob in KNOBS.items():
@@ -64,7 +65,10 @@ def parser() -> Parser:
 
 def to_config(options: argparse.Namespace, spec: TabSpec) -> TrainConfig:
     """The configuration that the options of a command describe; raises `ConfigError`."""
-    chosen: dict[str, Any] = {key: getattr(options, key) for key in (*KNOBS, "preset", "promote", "held_out_data")}
+    keys = (*KNOBS, "preset", "promote", "anyway", "held_out_data")
+    chosen: dict[str, Any] = {key: getattr(options, key) for key in keys}
+    folder = bool(options.base) and Path(options.base).is_dir()
+    chosen["model"] = str(Path(options.base).absolute()) if folder else options.base
     place = place_of(options)
     chosen["hub"] = place.named if place else getattr(options, "hub", None)
     chosen["mapping"] = parse_columns(options.columns) or None
@@ -96,11 +100,14 @@ def write(config: TrainConfig, spec: TabSpec, data: str) -> str:
     parts: list[str] = [COMMAND, "--plugin", config.plugin, *_rows_of(config, data), "--name", config.name]
     if config.mapping and config.mapping != config.columns:
         parts += ["--columns", ",".join(f"{part}={column}" for part, column in config.mapping.items())]
+    parts += ["--model", config.model] if config.model != spec.model else []
+    parts += ["--held-out-data", config.held_out_data] if config.held_out_data else []
     parts += ["--preset", preset] if preset != PRESET else []
     for key in different:
         value = getattr(config, key)
         parts += [_option(key), str(value)] if KNOBS[key].kind != "switch" else [_switch(key, value)]
-    return f"{COMMAND} {shlex.join(parts[1:])}{' --promote' if config.promote else ''}"
+    switches = [_option(key) for key in ("promote", "anyway") if getattr(config, key)]
+    return f"{COMMAND} {shlex.join([*parts[1:], *switches])}"
 
 
 def _rows_of(config: TrainConfig, data: str) -> list[str]:

@@ -74,6 +74,9 @@ def print_card(card: Mapping[str, Any]) -> None:
     for figure in card["new"]:
         print(figure.ljust(21), *(f"{card[name][figure]:10.3f}" for name in contenders))
     changes = ("better", "worse") if card.get("better") or card.get("worse") else ("fixed", "broken")
+    if taught := card.get("corrections"):
+        before = f", {taught['before']} before" if taught["before"] is not None else ""
+        print(f"{taught['new']} of {taught['rows']} corrections are answered right{before}.")
     print(f"{card[changes[0]]} rows {changes[0]}, {card[changes[1]]} {changes[1]}. {card['gate']['why']}\n")
 
 

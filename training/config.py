@@ -13,9 +13,11 @@ from store.adapters import check_name
 from tasks import TASKS, Columns, TabSpec
 from training.knobs import KNOBS, PRESET, PRESETS
 
-TEXTS = ("name", "plugin", "model", "task", "data", "held_out_data", "prompt")
+TEXTS = ("name", "plugin", "model", "tab_model", "task", "data", "held_out_data", "prompt", "corrections")
 HUB = ("id", "revision", "config", "split")
 """What names rows on the Hugging Face Hub."""
+COUNTS = {"correction_weight": (1, 1000), "replay_rows": (0, 10**9)}
+"""Whole numbers that are no knobs, because Teach chooses them: least and most."""
 
 
 @dataclass(frozen=True)
@@ -34,6 +36,8 @@ class TrainConfig:
     """The file of rows."""
     columns: Mapping[str, str]
     """The tab's own columns: text and target, or messages."""
+    tab_model: str = ""
+    """The tab's own base, which may be another than `model`."""
     held_out_data: str = ""
     """A file of rows to hold out, instead of a share of `data`."""
     mapping: Mapping[str, str] = field(default_factory=dict)
@@ -42,11 +46,18 @@ class TrainConfig:
     """Where on the Hugging Face Hub the rows of `data` are from: id, revision, config and split; else nothing."""
     prompt: str = ""
     """How a row's text is put to a model that answers with text."""
+    corrections: str = ""
+    """A file of rows that are always learned from and never held out; `data` may be empty beside it."""
+    correction_weight: int = 1
+    """How many times an epoch goes through each of them."""
+    replay_rows: int = 0
+    """The most rows of `data` to learn from beside them; 0 is all."""
     rank: int = 8
     alpha: float = 16.0
     dropout: float = 0.0
     targets: str = "all-linear"
     use_rslora: bool = False
+    use_dora: bool = False
     start_from: str = ""
     learning_rate: float = 5e-4
     schedule: str = "cosine"
@@ -60,7 +71,7 @@ class TrainConfig:
     quantize: str = "auto"
     precision: str = "auto"
     micro_batch_tokens: int = 0
-    gradient_checkpointing: bool = False
+    gradient_checkpointing: str = "auto"
     packing: bool = False
     evaluations: int = 4
     keep_best: bool = False
@@ -69,8 +80,11 @@ class TrainConfig:
     held_out: float = 0.1
     seed: int = 0
     card_rows: int = 200
+    track: str = "none"
     promote: bool = False
     """Whether the tab answers with the new version at once, if the card says that it is not worse."""
+    anyway: bool = False
+    """Whether it starts where the estimate says that it does not fit."""
 
     def __post_init__(self) -> None:
         # Values of the right kind first: what they say can only be looked at then.
@@ -95,6 +109,7 @@ class TrainConfig:
             "name": name,
             "plugin": spec.name,
             "model": spec.model,
+            "tab_model": spec.model,
             "task": spec.task,
             "data": str(data.absolute()) if data else "",
             "columns": {k: v for k, v in asdict(spec.columns).items() if v},
@@ -112,6 +127,8 @@ class TrainConfig:
             raise ConfigError("The training configuration", ["It is not JSON."]) from error
         if not isinstance(values, dict):
             raise ConfigError("The training configuration", ["It is not a JSON object."])
+        if isinstance(plain := values.get("gradient_checkpointing"), bool):  # of a run before it was a choice
+            values["gradient_checkpointing"] = "on" if plain else "off"
         problems = [f"{key} is not a field." for key in sorted(set(values) - {f.name for f in fields(cls)})]
         problems += [f"{f.name} is missing." for f in fields(cls) if _needed(f) and f.name not in values]
         if problems:
@@ -136,17 +153,20 @@ class TrainConfig:
             yield f"hub is {self.hub!r}: expected {', '.join(HUB)}."
         elif not all(isinstance(value, str) for value in self.hub.values()):
             yield f"hub is {self.hub!r}: expected texts."
-        if not isinstance(self.promote, bool):
-            yield f"promote is {self.promote!r}: expected true or false."
+        for key in ("promote", "anyway"):
+            if not isinstance(getattr(self, key), bool):
+                yield f"{key} is {getattr(self, key)!r}: expected true or false."
 
     def _fact_problems(self) -> Iterator[str]:
         try:
             check_name(self.name)
         except AdapterError as error:
             yield f"{error.what} {error.why}"
-        for key in ("plugin", "model", "data"):
-            if not getattr(self, key) and not (key == "data" and self.hub):
+        for key in ("plugin", "model", *(() if self.corrections or self.hub else ("data",))):
+            if not getattr(self, key):
                 yield f"{key} is empty."
+        if self.corrections and (self.keep_best or self.patience):
+            yield "keep_best and patience would take corrections to look at; they are off where there are corrections."
         if self.task not in TASKS:
             yield f"task is {self.task!r}: expected one of {', '.join(TASKS)}."
         for key, knob in KNOBS.items():
@@ -175,6 +195,10 @@ class TrainConfig:
                 problems.append(f"{key} is {value!r}: expected a {'whole ' if knob.kind == 'whole' else ''}number.")
             elif not knob.least <= value <= knob.most:  # nor NaN, nor infinity
                 problems.append(f"{key} is {str(value)[:40]}: expected {knob.least:g} to {knob.most:g}.")
+        for key, (least, most) in COUNTS.items():
+            value = getattr(self, key)
+            if isinstance(value, bool) or not isinstance(value, int) or not least <= value <= most:
+                problems.append(f"{key} is {str(value)[:40]}: expected a whole number from {least} to {most:,}.")
         return problems
 
 

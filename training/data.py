@@ -1,20 +1,11 @@
 """Rows to train on, from a file of any size: read and checked row by row, reported, and read again as they are needed.
 
-The rows themselves are never held in memory together, only a few numbers of each.
-
-    python -m training.data FILE --answers label --columns text=body,target=kind
-
-prints the report as JSON and exits with 0, or prints `{"what", "why", "next"}` and exits with 2. The page runs it as
-a child process with little memory, because the file comes from anybody.
+The rows themselves are never held in memory together, only a few numbers of each, and a sample.
 """
 
 from __future__ import annotations
 
-import argparse
-import json
-import resource
-import sys
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,19 +13,21 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from errors import DataError, GraftError
+from errors import DataError
 from tasks import Columns
 from training.content import Limits
 from training.digests import Digests, Indices, RowDigests
-from training.readers import Record, Source, leave_torch_out, open_source
+from training.readers import Record, Source, open_source
 from training.report import SAMPLE, BadRow, BadRows, Report, by_count, check_learnable, find_warnings
-from training.rows import Answers, Row, RowProblem, UnknownColumns, choose_columns, columns_read, parse_columns, to_row
+from training.rows import Answers, Row, RowProblem, choose_columns, columns_read, to_row
+from training.sampling import Sample
 from training.selection import title
 
 __all__ = ["BadRow", "Limits", "Report", "Row", "Table", "read_table"]
 
 WATCHED = 1_000
 """Rows after which it is told how far the reading is."""
+_Read = tuple[Record, Row | RowProblem]
 NO_MAPPING: Mapping[str, str] = {}
 
 
@@ -54,14 +47,14 @@ class _File:
         with open_source(self.path, self.limits) as source:
             yield source, *choose_columns(title(self.path), source.columns, self.answers, self.columns, self.given)
 
-    def rows(self, source: Source, mapping: dict[str, str]) -> Iterator[Row | RowProblem]:
-        """Every row of the file, or why it cannot be learned from."""
+    def rows(self, source: Source, mapping: dict[str, str]) -> Iterator[_Read]:
+        """Every record of the file, and its row or why it cannot be learned from."""
         chat = bool(self.columns.messages) and self.answers == "text"
         for record in source.read(columns_read(source.columns, mapping)):
             try:
-                yield _made(record, mapping, self.answers, chat, self.limits.cell)
+                yield record, _made(record, mapping, self.answers, chat, self.limits.cell)
             except RowProblem as problem:
-                yield problem
+                yield record, problem
 
 
 @dataclass(frozen=True)
@@ -71,6 +64,8 @@ class Table:
     report: Report
     texts: Digests
     """Of each usable row, what `training.split` goes by."""
+    plain: Digests
+    """Of each usable row, what its text is known by but for case, punctuation and white space; in this process only."""
     labels: NDArray[np.uint16]
     """Of each usable row, the place of its label among the sorted ones; 0 where answers are texts."""
     _file: _File
@@ -83,23 +78,37 @@ class Table:
         """The usable rows, read from the file again; raises `DataError` where that has changed meanwhile."""
         return (row for _, row in self._read() if isinstance(row, dict))
 
-    def bad_rows(self) -> Iterator[BadRow]:
-        """Every row that is left out, read from the file again, however many the report names."""
-        return (row for _, row in self._read() if isinstance(row, BadRow))
+    def bad_rows(self) -> Iterator[tuple[BadRow, Record | None]]:
+        """Every row that is left out and its cells, read from the file again, however many the report names.
 
-    def _read(self) -> Iterator[tuple[int, Row | BadRow]]:
-        """Number of each row of the file, and the row or why it is left out."""
+        A row without cells, because it could not be cut into them, has None.
+        """
+        for record, row in self._read():
+            if isinstance(row, BadRow):
+                yield row, None if isinstance(record, str) else record
+
+    def asked_in(self, other: Table) -> NDArray[np.bool_]:
+        """Of each usable row, whether `other` asks it too, exactly or but for case, punctuation and white space."""
+        return np.isin(self.texts, other.texts) | np.isin(self.plain, other.plain)
+
+    def restated(self) -> int:
+        """Usable rows that ask what an earlier one asks in the same words, but not letter by letter."""
+        _, first = np.unique(self.texts, return_index=True)
+        return len(first) - len(np.unique(self.plain[first]))
+
+    def _read(self) -> Iterator[tuple[Record, Row | BadRow]]:
+        """Each record of the file, and its row or why it is left out."""
         number, repeated = 0, iter(self._repeated)
         with self._file.open() as (source, mapping, _):
-            for number, row in enumerate(self._file.rows(source, mapping), 1):
+            for number, (record, row) in enumerate(self._file.rows(source, mapping), 1):
                 if number > len(self._usable) or (isinstance(row, RowProblem) and self._usable[number - 1]):
                     raise changed(self._file.path)
                 if isinstance(row, RowProblem):
-                    yield number, BadRow(number, str(row))
+                    yield record, BadRow(number, str(row))
                 elif self._usable[number - 1]:
-                    yield number, row
+                    yield record, row
                 elif earlier := int(next(repeated, 0)):
-                    yield number, _repeat(number, earlier)
+                    yield record, _repeat(number, earlier)
                 else:
                     raise changed(self._file.path)
         if number < len(self._usable):
@@ -114,16 +123,20 @@ def read_table(
     limits: Limits = Limits(),  # noqa: B008 - frozen
     seed: int = 0,
     watch: Callable[[int, float], None] = lambda rows, part: None,
+    sample: Sample | None = None,
+    check: Callable[[Report, Answers], None] = check_learnable,
 ) -> Table:
     """The rows of `path` for a tab that learns from `columns`; a name that the file lacks is guessed.
 
     `mapping` (part of a row -> column of the file) is the user's own choice and is taken as it is. `seed` is that of
-    the split; `watch` is told how many rows were read and how much of the file, 0..1.
+    the split; `watch` is told how many rows were read and how much of the file, 0..1. `sample` is filled.
+    `check` decides whether the file is of use, by raising `DataError`.
     Raises `DataError` for a file that cannot be read or learned from.
     """
     file = _File(path, answers, columns, mapping, limits)
     with file.open() as (source, chosen, guesses):
-        found = _collect(_counted(file.rows(source, chosen), file, source, watch), RowDigests(seed), answers == "label")
+        rows = _counted(file.rows(source, chosen), file, source, watch)
+        found = _collect(rows, RowDigests(seed), answers == "label", sample or Sample(SAMPLE))
     usable, digests, total = found.usable, found.digests, len(found.made)
     counts = np.bincount(digests.labels(usable), minlength=len(digests.names)).tolist()
     labels = by_count(dict(zip(sorted(digests.names), counts, strict=False)))
@@ -144,10 +157,12 @@ def read_table(
         sample=tuple(found.sample),
         warnings=(*source.warnings, *guesses, *find_warnings(labels, left_out, total, conflicts)),
     )
-    check_learnable(report, answers)
+    check(report, answers)
     made = found.made.copy()
     made[made] = usable
-    return Table(report, digests.texts(usable), digests.labels(usable), file, made, found.repeated)
+    return Table(
+        report, digests.texts(usable), digests.plain(usable), digests.labels(usable), file, made, found.repeated
+    )
 
 
 @dataclass(frozen=True)
@@ -166,17 +181,18 @@ class _Found:
     sample: list[Row]
 
 
-def _collect(rows: Iterator[Row | RowProblem], digests: RowDigests, by_label: bool) -> _Found:
+def _collect(rows: Iterator[_Read], digests: RowDigests, by_label: bool, sample: Sample) -> _Found:
     made, bad = bytearray(), BadRows()
-    sample: dict[int, Row] = {}
-    for row in rows:
+    shown: dict[int, Row] = {}
+    for _, row in rows:
         made.append(isinstance(row, dict))
         if isinstance(row, RowProblem):
             bad.add(BadRow(len(made), str(row)))
             continue
-        content = digests.add(row, by_label)
-        if len(sample) < SAMPLE:
-            sample.setdefault(content, row)
+        digest, content = digests.add(row, by_label)
+        if len(shown) < SAMPLE:
+            shown.setdefault(content, row)
+        sample.add(len(made), digest, content, row)
     whole = np.frombuffer(bytes(made), bool)
     numbers = np.flatnonzero(whole) + 1
     later, first = digests.repeats()
@@ -184,12 +200,12 @@ def _collect(rows: Iterator[Row | RowProblem], digests: RowDigests, by_label: bo
     usable[later] = False
     for number, earlier in zip(numbers[later], numbers[first], strict=True):
         bad.add(_repeat(int(number), int(earlier)))
-    return _Found(digests, whole, usable, bad, numbers[first], list(sample.values()))
+    return _Found(digests, whole, usable, bad, numbers[first], list(shown.values()))
 
 
 def _counted(
-    rows: Iterator[Row | RowProblem], file: _File, source: Source, watch: Callable[[int, float], None]
-) -> Iterator[Row | RowProblem]:
+    rows: Iterator[_Read], file: _File, source: Source, watch: Callable[[int, float], None]
+) -> Iterator[_Read]:
     """The same rows, as many as the limit allows; told to `watch`."""
     for number, row in enumerate(rows, 1):
         if number > file.limits.rows:
@@ -213,27 +229,3 @@ def _repeat(number: int, earlier: int) -> BadRow:
 def changed(path: Path) -> DataError:
     """What is said of a file that is not what it was a moment ago."""
     return DataError(f"{path.name} changed while it was read.", "", "Start again when nothing writes to it.")
-
-
-def main(arguments: Sequence[str], memory: int = 4 * 2**30) -> int:
-    """Print the report of one file, or why there is none, in at most `memory` bytes; the exit code of the process."""
-    parser = argparse.ArgumentParser("python -m training.data", description="Report on a file of rows.")
-    parser.add_argument("file", type=Path)
-    parser.add_argument("--answers", choices=("label", "text"), required=True)
-    parser.add_argument("--columns", default="", help="your choice, taken as it is: text=COLUMN,target=COLUMN")
-    parser.add_argument("--wanted", default="text=text,target=target", help="the tab's own names, guessed at if absent")
-    options = parser.parse_args(arguments)
-    resource.setrlimit(resource.RLIMIT_AS, (memory, memory))
-    leave_torch_out()
-    try:
-        wanted = Columns(**parse_columns(options.wanted))
-        print(read_table(options.file, options.answers, wanted, parse_columns(options.columns)).report.to_json())
-    except GraftError as error:
-        told = {"what": error.what, "why": error.why, "next": error.next}
-        print(json.dumps(told | ({"columns": error.columns} if isinstance(error, UnknownColumns) else {})))
-        return 2
-    return 0
-
-
-if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))

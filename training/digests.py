@@ -1,4 +1,4 @@
-"""What is kept of each row of a large file: a few numbers instead of its texts, about 26 bytes a row.
+"""What is kept of each row of a large file: a few numbers instead of its texts, about 34 bytes a row.
 
 Texts are known again by 64-bit digests. That two different ones of 50 million share one has a chance of 1 in 15,000,
 and costs one row.
@@ -13,6 +13,7 @@ from collections.abc import Iterator
 import numpy as np
 from numpy.typing import NDArray
 
+from training.plain import plain
 from training.rows import Row, asked
 
 MOST_NAMES = 1_000
@@ -31,21 +32,26 @@ class RowDigests:
     def __init__(self, seed: int) -> None:
         self._seed = seed
         self._texts, self._contents, self._answers = array("Q"), array("Q"), array("I")
-        self._words, self._labels = array("I"), array("H")
+        self._words, self._labels, self._plain = array("I"), array("H"), array("Q")
         self.names: dict[str, int] = {}
         """Label -> its number, in the order in which they were met."""
 
-    def add(self, row: Row, by_label: bool) -> int:
-        """Keep the numbers of `row`; returns the digest of all that it says, white space around texts aside."""
+    def add(self, row: Row, by_label: bool) -> tuple[int, int]:
+        """Keep the numbers of `row`; returns the digests of what it asks and of all that it says.
+
+        White space around texts is no part of either.
+        """
         text = asked(row)
         answer = (row["messages"][-1]["content"] if "messages" in row else row["target"]).strip()
         content = _hash(_content(row))
-        self._texts.append(text_digest(self._seed, text))
+        digest = text_digest(self._seed, text)
+        self._texts.append(digest)
+        self._plain.append(_hash(plain(text)))
         self._contents.append(content)
         self._answers.append(_hash(answer) & 0xFFFFFFFF)
         self._words.append(len(text.split()))
         self._labels.append(self._number(row["target"]) if by_label else 0)
-        return content
+        return digest, content
 
     def repeats(self) -> tuple[Indices, Indices]:
         """The rows that say what an earlier row says, in order, and for each the first row that says it."""
@@ -62,6 +68,10 @@ class RowDigests:
     def texts(self, usable: NDArray[np.bool_]) -> Digests:
         """The digest of seed and text of each usable row."""
         return np.frombuffer(self._texts, np.uint64)[usable]
+
+    def plain(self, usable: NDArray[np.bool_]) -> Digests:
+        """Of each usable row, the digest of its text as `training.plain` has it; means nothing to another process."""
+        return np.frombuffer(self._plain, np.uint64)[usable]
 
     def conflicts(self, usable: NDArray[np.bool_]) -> int:
         """Texts that usable rows answer in more than one way."""

@@ -8,7 +8,7 @@ from typing import Any
 
 from store.prompts import Span, as_messages, as_text, encode_batch, neutralize
 from training.config import TrainConfig
-from training.data import Row
+from training.rows import Row, texts_of
 
 IGNORED = -100
 """The label of a position that no loss is computed for, in every transformers model."""
@@ -62,8 +62,7 @@ def batches(rows: Iterable[Row]) -> Iterator[list[Row]]:
     characters = 0
     for row in rows:
         batch.append(row)
-        texts = (m["content"] for m in row["messages"]) if "messages" in row else (row["text"], row["target"])
-        characters += sum(map(len, texts))
+        characters += sum(map(len, texts_of(row)))
         if len(batch) >= BATCH_ROWS or characters >= BATCH_CHARACTERS:
             yield batch
             batch, characters = [], 0

@@ -5,18 +5,19 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cache
 from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from rouge_score.rouge_scorer import RougeScorer
 from torch import nn
 from transformers import BatchEncoding, PreTrainedTokenizerBase
 
 from store.embedding import mean_vectors, similarity_probabilities
-from store.loading import computing, training_dtype, window
+from store.loading import computing, training_dtype
 from store.prompts import neutralize
+from store.tokenizers import window
 from training import figures
 from training.batches import collate, micro_batches
 from training.config import TrainConfig
@@ -119,7 +120,7 @@ class Trial:
         answers, loss = [""] * len(texts), np.zeros(len(texts))
         expected = [labels.index(row["target"]) for row in self.held_out.kept]
         lengths = np.array([len(example["input_ids"]) for example in self.held_out.examples], np.int32)
-        for batch in micro_batches(range(len(texts)), lengths, MICRO_BATCH_TOKENS.get(device.type, 512)):
+        for batch in micro_batches(range(len(texts)), lengths, MICRO_BATCH_TOKENS.get(device.type, 256)):
             scores = score(self._batch([texts[i] for i in batch], device)).float().log_softmax(-1)
             for i, row, best in zip(batch, scores.tolist(), scores.argmax(-1).tolist(), strict=True):
                 answers[i], loss[i] = labels[best], -row[expected[i]]
@@ -141,7 +142,7 @@ class Trial:
         examples, pad = self.held_out.examples, int(self.tokenizer.pad_token_id)
         lengths = np.array([max(len(e["input_ids"]), len(e["labels"])) for e in examples], np.int32)
         loss, tokens = np.zeros(len(examples)), np.zeros(len(examples))
-        for group in micro_batches(range(len(examples)), lengths, MICRO_BATCH_TOKENS.get(net.device.type, 512)):
+        for group in micro_batches(range(len(examples)), lengths, MICRO_BATCH_TOKENS.get(net.device.type, 256)):
             batch = {k: v.to(net.device) for k, v in collate([examples[i] for i in group], pad).items()}
             each, rows = token_losses(net, batch)
             loss[group] = np.bincount(rows.cpu(), each.double().cpu(), len(group))
@@ -190,7 +191,7 @@ def question(example: Example, encoder_decoder: bool) -> list[int]:
 
 def rouge_l(target: str, answer: str) -> float:
     """ROUGE-L F-measure (Lin, 2004), 0..1."""
-    return float(SCORER.score(target, answer)["rougeL"].fmeasure)
+    return float(_scorer().score(target, answer)["rougeL"].fmeasure)
 
 
 class _Words:
@@ -201,4 +202,9 @@ class _Words:
         return WORD.findall(text.lower())
 
 
-SCORER = RougeScorer(["rougeL"], tokenizer=_Words())
+@cache
+def _scorer() -> Any:  # noqa: ANN401 - a RougeScorer
+    # Only where there are texts to compare: with nltk behind it, it is 60 MB and a second.
+    from rouge_score.rouge_scorer import RougeScorer  # noqa: PLC0415
+
+    return RougeScorer(["rougeL"], tokenizer=_Words())

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import time
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,8 @@ QUEUED = "queued"
 """In the folder of a run that waits its turn: when it was queued, in Unix seconds."""
 CANCEL = "cancel"
 """In the folder of a run that was told to end: without a result of its own it was cancelled, not interrupted."""
+CORRECTIONS = "corrections"
+"""The folder of the corrections that a run was started to teach; other runs have none."""
 CHECKPOINTS = "checkpoints/[0-9]*/state.json"
 """What a checkpoint has when it is whole."""
 
@@ -29,11 +32,19 @@ class Events:
 
     def __init__(self, folder: Path) -> None:
         self._path = folder / EVENTS
+        self._listeners: list[Callable[[Mapping[str, Any]], None]] = []
+
+    def listen(self, listener: Callable[[Mapping[str, Any]], None]) -> None:
+        """Let `listener` have each event from now on, once it is written."""
+        self._listeners.append(listener)
 
     def emit(self, kind: str, **values: Any) -> None:  # noqa: ANN401 - JSON values
         """Append one event; it is on its way to the disk when this returns."""
+        event = {"kind": kind, "at": time.time(), **values}
         with self._path.open("a", encoding="utf-8") as file:
-            file.write(json.dumps({"kind": kind, "at": time.time(), **values}, ensure_ascii=False) + "\n")
+            file.write(json.dumps(event, ensure_ascii=False) + "\n")
+        for listener in self._listeners:
+            listener(event)
 
     def phase(self, name: str, **values: Any) -> None:  # noqa: ANN401 - JSON values
         """Begin a phase, one of `PHASES`."""

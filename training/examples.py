@@ -1,4 +1,8 @@
-"""Encoded rows in an Arrow file: written a batch at a time, read in place, one row at a time."""
+"""Encoded rows in an Arrow file: written a batch at a time, read in place, one row at a time.
+
+Numbers go in and out of Arrow as buffers. Lists, and its own `to_numpy`, would make it import pandas where that is
+installed: 30 MB and a second, to find out that these are no tables of pandas.
+"""
 
 from __future__ import annotations
 
@@ -38,7 +42,7 @@ class Examples(Sequence[Example]):
     def __getitem__(self, index: Any) -> Any:  # noqa: ANN401 - an example for a place, a list of them for a slice
         if isinstance(index, slice):
             return [self[i] for i in range(*index.indices(len(self)))]
-        ids, learn = (column[index].values.to_numpy().tolist() for column in (self._ids, self._learn))
+        ids, learn = (np.from_dlpack(column[index].values).tolist() for column in (self._ids, self._learn))
         return to_example(ids, learn, self._task)
 
     @cached_property
@@ -52,8 +56,8 @@ class Examples(Sequence[Example]):
         return self._numbers("learned")
 
     def _numbers(self, name: str) -> NDArray[np.int32]:
-        numbers: NDArray[np.int32] = self._table[name].to_numpy()
-        return numbers
+        chunks = [np.from_dlpack(chunk) for chunk in self._table[name].chunks]
+        return np.concatenate(chunks) if chunks else np.zeros(0, np.int32)
 
 
 @contextmanager
@@ -63,14 +67,25 @@ def writing(path: Path, task: str) -> Iterator[Callable[[Iterable[Tokens]], int]
 
         def write(rows: Iterable[Tokens]) -> int:
             some = list(rows)
-            columns = [
-                [tokens.ids for tokens in some],
-                [tokens.learn for tokens in some],
-                [len(tokens.ids) for tokens in some],
-                [count_learned(tokens.learn, task) for tokens in some],
+            arrays = [
+                _lists([tokens.ids for tokens in some]),
+                _lists([tokens.learn for tokens in some]),
+                _numbers([len(tokens.ids) for tokens in some]),
+                _numbers([count_learned(tokens.learn, task) for tokens in some]),
             ]
-            arrays = [pa.array(column, field.type) for column, field in zip(columns, SCHEMA, strict=True)]
             writer.write_batch(pa.record_batch(arrays, schema=SCHEMA))
             return len(some)
 
         yield write
+
+
+def _numbers(values: Sequence[int]) -> pa.Array:
+    """Arrow's int32."""
+    array = np.array(values, np.int32)
+    return pa.Array.from_buffers(pa.int32(), len(array), [None, pa.py_buffer(array)])
+
+
+def _lists(rows: Sequence[Sequence[int]]) -> pa.Array:
+    """Arrow's lists of int32."""
+    ends = np.cumsum([0, *map(len, rows)])
+    return pa.ListArray.from_arrays(_numbers(ends.tolist()), _numbers([value for row in rows for value in row]))

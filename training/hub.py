@@ -20,7 +20,7 @@ from store.progress import Progress, silent
 from training.content import FORMATS
 from training.hub_card import Labels, read_card
 from training.hub_layout import DEFAULT, Layout, lay_out
-from training.selection import SUFFIX, Selection
+from training.selection import SUFFIX, Selection, read_selection
 
 FOLDER = Path("data") / "hub"
 """Of a home, where it is noted what data sets there are."""
@@ -123,7 +123,9 @@ class HubData:
         chosen = Selection(**place.named, files=tuple(map(str, paths)), labels=labels)
         path = self._root / place.id.replace("/", "--") / place.revision / f"{_file_name(place)}{SUFFIX}"
         path.parent.mkdir(parents=True, exist_ok=True)
-        chosen.write(path)
+        # A file that stays as it is keeps its date, by which what is known of its rows is found again.
+        if not path.exists() or read_selection(path) != chosen:
+            chosen.write(path)
         return path
 
 

@@ -42,6 +42,11 @@ def _switch(group: Any, help: str) -> Knob:  # noqa: ANN401 - as above
     return Knob(help, "switch", group=group)
 
 
+TRACKERS: Mapping[str, tuple[str, ...]] = {
+    "none": (), "tensorboard": ("tensorboard",), "trackio": ("trackio",), "both": ("tensorboard", "trackio"),
+}  # fmt: skip
+"""What `track` may be, and the packages that it needs."""
+
 KNOBS: Mapping[str, Knob] = {
     "epochs": _number(0.01, 1000, "length", "How many times every row is learned from."),
     "max_steps": _whole(0, 10**9, "length", "If above 0, the number of steps, whatever the epochs say."),
@@ -52,6 +57,8 @@ KNOBS: Mapping[str, Knob] = {
     "dropout": _number(0, 0.9, "lora", "The share of inputs left out at random while learning; slower above 0."),
     "targets": Knob("Layers that are adapted: all-linear, attention, or names such as q_proj,v_proj.", "text"),
     "use_rslora": _switch("lora", "Scale by the root of the rank, so that high ranks learn as fast as low ones."),
+    "use_dora": _switch("lora",
+                        "Learn the length of each row of a weight apart from its direction; often better, and slower."),
     "start_from": Knob("A version to train on from, such as tickets@3, instead of a fresh adapter.", "text"),
     "learning_rate": _number(1e-7, 1, "optimizer", "How far one step goes; too high diverges, too low learns nothing."),
     "schedule": _choice(("cosine", "linear", "constant"), "optimizer", "How the learning rate falls over the run."),
@@ -63,7 +70,8 @@ KNOBS: Mapping[str, Knob] = {
                          "What is computed in: auto is bfloat16 where the processor has it."),
     "micro_batch_tokens": _whole(0, 10**6, "memory",
                                  "Tokens that go through the model at once: fewer need less memory; 0 chooses."),
-    "gradient_checkpointing": _switch("memory", "Compute parts twice to hold less in memory; slower."),
+    "gradient_checkpointing": _choice(("auto", "on", "off"), "memory",
+                                      "Compute parts twice to hold less in memory; auto: only where it is needed."),
     "packing": _switch("memory", "Put rows one after the other instead of padding them; for decoder-only bases."),
     "evaluations": _whole(0, 1000, "watch", "How many times rows that are not learned from are looked at on the way."),
     "keep_best": _switch("watch", "Publish the state with the best loss on validation rows, not the last one."),
@@ -71,6 +79,8 @@ KNOBS: Mapping[str, Knob] = {
     "checkpoint_steps": _whole(0, 10**9, "watch", "Steps between checkpoints; 0 is every two minutes."),
     "held_out": _number(0.01, 0.5, "watch", "The share of rows that are never learned from and make the card."),
     "card_rows": _whole(0, 100_000, "watch", "Held-out rows kept word for word in the card."),
+    "track": _choice(tuple(TRACKERS), "watch",
+                     "Write the curves for TensorBoard or Trackio too, on this machine only."),
     "seed": _whole(0, 2**32 - 1, "watch", "The same seed and rows give the same run."),
 }  # fmt: skip
 

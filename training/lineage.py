@@ -18,7 +18,7 @@ from store.models import Model
 from training.config import TrainConfig
 from training.prepared import Prepared
 
-ELSEWHERE = ("data", "held_out_data", "model", "prompt", "columns", "hub")
+ELSEWHERE = ("data", "held_out_data", "model", "tab_model", "prompt", "columns", "corrections", "hub")
 """Fields of the configuration that the manifest says in another place, without paths of this machine."""
 LIBRARIES = ("torch", "transformers", "tokenizers", "peft", "accelerate", "bitsandbytes", "datasets", "numpy")
 CPU_FACTS = Path("/proc/cpuinfo")
@@ -53,7 +53,8 @@ def data_facts(config: TrainConfig, data: Prepared) -> dict[str, Any]:
         "fingerprint": data.fingerprint,
         "rows": report.rows,
         "usable": report.usable,
-        "trained": len(data.train),
+        "trained": data.replayed if data.lessons.rows else len(data.train),
+        "corrections": len(data.lessons.rows),
         "truncated": data.truncated,
         "held_out": len(data.held_out.examples),
         "held_out_labels": dict(sorted(labels.items())),

@@ -31,7 +31,7 @@ from training.losses import row_loss, token_loss
 
 CHECKPOINT_S = 120.0
 """Seconds between checkpoints, unless the configuration counts steps."""
-MICRO_BATCH_TOKENS = {"cpu": 512, "cuda": 8192}
+MICRO_BATCH_TOKENS = {"cpu": 256, "cuda": 8192}
 """Padded tokens that go through the model at once, unless the configuration says so."""
 
 Evaluate = Callable[[PeftModel], dict[str, float]]
@@ -213,7 +213,12 @@ class Loop:
         now = self._now
         kept = {"best_step": now.best_step} if self._config.keep_best and self._best else {}
         return {"seconds": round(now.seconds, 2), "steps": now.step, "loss": now.losses / max(1, now.step),
-                "tokens": now.tokens, "peak_memory": peak_memory(), **kept}  # fmt: skip
+                "tokens": now.tokens, "peak_memory": peak_memory(), "base_memory": self._base_memory(),
+                **kept}  # fmt: skip
+
+    def _base_memory(self) -> int:
+        """Bytes of what does not learn."""
+        return sum(weight.nbytes for weight in self._net.parameters() if not weight.requires_grad)
 
 
 def schedule_factor(step: int, steps: int, warmup: float, schedule: str) -> float:

@@ -60,9 +60,10 @@ def _purpose(name: str, facts: Mapping[str, Any]) -> Iterator[str]:
         yield "It answers this prompt:\n\n" + "\n".join(f"    {line}" for line in facts["prompt"].splitlines())
     else:
         yield "It answers a conversation."
+    corrected = f"{data['corrections']} corrections and " if data.get("corrections") else ""
     held = "in full precision" if base["quantize"] == "none" else f"quantized to {base['quantize']}"
     yield (
-        f"Trained on {data['trained']} of the {data['rows']} rows of {_rows(data)} "
+        f"Trained on {corrected}{data['trained']} of the {data['rows']} rows of {_rows(data)} "
         f"(sha256 `{data['sha256'][:16]}`), {data['truncated']} of them cut short, with the base {held}: "
         f"{measured['steps']} steps in {measured['seconds']:.0f} s on {_machine(facts['machine'])}."
     )

@@ -12,9 +12,11 @@ from __future__ import annotations
 import hashlib
 import json
 import time
-from collections.abc import Iterable, Iterator, Sequence
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import asdict, dataclass, replace
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -29,17 +31,19 @@ from store import files, placement
 from tasks import Task
 from training.config import TrainConfig
 from training.data import Table, changed, read_table
-from training.encoding import Encoded, Outcome, batches, tokenize
+from training.encoding import Encoded, Outcome, batches, encode_rows, tokenize
 from training.events import Events
 from training.examples import Examples, writing
-from training.report import Report
-from training.rows import Row
+from training.lessons import Lessons, digest, read_lessons, replayed
+from training.report import Report, by_count, check_asks, check_learnable, nothing_known
+from training.rows import Answers, Row
 from training.selection import decides, is_selection, parts, title
 from training.split import split
 
-FORMAT = 2
+FORMAT = 4
 """Of the folder, and of what decides its content: raise it when reading, splitting or encoding changes."""
 TOLD_EVERY_S = 0.5
+LESSON_FIELDS = ("correction_weight", "replay_rows")
 TRAIN, HELD_OUT, FACTS = "train.arrow", "held_out.arrow", "prepared.json"
 
 
@@ -49,6 +53,8 @@ class Prepared:
 
     train: Examples
     held_out: Encoded
+    looked_at: Examples
+    """The rows of `held_out`, in place."""
     report: Report
     labels: list[str]
     """Of a classifier, in the order of its logits."""
@@ -57,35 +63,59 @@ class Prepared:
     fingerprint: str
     """Of everything that decided what is in `train` and `held_out`."""
     sha256: str
-    """Of the file of rows."""
+    """Of the file of rows; empty where there are corrections alone."""
+    lessons: Lessons
+    """Rows that are in `train` whatever else is, once or several times."""
+    replayed: int
+    """Rows of the file that are in `train`."""
+    alone: bool
+    """Whether nothing could be held out but what is learned from."""
     use: files.Use
 
 
-def prepare(config: TrainConfig, task: Task, tokenizer: Any, settings: Settings, events: Events) -> Prepared:  # noqa: ANN401
+def prepare(
+    config: TrainConfig,
+    task: Task,
+    tokenizer: Any,  # noqa: ANN401
+    settings: Settings,
+    events: Events,
+    known: Sequence[str] = (),
+) -> Prepared:
     """The rows of `config` as token ids: found under the home of `settings`, or made there.
+
+    `known` are labels of the version to train on from: corrections need not name them all.
 
     Other prepared data is removed, what was used longest ago first, while all takes more than `settings.cache_bytes`.
     Tells `prepare` events: stage (hash, read or tokenize), done, rows (of a hash, bytes; 0: unknown), part (0..1).
     Raises `DataError` and `RunError` where there is nothing to train on.
     """
     told, root, before = _Told(events), settings.home / "data" / "prepared", _stamps(config)
-    facts = _facts(config, task, tokenizer, told)
+    known = sorted(known) if config.corrections else []
+    facts = {**_facts(config, task, tokenizer, told), "known": known}
     key = hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()[:32]
     use = files.Use(_use_of(root, key))
 
     def build(work: Path, out: Path) -> None:
         make_room(root, settings.cache_bytes - sum(size for size, *_ in before))
-        _Preparation(config, task, tokenizer, told, out).run()
+        _Preparation(config, task, tokenizer, told, out, known).run()
         if _stamps(config) != before:
             raise changed(Path(config.data))
 
     folder = placement.place(root, key, {}, build, hashes=True)
     make_room(root, settings.cache_bytes)
     found = files.read_json(folder / FACTS)
-    report = replace(Report.from_json(json.dumps(found["report"])), file=title(Path(config.data)))
-    held_out = Encoded(Examples(folder / HELD_OUT, task.name)[:], found["held_out"], found["held_out_truncated"])
-    train = Examples(folder / TRAIN, task.name)
-    return Prepared(train, held_out, report, sorted(report.labels), found["truncated"], key, facts["files"][0][1], use)
+    report = replace(Report.from_json(json.dumps(found["report"])), file=title(Path(config.data or config.corrections)))
+    looked_at = Examples(folder / HELD_OUT, task.name)
+    held_out = Encoded(looked_at[:], found["held_out"], found["held_out_truncated"])
+    train, lessons = Examples(folder / TRAIN, task.name), read_lessons(config, task.answers)
+    sha256 = facts["files"][0][1] if config.data else ""
+    return Prepared(train, held_out, looked_at, report, found["labels"], found["truncated"], key, sha256, lessons,
+                    found["replayed"], found["alone"], use)  # fmt: skip
+
+
+def encode_lessons(data: Prepared, config: TrainConfig, task: Task, tokenizer: Any) -> Encoded:  # noqa: ANN401
+    """The corrections as a model takes them, each once."""
+    return encode_rows(data.lessons.rows, tokenizer, config, data.labels, task.name)
 
 
 def make_room(root: Path, budget: int) -> None:
@@ -125,6 +155,13 @@ def _files(config: TrainConfig) -> list[Path]:
     return [Path(name) for name in (config.data, config.held_out_data) if name]
 
 
+def _corrections(config: TrainConfig) -> dict[str, Any]:
+    """What decides which rows are gone through beside the file's own; nothing where there are none."""
+    if not config.corrections:
+        return {}
+    return {"corrections": digest(config), **{name: getattr(config, name) for name in LESSON_FIELDS}}
+
+
 def _stamps(config: TrainConfig) -> list[tuple[int, int, int]]:
     """What changes when somebody writes to a file; raises `DataError` where there is none."""
     stamps = []
@@ -146,6 +183,7 @@ def _facts(config: TrainConfig, task: Task, tokenizer: Any, told: _Told) -> dict
         "tokenizer": _tokenizer_facts(tokenizer),
         "libraries": [tokenizers.__version__, transformers.__version__],
         **{name: getattr(config, name) for name in chosen},
+        **_corrections(config),
     }
 
 
@@ -182,39 +220,72 @@ class _Told:
 class _Preparation:
     """Fills one folder: the data is read twice, to look at it and to tokenize it."""
 
-    def __init__(self, config: TrainConfig, task: Task, tokenizer: Any, told: _Told, out: Path) -> None:  # noqa: ANN401
+    def __init__(
+        self,
+        config: TrainConfig,
+        task: Task,
+        tokenizer: Any,  # noqa: ANN401
+        told: _Told,
+        out: Path,
+        known: Sequence[str] = (),
+    ) -> None:
         self._config, self._task, self._tokenizer, self._told, self._out = config, task, tokenizer, told, out
+        self._known = known
 
     def run(self) -> None:
         """Write every file but the manifest; raises `RunError` where no row would be trained on, or none held out."""
-        table = self._read(self._config.data)
-        labels = sorted(table.report.labels)
-        held, own = self._hold_out(table, labels)
+        config, lessons = self._config, read_lessons(self._config, self._task.answers)
+        table = self._read(config.data) if config.data else None
+        report = table.report if table else report_on(lessons, config)
+        labels = sorted({*report.labels, *lessons.labels, *self._known}) if self._task.answers == "label" else []
         rest: list[Row] = []
-        truncated, trained = self._write_train(_divided(table, held, rest), len(held) - int(held.sum()), labels)
-        cut, kept = self._write_held_out(rest if own is None else own, labels)
+        rows: Iterable[Row] = lessons.rows * config.correction_weight
+        replay, own = 0, None
+        if table:
+            held, own = self._hold_out(table, labels, lessons)
+            gone_through = self._replay(table, held, lessons)
+            replay = int(gone_through.sum())
+            rows = chain(_divided(table, held, gone_through, rest), rows)
+        count = replay + len(lessons.rows) * config.correction_weight
+        truncated, trained = self._write_train(rows, count, labels)
+        held_out = rest if own is None else own
+        cut, kept = self._write_held_out(held_out or lessons.rows, labels)
         if not trained or not kept:
             raise RunError("No row is short enough.", "Every answer lies beyond the longest length.",
                            "Raise the longest length, or use shorter texts.")  # fmt: skip
-        facts = {"report": asdict(table.report), "truncated": truncated, "held_out": kept, "held_out_truncated": cut}
+        facts = {"report": asdict(report), "truncated": truncated, "held_out": kept, "held_out_truncated": cut,
+                 "labels": labels, "replayed": replay, "alone": not held_out}  # fmt: skip
         files.write_json(self._out / FACTS, facts)
 
-    def _read(self, path: str) -> Table:
+    def _replay(self, table: Table, held: NDArray[np.bool_], lessons: Lessons) -> NDArray[np.bool_]:
+        """The rows of the table to go through: none that is held out, none that a correction answers otherwise."""
+        free = ~held & ~np.isin(table.texts, lessons.digests(self._config.seed))
+        return replayed(table.texts, table.labels, free, self._config.replay_rows)
+
+    def _read(self, path: str, check: Callable[[Report, Answers], None] = check_learnable) -> Table:
         told, config = self._told, self._config
         table = read_table(
             Path(path), self._task.answers, config.wanted, config.mapping, seed=config.seed,
-            watch=lambda rows, part: told("read", rows, 0, part),
+            watch=lambda rows, part: told("read", rows, 0, part), check=check,
         )  # fmt: skip
         told("read", table.report.rows, table.report.rows, 1.0)
         return table
 
-    def _hold_out(self, table: Table, labels: Sequence[str]) -> tuple[NDArray[np.bool_], list[Row] | None]:
-        """The rows of the table not to train on, and those of a file of the user's to hold out instead, or None."""
+    def _hold_out(
+        self, table: Table, labels: Sequence[str], lessons: Lessons
+    ) -> tuple[NDArray[np.bool_], list[Row] | None]:
+        """The rows of the table not to train on, and those of a file of the user's to hold out instead, or None.
+
+        What a correction asks is learned from, and is held out no more.
+        """
         if not self._config.held_out_data:
-            return split(table.texts, table.labels if labels else None, self._config.held_out), None
-        other = self._read(self._config.held_out_data)
+            held = split(table.texts, table.labels if labels else None, self._config.held_out)
+            return held & ~np.isin(table.texts, lessons.digests(self._config.seed)), None
+        other = self._read(self._config.held_out_data, check_asks)
         known = [row for row in other.rows() if not labels or row["target"] in labels]
-        return np.isin(table.texts, other.texts), known
+        if not known:
+            raise nothing_known(other.report, labels)
+        return table.asked_in(other), lessons.without_asked(known)
 
     def _write_train(self, rows: Iterable[Row], count: int, labels: Sequence[str]) -> tuple[int, int]:
         """Tokenize the rows to train on; how many were cut, and how many written."""
@@ -243,10 +314,22 @@ class _Preparation:
         return tokenize(rows, self._tokenizer, self._config, labels, self._task.name)
 
 
-def _divided(table: Table, held: NDArray[np.bool_], held_out: list[Row]) -> Iterator[Row]:
-    """The rows to train on; the others are added to `held_out` on the way."""
-    for row, out in zip(table.rows(), held, strict=True):
+def _divided(
+    table: Table, held: NDArray[np.bool_], gone_through: NDArray[np.bool_], held_out: list[Row]
+) -> Iterator[Row]:
+    """The rows to train on; those to hold out are added to `held_out` on the way."""
+    for row, out, taken in zip(table.rows(), held, gone_through, strict=True):
         if out:
             held_out.append(row)
-        else:
+        elif taken:
             yield row
+
+
+def report_on(lessons: Lessons, config: TrainConfig) -> Report:
+    """What is said of a file of rows, where there are corrections alone."""
+    labels = by_count(Counter(row["target"] for row in lessons.rows if "target" in row))
+    count = len(lessons.rows)
+    return Report(
+        file="", format="JSONL", rows=count, usable=count, columns=(), mapping=dict(config.columns), bad=(),
+        reasons={}, duplicates=0, conflicts=0, labels=labels, words={"median": 0, "max": 0}, sample=(), warnings=(),
+    )  # fmt: skip

@@ -14,12 +14,14 @@ from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
 
-from settings import REPOSITORY, child_environment
+from settings import LEAN, REPOSITORY, child_environment
 from store import files
 from training.events import LOG, PROCESS
 
 MARK = "GRAFT_RUN"
 """Variable that names a run's folder to everything that the run starts; by it, what outlives a run is found."""
+TRACKIO_FOLDER = "TRACKIO_DIR"
+"""Variable by which Trackio knows where its databases are."""
 GO = b"\n"
 GRACE_S = 5.0
 """How long a process that is told to end may take to do so by itself."""
@@ -42,7 +44,9 @@ class Child:
                 self._process = subprocess.Popen(
                     [*command, str(folder)],
                     cwd=REPOSITORY,
-                    env=child_environment(**{"GRAFT_HOME": str(home), MARK: str(folder)}),
+                    env=child_environment(
+                        **LEAN, **{"GRAFT_HOME": str(home), TRACKIO_FOLDER: str(home / "trackio"), MARK: str(folder)}
+                    ),
                     stdin=word,
                     stdout=log,
                     stderr=subprocess.STDOUT,
@@ -128,6 +132,11 @@ def start_time(pid: int) -> int:
     """When a process started, in clock ticks since boot; 0 if there is none. With it, a pid names one process."""
     fields = _stat(pid)
     return 0 if not fields or fields[0] == "Z" else int(fields[19])
+
+
+def age() -> float:
+    """Seconds since this process began."""
+    return time.clock_gettime(time.CLOCK_BOOTTIME) - start_time(os.getpid()) / os.sysconf("SC_CLK_TCK")
 
 
 def _stat(pid: int) -> list[str]:

@@ -45,6 +45,8 @@ class Progress:
     latest: Mapping[str, float] = field(default_factory=dict)
     curves: Mapping[str, Sequence[Point]] = field(default_factory=dict)
     prepared: float | None = None
+    estimate: Mapping[str, Any] = field(default_factory=dict)
+    """What the run was expected to need, as `training.estimate` tells it; empty where it was not estimated."""
 
 
 class Series:
@@ -99,6 +101,7 @@ class Events:
         self._offset, self._file = 0, 0
         self._phase, self._step, self._steps = "start", 0, 0
         self._prepared: float | None = None
+        self._estimate: Mapping[str, Any] = {}
         self._series: dict[str, Series] = {}
         self._since: tuple[float, int] | None = None
         self._at = 0.0
@@ -136,6 +139,8 @@ class Events:
                 self._phase, self._since = str(event["phase"]), None
             elif kind == "prepare":
                 self._prepared = float(event["part"])
+            elif kind == "estimate":
+                self._estimate = event
             elif kind in ("step", "eval"):
                 self._figures(event, EVALUATION if kind == "eval" else "")
         except (ValueError, TypeError, KeyError):
@@ -154,7 +159,9 @@ class Events:
     def _sum_up(self) -> Progress:
         latest = {key: series.last for key, series in self._series.items()}
         curves = {key: series.points() for key, series in self._series.items()}
-        return Progress(self._phase, self._step, self._steps, self._left(), latest, curves, self._prepared)
+        return Progress(
+            self._phase, self._step, self._steps, self._left(), latest, curves, self._prepared, self._estimate
+        )
 
     def _left(self) -> float | None:
         if self._since is None or self._step <= self._since[1]:

@@ -31,9 +31,10 @@ def rows(connection: sqlite3.Connection, root: Path) -> list[Run]:
 
 def row(connection: sqlite3.Connection, root: Path, id: str) -> Run:
     """The run of that id; raises `RunError`."""
-    for run in rows(connection, root):
-        if run.id == id:
-            return run
+    found = connection.execute("SELECT * FROM runs WHERE id = ?", (id,)).fetchone()
+    if found:
+        waiting = _waiting(connection)
+        return Run.of_row(found, root, waiting.index(id) + 1 if id in waiting else 0)
     raise RunError(f"There is no run {id!r}.", "", "Choose one from the list.")
 
 
@@ -108,7 +109,7 @@ def _insert(connection: sqlite3.Connection, folder: Path) -> None:
         "state": state,
         "name": config.name,
         "plugin": config.plugin,
-        "data": title(Path(config.data)),
+        "data": title(Path(config.data or config.corrections)),
         "created": created,
         "queued": _queued(folder) or created,
         "started": None if waits else created,

@@ -17,10 +17,8 @@ from itertools import chain, islice
 from pathlib import Path
 from typing import Any, TextIO
 
-import datasets
 import pyarrow as pa
 import pyarrow.parquet as pq
-from datasets import Features, IterableDataset
 
 from errors import DataError
 from training.content import FORMATS, Limits, check_file
@@ -29,7 +27,7 @@ from training.json_reader import is_too_long, lines, open_json, open_jsonl, part
 from training.records import DEPTH, Record, Source, name_labels, pick_all, top
 from training.selection import Selection, is_selection, read_selection
 
-__all__ = ["Record", "Source", "leave_torch_out", "open_source"]
+__all__ = ["Record", "Source", "open_source"]
 
 BATCH = 1000
 """Rows decoded at a time."""
@@ -105,11 +103,6 @@ def _open_file(path: Path, limits: Limits) -> Iterator[Source]:
         raise DataError(f"{path.name} cannot be read.", f"{error.strerror}.", "Check that you may read it.") from error
     except MemoryError as error:
         raise DataError(f"{path.name} needs too much memory to read.", "", "Split it into smaller files.") from error
-
-
-def leave_torch_out() -> None:
-    """Keep `datasets` from importing torch in this process, which it does only to make its streams torch's too."""
-    datasets.config.TORCH_AVAILABLE = False
 
 
 def _not_utf8(path: Path) -> DataError:
@@ -189,6 +182,11 @@ def _cells(lines: Iterator[str], delimiter: str, path: Path, limits: Limits) -> 
 
 
 def _open_parquet(link: Path, path: Path, limits: Limits) -> Source:
+    # Only for the files that need it: with pandas behind it, it is 60 MB and a good part of a second.
+    from datasets import Features, IterableDataset, config  # noqa: PLC0415
+
+    # It would import torch, only to make its streams torch's too.
+    config.TORCH_AVAILABLE = False
     facts = _decoded(path, lambda: pq.read_metadata(link))
     schema = _decoded(path, facts.schema.to_arrow_schema)
     allowed, seen = max(limits.decoded_bytes, limits.expansion * path.stat().st_size), 0

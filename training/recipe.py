@@ -26,10 +26,8 @@ from store.models import Model
 from store.verify import HEADS, read_adapter
 from tasks import Task
 from training.config import TrainConfig
+from training.shapes import ATTENTION
 
-ATTENTION = ("q", "k", "v", "o", "q_proj", "k_proj", "v_proj", "o_proj", "out_proj", "query", "key", "value", "q_lin",
-             "k_lin", "v_lin", "out_lin", "c_attn", "qkv_proj")  # fmt: skip
-"""Last names of the layers that `targets` calls attention."""
 SHORT = 512
 """Tokens up to which attention without the fused kernel is the faster one on a CPU."""
 
@@ -55,7 +53,7 @@ def build(
         net.config.label2id = {label: i for i, label in enumerate(labels)}
     if quantize != "none":
         net = prepare_model_for_kbit_training(net, use_gradient_checkpointing=False)
-    if config.gradient_checkpointing:
+    if config.gradient_checkpointing == "on":
         net.activation_checkpointing_enable()
     trained = _continued(net, start, model, labels) if start else _fresh(net, config, task, model, labels, missing)
     for parameter in trained.parameters():
@@ -86,6 +84,7 @@ def _fresh(
             lora_alpha=config.alpha,
             lora_dropout=config.dropout,
             use_rslora=config.use_rslora,
+            use_dora=config.use_dora,
             target_modules=_chosen(targets, config.targets, model.id),
             modules_to_save=whole or None,
             fan_in_fan_out=any(isinstance(m, Conv1D) for m in net.modules()),

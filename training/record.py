@@ -16,7 +16,7 @@ from typing import Any, Literal, cast, get_args
 from errors import ConfigError, RunError
 from store import files
 from training.config import TrainConfig
-from training.events import CHECKPOINTS, CONFIG, LOG, PAUSE, QUEUED, RESULT
+from training.events import CHECKPOINTS, CONFIG, CORRECTIONS, LOG, PAUSE, QUEUED, RESULT
 from training.progress import Progress, progress_of
 
 State = Literal["queued", "running", "paused", "done", "failed", "cancelled", "interrupted"]
@@ -102,6 +102,11 @@ class Run:
     def progress(self) -> Progress:
         """How far it is, from its events."""
         return progress_of(self.folder)
+
+    @property
+    def teaches(self) -> bool:
+        """Whether it learns from corrections."""
+        return (self.folder / CORRECTIONS).is_dir()
 
     @property
     def resumable(self) -> bool:

@@ -22,6 +22,9 @@ MOST_BAD = 1_000
 """Bad rows that a report names; the others are counted."""
 MOST_REASONS = 100
 OTHER_REASONS = "another reason"
+LATER = "later"
+FEW_ROWS = 5
+"""Rows of a label from which one is held out for sure."""
 
 
 @dataclass(frozen=True)
@@ -30,6 +33,79 @@ class BadRow:
 
     number: int
     reason: str
+
+
+@dataclass(frozen=True)
+class Tokens:
+    """How long rows are for a base, and what of them it learns. Lengths are in tokens before anything is cut."""
+
+    rows: int
+    """That were tokenized: all, or a seeded sample of a large file."""
+    limit: int
+    """The longest length that training was told, at most what the base takes."""
+    edges: tuple[int, ...]
+    """Of the histogram: bin i holds the rows of `edges[i]` up to, not including, `edges[i + 1]` tokens."""
+    counts: tuple[int, ...]
+    median: int
+    p95: int
+    longest: int
+    mean: float
+    learned_mean: float
+    """Tokens of a row that are learned, after the cut; 1 for a label."""
+    truncated: int
+    """Of `rows`, those that are cut to `limit`, or left out because their answer would be."""
+
+
+@dataclass(frozen=True)
+class Rendered:
+    """A row exactly as the model reads it, special tokens and all."""
+
+    pieces: tuple[tuple[str, bool], ...]
+    """Its text in order, each piece with whether it is learned; none where the row is left out."""
+    answer: str = ""
+    """What is learned, where it is no part of the text: a label, or the answer of an encoder-decoder."""
+    cut: bool = False
+    """Whether the text is cut to the longest length; where there are no pieces, the answer would have been."""
+
+
+@dataclass(frozen=True)
+class Pair:
+    """Two rows that are nearly the same: their numbers, what they ask, and the share that they have in common."""
+
+    numbers: tuple[int, int]
+    texts: tuple[str, str]
+    share: float
+    """1.0 where only case, punctuation or white space differs."""
+
+
+@dataclass(frozen=True)
+class Near:
+    """Rows that say nearly what an earlier one says. They are told, and stay."""
+
+    rows: int
+    """That were compared: all, or a seeded sample of a large file."""
+    same: int
+    """Of all usable rows, those that differ from an earlier one by case, punctuation or white space alone."""
+    alike: int
+    """Of `rows`, those that are nearly like an earlier one in their words."""
+    pairs: tuple[Pair, ...]
+
+
+@dataclass(frozen=True)
+class HeldOut:
+    """A file of the user's own rows to compare on."""
+
+    file: str
+    rows: int
+    usable: int
+    known: int
+    """Usable rows that can be compared on: of a classifier, those whose label there are rows to learn from."""
+    unknown: dict[str, int]
+    """Rows for each other label; most frequent first."""
+    shared: int
+    """Rows to train on that are asked there too, exactly or but for their form; they are not trained on."""
+    examples: tuple[str, ...]
+    """What some of them ask."""
 
 
 @dataclass(frozen=True)
@@ -57,6 +133,13 @@ class Report:
     """`median` and `max` words of what a row asks."""
     sample: tuple[Row, ...]
     warnings: tuple[str, ...]
+    tokens: Tokens | None = None
+    """None where none was asked for, or for the reason in `untokenized`."""
+    untokenized: str = ""
+    """Why `tokens` are missing; `LATER` where the base is not on this disk yet."""
+    rendered: tuple[Rendered, ...] = ()
+    near: Near | None = None
+    held_out: HeldOut | None = None
 
     @property
     def left_out(self) -> int:
@@ -72,6 +155,13 @@ class Report:
         """The inverse of `to_json`."""
         fields: dict[str, Any] = json.loads(text)
         fields["bad"] = tuple(BadRow(**bad) for bad in fields["bad"])
+        if tokens := fields.get("tokens"):
+            fields["tokens"] = Tokens(**tokens | {name: tuple(tokens[name]) for name in ("edges", "counts")})
+        fields["rendered"] = tuple(_rendered(row) for row in fields.get("rendered", ()))
+        if near := fields.get("near"):
+            fields["near"] = Near(**near | {"pairs": tuple(_pair(pair) for pair in near["pairs"])})
+        if other := fields.get("held_out"):
+            fields["held_out"] = HeldOut(**other | {"examples": tuple(other["examples"])})
         return cls(**fields | {name: tuple(fields[name]) for name in ("columns", "sample", "warnings")})
 
 
@@ -105,6 +195,14 @@ class BadRows:
         return dict(self._counts.most_common())
 
 
+def _rendered(fields: dict[str, Any]) -> Rendered:
+    return Rendered(**fields | {"pieces": tuple((text, learned) for text, learned in fields["pieces"])})
+
+
+def _pair(fields: dict[str, Any]) -> Pair:
+    return Pair(**fields | {name: tuple(fields[name]) for name in ("numbers", "texts")})
+
+
 def by_count(labels: dict[str, int]) -> dict[str, int]:
     """The same, most frequent first."""
     return dict(sorted(labels.items(), key=lambda item: (-item[1], item[0])))
@@ -113,8 +211,10 @@ def by_count(labels: dict[str, int]) -> dict[str, int]:
 def find_warnings(labels: dict[str, int], bad: int, rows: int, conflicts: int) -> tuple[str, ...]:
     """What does not stop a training but deserves a look."""
     once = [label for label, count in labels.items() if count == 1]
+    few = [label for label, count in labels.items() if 1 < count < FEW_ROWS]
     found = (
         (bool(once), f"{_count(len(once), 'label')} one row only, so nothing to hold out: {_quoted(once)}."),
+        (bool(few), f"{_count(len(few), 'label')} fewer than {FEW_ROWS} rows, too few to learn well: {_quoted(few)}."),
         (bool(labels) and conflicts > 0, f"{_count(conflicts, 'text')} more than one label."),
         (bad * 5 > rows, f"{bad:,} of {rows:,} rows are left out."),
         (bool(labels) and max(labels.values(), default=0) > 20 * min(labels.values(), default=1),
@@ -149,6 +249,19 @@ def check_learnable(report: Report, answers: Answers) -> None:
             f"Its {usable:,} rows have {len(labels):,}{more} different labels; at most {MOST_LABELS} can be told apart."
         )
         raise DataError(what, why, "Choose the column of labels, or a tab that answers with text.")
+
+
+def check_asks(report: Report, answers: Answers) -> None:
+    """Raise `DataError` if nothing can be compared on these rows, which are not learned from."""
+    if not report.usable:
+        next = "Correct the rows: they need the columns of those to train on."
+        raise DataError(f"{report.file} has no usable row.", _reasons(report), next)
+
+
+def nothing_known(report: Report, labels: Sequence[str]) -> DataError:
+    """What is said of a file to compare on whose labels are all others than those that are learned."""
+    why = f"Its labels are {_quoted(list(report.labels))}; those to learn are {_quoted(labels)}."
+    return DataError(f"No row of {report.file} has a label that is learned.", why, "Use the same labels in both files.")
 
 
 def _reasons(report: Report) -> str:

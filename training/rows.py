@@ -102,6 +102,11 @@ def asked(row: Row) -> str:
     return str(row["text"])
 
 
+def texts_of(row: Row) -> list[str]:
+    """Every text of a row."""
+    return [message["content"] for message in row["messages"]] if "messages" in row else [row["text"], row["target"]]
+
+
 def _check_given(file: str, columns: Sequence[str], given: Mapping[str, str]) -> None:
     have = f"The file has {_listed(columns)}."
     for part, name in given.items():

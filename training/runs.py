@@ -1,6 +1,6 @@
 """Runs, as the page and the command line see them: queued, one at a time, known by their folders.
 
-    home/runs/<id>/   config.json  events.jsonl  train.log  process.json  result.json  checkpoints/
+    home/runs/<id>/   config.json  data/  corrections/  events.jsonl  train.log  process.json  result.json  checkpoints/
 
 The table in `graft.db` is what is listed and chosen from; it is made again from the folders where it is lost. Whoever
 looks brings it up to date and starts whose turn it is, so it does not matter which process that is, or whether it was
@@ -9,42 +9,41 @@ there when the run began. No torch is imported here.
 
 from __future__ import annotations
 
-import json
 import logging
 import os
 import secrets
 import shutil
-import subprocess
 import sys
 import threading
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from errors import DataError, GraftError, RunError
-from settings import REPOSITORY, Settings, child_environment
+from settings import Settings
 from store import files
 from store.database import DATABASE, Database
-from tasks import TASKS, TabSpec
-from training import processes, queue
+from tasks import TabSpec
+from training import estimate, fit, processes, queue, room, tracking
 from training.config import TrainConfig
-from training.events import CANCEL, CONFIG, PAUSE, QUEUED, RESULT
+from training.estimate import Case
+from training.events import CANCEL, CONFIG, CORRECTIONS, PAUSE, QUEUED, RESULT
+from training.inspection import Inspection
 from training.record import Run
-from training.report import Report
-from training.rows import UnknownColumns
-from training.selection import is_selection, parts, read_selection, title
+from training.report import LATER, Report
+from training.selection import is_selection, read_selection
 
 log = logging.getLogger("graft")
 
 COMMAND = (sys.executable, "-m", "training.child")
 """What runs a run; the folder comes behind it."""
-INSPECT_TIMEOUT_S = 60
-READ_A_SECOND = 5e6
-"""Bytes of a file of rows that a slow machine reads in a second."""
 LARGE = 64_000_000
 """Bytes of a file that is not copied into a run's folder. What a run learned from is bound by its hash."""
+REMEMBERED = 8
+"""Reports that are kept, because what follows an inspection asks for the same again."""
 EVERY_S = 1.0
 """How often a server looks after the queue."""
 
@@ -62,9 +61,16 @@ class Runs:
         self._home, self._command = settings.home.absolute(), tuple(command)
         self._root = self._home / "runs"
         self._database = Database(self._home / DATABASE)
+        self._reports: dict[tuple[object, int], Report] = {}
 
     def submit(self, config: TrainConfig, id: str | None = None) -> Run:
-        """Queue a run, and start it if nothing else runs; returns at once. Raises `GraftError`."""
+        """Queue a run, and start it if nothing else runs; returns at once. Raises `GraftError`.
+
+        One that cannot fit in memory or on the disk is refused, with advice, unless its configuration says anyway.
+        """
+        tracking.require(config.track)
+        if (case := self.case(config)) is not None:
+            fit.check(case)
         folder = self._root / (id or new_id())
         try:
             staging = files.new_staging(self._root)
@@ -177,34 +183,57 @@ class Runs:
         shutil.rmtree(away, ignore_errors=True)
         self.advance()
 
-    def inspect(self, path: Path, spec: TabSpec, mapping: Mapping[str, str] | None = None) -> Report:
-        """What is in a file of rows, read by a child process with little memory. Raises `DataError`."""
-        if spec.columns is None:
-            raise DataError(f"The tab {spec.name} does not learn.", "It names no columns.")
-        wanted = {k: v for k, v in vars(spec.columns).items() if v}
-        command = [sys.executable, "-m", "training.data", str(path.absolute()), "--answers", TASKS[spec.task].answers]
-        size = sum(part.stat().st_size for part in parts(path) if part.exists())
-        command += ["--wanted", json.dumps(wanted), "--columns", json.dumps(dict(mapping or {}))]
-        try:
-            child = subprocess.run(
-                command,
-                cwd=REPOSITORY,
-                env=child_environment(GRAFT_HOME=str(self._home)),
-                stdin=subprocess.DEVNULL,
-                capture_output=True,
-                timeout=INSPECT_TIMEOUT_S + size / READ_A_SECOND,
-                text=True,
-            )
-        except subprocess.TimeoutExpired as error:
-            raise DataError(
-                f"{title(path)} takes too long to read.", "It may be damaged.", "Try a part of it."
-            ) from error
-        if child.returncode == 0:
-            return Report.from_json(child.stdout)
-        if child.returncode == 2 and child.stdout.startswith("{"):
-            told = json.loads(child.stdout)
-            raise UnknownColumns(**told) if "columns" in told else DataError(**told)
-        raise DataError(f"{title(path)} cannot be read.", "Reading it needs too much memory, or it is damaged.")
+    def case(self, config: TrainConfig) -> Case | None:
+        """What can be known of a run before it begins; None where its base is not on this disk or not understood.
+
+        The rows are those of the report, read anew where nobody has asked for it yet.
+        """
+        if estimate.shape(config, self._home) is None:
+            return None
+        report = self._report(config) if Path(config.data).is_file() else None
+        lengths, labels = fit.lengths_of(config, report)
+        running = [run.folder for run in self.list() if run.state == "running"]
+        return estimate.case(config, self._home, lengths, labels, room.measure(self._home, running))
+
+    def _report(self, config: TrainConfig) -> Report | None:
+        """The report on the rows of a run; None where they cannot be read, as the run itself will say.
+
+        One that is known will do, however long rows were allowed to be in it.
+        """
+        spec = TabSpec(config.plugin, config.model, config.task, config.wanted, config.prompt)
+        inspection = Inspection(Path(config.data), spec, config.mapping, config.max_length)
+        rows = inspection.key()[0]
+        known = next((report for (of, _), report in self._reports.items() if of == rows), None)
+        if known is None:
+            with suppress(DataError):
+                *_, known = self.look(inspection)
+        return known
+
+    def inspect(
+        self, path: Path, spec: TabSpec, mapping: Mapping[str, str] | None = None, max_length: int = 512
+    ) -> Report:
+        """All that is known of a file of rows, read by a child process with little memory. Raises `DataError`."""
+        *_, report = self.look(Inspection(path, spec, dict(mapping or {}), max_length))
+        return report
+
+    def look(self, inspection: Inspection) -> Iterator[Report]:
+        """The report, each time that more of it is known; at once where it was asked for lately. Raises `DataError`."""
+        if (key := inspection.key()) in self._reports:
+            yield self._reports[key]
+            return
+        report = None
+        for report in inspection.reports(self._home):
+            yield report
+        # What waits for the base is asked again; what was guessed is asked for as chosen next.
+        if report and report.untokenized != LATER:
+            chosen = replace(inspection, mapping=report.mapping)
+            plain = replace(chosen, held_out=None)
+            kept = [*self._reports.items()][-REMEMBERED:]
+            self._reports = {**dict(kept), **dict.fromkeys((key, chosen.key(), plain.key()), report)}
+
+    def write_bad_rows(self, inspection: Inspection, out: Path) -> int:
+        """Write every row that is left out as JSONL; how many. Raises `DataError`."""
+        return inspection.write_bad_rows(self._home, out)
 
     def _spawn(self, folder: Path) -> processes.Child:
         """A process for the run that waits for the word; what belongs to an earlier stretch of the run is gone."""
@@ -223,7 +252,7 @@ def _with_own_data(config: TrainConfig, staging: Path, folder: Path) -> TrainCon
     if config.hub and not config.data:
         raise DataError(f"The rows of {config.hub['id']} are not on this computer yet.", "", "Fetch them first.")
     copies: dict[str, Any] = {}
-    for field, place in (("data", "data"), ("held_out_data", "held_out")):
+    for field, place in (("data", "data"), ("held_out_data", "held_out"), ("corrections", CORRECTIONS)):
         source = Path(getattr(config, field))
         if getattr(config, field) and source.is_file():
             (staging / place).mkdir()

@@ -6,7 +6,7 @@ they are taken from the training rows: figures of a card must be of rows that ha
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
@@ -102,31 +102,3 @@ def _undropped(net: Any) -> Iterator[None]:  # noqa: ANN401 - as above
     finally:
         for layer in layers:
             layer.train()
-
-
-@dataclass(frozen=True)
-class InMemory:
-    """A list of encoded rows."""
-
-    examples: Sequence[Example]
-
-    @cached_property
-    def lengths(self) -> Lengths:
-        """Tokens of each."""
-        return np.array([len(example["input_ids"]) for example in self.examples], np.int32)
-
-    @cached_property
-    def learned(self) -> Lengths:
-        """Learned tokens of each; 1 for a label."""
-        return np.array([count_learned(example["labels"]) for example in self.examples], np.int32)
-
-    def __len__(self) -> int:
-        return len(self.examples)
-
-    def __getitem__(self, index: int) -> Example:
-        return self.examples[index]
-
-
-def count_learned(labels: int | Sequence[int]) -> int:
-    """What a row adds to the number that its loss is divided by."""
-    return 1 if isinstance(labels, int) else sum(label >= 0 for label in labels)

@@ -18,20 +18,29 @@ import transformers
 from peft import PeftModel
 from transformers import AutoConfig
 
-from errors import GraftError, RunError
+from errors import ConfigError, GraftError, RunError
 from settings import Settings
 from store import files, fingerprint
 from store.adapters import AdapterStore, Version
-from store.loading import load_tokenizer, resolve_quantization, training_dtype, window
+from store.corrections import Corrections
+from store.loading import resolve_quantization, training_dtype
 from store.models import ModelStore
+from store.origins import Origins
+from store.tokenizers import load_tokenizer, window
 from tasks import task_for
-from training import card, checkpoints, lineage, model_card, recipe
+from training import card, checkpoints, estimate, fit, lineage, model_card, recipe, room
 from training.config import TrainConfig
+from training.elsewhere import Elsewhere
+from training.estimate import Estimate
 from training.evaluation import Trial
 from training.events import CONFIG, RESULT, Events
-from training.loop import Loop, Paused
-from training.prepared import Prepared, prepare
-from training.validation import InMemory, Validation, choose_rows
+from training.learned import held_back
+from training.lengths import of_rows
+from training.loop import Loop, Paused, peak_memory
+from training.prepared import Prepared, encode_lessons, prepare
+from training.processes import age
+from training.tracking import Tracking
+from training.validation import Validation, choose_rows
 
 
 def main(folder: Path) -> int:
@@ -39,7 +48,11 @@ def main(folder: Path) -> int:
     events = Events(folder)
     try:
         config = TrainConfig.from_json((folder / CONFIG).read_text(encoding="utf-8"))
-        result = Session(config, folder, events).run()
+        session = Session(config, folder, events)
+        with Tracking(config, folder) as tracking:
+            events.listen(tracking.see)
+            result = session.run()
+            tracking.card(result["card"], time.time())
     except Paused as paused:
         files.write_json(folder / RESULT, {"state": "paused", "step": paused.step, "steps": paused.steps})
         return 0
@@ -61,8 +74,17 @@ class Session:
         self.settings = settings = Settings.from_env()
         self.store = AdapterStore(settings.home, settings.shipped)
         events.phase("data")
-        self.model = ModelStore(settings.home / "models", settings.offline).resolve(config.model)
+        self.models = ModelStore(settings.home / "models", settings.offline)
+        self.origins = Origins(settings.home, settings.models.values())
+        self.model = self.models.resolve(config.model)
+        self.origins.note(self.model)
         self.task = task_for(config.task, self.model.config)
+        if config.packing and self.task.name != "causal-lm":
+            raise ConfigError(
+                "packing",
+                [f"It puts rows one after the other; {config.model} is an encoder-decoder and reads each alone."],
+                "Switch it off, or choose a decoder-only base.",
+            )
         self.quantize = resolve_quantization(config.quantize)
 
     def run(self) -> dict[str, Any]:
@@ -72,13 +94,16 @@ class Session:
         tokenizer = load_tokenizer(self.model)
         longest = window(AutoConfig.from_pretrained(self.model.path, trust_remote_code=False), tokenizer)
         self.config = replace(self.config, max_length=min(self.config.max_length, longest))
-        data = prepare(self.config, self.task, tokenizer, self.settings, self.events)
+        start = self._start()
+        data = prepare(self.config, self.task, tokenizer, self.settings, self.events, start.labels if start else ())
+        expected = self._foresee(data)
         self.events.phase("model", model=self.config.model, quantize=self.quantize)
-        rows, looked_at = choose_rows(data.train, InMemory(data.held_out.examples), self.config)
+        rows, looked_at = choose_rows(data.train, data.looked_at, self.config)
         dtype = training_dtype(self.config.precision)
-        most, start = int(rows.lengths.max()), self._start()
+        most = int(rows.lengths.max())
         net = recipe.build(self.config, self.task, self.model, data.labels, self.quantize, dtype, most, start)
         self.events.phase("train", rows=len(rows), held_out=len(data.held_out.examples))
+        begun = age()
         pad = int(tokenizer.pad_token_id)
         look = Validation(looked_at, pad, dtype)
         measured = Loop(net, rows, pad, self.config, self.folder, self.events, data.fingerprint, look, dtype).run()
@@ -86,15 +111,39 @@ class Session:
             raise RunError("The training changed nothing; nothing was published.", "Every LoRA matrix is still zero.",
                            "Train for more steps, or with a higher learning rate.")  # fmt: skip
         self.events.phase("evaluate")
+        learned = age()
         comparison = self._compare(net, tokenizer, data)
+        compared = age()
         self.events.phase("publish")
         facts = {
             **self._facts(net, tokenizer, data, dtype),
             "data": lineage.data_facts(self.config, data),
             **lineage.run_facts(self.config, measured, started),
+            "run": self.folder.name,
         }
         version = self._publish(net, comparison, facts)
-        return {"version": version.ref, "promoted": self._promote(version, comparison), "card": comparison}
+        if data.lessons.ids:
+            Corrections(self.settings.home).taught(self.config.plugin, data.lessons.ids, version.ref)
+        truth = {"seconds": {"start": begun, "train": measured["seconds"], "evaluate": compared - learned},
+                  "tokens": measured["tokens"], "peak": peak_memory()}  # fmt: skip
+        return {"version": version.ref, "promoted": self._promote(version, comparison), "card": comparison,
+                 "estimate": expected.to_dict() if expected else None, "measured": truth}  # fmt: skip
+
+    def _foresee(self, data: Prepared) -> Estimate | None:
+        """What this run needs, by its own rows; decides on gradient checkpointing. Raises `RunError` if it cannot fit.
+
+        None where the shape of the base is not known.
+        """
+        lengths, held_out = of_rows(data.train.lengths, data.train.learned), len(data.held_out.examples)
+        free = room.measure(self.settings.home, [self.folder])
+        case = estimate.case(self.config, self.settings.home, lengths, len(data.labels), free)
+        live = self.store.live(self.config.plugin) is not None
+        found = fit.check(replace(case, held_out=held_out, live=live)) if case else None
+        saving = found.checkpointing if found else self.config.gradient_checkpointing == "on"
+        self.config = replace(self.config, gradient_checkpointing="on" if saving else "off")
+        if found:
+            self.events.emit("estimate", **found.to_dict())
+        return found
 
     def _start(self) -> Version | None:
         """The version to train on from, if one was named."""
@@ -102,8 +151,21 @@ class Session:
 
     def _compare(self, net: Any, tokenizer: Any, data: Prepared) -> dict[str, Any]:  # noqa: ANN401
         """Base, live and new over the held-out rows."""
-        trial = Trial(data.held_out, tokenizer, data.labels, self.config)
-        return card.compare(net, trial, self.store.live(self.config.plugin), self.model, self.task, self.settings.gate)
+        trial, live = Trial(data.held_out, tokenizer, data.labels, self.config), self.store.live(self.config.plugin)
+        taught = None
+        if data.lessons.rows:
+            encoded = encode_lessons(data, self.config, self.task, tokenizer)
+            taught = Trial(encoded, tokenizer, data.labels, self.config) if encoded.kept else None
+        found = card.compare(net, trial, live, self.model, self.task, self.settings.gate, taught,
+                             self._elsewhere(live))  # fmt: skip
+        return held_back(found) if data.alone else found
+
+    def _elsewhere(self, live: Version | None) -> card.AskElsewhere | None:
+        """How to ask what answers now, where that may be on another base."""
+        own = self.config.tab_model or self.config.model
+        if live is None and own == self.config.model:
+            return None
+        return Elsewhere(self.models, self.origins, own, self.quantize).ask
 
     def _publish(self, net: PeftModel, comparison: dict[str, Any], facts: dict[str, Any]) -> Version:
         """Write the PEFT folder, the card and the README, verify them as a server will, and publish them at once."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,13 +16,14 @@ from errors import AdapterError
 from plugins import TaskPlugin
 from store.adapters import BASE
 from store.archive import pack
-from ui import card_view, versions_view
+from ui import card_view, merged, train_on, versions_view
 from ui.card_rows import DOWNLOAD, CardRows
 from ui.context import Context
 from ui.guard import kindly
 from ui.pulse import QUIET, Follower, Pulse
 from ui.render import Html, notice, tag
 from ui.strings import Words, t, words
+from ui.train_on import TrainForm
 
 LONGEST_REASON = 200
 Act = Callable[[str, str, str], object]
@@ -40,39 +41,42 @@ class Controls:
     delete: gr.Button
     why: gr.Textbox
     take: gr.Button
+    merged: gr.Button
+    on: gr.Button
 
     @property
     def all(self) -> list[Any]:
         """Those that follow what there is."""
-        return [self.version, self.promote, self.back, self.base, self.delete, self.why, self.take]
+        return [self.version, self.promote, self.back, self.base, self.delete, self.why, self.take, self.merged,
+                self.on]  # fmt: skip
 
 
-def build(context: Context, pulse: Pulse) -> None:
-    """Place a section for each tab that learns."""
+def build(context: Context, pulse: Pulse, form: TrainForm | None = None) -> None:
+    """Place a section for each tab that learns; `form` is the Train page's, which a version can fill."""
     gr.Markdown(t("adapters.about"), elem_classes="g-about")
     if not context.settings.may_train:
         gr.Markdown(t("train.off"), elem_classes="g-off")
     for plugin in context.learners():
         with gr.Column(elem_classes="g-section"):
             gr.Markdown(plugin.say(plugin.title), elem_classes="g-section-title")
-            Section(context, plugin, pulse)
+            Section(context, plugin, pulse, form)
 
 
 class Section:
     """One tab's versions, placed where it is constructed."""
 
-    def __init__(self, context: Context, plugin: TaskPlugin, pulse: Pulse) -> None:
+    def __init__(self, context: Context, plugin: TaskPlugin, pulse: Pulse, form: TrainForm | None = None) -> None:
         """Place the section; it follows the pulse."""
         self._context, self._tab = context, plugin.name
         may = context.settings.may_train
-        listed = gr.HTML("", elem_classes="g-list")
-        with gr.Row(elem_classes="g-buttons g-acts"):
-            controls = self._controls(may)
+        listed = gr.HTML("", elem_classes="g-list", js_on_load=versions_view.CHOOSE)
+        controls = self._controls(may)
         with gr.Column(visible=False, elem_classes="g-confirm") as confirm:
             asked = gr.HTML("", elem_classes="g-list")
             with gr.Row(elem_classes="g-buttons"):
                 sure = gr.Button(t("adapters.delete_sure"), variant="stop", size="sm")
                 keep = gr.Button(t("adapters.delete_keep"), size="sm")
+        going = gr.HTML("", elem_classes="g-list")
         card = gr.HTML("", elem_classes="g-list")
         # Rows are not for strangers, whose page has none of this.
         self._rows = CardRows(context, controls.version, self._card) if may else None
@@ -93,24 +97,35 @@ class Section:
             done = button.click(kindly(self.allowed(act)), given, controls.why, trigger_mode="once", **QUIET)
             done.then(follower.handler(), taken, parts, **QUIET)
         controls.delete.click(kindly(self._ask), controls.version, [asked, confirm], **QUIET)
-        file = gr.File(visible="hidden", show_label=False)
+        file = gr.File(visible="hidden", show_label=False, elem_classes="g-unseen")
         packed = controls.take.click(kindly(self._pack), controls.version, file, **QUIET)
         packed.success(None, file, None, js=DOWNLOAD, api_visibility="private")
+        made = controls.merged.click(kindly(self._merge), controls.version, [going, file], show_progress="hidden",
+                                     api_visibility="private", trigger_mode="once")  # fmt: skip
+        made.success(None, file, None, js=DOWNLOAD, api_visibility="private")
+        made.failure(lambda: "", None, going, **QUIET)
+        picked = listed.select(kindly(self._picked), None, controls.version, **QUIET)
+        picked.success(kindly(self._chosen), taken, shown, **QUIET)
+        if form:
+            train_on.connect(context, controls.on, controls.version, form)
         for button in (sure, keep):
             button.click(lambda: gr.update(visible=False), None, confirm, **QUIET)
 
     def _controls(self, may: bool) -> Controls:
         """The version to look at, which everybody may choose, and what only some may do with it."""
-        return Controls(
-            gr.Dropdown([], label=t("adapters.version"), show_label=False, scale=2, interactive=True),
-            gr.Button(t("adapters.promote"), variant="primary", scale=1, visible=may),
-            gr.Button(t("adapters.roll_back"), scale=1, visible=may),
-            gr.Button(t("adapters.use_base"), scale=1, visible=may),
-            gr.Button(t("adapters.delete"), scale=1, visible=may),
-            gr.Textbox(placeholder=t("adapters.why"), show_label=False, container=False, max_lines=1, scale=3,
-                       visible=may, max_length=LONGEST_REASON),
-            gr.Button(t("adapters.take"), scale=1, visible=may),
-        )  # fmt: skip
+        with gr.Row(elem_classes="g-buttons g-acts"):
+            version = gr.Dropdown([], label=t("adapters.version"), show_label=False, scale=2, interactive=True)
+            promote = gr.Button(t("adapters.promote"), variant="primary", scale=1, visible=may)
+            back = gr.Button(t("adapters.roll_back"), scale=1, visible=may)
+            base = gr.Button(t("adapters.use_base"), scale=1, visible=may)
+            why = gr.Textbox(placeholder=t("adapters.why"), show_label=False, container=False, max_lines=1, scale=3,
+                             visible=may, max_length=LONGEST_REASON)  # fmt: skip
+        with gr.Row(elem_classes="g-buttons g-more"):
+            small: dict[str, Any] = {"size": "sm", "visible": may, "min_width": 120}
+            on, take, merged, delete = (
+                gr.Button(t(f"adapters.{key}"), **small) for key in ("train_on", "take", "merged", "delete")
+            )
+        return Controls(version, promote, back, base, delete, why, take, merged, on)
 
     def refresh(self, say: Words, chosen: str | None, kind: str | None = None, search: str | None = None) -> list[Any]:
         """The tab's versions as they are now."""
@@ -130,7 +145,7 @@ class Section:
                 value=say("adapters.roll_back_to", version=say("task.base") if before == BASE else before or ""),
             ),
             gr.update(visible=may and live is not None),
-            *[gr.update(visible=may and bool(refs))] * 3,
+            *[gr.update(visible=may and bool(refs))] * 5,
             *self._shown(say, ref, kind, search),
         ]
 
@@ -174,6 +189,16 @@ class Section:
             content = pack(self._own(ref or ""), Path(folder) / "version.zip").read_bytes()
         path: str = save_bytes_to_cache(content, f"{ref}.zip", get_upload_folder())
         return path
+
+    def _merge(self, request: gr.Request, ref: str | None) -> Iterator[list[Any]]:
+        """A version merged into its base, in one file; how far it is meanwhile."""
+        self._context.require_training()
+        for html, path in merged.merged(words(request), self._own(ref or "").ref, self._context.settings.home):
+            yield [html, path]
+
+    def _picked(self, event: gr.EventData) -> str:
+        """A click on a version of the list chooses it."""
+        return str(self._own(str(event.version)).ref)
 
     def _own(self, ref: str) -> Any:  # noqa: ANN401 - a Version
         version = self._context.adapters.get(ref)

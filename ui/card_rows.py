@@ -51,7 +51,7 @@ class CardRows:
                                           max_lines=1, elem_classes="g-search")  # fmt: skip
                 files = [(kind, gr.Button(kind.upper(), size="sm", min_width=72, scale=0)) for kind in WRITERS]
             html = gr.HTML("", elem_classes="g-list g-rows")
-            taken = gr.File(visible="hidden", show_label=False)
+            taken = gr.File(visible="hidden", show_label=False, elem_classes="g-unseen")
         self.taken: list[Component] = [self._kind, self._search]
         """What `updates` receives behind the words and the id."""
         self.shown: list[Any] = [box, self._kind, html]

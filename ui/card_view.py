@@ -7,6 +7,7 @@ from typing import Any
 
 from tasks import LOWER_IS_BETTER
 from ui import matrix_view, rows_view
+from ui.corrections_view import learned
 from ui.render import Html, div, join, measured_line, notice, span, tag
 from ui.strings import Words
 from ui.views import figure
@@ -32,8 +33,10 @@ def figures(say: Words, facts: Facts) -> Html:
         return Html("")
     shown = [_metric(say, metric, facts) for metric in METRICS if metric in facts["new"]]
     about = tag("p", " ".join(_about(say, facts)), class_="g-dim")
-    classes = matrix_view.classes(say, facts)
-    return div("g-card", _verdict(say, facts), div("g-metrics", *shown), _counted(say, facts), classes, about)
+    classes, taught = matrix_view.classes(say, facts), learned(say, facts.get("corrections"))
+    alone = say("teach.alone") if facts.get("alone") else None
+    said = notice(*(tag("p", words) for words in (taught, alone) if words)) if taught else None
+    return div("g-card", _verdict(say, facts), said, div("g-metrics", *shown), _counted(say, facts), classes, about)
 
 
 def before(facts: Facts) -> str:

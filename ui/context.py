@@ -16,6 +16,7 @@ from plugins._discovery import Tab
 from serving.pool import Pool
 from settings import Settings
 from store.adapters import AdapterStore
+from store.corrections import Corrections
 from tasks import TabSpec
 
 if TYPE_CHECKING:
@@ -42,9 +43,16 @@ class Context:
     """Why the file of a tab could not be reloaded, by the tab's name; the tab goes on with its earlier code."""
     places: dict[Path, int] = field(default_factory=dict)
     """A number for each plugin file that was ever seen, which it keeps: the ids of its components begin there."""
+    corrections: Corrections = field(init=False)
+    """What people have put right in the tabs."""
     _failed: dict[str, float] = field(default_factory=dict)
     """When the failure of a base was first seen."""
+    _ready: frozenset[str] = frozenset()
+    """The bases that were in memory when the live versions were last brought there."""
     _lock: threading.Lock = field(default_factory=threading.Lock)
+
+    def __post_init__(self) -> None:
+        self.corrections = Corrections(self.settings.home)
 
     def plugin(self, name: str) -> TaskPlugin:
         """The plugin of that name as it is now; raises `PluginError`."""
@@ -79,10 +87,18 @@ class Context:
                 key = own_key(plugin) if plugin.brings_own() else self.spec(plugin.name).model
                 if key not in known:
                     self.pool.declare(key, plugin.load if plugin.brings_own() else None)
+            ready = frozenset(status.id for status in statuses if status.phase == "ready")
+            if again or ready != self._ready:
+                self._ready = ready
+                threading.Thread(target=self._warm, name="graft-warm", daemon=True).start()
 
     def versions_changed(self) -> None:
         """Tell the pages, and bring new live versions into memory before anybody asks for them."""
         self.changes += 1
+        self._warm()
+
+    def _warm(self) -> None:
+        """Live versions into memory, and with them their bases where these are others than the tabs' own."""
         for plugin in self.learners():
             try:
                 self.pool.warm(self.spec(plugin.name))

@@ -10,6 +10,7 @@ from gradio.components import Component
 
 from training.knobs import KNOBS, PRESET, PRESETS, Knob
 from ui.strings import t
+from ui.train_on import place_choice
 
 GROUPS = ("length", "optimizer", "lora", "memory", "watch")
 
@@ -38,6 +39,8 @@ def _component(name: str, knob: Knob) -> Component:
         return gr.Checkbox(**words, min_width=200)
     if knob.kind == "choice":
         return gr.Dropdown(list(knob.choices), **words, filterable=False, interactive=True, min_width=200)
+    if name == "start_from":
+        return place_choice(**words, min_width=200)
     if knob.kind == "text":
         return gr.Textbox(**words, max_lines=1, min_width=200)
     whole = knob.kind == "whole"

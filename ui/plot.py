@@ -1,4 +1,4 @@
-"""Curves as SVG: axes with round numbers, lines told apart by colour and by pattern, text that keeps its size."""
+"""Curves and bars as SVG: axes with round numbers, lines told apart by colour and pattern, text that keeps its size."""
 
 from __future__ import annotations
 
@@ -49,6 +49,34 @@ def plot(title: str, lines: Sequence[Line], last_x: float = 0, write: Format = l
         "figure", tag("figcaption", tag("b", title), legend(drawn) if len(drawn) > 1 else None),
         div("g-axes", div("g-y", *beside), drawing, div("g-x", *_below(end))), class_="g-plot",
     )  # fmt: skip
+
+
+def histogram(title: str, edges: Sequence[int], counts: Sequence[int], limit: int, said: str) -> Html:
+    """Bars over whole numbers; those from `limit` on look different, and a line with the words `said` marks it."""
+    end, (_, high, step) = edges[-1], scale(0, max(*counts, 1), Y_TICKS)
+    bars = [_bar(edges[i], edges[i + 1], n, end, high, limit) for i, n in enumerate(counts) if n]
+    levels = [step * i for i in range(round(high / step) + 1)]
+    rules = [tag("path", d=f"M0 {HEIGHT * (1 - y / high):.2f}H{WIDTH}", class_="g-rule") for y in levels]
+    here = 100 * limit / end
+    marked = [tag("path", d=f"M{10 * here:.1f} 0V{HEIGHT}", class_="g-limit")] if limit < end else []
+    drawing = tag("svg", *rules, *bars, *marked, viewBox=f"0 0 {WIDTH} {HEIGHT}", preserveAspectRatio="none",
+                  role="img", aria_label=title)  # fmt: skip
+    beside = [tag("span", count(y), style=f"top:{100 * (1 - y / high):.1f}%") for y in levels]
+    side = "right" if here > 60 else "left"
+    words = tag("span", said, style=f"{side}:{100 - here if side == 'right' else here:.1f}%", class_="g-said")
+    return tag(
+        "figure", tag("figcaption", tag("b", title)),
+        div("g-axes", div("g-y", *beside), div("g-drawn", drawing, words if marked else None),
+            div("g-x", *_below(end))), class_="g-plot g-hist",
+    )  # fmt: skip
+
+
+def _bar(left: int, right: int, n: int, end: int, high: float, limit: int) -> Html:
+    """One bar, with its numbers for whoever points at it."""
+    x, width, height = WIDTH * left / end, WIDTH * (right - left) / end, max(1.0, HEIGHT * n / high)
+    return tag("rect", tag("title", f"{left:,}-{right - 1:,}: {n:,}"), x=f"{x + 0.08 * width:.1f}",
+               y=f"{HEIGHT - height:.2f}", width=f"{0.84 * width:.1f}", height=f"{height:.2f}",
+               class_="g-over" if left >= limit else "g-within")  # fmt: skip
 
 
 def legend(lines: Sequence[Line]) -> Html:

@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import filecmp
 import re
+import tempfile
 from argparse import Namespace
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import gradio as gr
 from gradio.components import Component
+from gradio.processing_utils import save_bytes_to_cache
 
 from errors import DataError, GraftError
 from plugins import TaskPlugin
@@ -20,6 +22,7 @@ from training import command_line
 from training.config import TrainConfig
 from training.content import FORMATS
 from training.hub import NotFetched
+from training.inspection import Inspection
 from training.rows import PARTS, UnknownColumns
 from training.selection import is_selection, title
 from ui import examples, hub_form, report_view
@@ -36,13 +39,14 @@ KINDS = ("example", "upload", "hub")
 
 @dataclass(frozen=True)
 class RowsForm:
-    """The components that say where rows come from, in the order in which handlers receive them."""
+    """The components that say where rows come from, in the order in which handlers receive them; `held_out` apart."""
 
     kind: gr.Radio
     example: gr.Dropdown
     upload: gr.File
     hub: HubForm
     columns: Sequence[gr.Dropdown]
+    held_out: gr.File
 
     @property
     def place(self) -> list[Component]:
@@ -88,7 +92,10 @@ def place_rows(plugin: TaskPlugin | None) -> RowsForm:
         columns = [gr.Dropdown([], label=t(f"train.column_{part}"), visible=False, interactive=True, min_width=120,
                                allow_custom_value=True) for part in PARTS]  # fmt: skip
     kind.change(_show, kind, [example, upload, group], queue=False, show_progress="hidden", api_visibility="private")
-    return RowsForm(kind, example, upload, hub, columns)
+    with gr.Accordion(t("train.held_out_title"), open=False):
+        held_out = gr.File(file_types=list(FORMATS), file_count="single", label=t("train.held_out_file"), height=130,
+                           elem_classes="g-upload")  # fmt: skip
+    return RowsForm(kind, example, upload, hub, columns, held_out)
 
 
 def _show(chosen: str) -> list[Any]:
@@ -98,27 +105,56 @@ def _show(chosen: str) -> list[Any]:
 def inspect(context: Context, keep: bool) -> Any:  # noqa: ANN401 - a handler of Gradio's
     """Look into the chosen rows; `keep` takes the columns as the user set them, otherwise they are guessed."""
 
-    def look(request: gr.Request, tab: str, *values: str | None) -> list[Any]:
+    def look(request: gr.Request, tab: str, *values: Any) -> Iterator[list[Any]]:  # noqa: ANN401
         context.require_training()
         unchanged = [gr.skip()] * (len(PARTS) + 1)
-        say, (place, columns) = words(request), divide(values)
+        say, bad = words(request), None
         try:
-            path = chosen_file(context, place)
+            path = chosen_file(context, divide(values)[0])
         except NotFetched:
             path = None
         if path is None:
-            return [Html(""), *([gr.update(visible=False)] * len(PARTS)), gr.skip()]
+            yield [Html(""), *([gr.update(visible=False)] * len(PARTS)), gr.skip(), gr.update(visible=False)]
+            return
         try:
-            found = context.runs.inspect(path, context.spec(tab), chosen_columns(columns) if keep else {})
+            for found in context.runs.look(_inspection(context, tab, path, values, keep)):
+                bad = gr.update(visible=found.left_out > 0)
+                more = not (found.tokens or found.untokenized)
+                shown = [gr.update(choices=list(found.columns), value=found.mapping.get(part),
+                                   visible=part in found.mapping) for part in PARTS]  # fmt: skip
+                yield [report_view.report(say, found, more), *shown, gr.skip() if keep else suggested_name(path), bad]
         except GraftError as error:
             there = list(error.columns) if isinstance(error, UnknownColumns) else []
-            shown = unchanged if keep else [*_choosable(context.spec(tab), there), suggested_name(path)]
-            return [failure(error), *shown]
-        shown = [gr.update(choices=list(found.columns), value=found.mapping.get(part), visible=part in found.mapping)
-                 for part in PARTS]  # fmt: skip
-        return [report_view.report(say, found), *shown, gr.skip() if keep else suggested_name(path)]
+            columns = unchanged if keep else [*_choosable(context.spec(tab), there), suggested_name(path)]
+            yield [failure(error), *columns, gr.update(visible=True)]
 
     return look
+
+
+def bad_rows(context: Context, component: gr.File) -> Any:  # noqa: ANN401
+    """Every row that is left out, in a file of Gradio's own cache, which it serves and sweeps."""
+
+    def write(tab: str, *values: Any) -> str:  # noqa: ANN401
+        context.require_training()
+        path = chosen_file(context, divide(values)[0])
+        if path is None:
+            raise DataError("There are no rows to look at.", "", "Choose an example or upload a file.")
+        with tempfile.TemporaryDirectory(prefix="graft-bad-") as folder:
+            out = Path(folder) / "rows"
+            context.runs.write_bad_rows(_inspection(context, tab, path, values, keep=True), out)
+            name = re.sub(r"[^\w.-]", "_", path.stem)[:80]
+            kept: str = save_bytes_to_cache(out.read_bytes(), f"{name}-left-out.jsonl", component.GRADIO_CACHE)
+        return kept
+
+    return write
+
+
+def _inspection(context: Context, tab: str, path: Path, values: Sequence[Any], keep: bool) -> Inspection:
+    """What is asked of rows; `values` are those of the form, then the longest length and held-out rows, if given."""
+    columns, (longest, held_out) = divide(values)[1], (*values[COUNT:], None, None)[:2]
+    chosen = {part: column for part, column in zip(PARTS, columns, strict=False) if column} if keep else {}
+    length = round(longest) if isinstance(longest, int | float) and longest >= 1 else 512
+    return Inspection(path, context.spec(tab), chosen, length, uploaded(held_out))
 
 
 def divide(values: Sequence[Any]) -> tuple[Where, Sequence[Any]]:
@@ -135,11 +171,15 @@ def chosen_file(context: Context, where: Where) -> Path | None:
         place = hub_form.place_of(where.id, where.config, where.split) if where.id else None
         return hub_form.hub(context).find(place) if place else None
     if where.kind == "upload":
-        return _uploaded(Path(where.upload)) if where.upload else None
+        return uploaded(where.upload)
     return examples.find(where.example) if where.example else None
 
 
-def _uploaded(path: Path) -> Path:
+def uploaded(name: str | None) -> Path | None:
+    """A file that was uploaded; raises `DataError` for one that cannot be of rows."""
+    if not name:
+        return None
+    path = Path(name)
     if path.suffix.lower() not in FORMATS:
         raise DataError(f"{path.name} is not a table of rows.", "", f"Use one of {', '.join(FORMATS)}.")
     if path.stat().st_size > LARGEST:

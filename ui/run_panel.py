@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import secrets
 import shutil
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -13,7 +14,8 @@ from gradio.utils import get_upload_folder
 
 from errors import GraftError, RunError
 from training.events import LOG
-from ui import run_list, run_view
+from ui import run_list, run_view, train_on
+from ui.card_rows import CardRows
 from ui.context import Context
 from ui.guard import kindly
 from ui.pulse import QUIET, Follower, Pulse
@@ -36,13 +38,15 @@ class RunPanel:
         """Place the panel."""
         self._context = context
         self.chosen = gr.State([])
+        self.version = gr.State("")  # the one that the chosen run published, or that a new one would go on from
         self._doubted = gr.State("")  # the run whose deletion was asked for and waits for a second word
-        self.taken = [self.chosen, self._doubted]
         with gr.Column(visible=False, elem_classes="g-section g-runs") as self._box:
             gr.Markdown(t("run.title"), elem_classes="g-section-title")
             self._table = gr.HTML("", elem_classes="g-list", js_on_load=run_list.CHOOSE)
             self._place_buttons()
-            self._html = gr.HTML("", elem_classes="g-list")
+            self._html = gr.HTML("", elem_classes="g-list", js_on_load=run_view.OPEN)
+            self._card_of = gr.State("")  # the run whose card's rows are shown
+            self._rows = CardRows(context, self._card_of, self._card)
             with gr.Accordion(t("run.log"), open=False, visible=False) as self._unfold:
                 self._log = gr.HTML("", elem_classes="g-log")
                 save = gr.Button(t("run.save_log"), size="sm")
@@ -60,18 +64,22 @@ class RunPanel:
                 "delete": gr.Button(t("run.delete"), visible=False),
             }
             self.use = gr.Button(t("run.use"), visible=False)
+            self.on = gr.Button(t("adapters.train_on"), visible=False)
             self._sure = gr.Button(t("run.sure"), visible=False, variant="stop")
 
     def _follow(self, pulse: Pulse) -> None:
         listed, detail = [self._box, self._table], [*self._verbs.values(), self.use, self._sure, self._html]
         unfolded = [self._unfold, self._log]
+        rows = [self._card_of, self.version, self.on, *self._rows.shown]
         followers = [
             Follower([self.chosen], listed, self._mark_list, self._show_list),
-            Follower(self.taken, detail, self._mark_run, self._show_run),
+            Follower([self.chosen, self._doubted], detail, self._mark_run, self._show_run),
             Follower([self.chosen], unfolded, self._mark_log, self._show_log),
+            Follower([self.chosen, *self._rows.taken], rows, self._mark_rows, self._show_rows),
         ]
-        self.shown = [*listed, *detail, *unfolded]
-        everything = Follower(self.taken, self.shown, self._mark_run, self._show_all)
+        self.taken = [self.chosen, self._doubted, *self._rows.taken]
+        self.shown = [*listed, *detail, *unfolded, *rows]
+        everything = Follower(self.taken, self.shown, lambda *_: None, self._show_all)
         self.refresh = everything.handler()
         for follower in followers:
             pulse.add(follower)
@@ -165,8 +173,38 @@ class RunPanel:
         lines = picked[0].log_tail(TAIL) if len(picked) == 1 else []
         return [gr.update(visible=bool(lines)), tag("pre", "\n".join(lines))]
 
-    def _show_all(self, say: Words, chosen: Sequence[str], doubted: str) -> list[Any]:
-        return [*self._show_list(say, chosen), *self._show_run(say, chosen, doubted), *self._show_log(say, chosen)]
+    def _card(self, id: str) -> Mapping[str, Any]:
+        """The card of a run that has ended well; raises `GraftError`."""
+        return self._context.runs.get(id).result.get("card") or {}
+
+    def _mark_rows(self, say: Words, chosen: Sequence[str], *_: object) -> object:
+        return [(run.id, run.state) for run in self._picked(chosen)], self._context.changes
+
+    def _show_rows(
+        self, say: Words, chosen: Sequence[str], kind: str | None = None, search: str | None = None
+    ) -> list[Any]:
+        """The rows of the chosen run's card, and the version that can be trained on from."""
+        picked = self._picked(chosen)
+        alone = picked[0] if len(picked) == 1 else None
+        id = alone.id if alone and alone.state == "done" else ""
+        ref = self._goes_on_from(alone) if alone else ""
+        on = gr.update(visible=bool(ref), value=say("run.train_on", version=ref))
+        return [id, ref, on, *self._rows.updates(say, id, kind, search)]
+
+    def _goes_on_from(self, run: Run) -> str:
+        """The version a run published; for one that its checkpoint refused, the one that a new run can go on from."""
+        with suppress(GraftError):
+            if run.state == "done" and run.version:
+                return self._context.adapters.get(run.version).ref
+            if run.state == "failed" and run.result.get("what") == run_view.REFUSED:
+                return train_on.next_of(self._context, run.name, run.config.start_from, run.plugin).ref
+        return ""
+
+    def _show_all(
+        self, say: Words, chosen: Sequence[str], doubted: str, kind: str | None = None, search: str | None = None
+    ) -> list[Any]:
+        shown = [*self._show_list(say, chosen), *self._show_run(say, chosen, doubted), *self._show_log(say, chosen)]
+        return [*shown, *self._show_rows(say, chosen, kind, search)]
 
     def _copy_log(self, chosen: Sequence[str]) -> str:
         """A copy of the log for the browser, which may not read the folder of runs."""

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
 from errors import GraftError
 from training.events import PHASES
+from training.knobs import TRACKERS
 from training.progress import Progress
-from ui.card_view import card
+from training.tracking import TENSORBOARD, TRACKIO
+from ui import estimate_view
+from ui.card_view import figures
 from ui.plot import PATTERNS, Line, plot
 from ui.render import Html, bar, div, failure, join, notice, span, tag
 from ui.run_list import state
@@ -19,6 +23,24 @@ if TYPE_CHECKING:
     from training.record import Run
 
 GIGABYTE = 2.0**30
+REFUSED = "This run cannot go on from its checkpoint."
+"""How the result of a run begins whose rows or settings are not those of its checkpoint."""
+OPEN = """element.addEventListener('click', async (event) => {
+  const link = event.target.closest('[data-open]');
+  if (!link) return;
+  const tabs = [...document.querySelectorAll('.g-tabs > .tab-wrapper button[role=tab]')];
+  tabs[tabs.length - 1].click();
+  for (let i = 0; i < 50; i++) {
+    const row = document.querySelector(`[data-version="${link.dataset.open}"]`);
+    if (row && row.offsetParent) {
+      row.click();
+      row.scrollIntoView({behavior: 'smooth', block: 'center'});
+      return;
+    }
+    await new Promise((resolve) => setTimeout(resolve, 100));
+  }
+});"""
+"""Runs in the browser: a link to a version shows it on the Adapters page, which is the last."""
 
 
 def run(say: Words, job: Run) -> Html:
@@ -30,17 +52,40 @@ def run(say: Words, job: Run) -> Html:
         "interrupted": _failed,
     }  # fmt: skip
     body = views[job.state](say, job) if job.state in views else None
-    return div("g-run", head, facts, body, curves(say, job.progress))
+    return div("g-run", head, facts, estimate_view.truth(say, job), body, curves(say, job.progress), _tracked(say, job))
+
+
+def _tracked(say: Words, job: Run) -> Html | None:
+    """How to look at a run with the tool that it was tracked with."""
+    home = job.folder.parent.parent
+    commands = [
+        (f"tensorboard --logdir {shlex.quote(str(job.folder.parent))}", (job.folder / TENSORBOARD).exists()),
+        (f"TRACKIO_DIR={shlex.quote(str(home / TRACKIO))} trackio show --project {job.name}", _is_in_trackio(job)),
+    ]
+    lines = [tag("p", say("run.look"), tag("code", command)) for command, there in commands if there]
+    return notice(*lines) if lines else None
+
+
+def _is_in_trackio(job: Run) -> bool:
+    try:
+        return "trackio" in TRACKERS[job.config.track] and job.state != "queued"
+    except GraftError:
+        return False
 
 
 def several(say: Words, jobs: Sequence[Run]) -> Html:
-    """The losses of several runs on the same axes."""
+    """The losses of several runs on the same axes, and where they classify, their accuracy."""
     jobs = jobs[:PATTERNS]
     names = [f"{job.name} {job.id[9:15]}" for job in jobs]
     found = [job.progress.curves for job in jobs]
     training = [Line(name, curve.get("loss", ())) for name, curve in zip(names, found, strict=True)]
     held_out = [Line(name, curve.get("eval_loss", ()), dots=True) for name, curve in zip(names, found, strict=True)]
-    plots = [plot(say("run.loss"), training), plot(say("run.eval_loss"), held_out)]
+    accuracy = [Line(name, curve.get("eval_accuracy", ()), dots=True) for name, curve in zip(names, found, strict=True)]
+    plots = [
+        plot(say("run.loss"), training),
+        plot(say("run.eval_loss"), held_out),
+        plot(say("metric.accuracy"), accuracy, write=lambda y: f"{100 * y:g} %"),
+    ]
     return div("g-run", *plots) if any(plots) else div("g-empty", say("run.no_curves"))
 
 
@@ -104,8 +149,10 @@ def _done(say: Words, job: Run) -> Html:
     text = say("run.promoted" if promoted else "run.waits", version=result.get("version", ""))
     gate = (result.get("card") or {}).get("gate") or {}
     why = tag("p", gate["why"]) if gate.get("why") else None
-    said = notice(tag("strong", text), why, kind="good" if promoted else "warn")
-    return join([said, card(say, result.get("card") or {})])
+    ref = str(result.get("version", ""))
+    link = tag("button", say("run.open", version=ref), type="button", class_="g-link", data_open=ref) if ref else None
+    said = notice(tag("strong", text), why, link, kind="good" if promoted else "warn")
+    return join([said, figures(say, result.get("card") or {})])
 
 
 def _failed(say: Words, job: Run) -> Html:

@@ -15,6 +15,7 @@ from starlette.responses import PlainTextResponse
 
 from errors import GraftError
 from settings import LOOPBACK, REPOSITORY, Settings
+from store.corrections import FOLDER as CORRECTIONS
 from store.database import DATABASE
 from ui.context import Context
 from ui.strings import translations
@@ -107,7 +108,8 @@ def options(context: Context) -> dict[str, Any]:
 def _private(settings: Settings) -> list[Path]:
     """Folders whose files are never served, whatever Gradio thinks of them."""
     kept = [
-        settings.home / name for name in ("adapters", "live", "runs", "models", "data", DATABASE, f"{DATABASE}-wal")
+        settings.home / name
+        for name in ("adapters", "live", "runs", "models", "data", CORRECTIONS, DATABASE, f"{DATABASE}-wal")
     ]
     return [*kept, Path.home() / ".cache" / "huggingface", REPOSITORY / ".git", settings.plugins]
 

@@ -35,10 +35,10 @@ def build(context: Context) -> gr.Blocks:
                 _tab(context, tab, parts, pulse)
             section(TRAIN, demo)
             with gr.Tab(t("train.title"), id="train"):
-                train_page.build(context, demo, pulse)
+                form = train_page.build(context, demo, pulse)
             section(ADAPTERS, demo)
             with gr.Tab(t("adapters.title"), id="adapters"):
-                adapters_page.build(context, pulse)
+                adapters_page.build(context, pulse, form)
         section(PULSE, demo)
         pulse.connect(demo)
     Blocks.id = 10**9

@@ -19,9 +19,11 @@ from ui import chat
 from ui.badge import make_badge
 from ui.chat import Event
 from ui.context import Context, own_key
+from ui.correct import Correct, record
 from ui.guard import kindly
 from ui.pulse import QUIET, Follower, Pulse
 from ui.strings import Words, t
+from ui.train_on import label
 
 EXAMPLE_LENGTH = 70
 ADAPTER_SCHEMA = {"type": "string", "additional_description": "live, base, a name, or a version such as name@7"}
@@ -38,8 +40,10 @@ class Parts:
     """The arguments of `predict` behind `lm`, one for each input and option."""
 
 
-Placed = tuple[gr.Dropdown, gr.Button, gr.Button, gr.HTML]
-"""The adapter menu, the button that sends, the one that stops, and the badge."""
+Placed = tuple[gr.Dropdown, gr.Button, gr.Button, gr.HTML, Correct | None]
+"""The adapter menu, the button that sends, the one that stops, the badge, and what corrects where there is any."""
+Below = Callable[[], Correct | None]
+"""Places what stands below an answer."""
 
 
 def make_parts(plugin: TaskPlugin) -> Parts:
@@ -64,9 +68,15 @@ def build(context: Context, plugin: TaskPlugin, parts: Parts, pulse: Pulse) -> N
     gr.Markdown(plugin.say(plugin.description), elem_classes="g-about")
     page = next((c for c in parts.outputs if isinstance(c, gr.Chatbot) and c in parts.inputs), None)
     place = _place_chat if page else _place_form
-    adapter, send, stop, badge = place(plugin, parts)
-    handler = kindly(answer(context, plugin.name, parts.parameters, streams=plugin.streams()))
-    event = Event(handler, [*parts.inputs, *parts.options, adapter], [*parts.outputs, badge], plugin)
+    teachable = context.settings.may_train and context.spec(plugin.name).learns
+    adapter, send, stop, badge, correct = place(
+        plugin, parts, lambda: Correct(context, plugin, pulse) if teachable else None
+    )
+    kept = [correct.asked] if correct else []
+    handler = kindly(answer(context, plugin.name, parts.parameters, plugin.streams(), keeps=bool(kept)))
+    event = Event(handler, [*parts.inputs, *parts.options, adapter], [*parts.outputs, badge, *kept], plugin)
+    if page and correct:
+        correct.forget_with(page)
     if page:
         events = chat.connect(event, page, send)
     else:
@@ -77,7 +87,7 @@ def build(context: Context, plugin: TaskPlugin, parts: Parts, pulse: Pulse) -> N
     pulse.add(Follower([adapter], [adapter], lambda say, _: context.changes, choices_of(context, plugin.name)))
 
 
-def _place_form(plugin: TaskPlugin, parts: Parts) -> Placed:
+def _place_form(plugin: TaskPlugin, parts: Parts, below: Below) -> Placed:
     """What is asked on the left, what is answered on the right; on a phone one below the other."""
     with gr.Row(elem_classes="g-columns"):
         with gr.Column(elem_classes="g-ask"):
@@ -89,22 +99,24 @@ def _place_form(plugin: TaskPlugin, parts: Parts) -> Placed:
         with gr.Column(elem_classes="g-answer"):
             _place(parts.outputs)
             badge = make_badge()
-    return adapter, send, stop, badge
+            correct = below()
+    return adapter, send, stop, badge, correct
 
 
-def _place_chat(plugin: TaskPlugin, parts: Parts) -> Placed:
+def _place_chat(plugin: TaskPlugin, parts: Parts, below: Below) -> Placed:
     """The conversation with the message box under it; what answers, and how, at its side."""
     with gr.Row(elem_classes="g-columns"):
         with gr.Column(elem_classes="g-chat-main", scale=5):
             _place(parts.outputs)
             badge = make_badge()
+            correct = below()
             _place([c for c in parts.inputs if c not in parts.outputs])
             send, stop = _buttons(plugin, "chat.send")
             _examples(plugin, parts)
         with gr.Column(elem_classes="g-chat-side", scale=3):
             adapter = _adapter(plugin)
             _options(parts)
-    return adapter, send, stop, badge
+    return adapter, send, stop, badge, correct
 
 
 def _buttons(plugin: TaskPlugin, sends: str) -> tuple[gr.Button, gr.Button]:
@@ -120,14 +132,19 @@ def _options(parts: Parts) -> None:
             _place(parts.options)
 
 
-def answer(context: Context, name: str, parameters: Sequence[inspect.Parameter], streams: bool) -> Callable[..., Any]:
-    """The handler of a tab, with the signature that its API shows: the arguments of `predict`, and `adapter`."""
+def answer(
+    context: Context, name: str, parameters: Sequence[inspect.Parameter], streams: bool, keeps: bool = False
+) -> Callable[..., Any]:
+    """The handler of a tab, with the signature that its API shows: the arguments of `predict`, and `adapter`.
+
+    `keeps` says whether what was asked is given last, for a correction.
+    """
 
     def stream(*values: Any) -> Iterator[list[Any]]:  # noqa: ANN401 - whatever the components hold
-        yield from _answers(context, name, parameters, values)
+        yield from _answers(context, name, parameters, values, keeps)
 
     def once(*values: Any) -> list[Any]:  # noqa: ANN401
-        return list(_answers(context, name, parameters, values))[-1]
+        return list(_answers(context, name, parameters, values, keeps))[-1]
 
     handler: Callable[..., Any] = stream if streams else once
     # Every argument can be left out by an API caller; what is None then gets predict's own default.
@@ -153,16 +170,17 @@ def choices_of(context: Context, name: str) -> Callable[[Words, str | None], lis
 def menu(context: Context, name: str, say: Words) -> list[tuple[str, str]]:
     """What can answer in a tab: live, which says what it is now, the base, and each version."""
     live = context.adapters.live(name)
-    versions = [(v.ref, v.ref) for v in context.adapters.versions(name)]
+    own = context.spec(name).model
+    versions = [(label(v, own), v.ref) for v in context.adapters.versions(name)]
     return [
-        (say("task.live", version=live.ref if live else say("task.base")), LIVE),
+        (say("task.live", version=label(live, own) if live else say("task.base")), LIVE),
         (say("task.base"), BASE),
         *versions,
     ]
 
 
 def _answers(
-    context: Context, name: str, parameters: Sequence[inspect.Parameter], values: Sequence[Any]
+    context: Context, name: str, parameters: Sequence[inspect.Parameter], values: Sequence[Any], keeps: bool
 ) -> Iterator[list[Any]]:
     start = time.monotonic()
     context.load_models()
@@ -176,7 +194,8 @@ def _answers(
         for value in result if inspect.isgenerator(result) else [result]:
             outputs = list(value) if isinstance(value, tuple) else [value]
             milliseconds = round(1000 * (time.monotonic() - start))
-            yield [*outputs, {"version": lm.version, "base": lm.base, "ms": milliseconds, "notes": list(lm.notes)}]
+            badge = {"version": lm.version, "base": lm.base, "ms": milliseconds, "notes": list(lm.notes)}
+            yield [*outputs, badge, *([record(lm, outputs, filled)] if keeps else [])]
 
 
 @contextmanager

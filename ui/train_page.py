@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -15,13 +15,14 @@ from training import command_line
 from training.config import TrainConfig
 from training.knobs import KNOBS, PRESET
 from training.selection import is_selection, read_selection
-from ui import examples, hub_form, rows_form
+from ui import bases_form, estimate_view, examples, hub_form, rows_form, train_on
+from ui.card_rows import DOWNLOAD
 from ui.context import Context
 from ui.guard import kindly
 from ui.knobs_form import place_knobs, place_presets
 from ui.pulse import QUIET, Pulse
 from ui.rows_form import RowsForm, place_rows
-from ui.run_panel import RunPanel
+from ui.run_panel import RunPanel, page_copy
 from ui.strings import t, words
 
 TO_THE_FORM = "() => document.querySelector('.g-columns').scrollIntoView({behavior: 'smooth'})"
@@ -36,6 +37,7 @@ class Form:
     name: gr.Textbox
     promote: gr.Checkbox
     preset: gr.Radio
+    base: gr.Dropdown
     knobs: Mapping[str, Component]
 
     @property
@@ -44,9 +46,20 @@ class Form:
         return [self.tab, *self.rows.all]
 
     @property
+    def looked(self) -> list[Component]:
+        """What decides what is said of it."""
+        return [*self.source, self.knobs["max_length"], self.rows.held_out]
+
+    @property
     def fields(self) -> dict[str, Component]:
         """The components that stand for a field of the configuration, by its name."""
-        return {"name": self.name, "promote": self.promote, **self.knobs}
+        named = {"name": self.name, "promote": self.promote, "model": self.base}
+        return {**named, **self.knobs, "held_out_data": self.rows.held_out}
+
+    @property
+    def filled(self) -> list[Component]:
+        """What a version fills to be trained on from: the tab, its example, and the fields."""
+        return [self.tab, self.rows.example, *self.fields.values()]
 
     @property
     def all(self) -> list[Component]:
@@ -54,33 +67,42 @@ class Form:
         return [*self.source, *self.fields.values()]
 
 
-def build(context: Context, demo: gr.Blocks, pulse: Pulse) -> None:
-    """Place the form and the panel of runs, and connect them."""
+def build(context: Context, demo: gr.Blocks, pulse: Pulse) -> Form | None:
+    """Place the form and the panel of runs, and connect them; gives the form, where there is one."""
     gr.Markdown(t("train.about"), elem_classes="g-about")
     if not context.settings.may_train:
         # Neither the form nor the runs, whose cards show rows: they are not for strangers.
         gr.Markdown(t("train.off"), elem_classes="g-off")
-        return
+        return None
     learners = bool(context.learners())
     with gr.Row(elem_classes="g-columns", visible=learners):
         with gr.Column(elem_classes="g-ask"):
-            form, command, start = _form(context)
+            form, listed, command, expected, start = _form(context)
         with gr.Column(elem_classes="g-answer"):
             report = gr.HTML("", elem_classes="g-list")
+            bad = gr.Button(t("report.bad_rows"), size="sm", visible=False)
+            taken = gr.File(visible="hidden")
     panel = RunPanel(context, pulse)
     if not learners:
-        return
-    _connect(context, demo, form, report, command)
-    begun = start.click(kindly(_start(context, form)), form.all, panel.chosen, api_visibility="private",
-                        trigger_mode="once", show_progress="minimal")  # fmt: skip
-    begun.then(panel.refresh, panel.taken, panel.shown, **QUIET)
+        return None
+    outputs = [report, *form.rows.columns, form.name, bad]
+    _connect(context, demo, form, outputs, command, listed, expected)
+    made = bad.click(kindly(rows_form.bad_rows(context, taken)), form.source, taken, **QUIET)
+    made.success(None, taken, None, js=DOWNLOAD, api_visibility="private")
+    for button, anyway in ((start, False), (expected[1], True)):
+        begun = button.click(kindly(_start(context, form, anyway)), form.all, panel.chosen, api_visibility="private",
+                             trigger_mode="once", show_progress="minimal")  # fmt: skip
+        begun.then(panel.refresh, panel.taken, panel.shown, **QUIET)
     used = panel.use.click(kindly(_use(context, panel, form)), panel.chosen, form.all, **QUIET)
-    look, outputs = kindly(rows_form.inspect(context, keep=True)), [report, *form.rows.columns, form.name]
-    looked = used.success(look, form.source, outputs, api_visibility="private", show_progress_on=report)
+    look = kindly(rows_form.inspect(context, keep=True))
+    looked = used.success(look, form.looked, outputs, api_visibility="private", show_progress_on=report)
     looked.then(None, js=TO_THE_FORM)
+    train_on.connect(context, panel.on, panel.version, form)
+    train_on.follow(context, pulse, form)
+    return form
 
 
-def _form(context: Context) -> tuple[Form, gr.Code, gr.Button]:
+def _form(context: Context) -> tuple[Form, gr.HTML, gr.Code, tuple[gr.HTML, gr.Button], gr.Button]:
     plugins = context.learners()
     first = plugins[0] if plugins else None
     tab = gr.Dropdown(
@@ -91,6 +113,7 @@ def _form(context: Context) -> tuple[Form, gr.Code, gr.Button]:
     name = gr.Textbox(label=t("train.name"), info=t("train.name_info"), max_lines=1)
     promote = gr.Checkbox(value=True, label=t("train.promote"))
     preset = place_presets()
+    base, listed = bases_form.place_base()
     with gr.Accordion(t("train.advanced"), open=False):
         knobs = place_knobs()
     command = gr.Code(
@@ -106,36 +129,42 @@ def _form(context: Context) -> tuple[Form, gr.Code, gr.Button]:
     with gr.Accordion(t("train.paste"), open=False):
         pasted = gr.Textbox(label=t("train.paste"), info=t("train.paste_info"), lines=2, max_lines=6, show_label=False)
         fill = gr.Button(t("train.paste_do"), size="sm")
+    expected = estimate_view.place_estimate()
     start = gr.Button(t("train.start"), variant="primary")
-    form = Form(tab, rows, name, promote, preset, knobs)
+    form = Form(tab, rows, name, promote, preset, base, knobs)
     fill.click(kindly(_fill(context, form)), pasted, [tab, *rows.place, preset, *form.fields.values()],
                trigger_mode="once", **QUIET)  # fmt: skip
-    return form, command, start
+    return form, listed, command, expected, start
 
 
-def _connect(context: Context, demo: gr.Blocks, form: Form, report: gr.HTML, command: gr.Code) -> None:
-    private: dict[str, Any] = {"api_visibility": "private", "show_progress": "minimal", "show_progress_on": report}
+def _connect(context: Context, demo: gr.Blocks, form: Form, outputs: Sequence[Component], command: gr.Code,
+             listed: gr.HTML, expected: tuple[gr.HTML, gr.Button]) -> None:  # fmt: skip
+    private: dict[str, Any] = {"api_visibility": "private", "show_progress": "minimal", "show_progress_on": outputs[0]}
     # A file chosen while another is being read must not be lost.
     private["trigger_mode"] = "always_last"
     look, guess = kindly(rows_form.inspect(context, keep=True)), kindly(rows_form.inspect(context, keep=False))
-    outputs = [report, *form.rows.columns, form.name]
 
     def look_in(chosen: Any) -> None:  # noqa: ANN401 - an event of Gradio's
-        chosen.then(guess, form.source, outputs, **private)
+        chosen.then(guess, form.looked, outputs, **private)
 
+    rows = form.rows
     for trigger in (form.tab.input, demo.load):
-        fields = [form.rows.example, form.rows.upload, form.preset, *form.knobs.values()]
+        fields = [rows.example, rows.upload, form.preset, *form.knobs.values()]
         filled = trigger(kindly(_defaults(context)), form.tab, fields, **QUIET)
         look_in(filled)
-    hub_form.connect(context, form.rows.hub, look_in)
-    form.preset.input(kindly(_preset(context)), [form.tab, form.preset], [*form.knobs.values()], **QUIET)
-    rows = form.rows
+        filled.then(kindly(bases_form.suited(context)), form.tab, [form.base, listed], **QUIET)
+    hub_form.connect(context, rows.hub, look_in)
+    preset = form.preset.input(kindly(_preset(context)), [form.tab, form.preset], [*form.knobs.values()], **QUIET)
+    preset.then(look, form.looked, outputs, **private)
     chosen = [rows.kind.input, rows.example.input, rows.upload.upload, rows.upload.clear]
-    gr.on(chosen, guess, form.source, outputs, **private)
-    gr.on([column.input for column in form.rows.columns], look, form.source, outputs, **private)
+    gr.on(chosen, guess, form.looked, outputs, **private)
+    again = [*(column.input for column in rows.columns), rows.held_out.upload, rows.held_out.clear]
+    longest = form.knobs["max_length"]
+    gr.on([*again, longest.input], look, form.looked, outputs, **private)  # type: ignore[attr-defined]
     kinds = (gr.Dropdown, gr.Textbox, gr.Checkbox, gr.Number, gr.File)
     changes = [c.change for c in form.all if isinstance(c, kinds)]
     gr.on(changes, kindly(_command(context, form)), form.all, command, trigger_mode="always_last", **QUIET)
+    estimate_view.connect(context, changes, form.all, expected, lambda values: _config(context, form, values))
 
 
 def _use(context: Context, panel: RunPanel, form: Form) -> Any:  # noqa: ANN401
@@ -146,7 +175,9 @@ def _use(context: Context, panel: RunPanel, form: Form) -> Any:  # noqa: ANN401
         plugin = context.plugin(config.plugin)
         rows = rows_form.of_run(config, examples.fitting(plugin))
         parts = rows_form.shown_columns({**config.columns, **config.mapping})
-        fields = [getattr(config, key) for key in form.fields]
+        own = Path(config.held_out_data)
+        held_out = page_copy(own, own.name) if config.held_out_data and own.is_file() else None
+        fields = [held_out if key == "held_out_data" else getattr(config, key) for key in form.fields]
         return [plugin.name, *rows, *parts, *fields]
 
     return use
@@ -189,7 +220,8 @@ def _fill(context: Context, form: Form) -> Any:  # noqa: ANN401
         found = examples.fitting(plugin)
         rows, known = rows_form.of_command(options, found)
         gr.Info(say("train.pasted" if known else "train.pasted_no_data"))
-        return [plugin.name, *rows, options.preset, *(getattr(config, key) for key in form.fields)]
+        fields = [None if key == "held_out_data" else getattr(config, key) for key in form.fields]
+        return [plugin.name, *rows, options.preset, *fields]
 
     return fill
 
@@ -199,21 +231,22 @@ def _config(context: Context, form: Form, values: Sequence[Any]) -> TrainConfig:
     tab, *rest = values
     where, columns = rows_form.divide(rest)
     fields = dict(zip(form.fields, rest[rows_form.COUNT :], strict=True))
-    path = rows_form.chosen_file(context, where)
+    path, own = rows_form.chosen_file(context, where), rows_form.uploaded(fields.get("held_out_data"))
     if path is None:
-        raise DataError(
-            "There are no rows to learn from.", "", "Choose an example, upload a file, or fetch a data set."
-        )
+        next_ = "Choose an example, upload a file, or fetch a data set."
+        raise DataError("There are no rows to learn from.", "", next_)
+    fields["held_out_data"] = str(own.absolute()) if own else None
     mapping = rows_form.chosen_columns(columns)
     name = fields.pop("name") or ""
+    fields["model"] = (fields.get("model") or "").strip() or None
     hub = read_selection(path).source if is_selection(path) else None
     return TrainConfig.for_tab(context.spec(tab), path, name, mapping=mapping, hub=hub, **fields)
 
 
-def _start(context: Context, form: Form) -> Any:  # noqa: ANN401
+def _start(context: Context, form: Form, anyway: bool) -> Any:  # noqa: ANN401
     def start(*values: object) -> list[str]:
         context.require_training()
-        return [context.runs.submit(_config(context, form, values)).id]
+        return [context.runs.submit(replace(_config(context, form, values), anyway=anyway)).id]
 
     return start
 

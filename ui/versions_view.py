@@ -12,6 +12,11 @@ from ui.views import day, figure
 
 RECENT = 5
 """Entries of the history that are shown at once; the older ones unfold."""
+CHOOSE = """element.addEventListener('click', (event) => {
+  const row = event.target.closest('[data-version]');
+  if (row) trigger('select', {version: row.dataset.version});
+});"""
+"""Runs in the browser: tells which version was clicked."""
 GATE = "gate of run "
 """How the history names a run whose gate promoted."""
 
@@ -25,13 +30,17 @@ def versions(say: Words, found: Sequence[Version], live: str) -> Html:
 
 def _version(say: Words, version: Version, live: bool) -> Html:
     facts = version.manifest
-    head = [tag("b", version.ref), span("g-live", say("adapters.live")) if live else None]
+    head = [
+        tag("button", version.ref, type="button", class_="g-pick"),
+        span("g-live", say("adapters.live")) if live else None,
+    ]
     figures = [span("g-figure", f"{say(f'metric.{m}')} {figure(m, v)}") for m, v in headline(version.card)]
     base = facts.get("base") or {}
     name = str(base.get("id", "")).rsplit("/", 1)[-1]
     rows = (facts.get("data") or {}).get("usable")
     about = [name, day(facts.get("created")), say("adapters.rows", n=rows) if rows else ""]
-    return div("g-version", div("", *head), div("g-dim", " · ".join(part for part in about if part)), div("", *figures))
+    cells = (div("", *head), div("g-dim", " · ".join(part for part in about if part)), div("", *figures))
+    return tag("div", *cells, class_="g-version", data_version=version.ref)
 
 
 def headline(card_facts: Mapping[str, Any]) -> list[tuple[str, float]]:

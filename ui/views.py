@@ -26,7 +26,7 @@ def models(say: Words, statuses: Sequence[Status]) -> Html:
     """One slim line for each base that is not ready; nothing when all are."""
     lines = []
     for status in statuses:
-        name = status.id.rsplit("/", 1)[-1]
+        name = status.id.rsplit("/", 1)[-1].partition("@")[0]
         if status.phase == "failed":
             lines.append(notice(tag("strong", say("models.failed", model=name)), " ", status.error, kind="bad"))
         elif status.phase != "ready":

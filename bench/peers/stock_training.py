@@ -36,6 +36,21 @@ DROPOUT = 0.1
 
 def main(job: dict[str, Any]) -> dict[str, float]:
     """Train and evaluate; seconds of `trainer.train()`, peak memory at its end, and the held-out figures."""
+    trainer, held_out = make_trainer(job)
+    seconds = trainer.train().metrics["train_runtime"]
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+    if job["labels"]:
+        found = trainer.predict(held_out)
+        return {
+            "seconds": seconds,
+            "peak": peak,
+            "accuracy": float((found.predictions.argmax(-1) == found.label_ids).mean()),
+        }
+    return {"seconds": seconds, "peak": peak, "loss": _mean_loss(trainer.model, held_out, trainer.data_collator)}
+
+
+def make_trainer(job: dict[str, Any]) -> tuple[Trainer, Dataset]:
+    """A Trainer that is ready to train, and the held-out rows."""
     disable_progress_bars()
     set_seed(job["seed"])
     tokenizer = AutoTokenizer.from_pretrained(job["base"], trust_remote_code=False)
@@ -46,17 +61,8 @@ def main(job: dict[str, Any]) -> dict[str, float]:
         weight_decay=0.01, warmup_steps=0.05, save_strategy="no", logging_steps=10, report_to="none", seed=job["seed"],
         disable_tqdm=True, use_cpu=not torch.cuda.is_available(),
     )  # fmt: skip
-    trainer = Trainer(model=net, args=arguments, train_dataset=train, data_collator=collate)
-    seconds = trainer.train().metrics["train_runtime"]
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
-    if job["labels"]:
-        found = trainer.predict(held_out)
-        return {
-            "seconds": seconds,
-            "peak": peak,
-            "accuracy": float((found.predictions.argmax(-1) == found.label_ids).mean()),
-        }
-    return {"seconds": seconds, "peak": peak, "loss": _mean_loss(net, held_out, collate)}
+    trainer = Trainer(model=net, args=arguments, train_dataset=train, data_collator=collate, processing_class=tokenizer)
+    return trainer, held_out
 
 
 def _classification(job: dict[str, Any], tokenizer: Any) -> Any:  # noqa: ANN401

@@ -14,7 +14,8 @@ import pyarrow.parquet as pq
 import pytest
 
 from tests.test_data import TEN, write_csv, write_jsonl
-from training.data import Report, main
+from training.inspect import main
+from training.report import Report
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -25,9 +26,9 @@ def refuse(*_):
     raise AssertionError("network")
 socket.socket.connect = socket.getaddrinfo = refuse
 try:
-    runpy.run_module("training.data", run_name="__main__")
+    runpy.run_module("training.inspect", run_name="__main__")
 finally:
-    print(sorted({"torch", "transformers", "gradio"} & set(sys.modules)), file=sys.stderr)
+    print([name for name in ("torch", "transformers", "gradio") if sys.modules.get(name)], file=sys.stderr)
 """
 
 
@@ -43,7 +44,8 @@ def test_the_command_prints_a_report_or_a_refusal(tmp_path: Path):
     path = write_jsonl(tmp_path / "a.jsonl", [{"body": row["text"], "kind": row["label"]} for row in TEN])
     done = run_child(tmp_path, str(path), "--answers", "label", "--columns", "text=body,target=kind")
     assert (done.returncode, done.stderr) == (0, "[]\n")
-    assert Report.from_json(done.stdout).labels == {"a": 5, "b": 5}
+    first, last = map(Report.from_json, done.stdout.splitlines())
+    assert (first.labels, first.near) == ({"a": 5, "b": 5}, None) and last.near
     done = run_child(tmp_path, str(path), "--answers", "label", "--columns", "text=absent")
     assert (done.returncode, done.stderr) == (2, "[]\n")
     assert json.loads(done.stdout).keys() == {"what", "why", "next"}
@@ -55,7 +57,6 @@ def test_the_command_limits_its_memory(
 ):
     limits: list[Any] = []
     monkeypatch.setattr("resource.setrlimit", lambda *limit: limits.append(limit))
-    monkeypatch.setattr("training.data.leave_torch_out", lambda: None)
     path = write_csv(tmp_path / "a.csv", TEN)
     assert main([str(path), "--answers", "label", "--wanted", "text=text,target=label"], memory=5) == 0
     assert [limit[1] for limit in limits] == [(5, 5)]
@@ -65,7 +66,7 @@ def test_the_command_limits_its_memory(
 
 MEASURED = """
 import sys
-from training.data import main
+from training.inspect import main
 code = main([sys.argv[2], "--answers", "text", "--wanted", "text=text,target=summary"], memory=int(sys.argv[1]))
 with open("/proc/self/status") as status:
     print([int(line.split()[1]) * 1024 for line in status if line.startswith("VmPeak")][0], file=sys.stderr)
@@ -85,7 +86,7 @@ def test_a_large_file_needs_little_more_memory_than_a_small_one(tmp_path: Path):
             cwd=ROOT, env={"PATH": os.environ["PATH"], "MALLOC_ARENA_MAX": "2"}, capture_output=True, text=True,
         )  # fmt: skip
         assert child.returncode == 0, child.stdout + child.stderr
-        return Report.from_json(child.stdout), int(child.stderr)
+        return Report.from_json(child.stdout.splitlines()[0]), int(child.stderr)
 
     _, small = report(8, 4 * 2**30)
     large, _ = report(60_000, small + 40_000_000)
