@@ -21,12 +21,8 @@ PARENT = tuple(
     f"training.{name}"
     for name in (
         "runs", "config", "knobs", "command_line", "report", "rows", "content", "events", "record", "queue",
-<<<<<<< HEAD
         "inspection", "processes", "progress", "teach", "tracking", "advice", "estimate", "fit", "room", "speed",
-=======
-        "inspection", "processes", "progress", "teach", "advice", "estimate", "fit", "room", "speed",
         "hub", "hub_card", "hub_layout", "selection",
->>>>>>> sources
     )
 )  # fmt: skip
 """The parent's side of training: what a page may know of it. The rest belongs to the child process."""
