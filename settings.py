@@ -47,6 +47,8 @@ class Settings:
     """`GRAFT_REMOTE_TRAINING`: let people who reach this app from elsewhere train and promote."""
     cache_bytes: int = 10**10
     """`GRAFT_CACHE_GB`: how much disk prepared data may take before what was used longest ago is removed."""
+    download_bytes: int = 5 * 10**9
+    """`GRAFT_DOWNLOAD_GB`: how much of one data set of the Hub is downloaded at most."""
     models: Mapping[str, str] = field(default_factory=dict)
     """`GRAFT_MODEL_<TAB>`: a Hub id or folder that replaces that tab's base."""
 
@@ -71,7 +73,8 @@ class Settings:
             offline=_flag(env, "HF_HUB_OFFLINE", problems),
             space=space,
             remote_training=_flag(env, "GRAFT_REMOTE_TRAINING", problems),
-            cache_bytes=_cache_bytes(env, problems),
+            cache_bytes=_gigabytes(env, "GRAFT_CACHE_GB", 10, problems),
+            download_bytes=_gigabytes(env, "GRAFT_DOWNLOAD_GB", 5, problems),
             models={
                 k[len(MODEL_PREFIX) :].lower(): str(Path(v).absolute()) if Path(v).is_dir() else v
                 for k, v in env.items()
@@ -158,10 +161,10 @@ def _choice(env: Mapping[str, str], key: str, choices: tuple[str, ...], problems
     return value
 
 
-def _cache_bytes(env: Mapping[str, str], problems: list[str]) -> int:
-    value = env.get("GRAFT_CACHE_GB") or "10"
+def _gigabytes(env: Mapping[str, str], key: str, default: int, problems: list[str]) -> int:
+    value = env.get(key) or str(default)
     if not re.fullmatch(r"[0-9]{1,6}(\.[0-9]{1,3})?", value):
-        problems.append(f"GRAFT_CACHE_GB={value!r}: expected a number of gigabytes, 0 or more.")
+        problems.append(f"{key}={value!r}: expected a number of gigabytes, 0 or more.")
         return 0
     return int(float(value) * 1e9)
 

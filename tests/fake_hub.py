@@ -13,6 +13,7 @@ from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
+from urllib.parse import unquote
 
 import numpy as np
 import pytest
@@ -23,7 +24,9 @@ CONFIG = {"model_type": "bert", "architectures": ["BertModel"], "hidden_size": 4
 
 
 class FakeHub:
-    """The routes of the Hugging Face Hub that a model download uses, over `repositories`: id -> name -> bytes.
+    """The routes of the Hugging Face Hub that a download uses, over `repositories`: id -> name -> bytes.
+
+    The id of a data set begins with `datasets/`.
 
     `branches` maps branch names to shas; `gated` names ids whose files are refused; `drop` maps a file's name to the
     byte at which the connection is cut, once; `stall` to the byte after which nothing more comes; `status` answers all.
@@ -80,6 +83,10 @@ class FakeHub:
             return self.send(request, self.status, b"{}")
         if parts[:2] == ["api", "models"]:
             return self.describe(request, "/".join(parts[2:4]), parts[4:])
+        if parts[:2] == ["api", "datasets"]:
+            return self.describe(request, "/".join(parts[1:4]), parts[4:])
+        if len(parts) >= 6 and parts[0] == "datasets" and parts[3] == "resolve":
+            return self.file(request, "/".join(parts[:3]), parts[4], unquote("/".join(parts[5:])))
         if len(parts) >= 5 and parts[2] == "resolve":
             return self.file(request, "/".join(parts[:2]), parts[3], "/".join(parts[4:]))
         return self.send(request, 404, b"{}")
@@ -91,7 +98,11 @@ class FakeHub:
         sha = self.sha(rest[1] if len(rest) > 1 else "main")
         if sha is None:
             return self.send(request, 404, b"{}", {"X-Error-Code": "RevisionNotFound"})
-        answer: Any = {"id": repo, "sha": sha, "siblings": [{"rfilename": n, "size": len(b)} for n, b in files.items()]}
+        answer: Any = {
+            "id": repo.removeprefix("datasets/"),
+            "sha": sha,
+            "siblings": [{"rfilename": n, "size": len(b)} for n, b in files.items()],
+        }
         if rest and rest[0] == "tree":
             answer = [{"type": "file", "path": n, "size": len(b), "oid": etag(b)} for n, b in files.items()]
         return self.send(request, 200, json.dumps(answer).encode(), {"Content-Type": "application/json"})

@@ -22,6 +22,7 @@ PARENT = tuple(
     for name in (
         "runs", "config", "knobs", "command_line", "report", "rows", "content", "events", "record", "queue",
         "inspection", "processes", "progress", "teach", "tracking", "advice", "estimate", "fit", "room", "speed",
+        "hub", "hub_card", "hub_layout", "selection",
     )
 )  # fmt: skip
 """The parent's side of training: what a page may know of it. The rest belongs to the child process."""

@@ -148,8 +148,8 @@ def test_an_example_is_recognized_and_lost_rows_are_told(context, panel) -> None
     run = context.runs.submit(replace(plain(home), plugin="echo", data=str(data)))
     with gr.Blocks():
         form, *_ = train_page._form(context)
-    tab, example, upload, *_ = train_page._use(context, panel, form)([run.id])
-    assert (tab, example["value"], upload) == ("echo", "tickets.csv", None)
+    tab, kind, example, upload, *_ = train_page._use(context, panel, form)([run.id])
+    assert (tab, kind, example["value"], upload) == ("echo", "example", "tickets.csv", None)
     Path(TrainConfig.from_json((run.folder / CONFIG).read_text()).data).unlink()
     with pytest.raises(GraftError, match=r"tickets.csv cannot be read"):
         train_page._use(context, panel, form)([run.id])

@@ -32,7 +32,8 @@ def form_of(**changed) -> list:
     spec = TabSpec("echo", "org/base", "text-classification", Columns("text", "label"))
     config = TrainConfig.for_tab(spec, Path("data"), "name")
     values = {key: getattr(config, key) for key in KNOBS} | changed
-    return ["echo", "tickets.csv", None, "text", "label", None, "mine", True, "org/base", *values.values()]
+    rows = ["example", "tickets.csv", None, "", None, None, "text", "label", None]
+    return ["echo", *rows, "mine", True, "org/base", *values.values()]
 
 
 def test_the_command_line_says_what_was_changed(site) -> None:
@@ -40,12 +41,12 @@ def test_the_command_line_says_what_was_changed(site) -> None:
     form = form_of(quantize="4bit", rank=4)
     said = "python -m training --plugin echo --data examples/tickets.csv --name mine --rank 4 --quantize 4bit --promote"
     assert command(*form) == said
-    form[3] = "label"
+    form[7] = "label"
     assert "--columns text=label,target=label" in command(*form)
-    form[6] = "Not a name"
+    form[10] = "Not a name"
     assert command(*form).startswith("# The training configuration is not valid.")
     quick = train_page._preset(site.context)("echo", "quick")
-    assert "--preset quick --promote" in command(*form_of()[:9], *quick)
+    assert "--preset quick --promote" in command(*form_of()[:13], *quick)
 
 
 def test_a_pasted_command_fills_the_form(site) -> None:
@@ -53,13 +54,16 @@ def test_a_pasted_command_fills_the_form(site) -> None:
     said = "python -m training --plugin echo --data examples/tickets.csv --name mine --preset quick --rank 4 --packing"
     with pytest.raises(GraftError, match="packing"):
         fill(REQUEST, said)
-    tab, example, preset, name, promote, model, *knobs = fill(REQUEST, said.replace("--packing", "--keep-best"))
-    values = dict(zip(KNOBS, knobs, strict=True))
-    assert (tab, example["value"], preset, name, promote) == ("echo", "tickets.csv", "quick", "mine", False)
-    assert model == "org/base"
+    filled = fill(REQUEST, said.replace("--packing", "--keep-best"))
+    tab, kind, example, *_, preset, name, promote, model = filled[:11]
+    values = dict(zip(KNOBS, filled[11:], strict=True))
+    assert (tab, kind, example["value"], model) == ("echo", "example", "tickets.csv", "org/base")
+    assert (preset, name, promote) == ("quick", "mine", False)
     assert (values["rank"], values["keep_best"], values["epochs"]) == (4, True, PRESETS["label"]["quick"]["epochs"])
-    _, elsewhere, *_ = fill(REQUEST, "--plugin echo --data /etc/passwd --name mine")
+    _, _, elsewhere, *_ = fill(REQUEST, "--plugin echo --data /etc/passwd --name mine")
     assert "value" not in elsewhere
+    hub = fill(REQUEST, "--plugin echo --data org/rows@v1 --hub-config en --hub-split test --name mine")
+    assert (hub[1], hub[4], hub[5]["value"], hub[6]["value"]) == ("hub", "org/rows@v1", "en", "test")
     for wrong in (
         "",
         "rm -rf /",

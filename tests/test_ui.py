@@ -19,7 +19,7 @@ from tests.run_helpers import STAND_IN, plain
 from tests.ui_site import ECHO, OWN, make, serve
 from training.knobs import KNOBS
 from training.runs import Runs
-from ui import adapters_page, card_view, context, rows_form, shell, train_page, versions_view
+from ui import adapters_page, card_view, context, hub_form, rows_form, shell, train_page, versions_view
 from ui.guard import kindly
 from ui.plot import Line, plot
 from ui.reload import Reloader
@@ -133,15 +133,20 @@ def test_no_handler_trains_or_promotes_where_it_is_off(tmp_path) -> None:
         pulse = SimpleNamespace(add=lambda follower: follower)
         panel = RunPanel(context, pulse)
         section = adapters_page.Section(context, context.plugin("echo"), pulse)
-    form = ["echo", "tickets.csv", None, "text", "label", None, "mine", True, *([None] * len(KNOBS))]
+    rows = ["example", "tickets.csv", None, "", None, None, "text", "label", None]
+    form = ["echo", *rows, "mine", True, *([None] * len(KNOBS))]
     fields = SimpleNamespace(fields=["name", "promote", *KNOBS])
     calls = [
-        lambda: kindly(train_page._start(context, fields))(*form),
+        lambda: kindly(train_page._start(context, fields, False))(*form),
         lambda: kindly(train_page._preset(context))("echo", "quick"),
         lambda: kindly(train_page._fill(context, fields))(REQUEST, "--plugin echo"),
         lambda: kindly(train_page._defaults(context))("echo"),
-        lambda: list(kindly(rows_form.inspect(context, keep=False))(REQUEST, *form[:6])),
-        lambda: kindly(rows_form.bad_rows(context, gr.File))(*form[:6]),
+        lambda: list(kindly(rows_form.inspect(context, keep=False))(REQUEST, *form[:10])),
+        lambda: kindly(rows_form.bad_rows(context, gr.File))(*form[:10]),
+        lambda: kindly(hub_form._look_up(context))(REQUEST, "a/b"),
+        lambda: kindly(hub_form._configured(context))(REQUEST, "a/b", ""),
+        lambda: kindly(hub_form._chosen(context))(REQUEST, "a/b", "", ""),
+        lambda: [*kindly(hub_form._fetch(context))(REQUEST, "a/b", "", "")],
         *(lambda act=act: kindly(panel._allowed(act))(["some"]) for act in (context.runs.cancel, context.runs.delete)),
         lambda: kindly(panel._copy_log)(["some"]),
         lambda: kindly(train_page._use(context, panel, SimpleNamespace(fields={})))(["some"]),

@@ -19,10 +19,10 @@ from tqdm import tqdm
 
 from errors import GraftError
 from settings import Settings
-from store.models import ModelStore
 from training import command_line, commands, estimate_command, inspect_command, teach_commands
 from training.commands import print_result
 from training.facts import find_tab
+from training.fetching import fetch_model, fetch_rows
 from training.record import Run
 from training.report import Report
 from training.rows import parse_columns
@@ -47,9 +47,11 @@ def main(arguments: Sequence[str]) -> int:
     try:
         settings = Settings.from_env()
         spec = find_tab(options.plugin, options.base)
+        command_line.to_config(options, spec)  # what is wrong with it is said before anything is fetched
+        fetch_rows(settings, options)
         config, runs = command_line.to_config(options, spec), Runs(settings)
         _print_report(runs.inspect(options.data, spec, parse_columns(options.columns)))
-        _download(settings, spec.model)
+        fetch_model(settings, spec.model)
         if case := runs.case(config):
             print(f"It {estimate_command.sentence(case.estimate())}.")
         run = runs.submit(config, id)
@@ -93,17 +95,6 @@ def _cancel(id: str) -> int:
         Runs(Settings.from_env()).cancel(id)
     print("Cancelled; nothing was published.", file=sys.stderr)
     return 130
-
-
-def _download(settings: Settings, model: str) -> None:
-    """Fetch the base here, where the user's token is; the child gets none."""
-    with tqdm(total=100, desc=model, unit="%", leave=False, disable=None) as bar:
-
-        def progress(phase: str, fraction: float | None) -> None:
-            bar.set_description(f"{phase} {model}")
-            bar.update(round(100 * (fraction or 0)) - bar.n)
-
-        ModelStore(settings.home / "models", settings.offline).resolve(model, progress)
 
 
 def _follow(runs: Runs, id: str) -> Run:

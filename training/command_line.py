@@ -10,7 +10,9 @@ from typing import Any, NoReturn
 
 from errors import ConfigError
 from tasks import TabSpec
-from training.config import TrainConfig
+from training.config import HUB, TrainConfig
+from training.hub import Place, parse_place
+from training.hub_layout import DEFAULT
 from training.knobs import KNOBS, PRESET, PRESETS
 from training.rows import parse_columns
 
@@ -38,7 +40,14 @@ def parser(named: bool = True) -> Parser:
     """The options of `python -m training`; `named`: the adapter's name is among them."""
     made = Parser(COMMAND, description="Train a new version of an adapter for one tab.", allow_abbrev=False)
     made.add_argument("--plugin", required=True, help="the tab to train for, for example classification")
-    made.add_argument("--data", required=True, type=Path, help="CSV, TSV, JSONL, JSON or Parquet")
+    made.add_argument(
+        "--data",
+        required=True,
+        type=Path,
+        help="CSV, TSV, JSONL, JSON or Parquet, or a Hub data set: owner/name or owner/name@revision",
+    )
+    made.add_argument("--hub-config", default="", help="the configuration, of a Hub data set that has several")
+    made.add_argument("--hub-split", default="", help="the split, if not the one to train on")
     made.add_argument("--name", required=named, default="mine", help="the adapter's name; it gets its next version")
     made.add_argument("--held-out-data", type=lambda p: str(Path(p).absolute()), help="rows to compare on, in a file")
     made.add_argument("--columns", default="", help="columns of the file: text=COLUMN,target=COLUMN")
@@ -60,8 +69,15 @@ def to_config(options: argparse.Namespace, spec: TabSpec) -> TrainConfig:
     chosen: dict[str, Any] = {key: getattr(options, key) for key in keys}
     folder = bool(options.base) and Path(options.base).is_dir()
     chosen["model"] = str(Path(options.base).absolute()) if folder else options.base
+    place = place_of(options)
+    chosen["hub"] = place.named if place else getattr(options, "hub", None)
     chosen["mapping"] = parse_columns(options.columns) or None
-    return TrainConfig.for_tab(spec, options.data, options.name, **chosen)
+    return TrainConfig.for_tab(spec, None if place else options.data, options.name, **chosen)
+
+
+def place_of(options: argparse.Namespace) -> Place | None:
+    """The place on the Hub that a command names; None where it names a file, or rows that have been fetched."""
+    return parse_place(str(options.data), options.hub_config, options.hub_split)
 
 
 def read(command: str) -> argparse.Namespace:
@@ -81,7 +97,7 @@ def read(command: str) -> argparse.Namespace:
 def write(config: TrainConfig, spec: TabSpec, data: str) -> str:
     """The command of a run, `data` as the reader knows the file; what is as the nearest preset has it is left out."""
     preset, different = nearest_preset(config, spec)
-    parts: list[str] = [COMMAND, "--plugin", config.plugin, "--data", data, "--name", config.name]
+    parts: list[str] = [COMMAND, "--plugin", config.plugin, *_rows_of(config, data), "--name", config.name]
     if config.mapping and config.mapping != config.columns:
         parts += ["--columns", ",".join(f"{part}={column}" for part, column in config.mapping.items())]
     parts += ["--model", config.model] if config.model != spec.model else []
@@ -92,6 +108,16 @@ def write(config: TrainConfig, spec: TabSpec, data: str) -> str:
         parts += [_option(key), str(value)] if KNOBS[key].kind != "switch" else [_switch(key, value)]
     switches = [_option(key) for key in ("promote", "anyway") if getattr(config, key)]
     return f"{COMMAND} {shlex.join([*parts[1:], *switches])}"
+
+
+def _rows_of(config: TrainConfig, data: str) -> list[str]:
+    """The options that say where rows come from."""
+    if not config.hub:
+        return ["--data", data]
+    id, revision, name, split = (config.hub[key] for key in HUB)
+    told = ["--data", f"{id}@{revision}" if revision else id]
+    told += ["--hub-config", name] if name and name != DEFAULT else []
+    return [*told, "--hub-split", split] if split else told
 
 
 def nearest_preset(config: TrainConfig, spec: TabSpec) -> tuple[str, Sequence[str]]:

@@ -14,6 +14,8 @@ from tasks import TASKS, Columns, TabSpec
 from training.knobs import KNOBS, PRESET, PRESETS
 
 TEXTS = ("name", "plugin", "model", "tab_model", "task", "data", "held_out_data", "prompt", "corrections")
+HUB = ("id", "revision", "config", "split")
+"""What names rows on the Hugging Face Hub."""
 COUNTS = {"correction_weight": (1, 1000), "replay_rows": (0, 10**9)}
 """Whole numbers that are no knobs, because Teach chooses them: least and most."""
 
@@ -40,6 +42,8 @@ class TrainConfig:
     """A file of rows to hold out, instead of a share of `data`."""
     mapping: Mapping[str, str] = field(default_factory=dict)
     """Columns of the file to use for them, where the user chose."""
+    hub: Mapping[str, str] = field(default_factory=dict)
+    """Where on the Hugging Face Hub the rows of `data` are from: id, revision, config and split; else nothing."""
     prompt: str = ""
     """How a row's text is put to a model that answers with text."""
     corrections: str = ""
@@ -94,8 +98,11 @@ class TrainConfig:
         return Columns(**self.columns)
 
     @classmethod
-    def for_tab(cls, spec: TabSpec, data: Path, name: str, preset: str = PRESET, **chosen: Any) -> TrainConfig:  # noqa: ANN401
-        """The configuration of a tab with a preset for its task, changed by what the user has `chosen`."""
+    def for_tab(cls, spec: TabSpec, data: Path | None, name: str, preset: str = PRESET, **chosen: Any) -> TrainConfig:  # noqa: ANN401
+        """The configuration of a tab with a preset for its task, changed by what the user has `chosen`.
+
+        `data` is None where `hub` names rows that are not on this computer yet.
+        """
         if not spec.learns or spec.columns is None:
             raise ConfigError("The training configuration", [f"The tab {spec.name} names no columns to learn from."])
         values = {
@@ -104,7 +111,7 @@ class TrainConfig:
             "model": spec.model,
             "tab_model": spec.model,
             "task": spec.task,
-            "data": str(data.absolute()),
+            "data": str(data.absolute()) if data else "",
             "columns": {k: v for k, v in asdict(spec.columns).items() if v},
             "prompt": spec.prompt,
             **PRESETS[TASKS[spec.task].answers][preset],
@@ -142,6 +149,10 @@ class TrainConfig:
                 yield f"{key} is {value!r}: expected names of columns by their part of a row."
             elif unknown := sorted(set(value) - {f.name for f in fields(Columns)}):
                 yield f"{key} has {', '.join(unknown)}: expected text and target, or messages."
+        if not isinstance(self.hub, Mapping) or (self.hub and set(self.hub) != set(HUB)):
+            yield f"hub is {self.hub!r}: expected {', '.join(HUB)}."
+        elif not all(isinstance(value, str) for value in self.hub.values()):
+            yield f"hub is {self.hub!r}: expected texts."
         for key in ("promote", "anyway"):
             if not isinstance(getattr(self, key), bool):
                 yield f"{key} is {getattr(self, key)!r}: expected true or false."
@@ -151,7 +162,7 @@ class TrainConfig:
             check_name(self.name)
         except AdapterError as error:
             yield f"{error.what} {error.why}"
-        for key in ("plugin", "model", *(() if self.corrections else ("data",))):
+        for key in ("plugin", "model", *(() if self.corrections or self.hub else ("data",))):
             if not getattr(self, key):
                 yield f"{key} is empty."
         if self.corrections and (self.keep_best or self.patience):

@@ -23,6 +23,7 @@ from training.config import TrainConfig
 from training.lengths import Lengths
 from training.memory import Work
 from training.room import Room
+from training.selection import parts
 from training.shapes import Shape, of_model
 
 MARGIN = 0.95
@@ -159,7 +160,7 @@ class Case:
 
     def _disk(self, work: Work) -> dict[str, int]:
         data = Path(self.config.data)
-        size = data.stat().st_size if data.is_file() else 0
+        size = sum(part.stat().st_size for part in parts(data) if part.is_file()) if data.is_file() else 0
         best = 2 if self.config.keep_best or self.config.patience else 1
         return {
             "rows": 2 * min(size, 64_000_000),  # the run's own copy, and the held-out ones in the card

@@ -16,6 +16,7 @@ from settings import Settings
 from training import advice, command_line, fit, room, speed
 from training.estimate import Estimate
 from training.facts import find_tab
+from training.fetching import fetch_rows
 from training.fit import gigabytes
 from training.knobs import PRESET, PRESETS
 from training.runs import Runs
@@ -48,6 +49,7 @@ def _estimate(arguments: Sequence[str]) -> int:
     parser.description = "What a run with these settings would need; nothing is trained."
     parser.add_argument("--json", action="store_true", help="print it as JSON")
     options, settings = parser.parse_args(arguments), Settings.from_env()
+    fetch_rows(settings, options)
     config = command_line.to_config(options, find_tab(options.plugin, options.base))
     speed.calibrate(settings.home)
     case = Runs(settings).case(config)

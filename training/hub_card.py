@@ -27,7 +27,7 @@ from store.hub_rows import check_inside
 FRONT = re.compile(r"\A\ufeff?---[ \t]*\r?\n(.*?)^---[ \t]*\r?$", re.DOTALL | re.MULTILINE)
 LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 MOST_PATTERNS = 20_000
-MOST_STARS = 4
+MOST_STARS = 2
 """`**` in one pattern: each multiplies the ways in which it can match."""
 MOST_LABELS = 10_000
 LONGEST_NAME = 100
@@ -129,7 +129,8 @@ def label_names(names: object) -> tuple[str, ...]:
         names = [numbered.get(str(i)) for i in range(len(numbered))]
     if not isinstance(names, list) or len(names) > MOST_LABELS:
         return ()
-    texts = tuple(str(name) for name in names if isinstance(name, str | int | float) and len(str(name)) <= 1_000)
+    fits = (isinstance(n, str | int | float) and not isinstance(n, bool) and len(str(n)) <= 1_000 for n in names)
+    texts = tuple(str(name) for name, fine in zip(names, fits, strict=True) if fine)
     return texts if len(texts) == len(names) == len(set(texts)) else ()
 
 

@@ -24,6 +24,8 @@ SPLITS = {
 SHARD = re.compile(r"[-_.]?\d+(-of-\d+)?$")
 PREFERRED = (".parquet", ".jsonl", ".json", ".csv", ".tsv")
 """Where a repository holds the same rows in several formats, one of them is read."""
+MOST_COMPARED = 5_000_000
+"""Patterns times files."""
 METADATA = ("dataset_infos.json", "dataset_info.json", "dataset_dict.json", "state.json", "package.json")
 
 
@@ -31,6 +33,10 @@ def lay_out(id: str, files: Iterable[str], card: Card) -> Layout:
     """What there is to choose from in a repository of `files`; raises `DataError` where there are no rows."""
     names = list(files)
     rows = [name for name in names if _is_rows(name)]
+    plain = set(rows)
+    globs = sum(pattern not in plain for config in card.configs for some in config.splits.values() for pattern in some)
+    if globs * len(rows) > MOST_COMPARED:
+        raise DataError(f"{id} has too many files and patterns.", f"{globs:,} patterns stand for {len(rows):,} files.")
     found: dict[str, Mapping[str, tuple[str, ...]]] = {}
     for config in sorted(card.configs, key=lambda config: (not config.default, config.name != DEFAULT)):
         splits = dict(_declared(config, rows)) if config.splits else _usual(_below(rows, config.folder)).get(DEFAULT)
@@ -64,10 +70,11 @@ def _is_rows(name: str) -> bool:
 
 
 def _declared(config: CardConfig, rows: Sequence[str]) -> Iterator[tuple[str, tuple[str, ...]]]:
+    known = set(rows)
     for split, patterns in config.splits.items():
         chosen: dict[str, None] = {}
         for pattern in patterns:
-            found = [name for name in rows if name == pattern or matches(name, pattern)]
+            found = [pattern] if pattern in known else [name for name in rows if matches(name, pattern)]
             found = found or [name for name in rows if name.startswith(f"{pattern}/")]
             chosen.update(dict.fromkeys(sorted(found, key=_natural)))
         if chosen:

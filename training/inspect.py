@@ -28,7 +28,7 @@ from training.config import TrainConfig
 from training.data import Table, read_table
 from training.near import find_near
 from training.report import LATER, HeldOut, Report, check_asks, check_learnable
-from training.rows import asked, parse_columns
+from training.rows import UnknownColumns, asked, parse_columns
 from training.sampling import Sample
 
 EXAMPLES = 5
@@ -45,7 +45,8 @@ def main(arguments: Sequence[str], memory: int = 4 * 2**30) -> int:
         for line in _bad_rows(options) if options.bad_rows else _reports(options):
             print(line, flush=True)
     except GraftError as error:
-        print(json.dumps({"what": error.what, "why": error.why, "next": error.next}))
+        told = {"what": error.what, "why": error.why, "next": error.next}
+        print(json.dumps(told | ({"columns": error.columns} if isinstance(error, UnknownColumns) else {})))
         return 2
     return 0
 

@@ -15,6 +15,7 @@ from errors import GraftError
 from settings import Settings
 from training import command_line
 from training.facts import find_tab
+from training.fetching import fetch_rows
 from training.inspection import Inspection
 from training.report import LATER, HeldOut, Near, Rendered, Report, Tokens
 from training.rows import parse_columns
@@ -35,7 +36,9 @@ def main(arguments: Sequence[str]) -> int:
     parser.add_argument("--bad-rows", type=Path, metavar="OUT", help="write every row that is left out here, as JSONL")
     options = parser.parse_args(arguments[1:])
     try:
-        spec, runs = find_tab(options.plugin, options.base), Runs(Settings.from_env())
+        settings = Settings.from_env()
+        spec, runs = find_tab(options.plugin, options.base), Runs(settings)
+        fetch_rows(settings, options)
         config = command_line.to_config(options, spec)
         held_out = Path(config.held_out_data) if config.held_out_data else None
         asked = Inspection(options.data, spec, parse_columns(options.columns), config.max_length, held_out)

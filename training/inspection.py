@@ -14,6 +14,8 @@ from errors import DataError
 from settings import REPOSITORY, child_environment
 from tasks import TASKS, TabSpec
 from training.report import Report
+from training.rows import UnknownColumns
+from training.selection import is_selection, parts, title
 
 TIMEOUT_S = 90
 READ_A_SECOND = 5e6
@@ -37,7 +39,7 @@ class Inspection:
 
     def key(self) -> tuple[object, int]:
         """Equal for what would find the same: of which rows and how they are read, and how long they may be."""
-        files = [(path.absolute(), *_stamp(path)) for path in (self.path, self.held_out) if path]
+        files = [(part.absolute(), *_stamp(part)) for part in self._files()]
         return (*files, self.spec, tuple(sorted(self.mapping.items()))), self.max_length
 
     def reports(self, home: Path) -> Iterator[Report]:
@@ -80,16 +82,24 @@ class Inspection:
                 yield line
         code = child.wait()
         if late.finished.is_set():
-            raise DataError(f"{self.path.name} takes too long to read.", "It may be damaged.", "Try a part of it.")
+            raise DataError(f"{title(self.path)} takes too long to read.", "It may be damaged.", "Try a part of it.")
         if code == 2 and last.startswith('{"what": '):
-            raise DataError(**json.loads(last))
+            told = json.loads(last)
+            raise UnknownColumns(**told) if "columns" in told else DataError(**told)
         if code:
-            raise DataError(f"{self.path.name} cannot be read.", "Reading it needs too much memory, or it is damaged.")
+            raise DataError(
+                f"{title(self.path)} cannot be read.", "Reading it needs too much memory, or it is damaged."
+            )
 
     def _patience(self) -> float:
         """Seconds after which the child has surely been caught in something."""
-        files = [path for path in (self.path, self.held_out) if path and path.exists()]
-        return TIMEOUT_S + sum(path.stat().st_size for path in files) / READ_A_SECOND
+        files = [part for part in self._files() if part.exists()]
+        return TIMEOUT_S + sum(part.stat().st_size for part in files) / READ_A_SECOND
+
+    def _files(self) -> list[Path]:
+        """Every file that is read, and those that say which."""
+        chosen = [path for path in (self.path, self.held_out) if path]
+        return [*chosen, *(part for path in chosen if is_selection(path) for part in parts(path))]
 
 
 def _stamp(path: Path) -> tuple[int, int]:

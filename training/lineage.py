@@ -18,7 +18,7 @@ from store.models import Model
 from training.config import TrainConfig
 from training.prepared import Prepared
 
-ELSEWHERE = ("data", "held_out_data", "model", "tab_model", "prompt", "columns", "corrections")
+ELSEWHERE = ("data", "held_out_data", "model", "tab_model", "prompt", "columns", "corrections", "hub")
 """Fields of the configuration that the manifest says in another place, without paths of this machine."""
 LIBRARIES = ("torch", "transformers", "tokenizers", "peft", "accelerate", "bitsandbytes", "datasets", "numpy")
 CPU_FACTS = Path("/proc/cpuinfo")
@@ -47,6 +47,7 @@ def data_facts(config: TrainConfig, data: Prepared) -> dict[str, Any]:
     return {
         "file": report.file,
         "sha256": data.sha256,
+        "hub": dict(config.hub),
         "held_out_file": other.name if other else "",
         "held_out_sha256": files.sha256(other) if other else "",
         "fingerprint": data.fingerprint,

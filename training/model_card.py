@@ -63,10 +63,18 @@ def _purpose(name: str, facts: Mapping[str, Any]) -> Iterator[str]:
     corrected = f"{data['corrections']} corrections and " if data.get("corrections") else ""
     held = "in full precision" if base["quantize"] == "none" else f"quantized to {base['quantize']}"
     yield (
-        f"Trained on {corrected}{data['trained']} of the {data['rows']} rows of `{data['file']}` "
+        f"Trained on {corrected}{data['trained']} of the {data['rows']} rows of {_rows(data)} "
         f"(sha256 `{data['sha256'][:16]}`), {data['truncated']} of them cut short, with the base {held}: "
         f"{measured['steps']} steps in {measured['seconds']:.0f} s on {_machine(facts['machine'])}."
     )
+
+
+def _rows(data: Mapping[str, Any]) -> str:
+    """The rows by the name of their file, or as what they are on the Hub."""
+    hub = data.get("hub")
+    if not hub:
+        return f"`{data['file']}`"
+    return f"the split `{hub['split']}` of [{hub['id']}](https://huggingface.co/datasets/{hub['id']}/tree/{hub['revision']})"
 
 
 def _machine(machine: Mapping[str, Any]) -> str:

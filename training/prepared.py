@@ -37,9 +37,10 @@ from training.examples import Examples, writing
 from training.lessons import Lessons, digest, read_lessons, replayed
 from training.report import Report, by_count, check_asks, check_learnable, nothing_known
 from training.rows import Answers, Row
+from training.selection import decides, is_selection, parts, title
 from training.split import split
 
-FORMAT = 3
+FORMAT = 4
 """Of the folder, and of what decides its content: raise it when reading, splitting or encoding changes."""
 TOLD_EVERY_S = 0.5
 LESSON_FIELDS = ("correction_weight", "replay_rows")
@@ -103,7 +104,7 @@ def prepare(
     folder = placement.place(root, key, {}, build, hashes=True)
     make_room(root, settings.cache_bytes)
     found = files.read_json(folder / FACTS)
-    report = replace(Report.from_json(json.dumps(found["report"])), file=Path(config.data or config.corrections).name)
+    report = replace(Report.from_json(json.dumps(found["report"])), file=title(Path(config.data or config.corrections)))
     looked_at = Examples(folder / HELD_OUT, task.name)
     held_out = Encoded(looked_at[:], found["held_out"], found["held_out_truncated"])
     train, lessons = Examples(folder / TRAIN, task.name), read_lessons(config, task.answers)
@@ -164,7 +165,7 @@ def _corrections(config: TrainConfig) -> dict[str, Any]:
 def _stamps(config: TrainConfig) -> list[tuple[int, int, int]]:
     """What changes when somebody writes to a file; raises `DataError` where there is none."""
     stamps = []
-    for path in _files(config):
+    for path in (part for file in _files(config) for part in parts(file)):
         if not path.is_file():
             raise DataError(f"{path.name} is not there.", "", "Check the path of the file.")
         found = path.stat()
@@ -187,6 +188,9 @@ def _facts(config: TrainConfig, task: Task, tokenizer: Any, told: _Told) -> dict
 
 
 def _hash(path: Path, told: _Told) -> str:
+    if is_selection(path):
+        hashes = [[part.suffix.lower(), _hash(part, told)] for part in parts(path)]
+        return hashlib.sha256(json.dumps([decides(path), hashes]).encode()).hexdigest()
     size = path.stat().st_size
     return files.sha256(path, lambda done: told("hash", done, size, done / max(1, size)))
 

@@ -16,6 +16,7 @@ from store import files
 from training import processes
 from training.events import CANCEL, CONFIG, EVENTS, LOG, PAUSE, QUEUED, RESULT
 from training.record import NEXT, Run, State, read_config, read_result, read_state
+from training.selection import title
 
 STOPPED = "The training stopped before it was done; nothing was published."
 SHORT_OF_MEMORY = "If memory was short, use a smaller batch, a shorter longest length or a smaller base."
@@ -108,7 +109,7 @@ def _insert(connection: sqlite3.Connection, folder: Path) -> None:
         "state": state,
         "name": config.name,
         "plugin": config.plugin,
-        "data": Path(config.data or config.corrections).name,
+        "data": title(Path(config.data or config.corrections)),
         "created": created,
         "queued": _queued(folder) or created,
         "started": None if waits else created,

@@ -33,6 +33,14 @@ JOIN = "+"
 """Between columns of which the text consists, one below the other: `instruction+input`. An empty one is left out."""
 
 
+class UnknownColumns(DataError):
+    """Columns that could not be guessed, or are not there; `columns` are those to choose from."""
+
+    def __init__(self, what: str, why: str, next: str, columns: Sequence[str]) -> None:
+        super().__init__(what, why, next)
+        self.columns = tuple(columns)
+
+
 class RowProblem(Exception):
     """Why one row cannot be learned from, as a few words for the report."""
 
@@ -105,7 +113,7 @@ def _check_given(file: str, columns: Sequence[str], given: Mapping[str, str]) ->
         if part not in PARTS:
             raise DataError(f"There is no {part!r} to choose a column for.", "", "Choose text and target, or messages.")
         if not all(_is_there(one, columns) for one in _split(name, columns)):
-            raise DataError(f"{file} has no column {name!r} for {part}.", have, "Choose one of them.")
+            raise UnknownColumns(f"{file} has no column {name!r} for {part}.", have, "Choose one of them.", columns)
     if len(set(given.values())) < len(given):
         raise DataError("One column cannot be both.", have, "Choose one column for text and another for target.")
 
@@ -146,13 +154,14 @@ def _ambiguous(part: str, guesses: Sequence[str], name: str, given: Mapping[str,
     return (f"{part} is read from the column {guesses[0]!r}; {_listed(guesses[1:])} could be meant too.",)
 
 
-def _missing(file: str, columns: Sequence[str], parts: Sequence[str], chat: Columns | None) -> DataError:
+def _missing(file: str, columns: Sequence[str], parts: Sequence[str], chat: Columns | None) -> UnknownColumns:
     needs = "messages, or text and target" if chat else "text and target"
     advice = "`--columns messages=COLUMN` or " if chat else ""
-    return DataError(
+    return UnknownColumns(
         f"{file} has no column for {' and '.join(['messages', *parts] if chat else parts)}.",
         f"This tab needs {needs}; the first line or the rows name {_listed(columns)}.",
         f"Choose its columns on the page, or in a terminal with {advice}`--columns text=COLUMN,target=COLUMN`.",
+        columns,
     )
 
 

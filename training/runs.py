@@ -34,6 +34,7 @@ from training.events import CANCEL, CONFIG, CORRECTIONS, PAUSE, QUEUED, RESULT
 from training.inspection import Inspection
 from training.record import Run
 from training.report import LATER, Report
+from training.selection import is_selection, read_selection
 
 log = logging.getLogger("graft")
 
@@ -248,14 +249,27 @@ def _with_own_data(config: TrainConfig, staging: Path, folder: Path) -> TrainCon
 
     The copies are written into `staging`, and named as they will be found when that has become `folder`.
     """
+    if config.hub and not config.data:
+        raise DataError(f"The rows of {config.hub['id']} are not on this computer yet.", "", "Fetch them first.")
     copies: dict[str, Any] = {}
     for field, place in (("data", "data"), ("held_out_data", "held_out"), ("corrections", CORRECTIONS)):
         source = Path(getattr(config, field))
         if getattr(config, field) and source.is_file():
             (staging / place).mkdir()
-            if _keep(source, staging / place / source.name):
+            if is_selection(source):
+                _keep_parts(source, staging / place)
+            if is_selection(source) or _keep(source, staging / place / source.name):
                 copies[field] = str(folder / place / source.name)
     return replace(config, **copies)
+
+
+def _keep_parts(source: Path, folder: Path) -> None:
+    """Make the files of a selection last, as `_keep` does, and write down where they are now."""
+    chosen = read_selection(source)
+    names = [f"{i:05d}-{path.name}" for i, path in enumerate(chosen.paths(source))]
+    paths = [path.resolve() for path in chosen.paths(source)]
+    kept = [name if _keep(path, folder / name) else str(path) for path, name in zip(paths, names, strict=True)]
+    replace(chosen, files=tuple(kept)).write(folder / source.name)
 
 
 def _keep(source: Path, copy: Path) -> bool:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import filecmp
 import re
 import tempfile
+from argparse import Namespace
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,31 +18,40 @@ from gradio.processing_utils import save_bytes_to_cache
 from errors import DataError, GraftError
 from plugins import TaskPlugin
 from tasks import TabSpec
+from training import command_line
+from training.config import TrainConfig
 from training.content import FORMATS
+from training.hub import NotFetched
 from training.inspection import Inspection
-from training.rows import PARTS
-from ui import examples, report_view
+from training.rows import PARTS, UnknownColumns
+from training.selection import is_selection, title
+from ui import examples, hub_form, report_view
 from ui.context import Context
+from ui.hub_form import HubForm
 from ui.render import Html, failure
+from ui.run_panel import page_copy
 from ui.strings import t, words
 
 LARGEST = 50 * 2**20
 """Bytes of an uploaded file."""
+KINDS = ("example", "upload", "hub")
 
 
 @dataclass(frozen=True)
 class RowsForm:
     """The components that say where rows come from, in the order in which handlers receive them; `held_out` apart."""
 
+    kind: gr.Radio
     example: gr.Dropdown
     upload: gr.File
+    hub: HubForm
     columns: Sequence[gr.Dropdown]
     held_out: gr.File
 
     @property
     def place(self) -> list[Component]:
-        """Those that name a file."""
-        return [self.example, self.upload]
+        """Those that name rows; their values make a `Where`."""
+        return [self.kind, self.example, self.upload, *self.hub.all]
 
     @property
     def all(self) -> list[Component]:
@@ -48,44 +59,73 @@ class RowsForm:
         return [*self.place, *self.columns]
 
 
+@dataclass(frozen=True)
+class Where:
+    """The values of the components that name rows."""
+
+    kind: str | None = "example"
+    example: str | None = None
+    upload: str | None = None
+    id: str | None = ""
+    config: str | None = None
+    split: str | None = None
+
+
+PLACE = len(Where.__dataclass_fields__)
+"""How many values those are."""
+COUNT = PLACE + len(PARTS)
+"""How many values the form of rows has."""
+
+
 def place_rows(plugin: TaskPlugin | None) -> RowsForm:
     """Place the components, for the tab that is chosen first."""
     found = examples.fitting(plugin) if plugin else []
+    choices = [(t(f"rows.{kind}"), kind) for kind in KINDS]
+    kind = gr.Radio(choices, value="example", label=t("rows.from"), elem_classes="g-from")
     example = gr.Dropdown(found, value=next(iter(found), None), label=t("train.example"), interactive=True,
                           allow_custom_value=True)  # fmt: skip
-    upload = gr.File(file_types=list(FORMATS), file_count="single", label=t("train.upload"), height=130,
+    upload = gr.File(file_types=list(FORMATS), file_count="single", label=t("train.upload"), height=130, visible=False,
                      elem_classes="g-upload")  # fmt: skip
+    with gr.Column(visible=False, elem_classes="g-hub") as group:
+        hub = hub_form.place_hub()
     with gr.Row(elem_classes="g-mapping"):
         columns = [gr.Dropdown([], label=t(f"train.column_{part}"), visible=False, interactive=True, min_width=120,
                                allow_custom_value=True) for part in PARTS]  # fmt: skip
+    kind.change(_show, kind, [example, upload, group], queue=False, show_progress="hidden", api_visibility="private")
     with gr.Accordion(t("train.held_out_title"), open=False):
         held_out = gr.File(file_types=list(FORMATS), file_count="single", label=t("train.held_out_file"), height=130,
                            elem_classes="g-upload")  # fmt: skip
-    return RowsForm(example, upload, columns, held_out)
+    return RowsForm(kind, example, upload, hub, columns, held_out)
+
+
+def _show(chosen: str) -> list[Any]:
+    return [gr.update(visible=kind == chosen) for kind in KINDS]
 
 
 def inspect(context: Context, keep: bool) -> Any:  # noqa: ANN401 - a handler of Gradio's
-    """Look into the chosen file; `keep` takes the columns as the user set them, otherwise they are guessed."""
+    """Look into the chosen rows; `keep` takes the columns as the user set them, otherwise they are guessed."""
 
-    def look(
-        request: gr.Request, tab: str, example: str | None, upload: str | None, *rest: Any,  # noqa: ANN401
-    ) -> Iterator[list[Any]]:  # fmt: skip
+    def look(request: gr.Request, tab: str, *values: Any) -> Iterator[list[Any]]:  # noqa: ANN401
         context.require_training()
         unchanged = [gr.skip()] * (len(PARTS) + 1)
         say, bad = words(request), None
-        path = chosen_file(example, upload)
+        try:
+            path = chosen_file(context, divide(values)[0])
+        except NotFetched:
+            path = None
         if path is None:
             yield [Html(""), *([gr.update(visible=False)] * len(PARTS)), gr.skip(), gr.update(visible=False)]
             return
         try:
-            for found in context.runs.look(_inspection(context, tab, path, rest, keep)):
+            for found in context.runs.look(_inspection(context, tab, path, values, keep)):
                 bad = gr.update(visible=found.left_out > 0)
                 more = not (found.tokens or found.untokenized)
                 shown = [gr.update(choices=list(found.columns), value=found.mapping.get(part),
                                    visible=part in found.mapping) for part in PARTS]  # fmt: skip
                 yield [report_view.report(say, found, more), *shown, gr.skip() if keep else suggested_name(path), bad]
         except GraftError as error:
-            columns = unchanged if keep else [*_choosable(context.spec(tab), path), suggested_name(path)]
+            there = list(error.columns) if isinstance(error, UnknownColumns) else []
+            columns = unchanged if keep else [*_choosable(context.spec(tab), there), suggested_name(path)]
             yield [failure(error), *columns, gr.update(visible=True)]
 
     return look
@@ -94,14 +134,14 @@ def inspect(context: Context, keep: bool) -> Any:  # noqa: ANN401 - a handler of
 def bad_rows(context: Context, component: gr.File) -> Any:  # noqa: ANN401
     """Every row that is left out, in a file of Gradio's own cache, which it serves and sweeps."""
 
-    def write(tab: str, example: str | None, upload: str | None, *rest: Any) -> str:  # noqa: ANN401
+    def write(tab: str, *values: Any) -> str:  # noqa: ANN401
         context.require_training()
-        path = chosen_file(example, upload)
+        path = chosen_file(context, divide(values)[0])
         if path is None:
             raise DataError("There are no rows to look at.", "", "Choose an example or upload a file.")
         with tempfile.TemporaryDirectory(prefix="graft-bad-") as folder:
             out = Path(folder) / "rows"
-            context.runs.write_bad_rows(_inspection(context, tab, path, rest, keep=True), out)
+            context.runs.write_bad_rows(_inspection(context, tab, path, values, keep=True), out)
             name = re.sub(r"[^\w.-]", "_", path.stem)[:80]
             kept: str = save_bytes_to_cache(out.read_bytes(), f"{name}-left-out.jsonl", component.GRADIO_CACHE)
         return kept
@@ -109,24 +149,70 @@ def bad_rows(context: Context, component: gr.File) -> Any:  # noqa: ANN401
     return write
 
 
-def _inspection(context: Context, tab: str, path: Path, rest: Sequence[Any], keep: bool) -> Inspection:
-    """What is asked of a file; `rest` are columns, the longest length and held-out rows, if they are given."""
-    columns, longest, held_out = rest[: len(PARTS)], *(*rest[len(PARTS) :], None, None)[:2]
+def _inspection(context: Context, tab: str, path: Path, values: Sequence[Any], keep: bool) -> Inspection:
+    """What is asked of rows; `values` are those of the form, then the longest length and held-out rows, if given."""
+    columns, (longest, held_out) = divide(values)[1], (*values[COUNT:], None, None)[:2]
     chosen = {part: column for part, column in zip(PARTS, columns, strict=False) if column} if keep else {}
     length = round(longest) if isinstance(longest, int | float) and longest >= 1 else 512
-    return Inspection(path, context.spec(tab), chosen, length, chosen_file(None, held_out))
+    return Inspection(path, context.spec(tab), chosen, length, uploaded(held_out))
 
 
-def chosen_file(example: str | None, upload: str | None) -> Path | None:
-    """The file to learn from: what was uploaded, else the example. Raises `DataError` for what cannot be one."""
-    if upload:
-        path = Path(upload)
-        if path.suffix.lower() not in FORMATS:
-            raise DataError(f"{path.name} is not a table of rows.", "", f"Use one of {', '.join(FORMATS)}.")
-        if path.stat().st_size > LARGEST:
-            raise DataError(f"{path.name} is too large.", "", "At most 50 MB; train from the command line instead.")
-        return path
-    return examples.find(example) if example else None
+def divide(values: Sequence[Any]) -> tuple[Where, Sequence[Any]]:
+    """The values of `RowsForm.all` as those that name rows, and the columns."""
+    return Where(*values[:PLACE]), values[PLACE:COUNT]
+
+
+def chosen_file(context: Context, where: Where) -> Path | None:
+    """The file to learn from, or None where nothing is chosen.
+
+    Raises `DataError` for what cannot be one, `NotFetched` for rows of the Hub that are not here yet.
+    """
+    if where.kind == "hub":
+        place = hub_form.place_of(where.id, where.config, where.split) if where.id else None
+        return hub_form.hub(context).find(place) if place else None
+    if where.kind == "upload":
+        return uploaded(where.upload)
+    return examples.find(where.example) if where.example else None
+
+
+def uploaded(name: str | None) -> Path | None:
+    """A file that was uploaded; raises `DataError` for one that cannot be of rows."""
+    if not name:
+        return None
+    path = Path(name)
+    if path.suffix.lower() not in FORMATS:
+        raise DataError(f"{path.name} is not a table of rows.", "", f"Use one of {', '.join(FORMATS)}.")
+    if path.stat().st_size > LARGEST:
+        raise DataError(f"{path.name} is too large.", "", "At most 50 MB; train from the command line instead.")
+    return path
+
+
+def of_run(config: TrainConfig, found: Sequence[str]) -> list[Any]:
+    """Values of `RowsForm.place` with the rows of a run; `found` are the examples that fit its tab."""
+    if config.hub:
+        return ["hub", gr.update(choices=found), None, *hub_form.values(config.hub)]
+    data = Path(config.data)
+    if data.name in found and same(examples.find(data.name), data):
+        return ["example", gr.update(choices=found, value=data.name), None, *hub_form.values({})]
+    return ["upload", gr.update(choices=found, value=None), page_copy(data, data.name), *hub_form.values({})]
+
+
+def of_command(options: Namespace, found: Sequence[str]) -> tuple[list[Any], bool]:
+    """Values of `RowsForm.place` with the rows of a command, and whether they could be told."""
+    place, name = command_line.place_of(options), options.data.name
+    if place:
+        return ["hub", gr.update(choices=found), None, *hub_form.values(place.named)], True
+    if name in found:
+        return ["example", gr.update(choices=found, value=name), None, *hub_form.values({})], True
+    return [gr.skip(), gr.update(choices=found), *[gr.skip()] * (PLACE - 2)], False
+
+
+def same(one: Path, other: Path) -> bool:
+    """Whether two files hold the same."""
+    try:
+        return filecmp.cmp(one, other, shallow=False)
+    except OSError:
+        return False
 
 
 def chosen_columns(columns: Sequence[str | None]) -> dict[str, str]:
@@ -141,14 +227,14 @@ def shown_columns(mapping: Mapping[str, str]) -> list[Any]:
 
 
 def suggested_name(path: Path) -> str:
-    """A name for the adapter, made of the file's."""
-    return re.sub(r"[^a-z0-9_-]+", "-", path.stem.lower()).strip("-_")[:40] or "mine"
+    """A name for the adapter, made of the file's or the data set's."""
+    stem = title(path).partition(" ")[0].rpartition("/")[2] if is_selection(path) else path.stem
+    return re.sub(r"[^a-z0-9_-]+", "-", stem.lower()).strip("-_")[:40] or "mine"
 
 
-def _choosable(spec: TabSpec, path: Path) -> list[Any]:
+def _choosable(spec: TabSpec, found: list[str]) -> list[Any]:
     """The file's own columns to choose from, for a file in which they could not be guessed."""
     chats = bool(spec.columns and spec.columns.messages)
-    found = examples.columns(path)
     return [
         gr.update(choices=found, value=None, visible=bool(found) and (part != "messages" or chats)) for part in PARTS
     ]

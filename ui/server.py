@@ -109,7 +109,7 @@ def _private(settings: Settings) -> list[Path]:
     """Folders whose files are never served, whatever Gradio thinks of them."""
     kept = [
         settings.home / name
-        for name in ("adapters", "live", "runs", "models", CORRECTIONS, DATABASE, f"{DATABASE}-wal")
+        for name in ("adapters", "live", "runs", "models", "data", CORRECTIONS, DATABASE, f"{DATABASE}-wal")
     ]
     return [*kept, Path.home() / ".cache" / "huggingface", REPOSITORY / ".git", settings.plugins]
 

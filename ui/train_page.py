@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import filecmp
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -15,8 +14,8 @@ from errors import DataError, GraftError
 from training import command_line
 from training.config import TrainConfig
 from training.knobs import KNOBS, PRESET
-from training.rows import PARTS
-from ui import bases_form, estimate_view, examples, rows_form, train_on
+from training.selection import is_selection, read_selection
+from ui import bases_form, estimate_view, examples, hub_form, rows_form, train_on
 from ui.card_rows import DOWNLOAD
 from ui.context import Context
 from ui.guard import kindly
@@ -133,7 +132,7 @@ def _form(context: Context) -> tuple[Form, gr.HTML, gr.Code, tuple[gr.HTML, gr.B
     expected = estimate_view.place_estimate()
     start = gr.Button(t("train.start"), variant="primary")
     form = Form(tab, rows, name, promote, preset, base, knobs)
-    fill.click(kindly(_fill(context, form)), pasted, [tab, rows.example, preset, *form.fields.values()],
+    fill.click(kindly(_fill(context, form)), pasted, [tab, *rows.place, preset, *form.fields.values()],
                trigger_mode="once", **QUIET)  # fmt: skip
     return form, listed, command, expected, start
 
@@ -144,21 +143,22 @@ def _connect(context: Context, demo: gr.Blocks, form: Form, outputs: Sequence[Co
     # A file chosen while another is being read must not be lost.
     private["trigger_mode"] = "always_last"
     look, guess = kindly(rows_form.inspect(context, keep=True)), kindly(rows_form.inspect(context, keep=False))
+
+    def look_in(chosen: Any) -> None:  # noqa: ANN401 - an event of Gradio's
+        chosen.then(guess, form.looked, outputs, **private)
+
+    rows = form.rows
     for trigger in (form.tab.input, demo.load):
-        fields = [form.rows.example, form.rows.upload, form.preset, *form.knobs.values()]
+        fields = [rows.example, rows.upload, form.preset, *form.knobs.values()]
         filled = trigger(kindly(_defaults(context)), form.tab, fields, **QUIET)
-        filled.then(guess, form.looked, outputs, **private)
+        look_in(filled)
         filled.then(kindly(bases_form.suited(context)), form.tab, [form.base, listed], **QUIET)
+    hub_form.connect(context, rows.hub, look_in)
     preset = form.preset.input(kindly(_preset(context)), [form.tab, form.preset], [*form.knobs.values()], **QUIET)
     preset.then(look, form.looked, outputs, **private)
-    gr.on(
-        [form.rows.example.input, form.rows.upload.upload, form.rows.upload.clear],
-        guess,
-        form.looked,
-        outputs,
-        **private,
-    )
-    again = [*(column.input for column in form.rows.columns), form.rows.held_out.upload, form.rows.held_out.clear]
+    chosen = [rows.kind.input, rows.example.input, rows.upload.upload, rows.upload.clear]
+    gr.on(chosen, guess, form.looked, outputs, **private)
+    again = [*(column.input for column in rows.columns), rows.held_out.upload, rows.held_out.clear]
     longest = form.knobs["max_length"]
     gr.on([*again, longest.input], look, form.looked, outputs, **private)  # type: ignore[attr-defined]
     kinds = (gr.Dropdown, gr.Textbox, gr.Checkbox, gr.Number, gr.File)
@@ -173,24 +173,14 @@ def _use(context: Context, panel: RunPanel, form: Form) -> Any:  # noqa: ANN401
     def use(chosen: Sequence[str]) -> list[Any]:
         config = panel.one(chosen).config
         plugin = context.plugin(config.plugin)
-        data, found = Path(config.data), examples.fitting(plugin)
-        example = data.name if data.name in found and same(examples.find(data.name), data) else None
-        upload = None if example else page_copy(data, data.name)
+        rows = rows_form.of_run(config, examples.fitting(plugin))
         parts = rows_form.shown_columns({**config.columns, **config.mapping})
         own = Path(config.held_out_data)
         held_out = page_copy(own, own.name) if config.held_out_data and own.is_file() else None
         fields = [held_out if key == "held_out_data" else getattr(config, key) for key in form.fields]
-        return [plugin.name, gr.update(choices=found, value=example), upload, *parts, *fields]
+        return [plugin.name, *rows, *parts, *fields]
 
     return use
-
-
-def same(one: Path, other: Path) -> bool:
-    """Whether two files hold the same."""
-    try:
-        return filecmp.cmp(one, other, shallow=False)
-    except OSError:
-        return False
 
 
 def _defaults(context: Context) -> Any:  # noqa: ANN401 - a handler of Gradio's
@@ -228,27 +218,29 @@ def _fill(context: Context, form: Form) -> Any:  # noqa: ANN401
         plugin = context.plugin(options.plugin)
         config = command_line.to_config(options, context.spec(plugin.name))
         found = examples.fitting(plugin)
-        example = options.data.name if options.data.name in found else None
-        gr.Info(say("train.pasted" if example else "train.pasted_no_data"))
-        chosen = gr.update(choices=found, value=example) if example else gr.update(choices=found)
+        rows, known = rows_form.of_command(options, found)
+        gr.Info(say("train.pasted" if known else "train.pasted_no_data"))
         fields = [None if key == "held_out_data" else getattr(config, key) for key in form.fields]
-        return [plugin.name, chosen, options.preset, *fields]
+        return [plugin.name, *rows, options.preset, *fields]
 
     return fill
 
 
 def _config(context: Context, form: Form, values: Sequence[Any]) -> TrainConfig:
     """The configuration that the form describes; raises `GraftError` with all that is wrong."""
-    tab, example, upload, *rest = values
-    columns, fields = rest[: len(PARTS)], dict(zip(form.fields, rest[len(PARTS) :], strict=True))
-    path, own = rows_form.chosen_file(example, upload), rows_form.chosen_file(None, fields.get("held_out_data"))
+    tab, *rest = values
+    where, columns = rows_form.divide(rest)
+    fields = dict(zip(form.fields, rest[rows_form.COUNT :], strict=True))
+    path, own = rows_form.chosen_file(context, where), rows_form.uploaded(fields.get("held_out_data"))
     if path is None:
-        raise DataError("There are no rows to learn from.", "", "Choose an example or upload a file.")
+        next_ = "Choose an example, upload a file, or fetch a data set."
+        raise DataError("There are no rows to learn from.", "", next_)
     fields["held_out_data"] = str(own.absolute()) if own else None
     mapping = rows_form.chosen_columns(columns)
     name = fields.pop("name") or ""
     fields["model"] = (fields.get("model") or "").strip() or None
-    return TrainConfig.for_tab(context.spec(tab), path, name, mapping=mapping, **fields)
+    hub = read_selection(path).source if is_selection(path) else None
+    return TrainConfig.for_tab(context.spec(tab), path, name, mapping=mapping, hub=hub, **fields)
 
 
 def _start(context: Context, form: Form, anyway: bool) -> Any:  # noqa: ANN401

@@ -1,0 +1,43 @@
+"""What a command fetches before its child processes begin, here, where the user's token is: they get none."""
+
+from __future__ import annotations
+
+from argparse import Namespace
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from tqdm import tqdm
+
+from settings import Settings
+from store.models import ModelStore
+from store.progress import Progress
+from training import command_line
+from training.hub import HubData
+from training.selection import read_selection
+
+
+def fetch_rows(settings: Settings, options: Namespace) -> None:
+    """Fetch rows that are on the Hub, and put where they lie into the options. Raises `DataError`."""
+    place = command_line.place_of(options)
+    if place is not None:
+        with _bar(place.id) as progress:
+            options.data = HubData.of(settings).fetch(place, progress)
+        options.hub = read_selection(options.data).source
+
+
+def fetch_model(settings: Settings, model: str) -> None:
+    """Fetch the base. Raises `ModelError`."""
+    with _bar(model) as progress:
+        ModelStore(settings.home / "models", settings.offline).resolve(model, progress)
+
+
+@contextmanager
+def _bar(name: str) -> Iterator[Progress]:
+    """Draws what is told of a download."""
+    with tqdm(total=100, desc=name, unit="%", leave=False, disable=None) as bar:
+
+        def progress(phase: str, fraction: float | None) -> None:
+            bar.set_description(f"{phase} {name}")
+            bar.update(round(100 * (fraction or 0)) - bar.n)
+
+        yield progress

@@ -1,0 +1,183 @@
+"""Train: a data set of the Hugging Face Hub, looked up, chosen from, and fetched with progress."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import Any
+
+import gradio as gr
+from gradio.components import Component
+
+from errors import DataError, GraftError
+from settings import LOOPBACK
+from training.hub import DataSet, HubData, Place, parse_place
+from ui.context import Context
+from ui.guard import kindly
+from ui.render import Html, bar, div, failure, span
+from ui.strings import Words, t, words
+
+EVERY_S = 0.3
+"""How often the progress of a download is drawn."""
+
+
+@dataclass(frozen=True)
+class HubForm:
+    """The components."""
+
+    id: gr.Textbox
+    config: gr.Dropdown
+    split: gr.Dropdown
+    look: gr.Button
+    fetch: gr.Button
+    said: gr.HTML
+
+    @property
+    def all(self) -> list[Component]:
+        """Those whose values name rows."""
+        return [self.id, self.config, self.split]
+
+
+class _Left(Exception):
+    """Nobody waits for the download any more; what has come of it stays."""
+
+
+def place_hub() -> HubForm:
+    """Place the components."""
+    id = gr.Textbox(label=t("hub.id"), info=t("hub.id_info"), max_lines=1)
+    look = gr.Button(t("hub.look"), size="sm")
+    with gr.Row(elem_classes="g-mapping"):
+        config, split = (gr.Dropdown([], label=t(f"hub.{name}"), visible=False, interactive=True, min_width=120,
+                                     allow_custom_value=True) for name in ("config", "split"))  # fmt: skip
+    said = gr.HTML("")
+    fetch = gr.Button(t("hub.fetch"), visible=False, size="sm")
+    return HubForm(id, config, split, look, fetch, said)
+
+
+def connect(context: Context, form: HubForm, then: Callable[[Any], None]) -> None:
+    """Connect the components; `then` is given each event after which other rows are chosen."""
+    private: dict[str, Any] = {"api_visibility": "private", "show_progress": "hidden", "trigger_mode": "once"}
+    choices = [form.config, form.split, form.said, form.fetch]
+    looked = gr.on([form.look.click, form.id.submit], kindly(_look_up(context)), form.id, choices, **private)
+    then(looked)
+    then(form.config.input(kindly(_configured(context)), form.all[:2], choices[1:], **private))
+    then(form.split.input(kindly(_chosen(context)), form.all, choices[2:], **private))
+    then(form.fetch.click(kindly(_fetch(context)), form.all, choices[2:], **private))
+
+
+def hub(context: Context) -> HubData:
+    """The data sets of the Hub. The operator's token is used for the operator alone, on a page nobody else reaches."""
+    own = context.settings.host in LOOPBACK and not context.settings.space
+    return HubData.of(context.settings, None if own else False)
+
+
+def place_of(id: str | None, config: str | None = None, split: str | None = None) -> Place:
+    """The place that the values of the components name; raises `DataError`. A path of this computer is none here."""
+    place = parse_place((id or "").strip(), config or "", split or "", local=False)
+    if place is None:
+        raise DataError(f"{(id or '')[:100]!r} is not a data set id.", "One looks like owner/name.", "Check it.")
+    return place
+
+
+def values(named: Mapping[str, str]) -> list[Any]:
+    """Values of `HubForm.all` for a place as a run's configuration keeps it; nothing for an empty one."""
+    if not named:
+        return ["", _choice([], ""), _choice([], "")]
+    id, revision = named["id"], named["revision"]
+    return [f"{id}@{revision}" if revision else id, *(_choice([named[key]], named[key]) for key in ("config", "split"))]
+
+
+def _choice(choices: list[Any], value: str) -> Any:  # noqa: ANN401 - an update of Gradio's
+    return gr.update(choices=choices, value=value or None, visible=bool(value))
+
+
+def _look_up(context: Context) -> Any:  # noqa: ANN401 - a handler of Gradio's
+    """What there is to choose from."""
+
+    def look_up(request: gr.Request, id: str) -> list[Any]:
+        context.require_training()
+        try:
+            place = place_of(id)
+            found = hub(context).look_up(place)
+            configs = _choice(list(found.layout), found.choose(place).config)
+            return [configs, *_shown(context, words(request), found, place)]
+        except GraftError as error:
+            return [*[gr.update(visible=False, value=None)] * 2, failure(error), gr.update(visible=False)]
+
+    return look_up
+
+
+def _configured(context: Context) -> Any:  # noqa: ANN401
+    def configured(request: gr.Request, id: str, config: str) -> list[Any]:
+        context.require_training()
+        found, place = _noted(context, id, config)
+        return _shown(context, words(request), found, place)
+
+    return configured
+
+
+def _chosen(context: Context) -> Any:  # noqa: ANN401
+    def chosen(request: gr.Request, id: str, config: str, split: str) -> list[Any]:
+        context.require_training()
+        found, place = _noted(context, id, config, split)
+        return _shown(context, words(request), found, place)[1:]
+
+    return chosen
+
+
+def _noted(context: Context, id: str, config: str, split: str = "") -> tuple[DataSet, Place]:
+    place = place_of(id, config, split)
+    return hub(context).noted(place) or hub(context).look_up(place), place
+
+
+def _shown(context: Context, say: Words, found: DataSet, place: Place) -> list[Any]:
+    """The splits, what is said of the one that is chosen, and the button that fetches it."""
+    chosen = found.choose(place)
+    files = {split: Place(chosen.id, chosen.revision, chosen.config, split) for split in found.layout[chosen.config]}
+    sizes = [(f"{split} · {_megabytes(found.size(one))}", split) for split, one in files.items()]
+    here = hub(context).is_here(found, chosen)
+    count, size = len(found.files(chosen)), _megabytes(found.size(chosen))
+    text = say("hub.here" if here else "hub.there", n=count, size=size, revision=chosen.revision[:8])
+    return [_choice(sizes, chosen.split), div("g-dim", text), gr.update(visible=not here)]
+
+
+def _fetch(context: Context) -> Any:  # noqa: ANN401
+    """Download the rows, and say meanwhile how far it is."""
+
+    def fetch(request: gr.Request, id: str, config: str | None, split: str | None) -> Iterator[list[Any]]:
+        context.require_training()
+        say, place, data, part, left = words(request), place_of(id, config, split), hub(context), 0.0, False
+
+        def progress(phase: str, fraction: float | None) -> None:
+            nonlocal part
+            part = fraction or 0.0
+            if left:
+                raise _Left
+
+        pool = ThreadPoolExecutor(1, thread_name_prefix="hub-fetch")
+        coming = pool.submit(data.fetch, place, progress)
+        pool.shutdown(wait=False)
+        try:
+            while not coming.done():
+                yield [_progress(say, part), gr.update(interactive=False)]
+                time.sleep(EVERY_S)
+            coming.result()
+            found, _ = _noted(context, id, config or "", split or "")
+            told = _shown(context, say, found, place)[1:]
+            yield [told[0], gr.update(visible=False, interactive=True)]
+        except GraftError as error:
+            yield [failure(error), gr.update(interactive=True)]
+        finally:
+            left = True
+
+    return fetch
+
+
+def _progress(say: Words, part: float) -> Html:
+    return div("g-phase", span("", say("hub.fetching", n=f"{100 * part:.0f}")), bar(part))
+
+
+def _megabytes(size: int) -> str:
+    return f"{size / 1e6:,.1f} MB" if size >= 100_000 else f"{size / 1e3:,.1f} kB"
