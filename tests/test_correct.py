@@ -71,15 +71,15 @@ def test_a_wrong_answer_is_put_right_undone_listed_and_taught(chromium, site) ->
     correct(page, NASTY, "good")
     (first,) = kept.list("echo")
     assert first.row == {"text": NASTY, "target": "good"} and first.answered == NASTY * 2 and first.version == "base"
-    correct(page, "one", "bad")
+    correct(page, "second", "bad")
     sync_api.expect(page.get_by_text("Corrections: 2, not yet taught: 2.").locator("visible=true")).to_be_visible()
 
     seen(page, "button", "Undo").click()
     sync_api.expect(page.get_by_text("Corrections: 1, not yet taught: 1.").locator("visible=true")).to_be_visible()
-    correct(page, "one", "bad")
+    correct(page, "second", "bad")
 
     page.locator("button.label-wrap", has_text="Corrections").locator("visible=true").click()
-    page.locator(".g-correction", has_text="one").locator("visible=true").click()
+    page.locator(".g-correction", has_text="second").locator("visible=true").click()
     page.get_by_label("The right label").locator("visible=true").fill("worse")
     page.keyboard.press("Enter")
     seen(page, "button", "Save").click()
@@ -87,7 +87,7 @@ def test_a_wrong_answer_is_put_right_undone_listed_and_taught(chromium, site) ->
     with page.expect_download() as download:
         seen(page, "button", "Download as JSONL").click()
     rows = [json.loads(line) for line in download.value.path().read_text(encoding="utf-8").splitlines()]
-    assert rows == [{"text": "one", "label": "worse"}, {"text": NASTY, "label": "good"}]
+    assert rows == [{"text": "second", "label": "worse"}, {"text": NASTY, "label": "good"}]
 
     seen(page, "button", "Teach").click()
     sync_api.expect(page.get_by_text("It is learning from your corrections.").locator("visible=true")).to_be_visible()

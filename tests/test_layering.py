@@ -21,7 +21,7 @@ PARENT = tuple(
     f"training.{name}"
     for name in (
         "runs", "config", "knobs", "command_line", "report", "rows", "content", "events", "record", "queue",
-        "inspection", "processes", "progress", "teach", "advice", "estimate", "fit", "room", "speed",
+        "inspection", "processes", "progress", "teach", "tracking", "advice", "estimate", "fit", "room", "speed",
         "hub", "hub_card", "hub_layout", "selection",
     )
 )  # fmt: skip

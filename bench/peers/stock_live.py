@@ -34,8 +34,10 @@ def train(job: dict[str, Any]) -> dict[str, float]:
 
 def answer(job: dict[str, Any]) -> dict[str, Any]:
     """Load what was saved and answer."""
-    model = AutoPeftModelForSequenceClassification.from_pretrained(job["folder"], num_labels=len(job["labels"]))
-    tokenizer = AutoTokenizer.from_pretrained(job["folder"])
+    model = AutoPeftModelForSequenceClassification.from_pretrained(
+        job["folder"], num_labels=len(job["labels"]), trust_remote_code=False
+    )
+    tokenizer = AutoTokenizer.from_pretrained(job["folder"], trust_remote_code=False)
     classify = pipeline("text-classification", model=model, tokenizer=tokenizer)
     texts = [row["text"] for row in job["held_out"]]
     found = classify(texts[:1])
