@@ -216,7 +216,7 @@ def settings_read() -> set[str]:
     """Every variable that settings.py gives a meaning, seen in its syntax."""
     found = set[str]()
     for node in ast.walk(ast.parse((ROOT / "settings.py").read_text())):
-        if isinstance(node, ast.Call) and ast.unparse(node.func) in ("env.get", "_flag", "_choice"):
+        if isinstance(node, ast.Call) and ast.unparse(node.func) in ("env.get", "_flag", "_choice", "_gigabytes"):
             found |= {
                 a.value for a in node.args if isinstance(a, ast.Constant) and re.fullmatch(r"[A-Z_]{5,}", str(a.value))
             }
@@ -241,6 +241,7 @@ def test_the_defaults_of_the_table_are_those_of_the_settings() -> None:
     assert (shown["GRAFT_HOST"], int(shown["GRAFT_PORT"])) == (plain.host, plain.port)
     assert (shown["GRAFT_QUANTIZE"], shown["GRAFT_GATE"]) == (plain.quantize, plain.gate)
     assert float(shown["GRAFT_CACHE_GB"]) * 1e9 == plain.cache_bytes
+    assert float(shown["GRAFT_DOWNLOAD_GB"]) * 1e9 == plain.download_bytes
     assert (shown["GRAFT_REMOTE_TRAINING"], shown["HF_HUB_OFFLINE"]) == ("0", "0")
     assert (plain.remote_training, plain.offline, plain.space) == (False, False, False)
 

@@ -206,14 +206,12 @@ def test_columns_below_each_other_are_one_text():
 
 @pytest.mark.parametrize("answer", ["b", [ASSISTANT]])
 def test_a_prompt_that_is_a_list_of_messages(answer: object):
-    mapping = {"text": "prompt", "target": "completion"}
-    assert to_row({"prompt": [USER], "completion": answer}, mapping, "text", True, 20) == {
-        "messages": [USER, ASSISTANT]
-    }
+    mapping, record = {"text": "prompt", "target": "completion"}, {"prompt": [USER], "completion": answer}
+    assert to_row(record, mapping, "text", True, 20) == {"messages": [USER, ASSISTANT]}
     with pytest.raises(RowProblem, match="the last message is not the assistant's"):
         to_row({"prompt": [USER], "completion": [USER]}, mapping, "text", True, 20)
     with pytest.raises(RowProblem, match="text is of type list"):
-        to_row(row, mapping, "text", False, 20)
+        to_row(record, mapping, "text", False, 20)
 
 
 def test_asked_leaves_the_answer_out():
