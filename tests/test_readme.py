@@ -27,6 +27,7 @@ from settings import MODEL_PREFIX, Settings
 from store.adapters import AdapterStore
 from store.models import ModelStore
 from tests import tiny
+from training import commands, estimate_command, inspect_command, teach_commands
 from training.knobs import TRACKERS
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -132,27 +133,32 @@ def test_the_hooks_and_the_guide_have_the_checks_of_ci() -> None:
     assert [line.strip() for line in DOCUMENTS["CONTRIBUTING.md"].splitlines() if line.strip() in checks] == checks
 
 
+VERBS = (*commands.COMMANDS, *teach_commands.COMMANDS, *inspect_command.COMMANDS, *estimate_command.COMMANDS)
+
+
 def module_commands() -> list[tuple[str, list[str]]]:
-    """(module, options) of every `python -m ...` in the documents."""
-    found = re.findall(r"python -m ([\w.]+)([^`\n]*)", "\n".join([BODY, DOCUMENTS["CONTRIBUTING.md"]]))
+    """(module and its command, options) of every `python -m ...` in the documents."""
+    pattern = rf"python -m (training (?:corrections \w+|{'|'.join(VERBS)})\b|[\w.]+)([^`\n]*)"
+    found = re.findall(pattern, "\n".join([BODY, DOCUMENTS["CONTRIBUTING.md"]]))
     return [(module, re.findall(r"--[\w-]+", rest)) for module, rest in found if module != "venv"]
 
 
 @cache
-def options_of(module: str) -> set[str]:
-    child = run(["-m", module, "--help"])
+def options_of(command: str) -> set[str]:
+    child = run(["-m", *command.split(), "--help"])
     assert child.returncode == 0, child.stderr
     return set(re.findall(r"--[\w-]+", child.stdout))
 
 
 def test_every_module_that_is_run_exists_and_has_the_options() -> None:
-    commands = module_commands()
-    assert ("training", ["--plugin", "--data", "--name", "--promote"]) in commands and len(commands) >= 2
-    for module, options in commands:
+    found = module_commands()
+    assert ("training", ["--plugin", "--data", "--name", "--promote"]) in found and len(found) >= 2
+    for command, options in found:
+        module = command.split()[0]
         spec = importlib.util.find_spec(module)
         assert spec is not None, module
         assert not spec.submodule_search_locations or importlib.util.find_spec(f"{module}.__main__")
-        assert not options or set(options) <= options_of(module), module
+        assert not options or set(options) <= options_of(command), command
     loose = set(re.findall(r"`(--[\w-]+)[ `]", BODY)) - {"--extra-index-url"}
     assert {"--promote", "--quantize"} <= loose <= options_of("training")
 
@@ -305,8 +311,9 @@ def third_party(paths: list[Path], *sources: str) -> set[str]:
 
 
 def test_every_import_is_required() -> None:
-    app = [path for folder in PACKAGES for path in (ROOT / folder).rglob("*.py")] + list(ROOT.glob("*.py"))
-    tests = sorted((ROOT / "tests").rglob("*.py"))
+    needed = [folder for folder in PACKAGES if folder != "bench"]
+    app = [path for folder in needed for path in (ROOT / folder).rglob("*.py")] + list(ROOT.glob("*.py"))
+    tests = sorted([*(ROOT / "tests").rglob("*.py"), *(ROOT / "bench").rglob("*.py")])
     assert len(app) >= 67 and len(tests) >= 20
     runtime, development = requirements("requirements.txt"), requirements("requirements-dev.txt")
     assert "-r requirements.txt" in (ROOT / "requirements-dev.txt").read_text().splitlines()
