@@ -146,8 +146,8 @@ class Case:
         cut = self.lengths.cut(min(config.max_length, self.shape.window))
         held = self.held_out or max(1, round(config.held_out * cut.count))
         train = cut if self.held_out else cut.times(1 - config.held_out)
-        steps = config.max_steps or max(1, math.ceil(config.epochs * math.ceil(train.count / config.batch_size)))
-        batch = min(float(config.batch_size), train.count)
+        batches = max(1, math.ceil(train.count / config.batch_size))
+        steps = config.max_steps or max(1, math.ceil(config.epochs * batches))
         quantize = config.quantize if config.quantize != "auto" else "4bit" if room.gpu else "none"
         half = config.precision == "bfloat16" or (config.precision == "auto" and room.bfloat16)
         return Work(
@@ -155,7 +155,7 @@ class Case:
             labels=self.labels, device=room.device, quantize=quantize, half=half, checkpointing=checkpointing,
             rank=config.rank, targets=config.targets, batch_size=config.batch_size,
             micro_batch_tokens=config.micro_batch_tokens, evaluations=config.evaluations, steps=steps,
-            tokens=steps * batch * train.mean,
+            tokens=steps * train.count / batches * train.mean,
         )  # fmt: skip
 
     def _disk(self, work: Work) -> dict[str, int]:

@@ -77,7 +77,6 @@ class Session:
         self.models = ModelStore(settings.home / "models", settings.offline)
         self.origins = Origins(settings.home, settings.models.values())
         self.model = self.models.resolve(config.model)
-        self.origins.note(self.model)
         self.task = task_for(config.task, self.model.config)
         if config.packing and self.task.name != "causal-lm":
             raise ConfigError(
@@ -85,6 +84,7 @@ class Session:
                 [f"It puts rows one after the other; {config.model} is an encoder-decoder and reads each alone."],
                 "Switch it off, or choose a decoder-only base.",
             )
+        self.origins.note(self.model)
         self.quantize = resolve_quantization(config.quantize)
 
     def run(self) -> dict[str, Any]:
