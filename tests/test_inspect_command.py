@@ -48,7 +48,7 @@ def test_the_command_prints_a_report_or_a_refusal(tmp_path: Path):
     assert (first.labels, first.near) == ({"a": 5, "b": 5}, None) and last.near
     done = run_child(tmp_path, str(path), "--answers", "label", "--columns", "text=absent")
     assert (done.returncode, done.stderr) == (2, "[]\n")
-    assert json.loads(done.stdout).keys() == {"what", "why", "next"}
+    assert json.loads(done.stdout).keys() == {"what", "why", "next", "columns"}
     assert [file for name in ("temporary", "hf") for file in (tmp_path / name).rglob("*")] == []
 
 
