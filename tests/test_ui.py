@@ -184,7 +184,7 @@ def test_strangers_see_no_runs(tmp_path, space) -> None:
     with gr.Blocks():
         RunPanel(context, SimpleNamespace(add=lambda follower: followers.append(follower) or follower))
     shown = [(f.mark(Words(), [run.id]), f.refresh(Words(), [run.id])) for f in followers]
-    assert len(shown) == 3 and (("secret.csv" in str(shown)) is not space)
+    assert len(shown) == 4 and (("secret.csv" in str(shown)) is not space)
     assert (run.id in str(shown)) is not space
     assert ("g-runs" in str(shell.build(context).get_config_file())) is not space
 
