@@ -177,10 +177,12 @@ def test_the_best_state_is_published_and_a_run_that_gets_worse_ends_early(tmp_pa
     result = run_worker(config, tmp_path)
     events = read_events(tmp_path / "runs" / "early")
     looks = [event for event in events if event["kind"] == "eval"]
-    best = min(looks, key=lambda event: event["loss"])
-    assert len(looks) < 40 and looks[-3:][0]["loss"] == best["loss"]
+    least = min(event["loss"] for event in looks)
+    best = [event for event in looks if event["loss"] == least]  # as told, which is rounded
+    assert len(looks) < 40 and looks[-3:][0]["loss"] == least
     manifest = AdapterStore(tmp_path).get(result["version"]).manifest
-    assert manifest["measured"]["best_step"] == best["step"] and {"loss", "accuracy"} <= best.keys()
+    assert manifest["measured"]["best_step"] in [event["step"] for event in best]
+    assert {"loss", "accuracy"} <= best[0].keys()
 
 
 @pytest.mark.parametrize("quantize", ["none", "4bit"])

@@ -58,7 +58,8 @@ def test_a_run_is_read_back_with_both(tmp_path: Path) -> None:
     curves, card = run.progress.curves, run.result["card"]
     found = scalars(run.folder)
     for name in ("loss", "learning_rate", "tokens_per_s", "memory", "grad_norm"):
-        assert found[f"train/{name}"] == pytest.approx([tuple(p) for p in curves[name]], rel=1e-6), name
+        (steps, told), (seen_at, values) = zip(*curves[name], strict=True), zip(*found[f"train/{name}"], strict=True)
+        assert seen_at == steps and values == pytest.approx(told, rel=1e-6), name
     assert [step for step, _ in found["held_out/loss"]] == [step for step, _ in curves["eval_loss"]]
     assert found["card_new/accuracy"] == [(4, pytest.approx(card["new"]["accuracy"]))]
     seen = trackio_run(tmp_path, "seen")
