@@ -34,10 +34,7 @@ ROOT = Path(__file__).resolve().parent.parent
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 DOCUMENTS = {path.name: path.read_text(encoding="utf-8") for path in sorted(ROOT.glob("*.md"))}
 FRONT, BODY = yaml.safe_load(README.split("---\n")[1]), README.split("---\n", 2)[2]
-COMMANDS = [
-    "pip install -r requirements.txt && python app.py",
-    "pip install -r requirements-dev.txt && pytest",
-]
+COMMANDS = ["pip install -r requirements.txt && python app.py", "pip install -r requirements-dev.txt && pytest"]
 FLOORS = {"gradio": "6.31", "transformers": "5.23", "torch": "2.10", "brotli": "1.2.1"}
 """Versions below these have published ways to run a stranger's code or to be driven by a stranger's page."""
 PACKAGES = ("plugins", "ui", "serving", "training", "store", "bench")

@@ -85,6 +85,7 @@ CHECK = """async (...values) => {
     return values;
   }
   const said = navigator.language.startsWith('zh') ? WORDS[1] : WORDS[0];
+  if (document.querySelector('.g-stale')) return new Promise(() => {});
   const box = Object.assign(document.createElement('button'), {className: 'g-stale', textContent: said});
   box.onclick = () => location.reload();
   document.body.append(box);
