@@ -3,7 +3,7 @@
     python -m bench estimate
 
 Each configuration is estimated as a user sees it, before anything is loaded, and then run for a few steps as a process
-of its own. `process` alone measures what a process holds that has its libraries and no base.
+of its own.
 """
 
 from __future__ import annotations

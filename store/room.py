@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 import math
-from pathlib import Path
 
 from errors import ModelError
-from store import weights
+from store import free_memory, weights
 from store.models import Model
 
-MEMORY = Path("/proc/meminfo")
 BYTES = {"none": 4.0, "8bit": 1.2, "4bit": 0.8}
 """Of one weight while it is held by a CPU, a little of the loading included; an accelerator holds one in half of it."""
 SPARE = 300_000_000
@@ -23,19 +21,10 @@ def require(model: Model, quantize: str, accelerator: int | None = None) -> None
     """
     count = sum(math.prod(tensor.shape) for tensor in weights.tensors(model.path))
     wanted = count * BYTES[quantize] / (1 if accelerator is None else 2)
-    there = free() if accelerator is None else accelerator
-    if there is not None and wanted + SPARE > there:
+    there = free_memory.free() if accelerator is None else accelerator
+    if wanted + SPARE > there:
         raise ModelError(
             f"There is no room for {model.id} beside what is loaded.",
             f"It needs {wanted / 1e9:.1f} GB of memory, and {there / 1e9:.1f} GB are free.",
             "End other programs, hold bases in 4bit (GRAFT_QUANTIZE), or use a version of the tab's own base.",
         )
-
-
-def free() -> int | None:
-    """Bytes of main memory that programs can still have; None where the system does not say."""
-    try:
-        lines = MEMORY.read_text(encoding="ascii").splitlines()
-        return next(int(line.split()[1]) * 1024 for line in lines if line.startswith("MemAvailable:"))
-    except (OSError, StopIteration, ValueError):
-        return None

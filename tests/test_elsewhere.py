@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
@@ -49,7 +50,7 @@ def test_what_cannot_be_measured_waits_for_a_person(
 ) -> None:
     before: Version = train(bert.spec, tmp_path, "before")
     AdapterStore(tmp_path).promote(bert.spec.name, before.ref)
-    monkeypatch.setattr(room, "free", lambda: 10**6)
+    monkeypatch.setattr(room, "free_memory", SimpleNamespace(free=lambda: 10**6))
     monkeypatch.setenv("GRAFT_GATE", rule)
     config = config_of(bert.spec, tmp_path, "after", promote=True, model=str(tiny.make("roberta", tmp_path / "base")))
     result = run_worker(config, tmp_path)

@@ -120,16 +120,7 @@ def test_lengths_come_from_tokens_or_else_from_words() -> None:
     assert (counted.by, counted.longest, counted.count, counted.learned) == ("sample", 33, 1000, 0.5)
 
 
-def test_limits_of_a_control_group_count(tmp_path: Path) -> None:
-    for name, text in (
-        ("memory.max", "1000\n"),
-        ("memory.current", "700\n"),
-        ("memory.stat", "anon 1\ninactive_file 50\n"),
-    ):
-        (tmp_path / name).write_text(text)
-    assert room._left(tmp_path) == 350
-    (tmp_path / "memory.max").write_text("max\n")
-    assert room._left(tmp_path) == room.UNLIMITED
+def test_what_is_free_is_told_for_a_home_that_is_not_there_yet(tmp_path: Path) -> None:
     found = room.measure(tmp_path / "not" / "there")
     assert 0 < found.memory < 1 << 50 and found.disk > 0
 

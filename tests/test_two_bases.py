@@ -8,6 +8,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -213,7 +214,7 @@ def test_of_bases_that_nothing_needs_one_is_kept(home: Home, tmp_path: Path) -> 
 def test_a_base_that_does_not_fit_leaves_what_answered(home: Home, monkeypatch: pytest.MonkeyPatch) -> None:
     pool = home.pool()
     assert name(pool, home) == (BASE, home.spec.model)
-    monkeypatch.setattr(room, "free", lambda: 10**6)
+    monkeypatch.setattr(room, "free_memory", SimpleNamespace(free=lambda: 10**6))
     with pytest.raises(ModelError, match="no room for"):
         pool.check(home.spec, "other@1")
     home.store.promote("classification", "other@1")

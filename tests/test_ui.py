@@ -19,7 +19,7 @@ from tests.run_helpers import STAND_IN, plain
 from tests.ui_site import ECHO, OWN, make, serve
 from training.knobs import KNOBS
 from training.runs import Runs
-from ui import adapters_page, card_view, context, hub_form, rows_form, shell, train_page, versions_view
+from ui import adapters_page, card_view, context, hub_form, rows_form, rows_view, shell, train_page, versions_view
 from ui.guard import kindly
 from ui.plot import Line, plot
 from ui.reload import Reloader
@@ -277,7 +277,9 @@ def test_everything_that_is_shown_is_escaped() -> None:
     history = [{"version": NASTY, "who": NASTY, "why": NASTY, "at": 0}]
     shown = [
         tag("p", NASTY, class_=NASTY), table([NASTY], [[NASTY]]), failure(GraftError(NASTY, NASTY, NASTY)),
-        card_view.card(Words(), card), card_view.card(Words(), texts), versions_view.timeline(Words(), history),
+        card_view.figures(Words(), card), card_view.figures(Words(), texts),
+        *(rows_view.rows(Words(), facts, card["rows"]) for facts in (card, texts)),
+        versions_view.timeline(Words(), history),
         plot(NASTY, [Line(NASTY, [(0, 1.0), (1, 0.5)])] * 2),
     ]  # fmt: skip
     for html in shown:

@@ -4,7 +4,8 @@ What stays all the time is added up: the process with its libraries, the base, t
 optimizer's two moments. What comes and goes is not there at once, so the largest of it counts: a step of learning, a
 look at validation rows, the card, the loading of the base. The numbers of an activation are those that autograd
 keeps of a layer beside LoRA, counted with `saved_tensors_hooks` for BERT, RoBERTa, DistilBERT, ModernBERT, Llama,
-Qwen, GPT-2, T5 and BART; the constants in capitals are calibrated by `python -m bench estimate`.
+Qwen, GPT-2, T5 and BART; the other constants are first guesses:
+`python -m bench estimate` compares what comes of them with real runs.
 """
 
 from __future__ import annotations

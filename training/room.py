@@ -13,12 +13,9 @@ from functools import lru_cache
 from pathlib import Path
 
 from settings import child_environment
-from store import files
+from store import files, free_memory
 from training.events import PROCESS
 
-GROUPS = Path("/sys/fs/cgroup")
-UNLIMITED = 1 << 60
-"""Bytes above which a limit is none."""
 GPU_S = 5.0
 """How long an answer of the GPU's is good for."""
 MEGABYTE = 1 << 20
@@ -52,43 +49,7 @@ def measure(home: Path, running: Iterable[Path] = ()) -> Room:
     held = sum(_resident(folder) for folder in running)
     name, gpu = _gpu(int(time.monotonic() / GPU_S)) if _built_for_gpu() else ("", 0)
     there = next(folder for folder in (home.absolute(), *home.absolute().parents) if folder.exists())
-    return Room(_memory() + held, shutil.disk_usage(there).free, gpu, name, _flags())
-
-
-def _memory() -> int:
-    """Bytes that a process may still take: what the machine has, and what each control group above it allows."""
-    return min(_machine_memory(), *(_left(folder) for folder in _groups()), UNLIMITED)
-
-
-def _machine_memory() -> int:
-    for line in _text(Path("/proc/meminfo")).splitlines():
-        if line.startswith("MemAvailable:"):
-            return int(line.split()[1]) * 1024
-    return UNLIMITED
-
-
-def _groups() -> list[Path]:
-    """The control groups that this process is in, the innermost first, of either version of their interface."""
-    found = []
-    for line in _text(Path("/proc/self/cgroup")).splitlines():
-        _, controllers, path = line.split(":", 2)
-        if controllers in ("", "memory"):
-            root = GROUPS / controllers
-            inner = root / path.lstrip("/")
-            found += [folder for folder in (inner, *inner.parents) if folder.is_relative_to(root)]
-    return found
-
-
-def _left(group: Path) -> int:
-    """What a group's limit leaves; what is kept of files does not count, because it is given up when needed."""
-    for limit, used, kept in (("memory.max", "memory.current", "inactive_file"),
-                              ("memory.limit_in_bytes", "memory.usage_in_bytes", "total_inactive_file")):  # fmt: skip
-        most, now = _text(group / limit).strip(), _text(group / used).strip()
-        if most.isdigit() and now.isdigit() and int(most) < UNLIMITED:
-            lines = (line.split() for line in _text(group / "memory.stat").splitlines())
-            cache = next((int(line[1]) for line in lines if line[0] == kept), 0)
-            return max(0, int(most) - int(now) + cache)
-    return UNLIMITED
+    return Room(free_memory.free() + held, shutil.disk_usage(there).free, gpu, name, _flags())
 
 
 def _resident(folder: Path) -> int:
@@ -126,12 +87,5 @@ def _gpu(moment: int) -> tuple[str, int]:
 
 @lru_cache(maxsize=1)
 def _flags() -> tuple[str, ...]:
-    lines = _text(Path("/proc/cpuinfo")).splitlines()
+    lines = free_memory.read(Path("/proc/cpuinfo")).splitlines()
     return tuple(next((line for line in lines if line.startswith("flags")), "").partition(":")[2].split())
-
-
-def _text(path: Path) -> str:
-    try:
-        return path.read_text(encoding="utf-8", errors="replace")
-    except OSError:
-        return ""

@@ -8,7 +8,7 @@ from typing import Any
 from tasks import LOWER_IS_BETTER
 from ui import matrix_view, rows_view
 from ui.corrections_view import learned
-from ui.render import Html, div, join, measured_line, notice, span, tag
+from ui.render import Html, div, measured_line, notice, span, tag
 from ui.strings import Words
 from ui.views import figure
 
@@ -20,11 +20,6 @@ FEW = 200
 
 Facts = Mapping[str, Any]
 """What card.json holds. Cards of earlier days have no certainty, classes, base_by and no_live."""
-
-
-def card(say: Words, facts: Facts) -> Html:
-    """A whole card, with the first of its rows folded beneath it."""
-    return join([figures(say, facts), rows_view.folded_rows(say, facts)]) if facts else Html("")
 
 
 def figures(say: Words, facts: Facts) -> Html:

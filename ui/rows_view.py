@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from difflib import SequenceMatcher
 from typing import Any
 
-from ui.render import Html, div, folded, join, span, table, tag
+from ui.render import Html, div, join, span, table, tag
 from ui.strings import Words
 from ui.views import short
 
@@ -58,12 +58,6 @@ def rows(say: Words, facts: Mapping[str, Any], found: Sequence[Row]) -> Html:
     body = _table(say, facts, some) if labels else join(_block(say, facts, row) for row in some)
     more = len(found) - len(some)
     return join([body, tag("p", say("rows.more", n=more), class_="g-dim") if more else None])
-
-
-def folded_rows(say: Words, facts: Mapping[str, Any]) -> Html | None:
-    """The first rows, to unfold."""
-    found = facts.get("rows") or []
-    return folded(say("card.rows", n=min(SHOWN, len(found))), rows(say, facts, found)) if found else None
 
 
 def _before(facts: Mapping[str, Any]) -> str:
