@@ -153,3 +153,20 @@ def test_the_export_is_rows_under_the_tabs_own_names(home: Path) -> None:
     kept.add("echo", row("naïve", "a\nb"))
     text = as_jsonl(kept.list("echo"), {"text": "body", "target": "label"})
     assert json.loads(text) == {"body": "naïve", "label": "a\nb"} and "naïve" in text
+
+
+def test_what_is_acknowledged_was_written_through_to_the_disk(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    synced: list[bytes] = []
+    through = os.fsync
+
+    def fsync(handle: int) -> None:
+        through(handle)
+        if os.path.isfile(f"/proc/self/fd/{handle}"):
+            synced.append(Path(f"/proc/self/fd/{handle}").read_bytes())
+
+    monkeypatch.setattr(os, "fsync", fsync)
+    kept = Corrections(home)
+    one = kept.add("echo", row("one"))
+    assert one.id.encode() in synced[-1]
+    kept.delete("echo", one.id)
+    assert synced[-1].count(b"\n") == 2 and b'"delete"' in synced[-1]
