@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import csv
-import gc
 import json
 import zipfile
 from collections.abc import Iterator
@@ -138,7 +137,6 @@ def test_strangers_see_figures_and_neither_rows_nor_history(tmp_path: Path) -> N
 def site(tmp_path: Path) -> Iterator[Site]:
     with serve(tmp_path) as found:
         yield found
-    gc.collect()  # sockets that Gradio leaves to the collector complain now, while that is ignored
 
 
 def rows_tab(chromium: Any, site: Site, **settings: Any) -> Any:  # noqa: F811

@@ -1,6 +1,5 @@
 """ui/rows_form.py: where rows come from, and what is shown of them, in a real page with a pool that has no models."""
 
-import gc
 from types import SimpleNamespace
 
 import pytest
@@ -19,7 +18,6 @@ NO_HUB = ("", None, None)
 def site(tmp_path_factory):
     with serve(tmp_path_factory.mktemp("site")) as found:
         yield found
-    gc.collect()  # sockets that Gradio leaves to the collector complain now, while that is ignored
 
 
 def test_a_report_of_an_example_fills_the_form(site) -> None:

@@ -1,6 +1,5 @@
 """ui/run_panel.py, run_list.py and run_view.py: the runs on a page, in a real server and in Chromium."""
 
-import gc
 import json
 from contextlib import contextmanager
 from dataclasses import replace
@@ -231,4 +230,3 @@ def test_a_queue_of_two_its_curves_and_a_reload(chromium, tmp_path) -> None:
         page.get_by_role("button", name="Delete it for good").click()
         expect(other.locator(".g-runlist tr[data-run]")).to_have_count(1)
         assert page.problems == other.problems == [] and not second.folder.exists()
-    gc.collect()  # sockets that Gradio leaves to the collector complain now, while that is ignored

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import gc
 from collections.abc import Iterator
 from pathlib import Path
 from types import SimpleNamespace
@@ -28,7 +27,6 @@ pytestmark = pytest.mark.filterwarnings("ignore")  # Gradio's own
 @pytest.fixture
 def context(tmp_path: Path) -> Iterator[Context]:
     yield make(tmp_path)[0]
-    gc.collect()  # event loops that Gradio leaves to the collector complain now, while that is ignored
 
 
 def publish(store: AdapterStore, name: str, **facts: object) -> str:

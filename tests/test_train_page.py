@@ -1,6 +1,5 @@
 """ui/train_page.py: the form, its handlers, and commands both ways, in a real page with a pool that has no models."""
 
-import gc
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -21,7 +20,6 @@ REQUEST = SimpleNamespace(headers={})
 def site(tmp_path_factory):
     with serve(tmp_path_factory.mktemp("site")) as found:
         yield found
-    gc.collect()  # sockets that Gradio leaves to the collector complain now, while that is ignored
 
 
 FIELDS = SimpleNamespace(fields=["name", "promote", "model", *KNOBS])
