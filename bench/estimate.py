@@ -22,7 +22,7 @@ import numpy as np
 
 from bench.measure import RUN, run_child
 from bench.sized_base import ENCODER, FAMILIES, WRITER
-from settings import Settings
+from settings import LEAN, Settings
 from tasks import Columns, TabSpec
 from training import speed
 from training.config import TrainConfig
@@ -60,6 +60,7 @@ TRIALS: Sequence[Trial] = (
           {"max_length": 512, "gradient_checkpointing": "on", "batch_size": 2, "max_steps": 1}),
     Trial("Qwen2 896, 8bit", "qwen2", 60, {"quantize": "8bit"}),
     Trial("SmolLM2, 4bit, no evaluation", WRITER, 60, {"quantize": "4bit", "evaluations": 0, "max_steps": 1}),
+    Trial("MiniLM, DoRA, 100 words", ENCODER, 100, {"use_dora": True, "batch_size": 16}),
     Trial("SmolLM2, packing, rank 16", WRITER, 60, {"packing": True, "rank": 16}),
 )  # fmt: skip
 
@@ -98,7 +99,7 @@ def _once(shared: Path, home: Path, trial: Trial) -> dict[str, Any]:
     folder = home / "runs" / "bench"
     folder.mkdir(parents=True)
     (folder / CONFIG).write_text(config.to_json(), encoding="utf-8")
-    child = run_child([*RUN, str(folder)], GRAFT_HOME=str(home))
+    child = run_child([*RUN, str(folder)], **LEAN, GRAFT_HOME=str(home))
     result = json.loads((folder / RESULT).read_text(encoding="utf-8"))
     own, took = result["estimate"], result["measured"]["seconds"]
     shutil.rmtree(home)

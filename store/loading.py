@@ -15,6 +15,7 @@ from transformers import BitsAndBytesConfig, PreTrainedModel
 from transformers.pytorch_utils import Conv1D
 
 from errors import ModelError
+from store.compact import halve_embeddings
 from store.models import Model
 from store.tokenizers import first_line
 from tasks import TASKS
@@ -66,7 +67,8 @@ def load_model(
 ) -> tuple[PreTrainedModel, set[str]]:
     """The base in evaluation mode on the best device, and the names of parameters that its files do not have.
 
-    `quantize` is none, 8bit (LLM.int8) or 4bit (NF4 with double quantization, QLoRA's; Dettmers et al., 2023);
+    `quantize` is none, 8bit (LLM.int8) or 4bit (NF4 with double quantization, QLoRA's; Dettmers et al., 2023), and
+    embeddings are then held in 16 bits (`store.compact`);
     `dtype` is that of what is not quantized, by default `compute_dtype()`; `config` overrides fields of the
     configuration, or says how attention is computed. Raises `ModelError` when the weights do not fit the architecture.
     """
@@ -87,6 +89,8 @@ def load_model(
         raise ModelError(
             f"{model.id} cannot be loaded as {auto_class}.", first_line(error), "Choose a base of a supported family."
         ) from error
+    if quantize != "none":
+        halve_embeddings(loaded)
     mismatched = {key if isinstance(key, str) else key[0] for key in info["mismatched_keys"]}
     return loaded.eval(), set(info["missing_keys"]) | mismatched
 

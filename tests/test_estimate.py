@@ -29,7 +29,7 @@ from training.room import Room
 from training.runs import Runs
 from training.shapes import of_model
 
-FREE = Room(memory=20_000_000_000, disk=10**12)
+FREE = Room(memory=200_000_000_000, disk=10**12)
 
 
 def case_of(base: str = "HuggingFaceTB/SmolLM2-135M-Instruct", home: Path = Path("nowhere"), **chosen: object) -> Case:

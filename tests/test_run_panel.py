@@ -46,7 +46,7 @@ def home_of(context) -> Path:
 
 def verbs(panel, chosen) -> set[str]:
     """The buttons that are shown."""
-    shown = panel._show_run(Words(), chosen)
+    shown = panel._show_verbs(Words(), chosen, "")
     return {verb for verb, update in zip(panel._verbs, shown, strict=False) if update["visible"]}
 
 
@@ -63,9 +63,9 @@ def test_buttons_are_there_where_they_are_possible(context, panel) -> None:
     assert "Paused at step" in panel._show_run(Words(), [run.id])[-1]
     panel._allowed(context.runs.cancel)([waits.id])
     assert verbs(panel, [waits.id]) == {"delete"}
-    assert not panel._show_run(Words(), [waits.id])[-2]["visible"], "who deletes is asked once more"
-    assert panel._show_run(Words(), [waits.id], waits.id)[-2]["visible"]
-    assert not panel._show_run(Words(), [run.id], waits.id)[-2]["visible"], "and only about that one"
+    assert not panel._show_verbs(Words(), [waits.id], "")[-1]["visible"], "who deletes is asked once more"
+    assert panel._show_verbs(Words(), [waits.id], waits.id)[-1]["visible"]
+    assert not panel._show_verbs(Words(), [run.id], waits.id)[-1]["visible"], "and only about that one"
     panel._allowed(context.runs.delete)([waits.id])
     with pytest.raises(GraftError, match="There is no run"):
         context.runs.get(waits.id)

@@ -16,7 +16,7 @@ from store.loading import device, training_dtype
 
 WIDTHS = (384, 1024)
 TOKENS, LENGTH, HEAD, RANK = 512, 64, 64, 8
-LEAST_S, LEAST_TIMES = 0.2, 2
+LEAST_S, LEAST_TIMES = 1.0, 3
 
 
 class Layer(nn.Module):

@@ -153,7 +153,7 @@ class Case:
         return Work(
             shape=self.shape, lengths=train, held_out=held, writes=TASKS[config.task].answers == "text",
             labels=self.labels, device=room.device, quantize=quantize, half=half, checkpointing=checkpointing,
-            rank=config.rank, targets=config.targets, batch_size=config.batch_size,
+            rank=config.rank, targets=config.targets, dora=config.use_dora, batch_size=config.batch_size,
             micro_batch_tokens=config.micro_batch_tokens, evaluations=config.evaluations, steps=steps,
             tokens=steps * train.count / batches * train.mean,
         )  # fmt: skip

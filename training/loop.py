@@ -22,6 +22,7 @@ from peft import PeftModel
 from peft.helpers import disable_input_dtype_casting
 
 from errors import RunError
+from store.compact import held_bytes
 from store.loading import computing
 from training import checkpoints
 from training.batches import Rows, batches_of_run, collate, micro_batches, pack
@@ -213,12 +214,8 @@ class Loop:
         now = self._now
         kept = {"best_step": now.best_step} if self._config.keep_best and self._best else {}
         return {"seconds": round(now.seconds, 2), "steps": now.step, "loss": now.losses / max(1, now.step),
-                "tokens": now.tokens, "peak_memory": peak_memory(), "base_memory": self._base_memory(),
+                "tokens": now.tokens, "peak_memory": peak_memory(), "base_memory": held_bytes(self._net),
                 **kept}  # fmt: skip
-
-    def _base_memory(self) -> int:
-        """Bytes of what does not learn."""
-        return sum(weight.nbytes for weight in self._net.parameters() if not weight.requires_grad)
 
 
 def schedule_factor(step: int, steps: int, warmup: float, schedule: str) -> float:

@@ -4,8 +4,8 @@ What stays all the time is added up: the process with its libraries, the base, t
 optimizer's two moments. What comes and goes is not there at once, so the largest of it counts: a step of learning, a
 look at validation rows, the card, the loading of the base. The numbers of an activation are those that autograd
 keeps of a layer beside LoRA, counted with `saved_tensors_hooks` for BERT, RoBERTa, DistilBERT, ModernBERT, Llama,
-Qwen, GPT-2, T5 and BART; the other constants are first guesses:
-`python -m bench estimate` compares what comes of them with real runs.
+Qwen, GPT-2, T5 and BART; the other constants are fitted to real runs by `python -m bench estimate`, which compares what
+comes of them with such runs.
 """
 
 from __future__ import annotations
@@ -18,12 +18,19 @@ from training.shapes import Shape
 
 PROCESS = {"cpu": 0.52e9, "cuda": 0.60e9}
 """Bytes of a run that has loaded its libraries and no base; on a GPU, what the driver takes of it."""
-SPREAD = 1.15
-"""What an allocator holds for each byte that was asked for."""
+QUANTIZING = 0.08e9
+"""Bytes of the library that packs weights, and of what it unpacks them into."""
+HALVED = 2
+"""Bytes of a value of an embedding beside packed layers, unless an output layer shares it."""
+SPREAD = {"cpu": 2.0, "cuda": 1.15, "returned": 1.2}
+"""What an allocator holds for each byte that was asked for: the C library's, which ragged rows tear, that of a GPU, and
+the C library's where it returns large blocks, as it is told to where gradient checkpointing asks for little memory."""
 KEPT = {"width": 8.15, "inner": 2.05, "gated": 4.05, "weights": 1.0}
 """Values that a layer keeps of a token: times its width, its inner width, and heads times length without the kernel."""
 KEPT_ACROSS = 14.2
 """The same, times the width, of a decoder's layer that looks at an encoder."""
+KEPT_DORA = 2.0
+"""The same, times the outputs of the layers that LoRA adapts, of DoRA: both of their parts before they are scaled."""
 PASSING = {"width": 6.0, "inner": 3.0, "weights": 2.0}
 """Values of a token that are there at once where nothing is kept for learning."""
 LOGITS = 3.0
@@ -59,6 +66,7 @@ class Work:
     checkpointing: bool
     rank: int
     targets: str
+    dora: bool
     batch_size: int
     micro_batch_tokens: int
     evaluations: int
@@ -91,12 +99,13 @@ class Work:
 
 def parts(work: Work) -> dict[str, int]:
     """Bytes by part; their sum is the most that the run holds at once."""
-    learning = SPREAD * _learning(work)
-    other = SPREAD * max(_looking(work), _writing(work) if work.writes else 0.0)
+    spread = SPREAD["returned" if work.checkpointing and work.device == "cpu" else work.device]
+    learning = spread * _learning(work)
+    other = spread * max(_looking(work), _writing(work) if work.writes else 0.0)
     adapter = TRAINED_BYTES * work.trained
     loading = _loading(work) - adapter - max(learning, other)
     found = {
-        "process": PROCESS[work.device],
+        "process": PROCESS[work.device] + (QUANTIZING if work.quantize != "none" else 0.0),
         "base": base_bytes(work),
         "adapter": adapter,
         "activations": learning,
@@ -108,8 +117,11 @@ def parts(work: Work) -> dict[str, int]:
 
 def base_bytes(work: Work) -> float:
     """Of the base as it is held."""
-    plain = work.shape.parameters - (work.shape.multiplied if work.quantize != "none" else 0)
-    return plain * work.width_bytes + work.shape.multiplied * BYTES[work.quantize]
+    if work.quantize == "none":
+        return work.shape.parameters * work.width_bytes
+    words = 0 if work.writes else work.shape.vocabulary * work.shape.width
+    plain = work.shape.parameters - work.shape.multiplied - words
+    return plain * work.width_bytes + words * HALVED + work.shape.multiplied * BYTES[work.quantize]
 
 
 def _learning(work: Work) -> float:
@@ -129,7 +141,8 @@ def _kept(work: Work) -> float:
     """Values that a layer keeps of one token."""
     shape = work.shape
     inner = KEPT["gated" if shape.gated else "inner"] * shape.inner
-    return KEPT["width"] * shape.width + inner + KEPT["weights"] * _weights(work)
+    adapted = sum(layer.outputs * layer.count for layer in shape.chosen(work.targets)) / shape.layers
+    return KEPT["width"] * shape.width + inner + KEPT["weights"] * _weights(work) + KEPT_DORA * work.dora * adapted
 
 
 def _weights(work: Work) -> float:

@@ -22,6 +22,7 @@ from errors import ConfigError, GraftError, RunError
 from settings import Settings
 from store import files, fingerprint
 from store.adapters import AdapterStore, Version
+from store.allocator import return_large_blocks
 from store.corrections import Corrections
 from store.loading import resolve_quantization, training_dtype
 from store.models import ModelStore
@@ -140,6 +141,8 @@ class Session:
         live = self.store.live(self.config.plugin) is not None
         found = fit.check(replace(case, held_out=held_out, live=live)) if case else None
         saving = found.checkpointing if found else self.config.gradient_checkpointing == "on"
+        if saving:
+            return_large_blocks()
         self.config = replace(self.config, gradient_checkpointing="on" if saving else "off")
         if found:
             self.events.emit("estimate", **found.to_dict())

@@ -32,6 +32,7 @@ class HubForm:
     split: gr.Dropdown
     look: gr.Button
     fetch: gr.Button
+    stop: gr.Button
     said: gr.HTML
 
     @property
@@ -53,18 +54,21 @@ def place_hub() -> HubForm:
                                      allow_custom_value=True) for name in ("config", "split"))  # fmt: skip
     said = gr.HTML("")
     fetch = gr.Button(t("hub.fetch"), visible=False, size="sm")
-    return HubForm(id, config, split, look, fetch, said)
+    stop = gr.Button(t("hub.stop"), visible=False, size="sm")
+    return HubForm(id, config, split, look, fetch, stop, said)
 
 
 def connect(context: Context, form: HubForm, then: Callable[[Any], None]) -> None:
     """Connect the components; `then` is given each event after which other rows are chosen."""
     private: dict[str, Any] = {"api_visibility": "private", "show_progress": "hidden", "trigger_mode": "once"}
-    choices = [form.config, form.split, form.said, form.fetch]
+    choices = [form.config, form.split, form.said, form.fetch, form.stop]
     looked = gr.on([form.look.click, form.id.submit], kindly(_look_up(context)), form.id, choices, **private)
     then(looked)
     then(form.config.input(kindly(_configured(context)), form.all[:2], choices[1:], **private))
     then(form.split.input(kindly(_chosen(context)), form.all, choices[2:], **private))
-    then(form.fetch.click(kindly(_fetch(context)), form.all, choices[2:], **private))
+    stopped: set[str] = set()
+    then(form.fetch.click(kindly(_fetch(context, stopped)), form.all, choices[2:], **private))
+    form.stop.click(kindly(_stop(stopped)), None, None, queue=False, **private)
 
 
 def hub(context: Context) -> HubData:
@@ -104,7 +108,7 @@ def _look_up(context: Context) -> Any:  # noqa: ANN401 - a handler of Gradio's
             configs = _choice(list(found.layout), found.choose(place).config)
             return [configs, *_shown(context, words(request), found, place)]
         except GraftError as error:
-            return [*[gr.update(visible=False, value=None)] * 2, failure(error), gr.update(visible=False)]
+            return [*[gr.update(visible=False, value=None)] * 2, failure(error), *[gr.update(visible=False)] * 2]
 
     return look_up
 
@@ -133,22 +137,37 @@ def _noted(context: Context, id: str, config: str, split: str = "") -> tuple[Dat
 
 
 def _shown(context: Context, say: Words, found: DataSet, place: Place) -> list[Any]:
-    """The splits, what is said of the one that is chosen, and the button that fetches it."""
+    """The splits, what is said of the one that is chosen, and the buttons that fetch it."""
     chosen = found.choose(place)
     files = {split: Place(chosen.id, chosen.revision, chosen.config, split) for split in found.layout[chosen.config]}
     sizes = [(f"{split} · {_megabytes(found.size(one))}", split) for split, one in files.items()]
     here = hub(context).is_here(found, chosen)
     count, size = len(found.files(chosen)), _megabytes(found.size(chosen))
     text = say("hub.here" if here else "hub.there", n=count, size=size, revision=chosen.revision[:8])
-    return [_choice(sizes, chosen.split), div("g-dim", text), gr.update(visible=not here)]
+    return [_choice(sizes, chosen.split), div("g-dim", text), *_buttons(fetch=not here)]
 
 
-def _fetch(context: Context) -> Any:  # noqa: ANN401
-    """Download the rows, and say meanwhile how far it is."""
+def _buttons(fetch: bool = False, stop: bool = False) -> list[Any]:
+    """Of the two buttons, the one that there is something to do for."""
+    return [gr.update(visible=fetch), gr.update(visible=stop)]
+
+
+def _stop(stopped: set[str]) -> Any:  # noqa: ANN401
+    """Let the download of this page end itself: what it shows last is then what stays."""
+
+    def stop(request: gr.Request) -> None:
+        stopped.add(str(request.session_hash))
+
+    return stop
+
+
+def _fetch(context: Context, stopped: set[str]) -> Any:  # noqa: ANN401
+    """Download the rows, and say meanwhile how far it is; until it is done, or the page is among the `stopped`."""
 
     def fetch(request: gr.Request, id: str, config: str | None, split: str | None) -> Iterator[list[Any]]:
         context.require_training()
         say, place, data, part, left = words(request), place_of(id, config, split), hub(context), 0.0, False
+        page = str(request.session_hash)
 
         def progress(phase: str, fraction: float | None) -> None:
             nonlocal part
@@ -160,17 +179,18 @@ def _fetch(context: Context) -> Any:  # noqa: ANN401
         coming = pool.submit(data.fetch, place, progress)
         pool.shutdown(wait=False)
         try:
-            while not coming.done():
-                yield [_progress(say, part), gr.update(interactive=False)]
+            while not coming.done() and page not in stopped:
+                yield [_progress(say, part), *_buttons(stop=True)]
                 time.sleep(EVERY_S)
-            coming.result()
+            if coming.done():
+                coming.result()
             found, _ = _noted(context, id, config or "", split or "")
-            told = _shown(context, say, found, place)[1:]
-            yield [told[0], gr.update(visible=False, interactive=True)]
+            yield _shown(context, say, found, place)[1:]
         except GraftError as error:
-            yield [failure(error), gr.update(interactive=True)]
+            yield [failure(error), *_buttons(fetch=True)]
         finally:
             left = True
+            stopped.discard(page)
 
     return fetch
 

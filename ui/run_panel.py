@@ -68,17 +68,19 @@ class RunPanel:
             self._sure = gr.Button(t("run.sure"), visible=False, variant="stop")
 
     def _follow(self, pulse: Pulse) -> None:
-        listed, detail = [self._box, self._table], [*self._verbs.values(), self.use, self._sure, self._html]
+        listed, verbs = [self._box, self._table], [*self._verbs.values(), self.use, self._sure]
         unfolded = [self._unfold, self._log]
         rows = [self._card_of, self.version, self.on, *self._rows.shown]
         followers = [
             Follower([self.chosen], listed, self._mark_list, self._show_list),
-            Follower([self.chosen, self._doubted], detail, self._mark_run, self._show_run),
+            # By themselves, because a button that is sent anew under a pressed mouse loses the click.
+            Follower([self.chosen, self._doubted], verbs, self._mark_verbs, self._show_verbs),
+            Follower([self.chosen], [self._html], self._mark_run, self._show_run),
             Follower([self.chosen], unfolded, self._mark_log, self._show_log),
             Follower([self.chosen, *self._rows.taken], rows, self._mark_rows, self._show_rows),
         ]
         self.taken = [self.chosen, self._doubted, *self._rows.taken]
-        self.shown = [*listed, *detail, *unfolded, *rows]
+        self.shown = [*listed, *verbs, self._html, *unfolded, *rows]
         everything = Follower(self.taken, self.shown, lambda *_: None, self._show_all)
         self.refresh = everything.handler()
         for follower in followers:
@@ -152,17 +154,27 @@ class RunPanel:
         picked = {run.id for run in self._picked(chosen)}
         return run_list.table(say, self._runs(), picked)
 
-    def _mark_run(self, say: Words, chosen: Sequence[str], doubted: str = "") -> object:
-        return [(run, doubted, run.pausing, run.progress.phase, run.progress.step, run.progress.latest)
-                for run in self._picked(chosen)]  # fmt: skip
-
-    def _show_run(self, say: Words, chosen: Sequence[str], doubted: str = "") -> list[Any]:
+    def _verbs_of(self, chosen: Sequence[str], doubted: str) -> list[bool]:
+        """Which buttons there are for what is chosen."""
         picked = self._picked(chosen)
         alone = picked[0] if len(picked) == 1 else None
-        verbs = [gr.update(visible=bool(alone and alone.may(verb))) for verb in self._verbs]
-        html = run_view.run(say, alone) if alone else run_view.several(say, picked)
-        sure = gr.update(visible=bool(alone and alone.id == doubted and alone.may("delete")))
-        return [*verbs, gr.update(visible=alone is not None), sure, html if picked else Html("")]
+        verbs = [bool(alone and alone.may(verb)) for verb in self._verbs]
+        return [*verbs, alone is not None, bool(alone and alone.id == doubted and alone.may("delete"))]
+
+    def _mark_verbs(self, say: Words, chosen: Sequence[str], doubted: str) -> object:
+        return self._verbs_of(chosen, doubted)
+
+    def _show_verbs(self, say: Words, chosen: Sequence[str], doubted: str) -> list[Any]:
+        return [gr.update(visible=visible) for visible in self._verbs_of(chosen, doubted)]
+
+    def _mark_run(self, say: Words, chosen: Sequence[str]) -> object:
+        return [(run, run.pausing, run.progress.phase, run.progress.step, run.progress.latest)
+                for run in self._picked(chosen)]  # fmt: skip
+
+    def _show_run(self, say: Words, chosen: Sequence[str]) -> list[Any]:
+        picked = self._picked(chosen)
+        html = run_view.run(say, picked[0]) if len(picked) == 1 else run_view.several(say, picked)
+        return [html if picked else Html("")]
 
     def _mark_log(self, say: Words, chosen: Sequence[str]) -> object:
         return [(run.id, path.stat().st_size if (path := run.folder / LOG).exists() else 0)
@@ -203,8 +215,8 @@ class RunPanel:
     def _show_all(
         self, say: Words, chosen: Sequence[str], doubted: str, kind: str | None = None, search: str | None = None
     ) -> list[Any]:
-        shown = [*self._show_list(say, chosen), *self._show_run(say, chosen, doubted), *self._show_log(say, chosen)]
-        return [*shown, *self._show_rows(say, chosen, kind, search)]
+        shown = [*self._show_list(say, chosen), *self._show_verbs(say, chosen, doubted), *self._show_run(say, chosen)]
+        return [*shown, *self._show_log(say, chosen), *self._show_rows(say, chosen, kind, search)]
 
     def _copy_log(self, chosen: Sequence[str]) -> str:
         """A copy of the log for the browser, which may not read the folder of runs."""
