@@ -144,7 +144,7 @@ def test_no_handler_trains_or_promotes_where_it_is_off(tmp_path) -> None:
         lambda: kindly(hub_form._look_up(context))(REQUEST, "a/b"),
         lambda: kindly(hub_form._configured(context))(REQUEST, "a/b", ""),
         lambda: kindly(hub_form._chosen(context))(REQUEST, "a/b", "", ""),
-        lambda: [*kindly(hub_form._fetch(context))(REQUEST, "a/b", "", "")],
+        lambda: [*kindly(hub_form._fetch(context, set()))(REQUEST, "a/b", "", "")],
         *(lambda act=act: kindly(panel._allowed(act))(["some"]) for act in (context.runs.cancel, context.runs.delete)),
         lambda: kindly(panel._copy_log)(["some"]),
         lambda: kindly(train_page._use(context, panel, SimpleNamespace(fields={})))(["some"]),
@@ -182,7 +182,7 @@ def test_strangers_see_no_runs(tmp_path, space) -> None:
     with gr.Blocks():
         RunPanel(context, SimpleNamespace(add=lambda follower: followers.append(follower) or follower))
     shown = [(f.mark(Words(), [run.id]), f.refresh(Words(), [run.id])) for f in followers]
-    assert len(shown) == 4 and (("secret.csv" in str(shown)) is not space)
+    assert len(shown) == 5 and (("secret.csv" in str(shown)) is not space)
     assert (run.id in str(shown)) is not space
     assert ("g-runs" in str(shell.build(context).get_config_file())) is not space
 

@@ -161,10 +161,10 @@ class RunPanel:
         verbs = [bool(alone and alone.may(verb)) for verb in self._verbs]
         return [*verbs, alone is not None, bool(alone and alone.id == doubted and alone.may("delete"))]
 
-    def _mark_verbs(self, say: Words, chosen: Sequence[str], doubted: str) -> object:
+    def _mark_verbs(self, say: Words, chosen: Sequence[str], doubted: str = "") -> object:
         return self._verbs_of(chosen, doubted)
 
-    def _show_verbs(self, say: Words, chosen: Sequence[str], doubted: str) -> list[Any]:
+    def _show_verbs(self, say: Words, chosen: Sequence[str], doubted: str = "") -> list[Any]:
         return [gr.update(visible=visible) for visible in self._verbs_of(chosen, doubted)]
 
     def _mark_run(self, say: Words, chosen: Sequence[str]) -> object:
