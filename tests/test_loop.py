@@ -230,3 +230,10 @@ def test_events_are_whole(tmp_path: Path) -> None:
     steps = [event for event in map(json.loads, lines) if event["kind"] == "step"]
     assert {"step", "steps", "epoch", "loss", "learning_rate", "grad_norm", "tokens_per_s", "memory"} <= steps[0].keys()
     assert [event["step"] for event in steps] == list(range(1, steps[0]["steps"] + 1))
+
+
+def test_the_memory_of_a_run_is_its_own_and_not_that_of_who_started_it() -> None:
+    ballast = bytearray(b"1" * 1_000_000_000)
+    code = "from training.loop import peak_memory; print(peak_memory())"
+    child = subprocess.run([sys.executable, "-c", code], cwd=REPOSITORY, capture_output=True, text=True, check=True)
+    assert 50_000_000 < int(child.stdout) < len(ballast)
