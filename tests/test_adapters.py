@@ -58,7 +58,7 @@ def _mkdir(path: Path) -> Path:
 
 
 @pytest.mark.parametrize("damage", ["no manifest", "half manifest", "short file", "missing file"])
-def test_a_folder_that_is_not_whole_does_not_exist(store: AdapterStore, damage: str) -> None:
+def test_r11_a_folder_that_is_not_whole_does_not_exist(store: AdapterStore, damage: str) -> None:
     publish(store)
     folder = store.get("tickets@1").path
     if damage == "no manifest":
@@ -233,7 +233,7 @@ def test_a_version_of_another_tab_cannot_be_promoted(store: AdapterStore) -> Non
 
 
 @pytest.mark.parametrize("name", ["", "base", "live", "Tickets", "../up", "a/b", "a" * 41, "ünï", ".hidden", "a\0b"])
-def test_names_that_could_be_paths_or_words_are_refused(name: str) -> None:
+def test_r16_names_that_could_be_paths_or_words_are_refused(name: str) -> None:
     with pytest.raises(AdapterError):
         check_name(name)
 

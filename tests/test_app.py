@@ -59,7 +59,7 @@ def test_importing_the_app_imports_no_torch(tmp_path) -> None:
 
 
 @pytest.mark.parametrize("share", ["", "True"])
-def test_it_is_up_and_private(tmp_path, share) -> None:
+def test_r40_it_is_up_and_private(tmp_path, share) -> None:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]

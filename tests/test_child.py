@@ -44,7 +44,7 @@ def real(home: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Runs]:
     end_all(found)
 
 
-def test_two_real_runs_one_after_the_other_with_nobody_looking(real: Runs, spec: TabSpec, home: Path) -> None:
+def test_r06_two_real_runs_one_after_the_other_with_nobody_looking(real: Runs, spec: TabSpec, home: Path) -> None:
     """The first worker starts the second: neither page nor terminal is there meanwhile."""
     first, second = (real.submit(config_of(spec, home, "twin")) for _ in range(2))
     (home / "twin.csv").unlink()  # as an upload goes when its server stops: a run has its own copy

@@ -92,7 +92,7 @@ def test_promote_is_true_or_false(value: object) -> None:
 
 
 @pytest.mark.parametrize("name", ["", "a/b", "../x", "Big", "base", "live", "a" * 41, "a b", "-a", "a\n"])
-def test_names_that_cannot_be_folders_are_refused(name: str) -> None:
+def test_r16_names_that_cannot_be_folders_are_refused(name: str) -> None:
     assert "cannot name an adapter" in problems(name=name)[0]
 
 

@@ -70,7 +70,7 @@ def test_refuses_what_is_no_file(tmp_path: Path):
             check_file(tmp_path / name, Limits())
 
 
-def test_refuses_everything_that_datasets_would_unpack():
+def test_r23_refuses_everything_that_datasets_would_unpack():
     packed = [
         *file_utils.MAGIC_NUMBER_TO_COMPRESSION_PROTOCOL,
         *file_utils.MAGIC_NUMBER_TO_UNSUPPORTED_COMPRESSION_PROTOCOL,

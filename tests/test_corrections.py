@@ -88,7 +88,7 @@ def test_what_teaches_nothing_is_refused(home: Path, bad: dict) -> None:
     assert Corrections(home).list("echo") == []
 
 
-def test_ids_are_ours_and_tabs_are_no_paths(home: Path) -> None:
+def test_r16_ids_are_ours_and_tabs_are_no_paths(home: Path) -> None:
     kept = Corrections(home)
     for change in (kept.delete, kept.get, lambda tab, id: kept.edit(tab, id, "x")):
         with pytest.raises(DataError, match="There is no correction"):
@@ -131,7 +131,7 @@ def test_half_a_line_is_passed_over_and_spoils_no_other(home: Path) -> None:
     assert len(kept.list("echo")) == 2
 
 
-def test_a_full_disk_takes_nothing_away_and_says_so(home: Path) -> None:
+def test_r20_a_full_disk_takes_nothing_away_and_says_so(home: Path) -> None:
     kept = Corrections(home)
     kept.add("echo", row("one"))
     size = (home / "corrections" / "echo.jsonl").stat().st_size

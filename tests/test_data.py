@@ -230,7 +230,7 @@ HYPOTHESIS = settings(max_examples=60, deadline=None, suppress_health_check=[Hea
     end=st.sampled_from(["\n", "\r\n"]),
     kind=st.sampled_from([("label", LABELS), ("text", PAIRS), ("text", CHAT)]),
 )
-def test_any_csv_is_read_or_refused(tmp_path: Path, names: Any, rows: Any, encoding: str, end: str, kind: Any):
+def test_r35_any_csv_is_read_or_refused(tmp_path: Path, names: Any, rows: Any, encoding: str, end: str, kind: Any):
     text = io.StringIO(newline="")
     csv.writer(text, lineterminator=end).writerows([names, *(row[: len(names)] for row in rows)])
     path = tmp_path / "a.csv"
@@ -247,18 +247,18 @@ def test_any_csv_is_read_or_refused(tmp_path: Path, names: Any, rows: Any, encod
     ),
     kind=st.sampled_from([("label", LABELS), ("text", CHAT)]),
 )  # fmt: skip
-def test_any_jsonl_is_read_or_refused(tmp_path: Path, rows: list[Any], kind: Any):
+def test_r35_any_jsonl_is_read_or_refused(tmp_path: Path, rows: list[Any], kind: Any):
     read_or_refuse(write_jsonl(tmp_path / "a.jsonl", rows), *kind)
 
 
 @HYPOTHESIS
 @given(content=st.binary(max_size=200), name=st.sampled_from(["a.csv", "a.tsv", "a.jsonl", "a.parquet"]))
-def test_any_bytes_are_read_or_refused(tmp_path: Path, content: bytes, name: str):
+def test_r23_any_bytes_are_read_or_refused(tmp_path: Path, content: bytes, name: str):
     (tmp_path / name).write_bytes(content)
     read_or_refuse(tmp_path / name, "label", LABELS)
 
 
-def test_a_damaged_parquet_is_read_or_refused(tmp_path: Path):
+def test_r23_a_damaged_parquet_is_read_or_refused(tmp_path: Path):
     whole = write(tmp_path / "whole.parquet", TEN).read_bytes()
     chance = random.Random(0)
     for _ in range(100):

@@ -105,7 +105,7 @@ def test_errors_of_the_caller_are_the_callers(path: Path) -> None:
         (path.parent / "nothing").read_text()
 
 
-def test_writers_in_threads_and_processes_take_turns(path: Path) -> None:
+def test_r31_writers_in_threads_and_processes_take_turns(path: Path) -> None:
     code = f"""
 from pathlib import Path
 from store.database import Database

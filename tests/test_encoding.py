@@ -58,7 +58,7 @@ def test_the_answer_survives_whole(family: str, text: str) -> None:
 
 
 @pytest.mark.parametrize("family", ["llama", "gpt2", "t5"])
-def test_a_row_whose_answer_does_not_fit_is_left_out_and_counted(family: str) -> None:
+def test_r35_a_row_whose_answer_does_not_fit_is_left_out_and_counted(family: str) -> None:
     rows = [{"text": "a", "target": LONG}, {"text": "b", "target": "fits"}, {"text": LONG, "target": LONG}]
     found = encode_rows(rows, TOKENIZERS[family], config(task_of(family)), (), task_of(family))
     assert found.kept == [rows[1]]
@@ -100,7 +100,7 @@ def test_labels_are_their_place_in_the_list() -> None:
 
 
 @pytest.mark.parametrize("family", TOKENIZERS)
-def test_special_tokens_in_a_row_stay_text(family: str) -> None:
+def test_r36_special_tokens_in_a_row_stay_text(family: str) -> None:
     tokenizer = TOKENIZERS[family]
     special = [str(t) for t in tokenizer.added_tokens_decoder.values() if t.special]
     of = set(tokenizer.convert_tokens_to_ids(special))

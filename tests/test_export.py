@@ -44,14 +44,14 @@ def test_a_merged_model_answers_as_the_version_without_peft(
     assert not list(tmp_path.glob(f"{STAGING_PREFIX}*"))
 
 
-def test_another_base_is_refused_and_leaves_nothing(bert: Trained, tmp_path: Path) -> None:
+def test_r32_another_base_is_refused_and_leaves_nothing(bert: Trained, tmp_path: Path) -> None:
     other = ModelStore(tmp_path / "models", offline=True).resolve(str(tiny.make("bert", tmp_path / "other", seed=5)))
     with pytest.raises(AdapterError, match="cannot be merged"):
         merge(bert.first, other, tmp_path / "merged")
     assert not (tmp_path / "merged").exists()
 
 
-def test_a_zip_unpacks_as_a_version_of_another_home(bert: Trained, tmp_path: Path) -> None:
+def test_r33_a_zip_unpacks_as_a_version_of_another_home(bert: Trained, tmp_path: Path) -> None:
     archive = pack(bert.first, tmp_path / "first.zip")
     with zipfile.ZipFile(archive) as file:
         file.extractall(tmp_path / "home" / "adapters")

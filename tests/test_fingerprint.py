@@ -72,7 +72,7 @@ def test_every_family_finds_what_training_told(family: str, tmp_path: Path) -> N
 
 
 @pytest.mark.parametrize("family", ["bert", "llama"])
-def test_other_weights_under_the_same_manifest_are_refused(
+def test_r14_other_weights_under_the_same_manifest_are_refused(
     family: str, request: pytest.FixtureRequest, tmp_path: Path
 ) -> None:
     """Published with hashes of its own, so that only its effect can give it away."""

@@ -74,7 +74,7 @@ def test_a_hub_that_does_not_answer_is_told(rows: HubRows, monkeypatch: pytest.M
     close_session()
 
 
-def test_a_download_that_broke_off_goes_on(fake: FakeHub, rows: HubRows) -> None:
+def test_r42_a_download_that_broke_off_goes_on(fake: FakeHub, rows: HubRows) -> None:
     listing = rows.look_up(REPO)
     fake.drop[ROWS] = 100
     try:

@@ -52,7 +52,7 @@ def test_the_command_prints_a_report_or_a_refusal(tmp_path: Path):
     assert [file for name in ("temporary", "hf") for file in (tmp_path / name).rglob("*")] == []
 
 
-def test_the_command_limits_its_memory(
+def test_r22_the_command_limits_its_memory(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ):
     limits: list[Any] = []
@@ -94,7 +94,7 @@ def test_a_large_file_needs_little_more_memory_than_a_small_one(tmp_path: Path):
     assert (tmp_path / "rows.jsonl").stat().st_size > 58_000_000
 
 
-def test_bombs_are_refused(tmp_path: Path):
+def test_r22_bombs_are_refused(tmp_path: Path):
     cells = pa.array(["x" * 100_000] * 1000).dictionary_encode()
     pq.write_table(pa.table({"text": cells, "label": ["a"] * 1000}), tmp_path / "a.parquet", compression="zstd")
     assert (tmp_path / "a.parquet").stat().st_size < 1000

@@ -108,7 +108,7 @@ def test_refuses(tmp_path: Path, text: str, refusal: str, monkeypatch: pytest.Mo
     assert refusal in str(caught.value)
 
 
-def test_a_nesting_without_end_is_one_bad_row(tmp_path: Path):
+def test_r22_a_nesting_without_end_is_one_bad_row(tmp_path: Path):
     deep = "[" * 4000 + "]" * 4000
     records = read(write(tmp_path, f'[{{"text": {deep}}}, {{"text": "a"}}]'), "text")
     assert isinstance(records[0], str) and records[1] == {"text": "a"}

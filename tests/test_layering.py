@@ -176,7 +176,7 @@ def test_imports_point_down(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", MODULES)
-def test_nothing_forbidden_is_done(name: str) -> None:
+def test_r01_r02_r17_nothing_forbidden_is_done(name: str) -> None:
     assert not forbidden(name, TREES[name])
 
 
@@ -215,7 +215,7 @@ print(json.dumps([threading.active_count(), "demo" in vars(sys.modules["app"])])
 """
 
 
-def test_importing_the_page_imports_no_torch(tmp_path: Path) -> None:
+def test_r38_importing_the_page_imports_no_torch(tmp_path: Path) -> None:
     """Everything before the page is up: seconds of imports belong to the thread that loads models."""
     names = sorted((name for name in MODULES if below(name, PAGE)), key=lambda name: (name == "app", name))
     assert len(names) >= 30 and names[-1] == "app"
@@ -237,7 +237,7 @@ def test_importing_the_page_imports_no_torch(tmp_path: Path) -> None:
         "AutoModel.from_pretrained('x')", "np.load('x', allow_pickle=True)", "import os\nos.system('ls')",
     ],
 )  # fmt: skip
-def test_the_check_sees_what_is_forbidden(source: str) -> None:
+def test_r01_r02_r17_the_check_sees_what_is_forbidden(source: str) -> None:
     assert len(forbidden("store.example", ast.parse(source))) == 1
 
 

@@ -79,7 +79,7 @@ def finish(config: TrainConfig, home: Path) -> dict[str, torch.Tensor]:
 
 
 @pytest.mark.parametrize("family", ["bert", "llama"])
-def test_a_run_killed_at_three_places_is_the_straight_run(family: str, tmp_path: Path) -> None:
+def test_r21_a_run_killed_at_three_places_is_the_straight_run(family: str, tmp_path: Path) -> None:
     straight = config_for(family, tmp_path, "straight")
     wanted = finish(straight, tmp_path)
     losses = steps_of(tmp_path / "runs" / "straight")
@@ -119,7 +119,7 @@ def test_a_paused_run_says_where_it_is_and_goes_on(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("change", "said"), [({"learning_rate": 1e-3}, "learning_rate was"), ({"seed": 3}, "seed was")]
 )
-def test_another_configuration_does_not_go_on_from_a_checkpoint(
+def test_r21_another_configuration_does_not_go_on_from_a_checkpoint(
     change: dict[str, Any], said: str, tmp_path: Path
 ) -> None:
     config = config_for("bert", tmp_path, "changed")
@@ -132,7 +132,7 @@ def test_another_configuration_does_not_go_on_from_a_checkpoint(
     assert result["state"] == "failed" and said in result["why"] and "new run" in result["next"]
 
 
-def test_other_rows_do_not_go_on_from_a_checkpoint(tmp_path: Path) -> None:
+def test_r21_other_rows_do_not_go_on_from_a_checkpoint(tmp_path: Path) -> None:
     config = config_for("bert", tmp_path, "rows")
     folder = tmp_path / "runs" / "rows"
     folder.mkdir(parents=True)
@@ -145,7 +145,7 @@ def test_other_rows_do_not_go_on_from_a_checkpoint(tmp_path: Path) -> None:
     assert result["state"] == "failed" and "the rows are others" in result["why"]
 
 
-def test_a_damaged_checkpoint_gives_way_to_the_one_before(tmp_path: Path) -> None:
+def test_r11_a_damaged_checkpoint_gives_way_to_the_one_before(tmp_path: Path) -> None:
     config = config_for("bert", tmp_path, "damaged")
     folder = tmp_path / "runs" / "damaged"
     child = start(config, tmp_path)
@@ -194,7 +194,7 @@ def test_looking_on_the_way_changes_nothing(quantize: str, tmp_path: Path) -> No
     assert all(torch.equal(blind[key], looking[key]) for key in blind)
 
 
-def test_a_loss_that_is_no_number_midway_stops_the_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_r13_a_loss_that_is_no_number_midway_stops_the_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     real, calls = loop.row_loss, []
 
     def poisoned(*args: Any) -> Any:

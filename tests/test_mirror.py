@@ -198,7 +198,7 @@ def test_conversion_tells_the_last_line_and_its_progress(tmp_path: Path, monkeyp
     assert "killed" in failure(run).why
 
 
-def test_children_get_no_secrets(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_r06_children_get_no_secrets(monkeypatch: pytest.MonkeyPatch) -> None:
     for key in ("HF_TOKEN", "AWS_SECRET_ACCESS_KEY", "PYTHONPATH", "LD_PRELOAD"):
         monkeypatch.setenv(key, "canary")
     environment = child_environment(PYTHONPATH=str(REPOSITORY))

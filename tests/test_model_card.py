@@ -94,7 +94,7 @@ def test_the_manifest_says_where_a_version_comes_from(bert: Trained) -> None:
     assert machine["cores"] == os.cpu_count() and machine["memory_bytes"] > 2**30 and machine["cpu"]
 
 
-def test_nothing_of_a_version_names_this_machines_folders(bert: Trained) -> None:
+def test_r33_nothing_of_a_version_names_this_machines_folders(bert: Trained) -> None:
     for path in bert.first.path.iterdir():
         if path.name != WEIGHTS:
             assert str(bert.home) not in path.read_text(encoding="utf-8"), path.name

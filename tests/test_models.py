@@ -124,7 +124,7 @@ def test_the_hub_says_no(store: ModelStore, hub: FakeHub) -> None:
         store.resolve(REPO)
 
 
-def test_remote_code_from_the_hub_is_refused(store: ModelStore, hub: FakeHub) -> None:
+def test_r01_remote_code_from_the_hub_is_refused(store: ModelStore, hub: FakeHub) -> None:
     bad = {**hub.repositories[REPO], "config.json": b'{"auto_map": {"AutoModel": "x.Y"}}'}
     hub.repositories = {REPO: bad}
     for _ in range(2):  # and again from the cache

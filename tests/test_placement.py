@@ -74,7 +74,7 @@ def test_a_killed_process_leaves_nothing_that_is_taken_for_whole(tmp_path: Path)
     check_whole(tmp_path)
 
 
-def test_death_at_every_sync_leaves_all_or_nothing(tmp_path: Path) -> None:
+def test_r11_death_at_every_sync_leaves_all_or_nothing(tmp_path: Path) -> None:
     with child(tmp_path / "count", "whole") as process:
         (tmp_path / "count").mkdir()
         output, _ = process.communicate()

@@ -55,7 +55,7 @@ def test_the_built_in_tabs() -> None:
         (WHOLE.format(name="echo", said="").replace("def predict", "def other"), ["predict() is missing."]),
     ],
 )
-def test_a_bad_file_is_an_error_tab_with_the_reason(tmp_path: Path, text: str, said: list[str]) -> None:
+def test_r15_a_bad_file_is_an_error_tab_with_the_reason(tmp_path: Path, text: str, said: list[str]) -> None:
     write(tmp_path, "bad.py", text)
     write(tmp_path, "good.py", WHOLE.format(name="good", said=""))
     bad, good = discover(tmp_path)
@@ -65,7 +65,7 @@ def test_a_bad_file_is_an_error_tab_with_the_reason(tmp_path: Path, text: str, s
     assert "Traceback" not in str(bad.error)
 
 
-def test_a_taken_name_is_an_error_for_the_later_file(tmp_path: Path) -> None:
+def test_r15_a_taken_name_is_an_error_for_the_later_file(tmp_path: Path) -> None:
     for file in ("a.py", "b.py"):
         write(tmp_path, file, WHOLE.format(name="echo", said=""))
     write(tmp_path, "c.py", WHOLE.format(name="train", said=""))

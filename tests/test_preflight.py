@@ -47,7 +47,7 @@ def test_an_adapter_is_told_apart(folder: Path) -> None:
     assert "adapter" in refusal(folder)
 
 
-def test_pickled_weights_are_named(folder: Path) -> None:
+def test_r02_pickled_weights_are_named(folder: Path) -> None:
     (folder / "model.safetensors").rename(folder / "pytorch_model.bin")
     assert "pytorch_model.bin" in refusal(folder)
 
@@ -57,7 +57,7 @@ def test_pickled_weights_are_named(folder: Path) -> None:
     "name", ["config.json", "generation_config.json", "tokenizer_config.json", "preprocessor_config.json",
              "processor_config.json", "adapter_config.json"]
 )  # fmt: skip
-def test_remote_code_at_any_depth(folder: Path, name: str, key: str) -> None:
+def test_r01_remote_code_at_any_depth(folder: Path, name: str, key: str) -> None:
     (folder / name).write_text(json.dumps({**CONFIG, "text_config": [{"deep": {key: {"AutoModel": "evil.py"}}}]}))
     why = refusal(folder)
     assert "remote code" in why and name in why and key in why
@@ -82,7 +82,7 @@ def test_a_list_beside_the_configuration_is_no_harm(folder: Path) -> None:
 @given(shard=st.one_of(st.text(max_size=30), st.sampled_from(
     ["../B/model.safetensors", "/etc/passwd", "a/b.safetensors", "..", "a\\b.safetensors", "C:x.safetensors", "",
      "model.safetensors\n", "pytorch_model.bin", ".safetensors", "gone.safetensors"])))  # fmt: skip
-def test_shards_outside_the_folder(shard: str, tmp_path_factory: pytest.TempPathFactory) -> None:
+def test_r05_shards_outside_the_folder(shard: str, tmp_path_factory: pytest.TempPathFactory) -> None:
     folder = tmp_path_factory.mktemp("m")
     model_files(folder)
     (folder / "model.safetensors.index.json").write_text(json.dumps({"weight_map": {"encoder.weight": shard}}))
@@ -90,7 +90,7 @@ def test_shards_outside_the_folder(shard: str, tmp_path_factory: pytest.TempPath
         assert "index.json" in refusal(folder)
 
 
-def test_a_shard_that_exists_elsewhere(folder: Path, tmp_path: Path) -> None:
+def test_r05_a_shard_that_exists_elsewhere(folder: Path, tmp_path: Path) -> None:
     model_files(tmp_path / "other")
     for shard in ("../other/model.safetensors", str(tmp_path / "other" / "model.safetensors")):
         (folder / "model.safetensors.index.json").write_text(json.dumps({"weight_map": {"w": shard}}))
@@ -111,7 +111,7 @@ def test_a_whole_sharded_folder(folder: Path) -> None:
 
 
 @pytest.mark.parametrize("value", ["/etc/passwd", "../vocab.txt", "a/b", "a\\b", "..", ["x"], {"a": "b"}])
-def test_a_vocabulary_elsewhere(folder: Path, value: object) -> None:
+def test_r05_a_vocabulary_elsewhere(folder: Path, value: object) -> None:
     (folder / "tokenizer_config.json").write_text(json.dumps({"vocab_file": value}))
     assert "vocab_file" in refusal(folder)
 
@@ -122,7 +122,7 @@ def test_harmless_file_keys(folder: Path) -> None:
     assert check_model(folder, ID) == CONFIG
 
 
-def test_chat_templates_with_odd_names(folder: Path) -> None:
+def test_r05_chat_templates_with_odd_names(folder: Path) -> None:
     (folder / "additional_chat_templates").mkdir()
     (folder / "additional_chat_templates" / "tool_use.jinja").write_text("x")
     assert check_model(folder, ID) == CONFIG
@@ -131,7 +131,7 @@ def test_chat_templates_with_odd_names(folder: Path) -> None:
 
 
 @pytest.mark.parametrize("place", [".", "additional_chat_templates"])
-def test_links_that_leave_the_folder(folder: Path, tmp_path: Path, place: str) -> None:
+def test_r05_links_that_leave_the_folder(folder: Path, tmp_path: Path, place: str) -> None:
     (tmp_path / "secret").write_text("x")
     (folder / place).mkdir(exist_ok=True)
     (folder / place / "link.jinja").symlink_to(tmp_path / "secret")
@@ -164,7 +164,7 @@ def test_links_of_the_hugging_face_cache(tmp_path: Path, shared: bool) -> None:
     assert check_model(cache_layout(tmp_path, shared), ID) == CONFIG
 
 
-def test_links_from_a_cache_to_another_repository(tmp_path: Path) -> None:
+def test_r05_links_from_a_cache_to_another_repository(tmp_path: Path) -> None:
     snapshot = cache_layout(tmp_path)
     (tmp_path / "models--other--secret" / "blobs").mkdir(parents=True)
     (tmp_path / "models--other--secret" / "blobs" / "x").write_text("x")
@@ -172,7 +172,7 @@ def test_links_from_a_cache_to_another_repository(tmp_path: Path) -> None:
     assert "extra.json" in refusal(snapshot)
 
 
-def test_blobs_that_are_a_link_do_not_count(tmp_path: Path) -> None:
+def test_r05_blobs_that_are_a_link_do_not_count(tmp_path: Path) -> None:
     snapshot = cache_layout(tmp_path / "cache")
     (tmp_path / "cache" / "models--org--name" / "blobs").rename(tmp_path / "elsewhere")
     (tmp_path / "cache" / "models--org--name" / "blobs").symlink_to(tmp_path / "elsewhere")

@@ -20,7 +20,7 @@ from training.runs import Runs
 
 
 @pytest.mark.parametrize("how", ["SIGKILL", "exit"])
-def test_a_death_is_an_interruption_with_its_reason(runs: Runs, home: Path, how: str) -> None:
+def test_r12_a_death_is_an_interruption_with_its_reason(runs: Runs, home: Path, how: str) -> None:
     run = begun(runs, home)
     if how == "exit":
         (run.folder / "crash").touch()
@@ -37,7 +37,7 @@ def test_a_death_is_an_interruption_with_its_reason(runs: Runs, home: Path, how:
     wait(lambda: runs.get(run.id).state == "running")
 
 
-def test_a_server_that_was_killed_finds_its_run_again(home: Path, runs: Runs) -> None:
+def test_r18_a_server_that_was_killed_finds_its_run_again(home: Path, runs: Runs) -> None:
     code = f"""
 import sys
 from pathlib import Path
@@ -68,7 +68,7 @@ sys.stdin.read()
 
 @pytest.mark.parametrize("name", ["stubborn", "deaf"])
 @pytest.mark.parametrize("how", ["cancel", "kill"])
-def test_nothing_that_a_run_started_is_left(runs: Runs, home: Path, name: str, how: str) -> None:
+def test_r18_nothing_that_a_run_started_is_left(runs: Runs, home: Path, name: str, how: str) -> None:
     run = begun(runs, home, name)
     pids = [pid_of(run)]
     if name == "stubborn":
@@ -102,7 +102,7 @@ print(child.wait(30))
     others.wait()
 
 
-def test_a_canceller_that_died_is_finished_by_whoever_looks(
+def test_r18_a_canceller_that_died_is_finished_by_whoever_looks(
     runs: Runs, home: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     run = begun(runs, home, "deaf")
@@ -120,7 +120,7 @@ def test_a_run_that_answers_to_being_ended_with_a_failure_is_cancelled(runs: Run
     assert runs.wait(run.id).state == "cancelled"
 
 
-def test_a_disk_that_is_full_after_the_process_began_leaves_none(
+def test_r20_a_disk_that_is_full_after_the_process_began_leaves_none(
     runs: Runs, home: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The note of the process cannot be written: the process ends before it has done anything, and the run says why."""

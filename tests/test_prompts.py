@@ -82,7 +82,7 @@ def test_turns_of_the_fallback_stand_on_lines_of_their_own() -> None:
 
 @pytest.mark.parametrize("place", ["user", "assistant", "system"])
 @pytest.mark.parametrize("name", TEMPLATES)
-def test_special_tokens_in_a_message_stay_text(name: str, place: str) -> None:
+def test_r36_special_tokens_in_a_message_stay_text(name: str, place: str) -> None:
     tokenizer = TOKENIZERS[name]
     special = [str(t) for t in tokenizer.added_tokens_decoder.values() if t.special]
     messages = [dict(m) for m in SHAPES["system"]]

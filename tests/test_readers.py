@@ -147,7 +147,7 @@ def test_parquet_metadata_does_not_open_other_files(tmp_path: Path):
     assert read(tmp_path / "a.parquet")[0]["text"] == cells[0]
 
 
-def test_parquet_is_measured_unpacked(tmp_path: Path):
+def test_r22_parquet_is_measured_unpacked(tmp_path: Path):
     pq.write_table(pa.table({"text": ["x" * 1000] * 3000, "label": ["a"] * 3000}), tmp_path / "a.parquet")
     assert (tmp_path / "a.parquet").stat().st_size < 10_000
     with pytest.raises(DataError, match="Unpacked it is more"):

@@ -331,7 +331,7 @@ def test_every_requirement_is_a_range_that_holds_what_was_tried(file: str) -> No
 
 
 @pytest.mark.parametrize("name", FLOORS)
-def test_nothing_below_a_floor_is_allowed(name: str) -> None:
+def test_r47_nothing_below_a_floor_is_allowed(name: str) -> None:
     specifier = requirements("requirements.txt")[name].specifier
     (lower,) = [s.version for s in specifier if s.operator == ">="]
     assert Requirement(f"x>={FLOORS[name]}").specifier.contains(lower)

@@ -49,7 +49,7 @@ def fill(part: str, value: float) -> Any:
 
 @pytest.mark.parametrize("value", [float("nan"), float("inf")])
 @pytest.mark.parametrize("family", ["bert", "llama"])
-def test_a_loss_that_is_no_number_fails_the_run(family: str, value: float, tmp_path: Path) -> None:
+def test_r13_a_loss_that_is_no_number_fails_the_run(family: str, value: float, tmp_path: Path) -> None:
     base = tiny.make(family, tmp_path / family)
     change_weights(base, fill("layer.1.output.dense.weight" if family == "bert" else "layers.1.mlp.down_proj", value))
     result = run_worker(config_of(spec_of(family, base), tmp_path, "diverged"), tmp_path)
@@ -58,7 +58,7 @@ def test_a_loss_that_is_no_number_fails_the_run(family: str, value: float, tmp_p
     assert nothing_is_left(tmp_path)
 
 
-def test_a_failure_while_publishing_leaves_nothing(
+def test_r20_a_failure_while_publishing_leaves_nothing(
     bert: Trained, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def full(*_: Any) -> None:
@@ -70,7 +70,7 @@ def test_a_failure_while_publishing_leaves_nothing(
     assert nothing_is_left(tmp_path)
 
 
-def test_an_adapter_that_learned_nothing_is_refused(
+def test_r13_an_adapter_that_learned_nothing_is_refused(
     bert: Trained, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(worker.Loop, "run", lambda _: {"steps": 0})
@@ -80,7 +80,7 @@ def test_an_adapter_that_learned_nothing_is_refused(
 
 
 @pytest.mark.parametrize("what", [MemoryError(), RuntimeError("not enough memory: you tried to allocate 9 GB")])
-def test_out_of_memory_is_told_with_advice(
+def test_r12_out_of_memory_is_told_with_advice(
     bert: Trained, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, what: Exception
 ) -> None:
     def exhaust(*_: Any, **__: Any) -> None:

@@ -170,7 +170,7 @@ def test_a_generation_ends_when_its_reader_goes(llama: Trained) -> None:
     assert not [t for t in threading.enumerate() if t.name == "graft-generate"]
 
 
-def test_idle_versions_are_evicted_and_used_ones_are_not(bert: Trained, tmp_path: Path) -> None:
+def test_r29_idle_versions_are_evicted_and_used_ones_are_not(bert: Trained, tmp_path: Path) -> None:
     loaded = bert.load()
     with loaded.resident.pin(bert.first):
         for n in range(CAPACITY + 3):
@@ -250,7 +250,7 @@ def _truncate(path: Path) -> None:
 
 
 @pytest.mark.parametrize("fault", BAD)
-def test_a_bad_version_is_refused_and_the_other_answers_on(bert: Trained, tmp_path: Path, fault: str) -> None:
+def test_r29_a_bad_version_is_refused_and_the_other_answers_on(bert: Trained, tmp_path: Path, fault: str) -> None:
     change, reason = BAD[fault]
     loaded = bert.load()
     before = answer(loaded, bert.first, TEXTS[0])
@@ -261,7 +261,7 @@ def test_a_bad_version_is_refused_and_the_other_answers_on(bert: Trained, tmp_pa
     assert answer(loaded, bert.first, TEXTS[0]) == pytest.approx(before)
 
 
-def test_a_version_of_another_base_is_refused(bert: Trained, tmp_path: Path) -> None:
+def test_r14_a_version_of_another_base_is_refused(bert: Trained, tmp_path: Path) -> None:
     spec = spec_of("bert", tiny.make("bert", tmp_path / "other", seed=5))
     other = train(spec, tmp_path, name="other")
     with pytest.raises(AdapterError, match="was made for"):

@@ -47,7 +47,7 @@ def test_a_large_file_is_linked_into_its_run_and_a_small_one_copied(
     assert all(Path(run.config.data).is_relative_to(run.folder) for run in (small, large))
 
 
-def test_many_that_advance_at_once_start_one(runs: Runs, home: Path) -> None:
+def test_r31_many_that_advance_at_once_start_one(runs: Runs, home: Path) -> None:
     for name in ("a", "b", "c"):
         runs.submit(plain(home, name))
     runs.cancel(runs.list()[-1].id)
@@ -84,7 +84,7 @@ def test_pause_and_resume_go_on_from_the_checkpoint(runs: Runs, home: Path) -> N
     assert steps == list(range(1, len(steps) + 1)), "in one file, from the step after the checkpoint"
 
 
-def test_a_run_that_prints_without_a_reader_goes_on(runs: Runs, home: Path) -> None:
+def test_r19_a_run_that_prints_without_a_reader_goes_on(runs: Runs, home: Path) -> None:
     run = begun(runs, home, "chatty")
     assert (run.folder / LOG).stat().st_size > 10 * 2**20 and len("".join(run.log_tail())) <= 20_000
 

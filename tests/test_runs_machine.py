@@ -164,7 +164,7 @@ class Machine(RuleBasedStateMachine):
         shutil.rmtree(self.home.parent)
 
 
-TestMachine = Machine.TestCase
-TestMachine.settings = settings(
+TestR31Machine = Machine.TestCase
+TestR31Machine.settings = settings(
     max_examples=30, stateful_step_count=15, print_blob=True, deadline=None, suppress_health_check=list(HealthCheck)
 )

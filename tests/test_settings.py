@@ -66,7 +66,7 @@ def test_gigabytes_of_cache() -> None:
             Settings.from_env({"GRAFT_CACHE_GB": wrong})
 
 
-def test_children_get_no_secret(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_r06_children_get_no_secret(monkeypatch: pytest.MonkeyPatch) -> None:
     canary = "hf_" + "x" * 34
     for key in ("HF_TOKEN", "HUGGING_FACE_HUB_TOKEN", "AWS_SECRET_ACCESS_KEY", "OPENAI_API_KEY", "DB_PASSWORD"):
         monkeypatch.setenv(key, canary)
@@ -85,7 +85,7 @@ def test_waiting_threads_soon_sleep_in_this_process_and_in_children(monkeypatch:
     assert os.environ["GOMP_SPINCOUNT"] == child_environment()["GOMP_SPINCOUNT"] == "5"
 
 
-def test_what_would_open_the_page_is_cleared(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_r48_what_would_open_the_page_is_cleared(monkeypatch: pytest.MonkeyPatch) -> None:
     for key in ("GRADIO_SHARE", "GRADIO_ALLOWED_PATHS", "GRADIO_MCP_SERVER", "GRADIO_VIBE_MODE"):
         monkeypatch.setenv(key, "1")
     prepare_environment()

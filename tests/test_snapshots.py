@@ -77,7 +77,7 @@ def test_what_the_hub_refuses(hub: FakeHub) -> None:
     assert "HF_TOKEN" in caught.value.next
 
 
-def test_pickles_are_refused_before_anything_is_downloaded(hub: FakeHub) -> None:
+def test_r02_pickles_are_refused_before_anything_is_downloaded(hub: FakeHub) -> None:
     with pytest.raises(ModelError, match=r"a\.bin"):
         Hub().fetch("org/pickled", None, silent)
     assert not [request for request in hub.requests if "resolve" in request]
@@ -103,7 +103,7 @@ def test_error_statuses(hub: FakeHub, status: int) -> None:
 
 
 @pytest.mark.parametrize("cut", [0, 1, 5000])
-def test_a_cut_connection_is_taken_up_again(hub: FakeHub, cut: int) -> None:
+def test_r42_a_cut_connection_is_taken_up_again(hub: FakeHub, cut: int) -> None:
     hub.drop["model.safetensors"] = cut
     path, _ = Hub().fetch(REPO, None, silent)
     assert (path / "model.safetensors").read_bytes() == hub.repositories[REPO]["model.safetensors"]

@@ -37,7 +37,7 @@ def ask_text(lm: LM, text: str) -> Any:
 
 
 @pytest.mark.parametrize("kind", ["bert", "llama"])
-def test_every_answer_is_that_of_the_version_it_names(
+def test_r10_every_answer_is_that_of_the_version_it_names(
     kind: str, request: pytest.FixtureRequest, tmp_path: Path
 ) -> None:
     trained: Trained = request.getfixturevalue(kind)

@@ -79,7 +79,7 @@ def name(pool: Pool, home: Home, adapter: str = "live") -> tuple[str, str]:
 
 
 @pytest.mark.parametrize("families", [("bert", "roberta"), ("llama", "t5"), ("t5", "qwen2")])
-def test_under_load_every_answer_is_that_of_the_version_it_names(families: tuple[str, str], tmp_path: Path) -> None:
+def test_r10_under_load_every_answer_is_that_of_the_version_it_names(families: tuple[str, str], tmp_path: Path) -> None:
     """Decoder-only and encoder-decoder bases of one tab, while promotes and roll backs go back and forth."""
     swap(Home(tmp_path, *families).train(), ask_labels if families[0] == "bert" else ask_text)
 

@@ -75,7 +75,7 @@ def test_a_plugin_with_its_own_module(client) -> None:
         ({"text": "boom"}, "Something went wrong in Graft itself"),
     ],
 )
-def test_errors_are_sentences(client, arguments, said) -> None:
+def test_r46_errors_are_sentences(client, arguments, said) -> None:
     with pytest.raises(AppError) as caught:
         client.predict(**arguments, api_name="/echo")
     assert said in str(caught.value)
@@ -100,7 +100,7 @@ def test_a_cancelled_stream_is_closed(client) -> None:
     assert "gone" in ended
 
 
-def test_foreign_hosts_and_sites_are_refused(site) -> None:
+def test_r03_foreign_hosts_and_sites_are_refused(site) -> None:
     post = {"url": f"{site.url}/gradio_api/call/echo", "json": {"data": ["x", 1, "live"]}}
     assert httpx.post(**post).status_code == 200
     assert httpx.post(**post, headers={"Origin": site.url}).status_code == 200
@@ -115,11 +115,11 @@ def test_foreign_hosts_and_sites_are_refused(site) -> None:
     [("/monitoring/summary", 403), ("/docs", 404), ("/openapi.json", 404), ("/gradio_api/file=/etc/passwd", 403),
      ("/gradio_api/file=app.py", 403)],
 )  # fmt: skip
-def test_closed_routes(site, path, status) -> None:
+def test_r40_closed_routes(site, path, status) -> None:
     assert httpx.get(site.url + path).status_code == status
 
 
-def test_files_of_the_home_are_not_served(site) -> None:
+def test_r40_files_of_the_home_are_not_served(site) -> None:
     ref = site.publish("kept")
     path = site.context.adapters.get(ref).path / "manifest.json"
     assert httpx.get(f"{site.url}/gradio_api/file={path}").status_code == 403
@@ -262,7 +262,7 @@ def test_saving_a_plugin_loads_its_own_module_again(site, client) -> None:
     reload()
 
 
-def test_everything_that_is_shown_is_escaped() -> None:
+def test_r30_everything_that_is_shown_is_escaped() -> None:
     card = {
         "new": {"accuracy": 0.5}, "base": {"accuracy": 0.4}, "live": None, "held_out": 4, "fixed": 1, "broken": 0,
         "rows": [{"text": NASTY, "target": NASTY, "base": NASTY, "live": "", "new": NASTY, "change": "fixed"}],

@@ -40,7 +40,7 @@ def opened(chromium, site, **settings):
     return page
 
 
-def test_it_follows_new_versions_and_shows_values_as_text(chromium, site, monkeypatch) -> None:
+def test_r30_it_follows_new_versions_and_shows_values_as_text(chromium, site, monkeypatch) -> None:
     page = opened(chromium, site, locale="en", viewport={"width": 1280, "height": 900})
     live = page.get_by_label("Answer with").locator("visible=true")
     sync_api.expect(live).to_have_value("live (base)")
