@@ -91,6 +91,7 @@ def load_model(
         ) from error
     if quantize != "none":
         halve_embeddings(loaded)
+        _keep_layout(loaded)
     mismatched = {key if isinstance(key, str) else key[0] for key in info["mismatched_keys"]}
     return loaded.eval(), set(info["missing_keys"]) | mismatched
 
@@ -128,6 +129,18 @@ def _bitsandbytes() -> Any:  # noqa: ANN401 - a module
     import bitsandbytes  # noqa: PLC0415 - seconds, and only for quantized bases
 
     return bitsandbytes.functional
+
+
+def _keep_layout(net: nn.Module) -> None:
+    """Keep 4-bit weights as they were quantized.
+
+    On a CPU with bfloat16 instructions bitsandbytes rearranges them in the first pass that learns nothing. Its product
+    for that layout has no gradient, gives back bfloat16 however it is asked, and takes two to three times as long for a
+    batch; and what reads the weights afterwards, to merge or for DoRA's norms, would read them in the wrong order.
+    """
+    for module in net.modules():
+        if hasattr(module, "support_avx512bf16_for_cpu"):
+            module.support_avx512bf16_for_cpu = False  # type: ignore[assignment]
 
 
 def _quantization_config(quantize: str, dtype: torch.dtype) -> BitsAndBytesConfig | None:

@@ -20,7 +20,7 @@ from tasks import Columns, TabSpec
 from tests import tiny
 from tests.run_helpers import STAND_IN
 from tests.training_helpers import config_of, run_worker, spec_of
-from training import bases, evaluation, fit, loop, memory, recipe, room, speed, validation
+from training import bases, evaluation, fit, memory, recipe, room, speed, validation
 from training.config import TrainConfig
 from training.estimate import Case
 from training.events import RESULT, read_events
@@ -59,7 +59,6 @@ def test_parts_follow_the_settings() -> None:
 
 
 def test_the_constants_are_those_of_the_modules_that_load_torch() -> None:
-    assert memory.MICRO_BATCH_TOKENS == loop.MICRO_BATCH_TOKENS
     assert (memory.LOOK_TOKENS, memory.LOOK_ROWS) == (validation.BUDGET, validation.MOST)
     assert (memory.WRITING_TOKENS, memory.WRITTEN_ROWS) == (evaluation.TOKENS_WRITING, evaluation.ANSWERS_WRITTEN)
     assert (memory.WRITTEN_TOKENS, memory.SHORT) == (evaluation.LONGEST_ANSWER, recipe.SHORT)

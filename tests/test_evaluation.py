@@ -94,7 +94,7 @@ def test_a_head_with_labels_in_another_order_is_read_by_name(bert: Trained) -> N
 def test_the_loss_of_a_row_is_the_models_own(llama: Trained, monkeypatch: pytest.MonkeyPatch) -> None:
     rows = [{"text": f"notes {'of a meeting ' * (i % 4)}{i}", "target": "word " * (1 + 3 * (i % 3))} for i in range(9)]
     trial, net = trial_of(llama, rows, []), net_of(llama, "AutoModelForCausalLM")
-    monkeypatch.setitem(evaluation.MICRO_BATCH_TOKENS, "cpu", 100)  # several rows a batch, several batches
+    monkeypatch.setattr(evaluation, "micro_batch_tokens", lambda *_: 100)  # several rows a batch, several batches
     with torch.inference_mode():
         loss, tokens = trial._losses(net)
         for example, summed, count in zip(trial.held_out.examples, loss, tokens, strict=True):

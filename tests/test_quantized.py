@@ -12,7 +12,7 @@ from peft import PeftModel
 from serving.loaded import Loaded
 from serving.sampling import Sampling
 from store.adapters import Version
-from store.loading import load_model
+from store.loading import dense_weight, load_model
 from tasks import task_for
 from tests.conftest import Trained
 from tests.test_resident import copy_of
@@ -167,3 +167,16 @@ def test_passes_overlap_unless_the_base_is_8bit(
         for hook in hooks:
             hook.remove()
     assert overlapped.is_set() == (quantize != "8bit")
+
+
+def test_packed_weights_stay_as_they_were_quantized(llama: Trained) -> None:
+    """On processors with bfloat16, bitsandbytes rearranges them in a pass, and what reads them then reads noise."""
+    net, _ = load_model(llama.model, "AutoModelForCausalLM", "4bit", torch.bfloat16)
+    layers = [module for module in net.modules() if type(module).__name__ == "Linear4bit"]
+    before = [(layer.weight.data.clone(), layer.weight.quant_state.nested, dense_weight(layer)) for layer in layers]
+    with torch.inference_mode():
+        net(input_ids=torch.arange(4, 40)[None])
+    assert layers
+    for layer, (weight, nested, dense) in zip(layers, before, strict=True):
+        assert torch.equal(layer.weight.data, weight) and layer.weight.quant_state.nested == nested
+        assert torch.equal(dense_weight(layer), dense)

@@ -91,11 +91,11 @@ def test_r12_out_of_memory_is_told_with_advice(
     assert "ran out of memory" in result["what"] and "smaller batch" in result["next"]
 
 
-def build(spec: TabSpec, home: Path, quantize: str = "none") -> PeftModel:
+def build(spec: TabSpec, home: Path, quantize: str = "none", dtype: torch.dtype = torch.float32) -> PeftModel:
     model = ModelStore(home / "models", offline=True).resolve(spec.model)
     task = task_for(spec.task, model.config)
     labels = ["0", "1"] if task.answers == "label" else []
-    return recipe.build(config_of(spec, home, "built"), task, model, labels, quantize)
+    return recipe.build(config_of(spec, home, "built"), task, model, labels, quantize, dtype)
 
 
 WHOLE = {
@@ -166,6 +166,12 @@ def test_a_quantized_base_keeps_its_heads_in_full_precision(family: str, quantiz
     for name, parameter in net.named_parameters():
         if ".modules_to_save." in name or ".lora_" in name:
             assert parameter.dtype == torch.float32 and parameter.requires_grad, name
+
+
+def test_a_quantized_base_that_is_trained_in_16_bits_has_its_embeddings_in_them(tmp_path: Path) -> None:
+    net = build(spec_of("bert", tiny.make("bert", tmp_path / "bert")), tmp_path, "4bit", torch.bfloat16)
+    embeddings = [module.weight.dtype for module in net.modules() if isinstance(module, nn.Embedding)]
+    assert set(embeddings) == {torch.float16}
 
 
 def test_rows_longer_than_the_base_reads_are_cut_to_its_window(tmp_path: Path) -> None:

@@ -119,6 +119,11 @@ class Case:
     live: bool = False
     """Whether a live version takes part in the card."""
 
+    @property
+    def half(self) -> bool:
+        """Whether it computes in 16 bits."""
+        return self.config.precision == "bfloat16" or (self.config.precision == "auto" and self.room.bfloat16)
+
     def estimate(self) -> Estimate:
         """What it needs, with gradient checkpointing as the configuration says, or as memory asks for it."""
         choice = self.config.gradient_checkpointing
@@ -149,10 +154,9 @@ class Case:
         batches = max(1, math.ceil(train.count / config.batch_size))
         steps = config.max_steps or max(1, math.ceil(config.epochs * batches))
         quantize = config.quantize if config.quantize != "auto" else "4bit" if room.gpu else "none"
-        half = config.precision == "bfloat16" or (config.precision == "auto" and room.bfloat16)
         return Work(
             shape=self.shape, lengths=train, held_out=held, writes=TASKS[config.task].answers == "text",
-            labels=self.labels, device=room.device, quantize=quantize, half=half, checkpointing=checkpointing,
+            labels=self.labels, device=room.device, quantize=quantize, half=self.half, checkpointing=checkpointing,
             rank=config.rank, targets=config.targets, dora=config.use_dora, batch_size=config.batch_size,
             micro_batch_tokens=config.micro_batch_tokens, evaluations=config.evaluations, steps=steps,
             tokens=steps * train.count / batches * train.mean,

@@ -23,8 +23,8 @@ from training.batches import collate, micro_batches
 from training.config import TrainConfig
 from training.encoding import IGNORED, Encoded, Example, conversation, last_answer
 from training.figures import Figure, Floats
-from training.loop import MICRO_BATCH_TOKENS
 from training.losses import token_losses
+from training.memory import micro_batch_tokens
 
 ANSWERS_WRITTEN = 12
 """Held-out rows whose answers are generated for the card; the loss is of all of them."""
@@ -120,11 +120,14 @@ class Trial:
         answers, loss = [""] * len(texts), np.zeros(len(texts))
         expected = [labels.index(row["target"]) for row in self.held_out.kept]
         lengths = np.array([len(example["input_ids"]) for example in self.held_out.examples], np.int32)
-        for batch in micro_batches(range(len(texts)), lengths, MICRO_BATCH_TOKENS.get(device.type, 256)):
+        for batch in micro_batches(range(len(texts)), lengths, self._at_once(device)):
             scores = score(self._batch([texts[i] for i in batch], device)).float().log_softmax(-1)
             for i, row, best in zip(batch, scores.tolist(), scores.argmax(-1).tolist(), strict=True):
                 answers[i], loss[i] = labels[best], -row[expected[i]]
         return Outcome(answers, loss, np.ones(len(texts)))
+
+    def _at_once(self, device: torch.device) -> int:
+        return micro_batch_tokens(device.type, training_dtype(self.config.precision) != torch.float32)
 
     def _batch(self, texts: list[str], device: torch.device) -> BatchEncoding:
         limit = self.config.max_length
@@ -142,7 +145,7 @@ class Trial:
         examples, pad = self.held_out.examples, int(self.tokenizer.pad_token_id)
         lengths = np.array([max(len(e["input_ids"]), len(e["labels"])) for e in examples], np.int32)
         loss, tokens = np.zeros(len(examples)), np.zeros(len(examples))
-        for group in micro_batches(range(len(examples)), lengths, MICRO_BATCH_TOKENS.get(net.device.type, 256)):
+        for group in micro_batches(range(len(examples)), lengths, self._at_once(net.device)):
             batch = {k: v.to(net.device) for k, v in collate([examples[i] for i in group], pad).items()}
             each, rows = token_losses(net, batch)
             loss[group] = np.bincount(rows.cpu(), each.double().cpu(), len(group))

@@ -69,7 +69,7 @@ def _alone(case: Case) -> Iterator[tuple[str, Case]]:
         yield "--quantize 4bit", _changed(case, {"quantize": "4bit"})
     if config.gradient_checkpointing == "off":
         yield "--gradient-checkpointing on", _changed(case, {"gradient_checkpointing": "on"})
-    budget = config.micro_batch_tokens or memory.MICRO_BATCH_TOKENS[case.room.device]
+    budget = config.micro_batch_tokens or memory.micro_batch_tokens(case.room.device, case.half)
     if budget > longest:
         fewer = max(64, min(longest, budget // 2))
         yield f"--micro-batch-tokens {fewer}", _changed(case, {"micro_batch_tokens": fewer})

@@ -29,11 +29,10 @@ from training.batches import Rows, batches_of_run, collate, micro_batches, pack
 from training.config import TrainConfig
 from training.events import PAUSE, Events
 from training.losses import row_loss, token_loss
+from training.memory import micro_batch_tokens
 
 CHECKPOINT_S = 120.0
 """Seconds between checkpoints, unless the configuration counts steps."""
-MICRO_BATCH_TOKENS = {"cpu": 256, "cuda": 8192}
-"""Padded tokens that go through the model at once, unless the configuration says so."""
 
 Evaluate = Callable[[PeftModel], dict[str, float]]
 """The figures of a model over validation rows, `loss` among them."""
@@ -79,7 +78,7 @@ class Loop:
         per_epoch = -(-len(rows) // config.batch_size)
         self._per_epoch = per_epoch
         self.steps = config.max_steps or max(1, math.ceil(config.epochs * per_epoch))
-        self._budget = config.micro_batch_tokens or MICRO_BATCH_TOKENS[net.device.type]
+        self._budget = config.micro_batch_tokens or micro_batch_tokens(net.device.type, dtype != torch.float32)
         self._best: dict[str, torch.Tensor] = {}
         self._now = Progress(bound=checkpoints.binding(config, data))
 

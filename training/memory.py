@@ -39,11 +39,13 @@ BYTES = {"none": 0.0, "8bit": 1.02, "4bit": 0.53}
 """Of a parameter of a quantized linear layer, with its scales."""
 TRAINED_BYTES = 16
 """Of a parameter that learns: itself, its gradient, two moments."""
-MICRO_BATCH_TOKENS = {"cpu": 256, "cuda": 8192}
+MICRO_BATCH_TOKENS = {("cpu", False): 256, ("cpu", True): 1024, ("cuda", False): 8192, ("cuda", True): 8192}
+"""Padded tokens that go through a model at once, by device and whether it computes in 16 bits: as few as are computed
+at full speed. A CPU rearranges a weight of 16 bits for each product, which many tokens have to pay for."""
 LOOK_TOKENS, LOOK_ROWS = 2048, 100
 WRITING_TOKENS, WRITTEN_ROWS, WRITTEN_TOKENS = 4096, 12, 96
 SHORT = 512
-"""As `training.loop`, `training.validation`, `training.evaluation` and `training.recipe` have them; a test compares."""
+"""As `training.validation`, `training.evaluation` and `training.recipe` have them; a test compares."""
 
 
 @dataclass(frozen=True)
@@ -89,12 +91,17 @@ class Work:
     @property
     def budget(self) -> int:
         """Tokens that go through the model at once."""
-        return self.micro_batch_tokens or MICRO_BATCH_TOKENS[self.device]
+        return self.micro_batch_tokens or micro_batch_tokens(self.device, self.half)
 
     def at_once(self, budget: int, rows: float) -> float:
         """Padded tokens of the largest group of so many rows within a budget."""
         longest = self.lengths.longest
         return min(rows * longest, max(budget - budget % longest if budget >= longest else 0, longest))
+
+
+def micro_batch_tokens(device: str, half: bool) -> int:
+    """Padded tokens that go through a model at once on a device, in 16 bits or in 32."""
+    return MICRO_BATCH_TOKENS.get((device, half), MICRO_BATCH_TOKENS["cpu", half])
 
 
 def parts(work: Work) -> dict[str, int]:

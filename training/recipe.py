@@ -21,6 +21,7 @@ from transformers.pytorch_utils import Conv1D
 
 from errors import AdapterError, ConfigError, ModelError
 from store.adapters import WEIGHTS, Version
+from store.compact import halve_embeddings
 from store.loading import LINEAR, device, features, linear_paths, load_model
 from store.models import Model
 from store.verify import HEADS, read_adapter
@@ -53,6 +54,8 @@ def build(
         net.config.label2id = {label: i for i, label in enumerate(labels)}
     if quantize != "none":
         net = prepare_model_for_kbit_training(net, use_gradient_checkpointing=False)
+        # It widened every 16-bit parameter, and the embeddings need not be wide.
+        halve_embeddings(net)
     if config.gradient_checkpointing == "on":
         net.activation_checkpointing_enable()
     trained = _continued(net, start, model, labels) if start else _fresh(net, config, task, model, labels, missing)

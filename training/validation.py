@@ -92,7 +92,7 @@ class Validation:
 def _undropped(net: Any) -> Iterator[None]:  # noqa: ANN401 - as above
     """Dropout is off until the block ends.
 
-    Not `net.eval()`: in it bitsandbytes repacks 4-bit weights on a CPU for inference, for good, and trains no more.
+    Not `net.eval()`, in which bitsandbytes' layers compute in another way than they do while they learn.
     """
     layers = [module for module in net.modules() if isinstance(module, torch.nn.Dropout) and module.training]
     for layer in layers:
