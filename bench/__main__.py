@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from bench.measure import machine
+from settings import prepare_environment
 
 FOLDER = Path(__file__).resolve().parent
 Rows = Sequence[Mapping[str, Any]]
@@ -56,6 +57,7 @@ def main(arguments: Sequence[str]) -> int:
     parser.add_argument("name", choices=list(known))
     parser.add_argument("rest", nargs=argparse.REMAINDER, metavar="...", help="arguments of the benchmark itself")
     options = parser.parse_args(arguments)
+    prepare_environment()  # as for the page, before torch is imported; peers have processes of their own
     rows: Rows = importlib.import_module(f"bench.{options.name}").run(options.rest)
     print(table(rows))
     print(save(FOLDER / "results", options.name, options.rest, rows))
