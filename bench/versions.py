@@ -58,8 +58,8 @@ class Site:
         return pool
 
 
-def make_site(folder: Path, base: str, task: str, quantize: str = "none") -> Site:
-    """A home in `folder` and a tab of that task on `base`, an id or a folder."""
+def make_site(folder: Path, base: str, task: str, quantize: str = "none", name: str = "") -> Site:
+    """A home in `folder` and a tab of that task on `base`, an id or a folder; `name` where it is not the usual one."""
     found = Settings.from_env()
     home = folder / "home"
     home.mkdir(parents=True, exist_ok=True)
@@ -68,15 +68,15 @@ def make_site(folder: Path, base: str, task: str, quantize: str = "none") -> Sit
     settings = replace(found, home=home, shipped=folder / "none", quantize=quantize, models={})
     labelled = TASKS[task].answers == "label"
     columns = Columns(text="text", target="label" if labelled else "answer")
-    return Site(settings, TabSpec("classification" if labelled else "generation", base, task, columns))
+    return Site(settings, TabSpec(name or ("classification" if labelled else "generation"), base, task, columns))
 
 
-def publish(site: Site, names: Sequence[str], rank: int = 8, first_seed: int = 0) -> list[Version]:
-    """A version of each name, the first of it; each from a seed of its own."""
+def publish(site: Site, names: Sequence[str], rank: int = 8, spread: float = SPREAD) -> list[Version]:
+    """The next version of each name, each from a seed of its own; `spread` is the standard deviation in B."""
     model = site.model
     task = task_for(site.spec.task, model.config)
     quantize = resolve_quantization(site.settings.quantize)
-    labels = {"num_labels": len(LABELS)} if task.answers == "label" else {}
+    labels: dict[str, Any] = {"num_labels": len(LABELS)} if task.answers == "label" else {}
     base, _ = load_model(model, task.auto_class, quantize, **labels)
     config = peft.LoraConfig(task_type=task.peft_type, r=rank, lora_alpha=2 * rank, target_modules=linear_paths(base))
     net, tokenizer = peft.get_peft_model(base, config), load_tokenizer(model)
@@ -88,8 +88,8 @@ def publish(site: Site, names: Sequence[str], rank: int = 8, first_seed: int = 0
         "created": "2026-01-01T00:00:00Z",
     }  # fmt: skip
     found = []
-    for seed, name in enumerate(names, first_seed):
-        _randomize(net, seed)
+    for seed, name in enumerate(names):
+        _randomize(net, seed, spread)
         told = fingerprint.of_trained(net, tokenizer, quantize, compute_dtype())
         with site.adapters.staging() as staging:
             net.save_pretrained(staging, selected_adapters=["default"], save_embedding_layers=False)
@@ -97,12 +97,21 @@ def publish(site: Site, names: Sequence[str], rank: int = 8, first_seed: int = 0
     return found
 
 
+def republish(site: Site, source: Version, name: str) -> Version:
+    """The next version of `name`, with the files of `source`: the same disk blocks, another manifest."""
+    facts = {key: value for key, value in source.manifest.items() if key not in ("format", "name", "number", "files")}
+    with site.adapters.staging() as staging:
+        for file in source.manifest["files"]:
+            (staging / file).hardlink_to(source.path / file)
+        return site.adapters.publish(staging, name, facts)
+
+
 @torch.no_grad()
-def _randomize(net: Any, seed: int) -> None:  # noqa: ANN401 - a PeftModel
+def _randomize(net: Any, seed: int, spread: float) -> None:  # noqa: ANN401 - a PeftModel
     """New A and B matrices, and a new head where there is one."""
     # Drawn on the CPU, so that a seed is the same version on every device.
     dice = torch.Generator().manual_seed(seed)
     for name, parameter in net.named_parameters():
         if parameter.requires_grad and parameter.dim() > 1:
-            width = parameter.shape[1] ** -0.5 if "lora_B" not in name else SPREAD
+            width = parameter.shape[1] ** -0.5 if "lora_B" not in name else spread
             parameter.copy_(torch.randn(parameter.shape, generator=dice) * width)

@@ -43,6 +43,7 @@ class Worker:
         assert self._child.stdout
         line = self._child.stdout.readline()
         if not line:
+            self._child.wait()  # until it has said why
             self._errors.seek(0)
             raise RuntimeError(f"A peer has ended:\n{self._errors.read().decode('utf-8', 'replace')[-3000:]}")
         return json.loads(line)

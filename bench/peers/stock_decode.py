@@ -1,8 +1,8 @@
 """Batched generation with the libraries alone: `generate`, with one PEFT adapter, and with `adapter_names`.
 
 A worker (bench/worker.py). Its job: `base`, the folder of a model; `adapters`, folders by name; `prompts`, lists of
-token ids; `tokens`, the most that an answer has. It is asked `what`: none, one, mixed, or swap with a `folder`.
-`adapter_names` is used as PEFT's guide on mixed batches shows it, a swap as its guide on hot loading does.
+token ids; `tokens`, the most that an answer has. It is asked `what`: none, one or mixed.
+`adapter_names` is used as PEFT's guide on mixed batches shows it.
 """
 
 from __future__ import annotations
@@ -33,22 +33,18 @@ class Decoder:
         self._net.eval()
         padded = self._tokenizer.pad({"input_ids": job["prompts"]}, return_tensors="pt")
         self._batch, self._tokens = padded.to(base.device), job["tokens"]
-        self._swaps = 0
 
     def __call__(self, question: Question) -> dict[str, Any]:
         """Seconds, and the texts."""
         runs: dict[str, Callable[[], Any]] = {"none": self._none, "one": self._one, "mixed": self._mixed}
-        return self._timed(runs[question["what"]]) if question["what"] in runs else self._swap(question["folder"])
+        started = time.perf_counter()
+        written = runs[question["what"]]()
+        texts = self._tokenizer.batch_decode(written, skip_special_tokens=True)
+        return {"seconds": time.perf_counter() - started, "texts": texts}
 
     def _load(self, folder: str) -> Any:  # noqa: ANN401
         net = AutoModelForCausalLM.from_pretrained(folder, dtype=compute_dtype(), trust_remote_code=False)
         return net.to(device()).eval()
-
-    def _timed(self, run: Callable[[], Any]) -> dict[str, Any]:
-        started = time.perf_counter()
-        written = run()
-        texts = self._tokenizer.batch_decode(written, skip_special_tokens=True)
-        return {"seconds": time.perf_counter() - started, "texts": texts}
 
     def _none(self) -> Any:  # noqa: ANN401 - a tensor of token ids
         return self._write(self._plain)
@@ -65,20 +61,6 @@ class Decoder:
         pad = self._tokenizer.pad_token_id
         found = net.generate(**self._batch, **options, max_new_tokens=self._tokens, do_sample=False, pad_token_id=pad)
         return found[:, self._batch["input_ids"].shape[1] :]
-
-    def _swap(self, folder: str) -> dict[str, Any]:
-        """Load an adapter from its folder and answer the first prompt with it; then delete it again."""
-        name, self._swaps = f"swap{self._swaps}", self._swaps + 1
-        first = {key: value[:1] for key, value in self._batch.items()}
-        started = time.perf_counter()
-        self._net.load_adapter(folder, adapter_name=name)
-        self._net.set_adapter(name)
-        loaded = time.perf_counter()
-        self._net.generate(**first, max_new_tokens=1, do_sample=False, pad_token_id=self._tokenizer.pad_token_id)
-        answered = time.perf_counter()
-        self._net.set_adapter(self._names[0])
-        self._net.delete_adapter(name)
-        return {"load": loaded - started, "seconds": answered - started}
 
 
 def prepare(job: Question) -> Callable[[Question], Any]:
