@@ -52,7 +52,7 @@ PAGE = (
     "store.models",
 )
 """What is imported before the page is up."""
-WITH_GRADIO = ("app", "ui", "plugins")
+WITH_GRADIO = ("app", "ui", "plugins", "bench.peers")
 HEAVY = ("torch", "transformers", "datasets", "peft", "accelerate", "bitsandbytes")
 PICKLES = ("pickle", "dill", "cloudpickle", "joblib", "shelve", "marshal")
 LONGEST_MODULE, LONGEST_FUNCTION = 350, 50
@@ -118,7 +118,7 @@ def wrong_imports(name: str, tree: ast.AST) -> list[str]:
         top = module.partition(".")[0]
         if (top in ours or not top) and not below(module, ALLOWED[package]):
             found.append(f"{name}:{line} imports {module}")
-        if top == "gradio" and package not in WITH_GRADIO:
+        if top == "gradio" and not below(name, WITH_GRADIO):
             found.append(f"{name}:{line} imports gradio")
     return found
 

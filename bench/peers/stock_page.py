@@ -1,0 +1,103 @@
+"""Pages that people build with Gradio and transformers alone, as the guides of both show them.
+
+`python -m bench.peers.stock_page PAGE JOB` serves until it is ended, at the port that GRADIO_SERVER_PORT names.
+
+    bare       an Interface that does nothing
+    classify   an Interface on a pipeline: the base, with an adapter merged into it
+    chat       `ChatInterface` on a model that streams through a `TextIteratorStreamer`
+    three      three pipelines, a tab for each: classify, and two that write
+
+A job names `classifier` and `writer`, folders of bases; `adapter`, of a classifier's version, and its `labels`; and
+`tokens`, the longest answer. Gradio's own settings stand: one request of a page at a time. `Interface.from_pipeline`
+would be shorter; that of Gradio 6.31 asks for a module that transformers 5 no longer has.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Iterator, Mapping
+from threading import Thread
+from typing import Any
+
+import gradio as gr
+
+Job = dict[str, Any]
+
+
+def bare(job: Job) -> gr.Blocks:
+    """The least that a page can be."""
+    return gr.Interface(lambda text: text, "text", "text", api_name="answer")
+
+
+def classify(job: Job) -> gr.Blocks:
+    """A classifier's page."""
+    return _sorting(job, "answer")
+
+
+def chat(job: Job) -> gr.Blocks:
+    """A conversation, as Gradio's guide has it; greedy, so that answers can be compared."""
+    from transformers import TextIteratorStreamer  # noqa: PLC0415
+
+    net, tokenizer = _writer(job)
+
+    def answer(message: str, history: list[Mapping[str, Any]]) -> Iterator[str]:
+        messages = [*history, {"role": "user", "content": message}]
+        inputs = tokenizer.apply_chat_template(
+            messages, add_generation_prompt=True, return_tensors="pt", return_dict=True
+        ).to(net.device)
+        streamer = TextIteratorStreamer(tokenizer, skip_prompt=True, skip_special_tokens=True)
+        options = {**inputs, "streamer": streamer, "max_new_tokens": job["tokens"], "do_sample": False}
+        Thread(target=net.generate, kwargs=options).start()
+        text = ""
+        for piece in streamer:
+            text += piece
+            yield text
+
+    return gr.ChatInterface(answer, api_name="answer")
+
+
+def three(job: Job) -> gr.Blocks:
+    """A pipeline for each of three tabs."""
+    pages = [_sorting(job, "classify"), _writing(job, "summarize"), _writing(job, "generate")]
+    return gr.TabbedInterface(pages, ["Classify", "Summarize", "Generate"])
+
+
+def _sorting(job: Job, name: str) -> gr.Interface:
+    from bench.peers.stock_classify import classifier  # noqa: PLC0415 - a bare page imports no torch
+
+    classify = classifier(job)
+
+    def answer(text: str) -> dict[str, float]:
+        return {one["label"]: one["score"] for one in classify(text)}
+
+    return gr.Interface(answer, "text", "label", api_name=name)
+
+
+def _writing(job: Job, name: str) -> gr.Interface:
+    from transformers import pipeline  # noqa: PLC0415
+
+    net, tokenizer = _writer(job)
+    write = pipeline("text-generation", model=net, tokenizer=tokenizer)
+
+    def answer(text: str) -> str:
+        messages = [{"role": "user", "content": text}]
+        found = write(messages, max_new_tokens=job["tokens"], do_sample=False, return_full_text=False)
+        return str(found[0]["generated_text"])
+
+    return gr.Interface(answer, "text", "text", api_name=name)
+
+
+def _writer(job: Job) -> Any:  # noqa: ANN401 - a model and its tokenizer
+    from transformers import AutoModelForCausalLM, AutoTokenizer  # noqa: PLC0415
+
+    from store.loading import compute_dtype, device  # noqa: PLC0415
+
+    net = AutoModelForCausalLM.from_pretrained(job["writer"], dtype=compute_dtype(), trust_remote_code=False)
+    return net.to(device()).eval(), AutoTokenizer.from_pretrained(job["writer"], trust_remote_code=False)
+
+
+PAGES = {"bare": bare, "classify": classify, "chat": chat, "three": three}
+
+if __name__ == "__main__":
+    PAGES[sys.argv[1]](json.loads(sys.argv[2])).launch(quiet=True)
