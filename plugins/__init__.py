@@ -112,6 +112,8 @@ class TaskPlugin:
         problems += [f"{fact} is missing." for fact in ("name", "title") if not getattr(cls, fact)]
         if cls.name and not (cls.name.isidentifier() and cls.name == cls.name.lower()):
             problems.append(f"name={cls.name!r} must be lower case letters, digits and underscores.")
+        if cls.name.endswith("_compare"):
+            problems.append(f"name={cls.name!r} ends in _compare, which names the endpoint of a comparison.")
         if not cls.brings_own():
             problems += [f"{fact} is missing." for fact in ("model", "task") if not getattr(cls, fact)]
         if cls.task and cls.task not in TASKS:

@@ -26,6 +26,9 @@ from store.models import Model
 
 BASE = "base"
 LIVE = "live"
+NEWEST = "newest"
+RESERVED = (BASE, LIVE, NEWEST)
+"""Words that stand for a version, which changes."""
 MANIFEST = "manifest.json"
 CARD = "card.json"
 WEIGHTS = "adapter_model.safetensors"
@@ -88,7 +91,7 @@ class Version:
 
 def check_name(name: str) -> str:
     """Return `name` if it can name an adapter; raises `AdapterError`."""
-    if not NAME.fullmatch(name) or name in (BASE, LIVE):
+    if not NAME.fullmatch(name) or name in RESERVED:
         raise AdapterError(
             f"{name!r} cannot name an adapter.",
             "A name has 1 to 40 of a-z, 0-9, - and _, and starts with a letter or digit.",

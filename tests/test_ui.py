@@ -44,7 +44,7 @@ def client(site):
 
 def test_api_names_are_the_arguments_of_predict(client) -> None:
     api = client.view_api(return_format="dict")["named_endpoints"]
-    assert set(api) == {"/echo", "/stream", "/own"}
+    assert set(api) == {"/echo", "/echo_compare", "/stream", "/stream_compare", "/own"}
     parameters = api["/echo"]["parameters"]
     assert [p["parameter_name"] for p in parameters] == ["text", "times", "adapter"]
     assert all(p["parameter_has_default"] for p in parameters)
@@ -236,7 +236,7 @@ def test_saving_a_plugin_reloads_that_tab_alone(site) -> None:
     save(site, "echo.py", ECHO.format(mark=""))
     reload()
     assert set(Client(site.url, verbose=False).view_api(return_format="dict")["named_endpoints"]) == {
-        "/echo", "/stream", "/own",
+        "/echo", "/echo_compare", "/stream", "/stream_compare", "/own",
     }  # fmt: skip
 
 

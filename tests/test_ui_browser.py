@@ -61,6 +61,30 @@ def test_r30_it_follows_new_versions_and_shows_values_as_text(chromium, site, mo
     assert page.problems == []
 
 
+@pytest.mark.parametrize("width", [1280, 390])
+def test_versions_answer_side_by_side(chromium, site, width) -> None:
+    ref = site.publish("beside")
+    page = opened(chromium, site, locale="en", viewport={"width": width, "height": 900})
+    page.get_by_label("Text").locator("visible=true").fill("ab")
+    page.get_by_role("button", name="Compare versions").locator("visible=true").click()
+    third = page.get_by_label("Third").locator("visible=true")
+    sync_api.expect(third).to_have_value(f"newest beside the live one ({ref})")
+    third.fill("nope@9")
+    third.press("Enter")
+    page.get_by_role("button", name="Compare", exact=True).locator("visible=true").click()
+    columns = page.locator(".g-compared > .column").locator("visible=true")
+    sync_api.expect(columns.nth(2).locator(".g-bad")).to_contain_text("There is no version 'nope@9'")
+    for column in (columns.nth(0), columns.nth(1)):
+        sync_api.expect(column.locator(".g-badge")).to_contain_text("ms")
+        assert column.get_by_label("Said").input_value() == "abab"
+    sync_api.expect(columns.nth(1).locator(".g-differs")).to_have_text("The same answer as base")
+    assert columns.nth(0).locator(".g-differs").count() == columns.nth(2).locator(".g-badge").count() == 0
+    tops = [columns.nth(number).bounding_box()["y"] for number in range(3)]
+    assert (len(set(tops)) == 1) is (width == 1280)
+    assert page.evaluate("document.documentElement.scrollWidth") <= width
+    assert page.problems == []
+
+
 def test_an_error_is_a_kind_sentence(chromium, site) -> None:
     page = opened(chromium, site, locale="en")
     page.get_by_role("button", name="Run").locator("visible=true").click()
@@ -78,6 +102,8 @@ def test_every_page_fits_a_phone_and_speaks_chinese(chromium, site, theme) -> No
             page.locator(".overflow-dropdown button", has_text=name).click()
         else:
             tab.click()
+        if name == "Stream":
+            page.get_by_role("button", name="版本对比").locator("visible=true").click()
         page.wait_for_timeout(300)
         assert page.evaluate("document.documentElement.scrollWidth") <= 390, name
         text = page.locator("body").inner_text()

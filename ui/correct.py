@@ -20,12 +20,12 @@ from gradio.utils import get_upload_folder
 from errors import AdapterError, InputError
 from plugins import TaskPlugin
 from store.corrections import Correction, answered_row, as_jsonl
-from store.prompts import as_text
 from tasks import TASKS
 from training import teach
 from ui import corrections_view
 from ui.card_rows import DOWNLOAD
 from ui.context import Context
+from ui.differences import plain_answer
 from ui.guard import kindly
 from ui.pulse import QUIET, Follower, Pulse
 from ui.render import Html
@@ -39,14 +39,9 @@ def record(lm: Any, outputs: Sequence[Any], given: Mapping[str, Any]) -> Record 
     """What a correction of this answer needs; None where nothing was asked that a row could hold."""
     text = next((value for value in given.values() if isinstance(value, str)), None)
     row = getattr(lm, "asked", None) or ({"text": text} if text else None)
-    answer = outputs[0] if outputs else None
-    labels: list[str] = []
-    if isinstance(answer, Mapping):
-        labels = [str(label) for label in answer]
-        answer = max(answer, key=answer.__getitem__, default=None)
-    elif isinstance(answer, list) and answer and isinstance(answer[-1], Mapping):
-        answer = as_text(answer[-1].get("content"))
-    if row is None or not isinstance(answer, str):
+    answer = plain_answer(outputs)
+    labels = [str(label) for label in outputs[0]] if outputs and isinstance(outputs[0], Mapping) else []
+    if row is None or answer is None:
         return None
     return {"row": row, "answer": answer, "version": str(lm.version), "labels": labels}
 

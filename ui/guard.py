@@ -30,13 +30,19 @@ def explained() -> Iterator[None]:
         yield
     except gr.Error:
         raise
-    except GraftError as error:
-        raise gr.Error(_safe(str(error)), duration=15, title="Graft", print_exception=False) from None
-    except Exception:
-        number = secrets.token_hex(3)
-        log.exception("error %s", number)
-        text = f"Something went wrong in Graft itself. The log has the details under {number}."
-        raise gr.Error(text, duration=15, title="Graft", print_exception=False) from None
+    except Exception as error:
+        raise gr.Error(_safe(sentence(error)), duration=15, title="Graft", print_exception=False) from None
+
+
+def sentence(error: Exception) -> str:
+    """What a user reads of it; what is no `GraftError` is logged under a number that the user can quote."""
+    if isinstance(error, GraftError):
+        return str(error)
+    if isinstance(error, gr.Error):
+        return str(error.message)
+    number = secrets.token_hex(3)
+    log.error("error %s", number, exc_info=error)
+    return f"Something went wrong in Graft itself. The log has the details under {number}."
 
 
 def kindly(handler: F) -> F:

@@ -7,9 +7,9 @@ import io
 import json
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from difflib import SequenceMatcher
 from typing import Any
 
+from ui.differences import changes
 from ui.render import Html, div, join, span, table, tag
 from ui.strings import Words
 from ui.views import short
@@ -18,8 +18,6 @@ SHOWN = 50
 """Rows shown at a time; the search finds the others."""
 GAINED, LOST = ("fixed", "better"), ("broken", "worse")
 KINDS: Mapping[str, Sequence[str]] = {"all": (), "gained": GAINED, "lost": LOST}
-PIECES = re.compile(r"[\u3040-\u30ff\u3400-\u9fff]|\w+|\s+|.", re.DOTALL)
-"""Words, spaces and signs; Chinese and Japanese by character."""
 FORMULA = tuple("=+-@\t\r\n＝＋－＠")
 """What a spreadsheet may take for the beginning of a formula."""
 NUMBER = re.compile(r"[+-]?\d+([.,]\d+)*")
@@ -115,11 +113,10 @@ def _losses(say: Words, row: Row, was: str) -> str:
 
 def differences(was: str, now: str) -> tuple[Html, Html]:
     """Two texts, what only the one has and what only the other has marked."""
-    old, new = PIECES.findall(was), PIECES.findall(now)
     gone, come = list[Html](), list[Html]()
-    for kind, a, b, c, d in SequenceMatcher(None, old, new, autojunk=False).get_opcodes():
-        gone.append(_piece("".join(old[a:b]), "del" if kind != "equal" else ""))
-        come.append(_piece("".join(new[c:d]), "ins" if kind != "equal" else ""))
+    for same, old, new in changes(was, now):
+        gone.append(_piece(old, "" if same else "del"))
+        come.append(_piece(new, "" if same else "ins"))
     return span("g-source", *gone), span("g-source", *come)
 
 

@@ -3,30 +3,27 @@
 from __future__ import annotations
 
 import inspect
-import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
 import gradio as gr
 from gradio.components import Component
 
-from errors import AdapterError, PluginError
-from plugins import OwnModel, TaskPlugin
+from errors import PluginError
+from plugins import TaskPlugin
 from store.adapters import BASE, LIVE
-from ui import chat
+from ui import chat, compare
+from ui.answering import ADAPTER_SCHEMA, answer, choices_of
 from ui.badge import make_badge
 from ui.chat import Event
-from ui.context import Context, own_key
-from ui.correct import Correct, record
+from ui.context import Context
+from ui.correct import Correct
 from ui.guard import kindly
 from ui.pulse import QUIET, Follower, Pulse
-from ui.strings import Words, t
-from ui.train_on import label
+from ui.strings import t
 
 EXAMPLE_LENGTH = 70
-ADAPTER_SCHEMA = {"type": "string", "additional_description": "live, base, a name, or a version such as name@7"}
 
 
 @dataclass(frozen=True)
@@ -38,6 +35,8 @@ class Parts:
     outputs: Sequence[Component]
     parameters: Sequence[inspect.Parameter]
     """The arguments of `predict` behind `lm`, one for each input and option."""
+    compared: Sequence[Sequence[Component]]
+    """The outputs once more for each version that is compared; none for a plugin that brings its own module."""
 
 
 Placed = tuple[gr.Dropdown, gr.Button, gr.Button, gr.HTML, Correct | None]
@@ -50,6 +49,7 @@ def make_parts(plugin: TaskPlugin) -> Parts:
     """Ask a plugin for its components, outside any page: one that fails must not spoil it. Raises `PluginError`."""
     try:
         inputs, options, outputs = list(plugin.inputs()), list(plugin.options()), list(plugin.outputs())
+        compared = [] if plugin.brings_own() else [_outputs_again(plugin) for _ in compare.DEFAULTS]
     except Exception as error:
         what = f"The components of {plugin.name} cannot be made."
         raise PluginError(what, f"{type(error).__name__}: {error}.") from error
@@ -60,7 +60,14 @@ def make_parts(plugin: TaskPlugin) -> Parts:
             f"It takes {len(parameters)} values after lm; inputs() and options() give {len(inputs) + len(options)}.",
             "Give it one argument for each of them.",
         )
-    return Parts(inputs, options, outputs, parameters)
+    return Parts(inputs, options, outputs, parameters, compared)
+
+
+def _outputs_again(plugin: TaskPlugin) -> list[Component]:
+    """The outputs of another instance: a component that is an input too, as a conversation, is made by `inputs()`."""
+    other = type(plugin)()
+    other.inputs()
+    return list(other.outputs())
 
 
 def build(context: Context, plugin: TaskPlugin, parts: Parts, pulse: Pulse) -> None:
@@ -85,6 +92,9 @@ def build(context: Context, plugin: TaskPlugin, parts: Parts, pulse: Pulse) -> N
         events = [gr.on([send.click, *submit], inputs=event.taken, **event.settings, **event.api)]
     stop.click(None, cancels=events, api_visibility="private")
     pulse.add(Follower([adapter], [adapter], lambda say, _: context.changes, choices_of(context, plugin.name)))
+    if parts.compared:
+        given = [*parts.inputs, *parts.options]
+        compare.build(context, plugin, compare.Asked(given, parts.parameters, page), parts.compared, pulse)
 
 
 def _place_form(plugin: TaskPlugin, parts: Parts, below: Below) -> Placed:
@@ -130,85 +140,6 @@ def _options(parts: Parts) -> None:
     if parts.options:
         with gr.Accordion(t("task.options"), open=False):
             _place(parts.options)
-
-
-def answer(
-    context: Context, name: str, parameters: Sequence[inspect.Parameter], streams: bool, keeps: bool = False
-) -> Callable[..., Any]:
-    """The handler of a tab, with the signature that its API shows: the arguments of `predict`, and `adapter`.
-
-    `keeps` says whether what was asked is given last, for a correction.
-    """
-
-    def stream(*values: Any) -> Iterator[list[Any]]:  # noqa: ANN401 - whatever the components hold
-        yield from _answers(context, name, parameters, values, keeps)
-
-    def once(*values: Any) -> list[Any]:  # noqa: ANN401
-        return list(_answers(context, name, parameters, values, keeps))[-1]
-
-    handler: Callable[..., Any] = stream if streams else once
-    # Every argument can be left out by an API caller; what is None then gets predict's own default.
-    names = [*(p.name for p in parameters), "adapter"]
-    shown = [inspect.Parameter(n, inspect.Parameter.POSITIONAL_OR_KEYWORD, default=None) for n in names]
-    handler.__signature__ = inspect.Signature(shown)  # type: ignore[attr-defined]
-    handler.__annotations__ = {}
-    handler.predicts = [str(p) for p in parameters]  # type: ignore[attr-defined]
-    return handler
-
-
-def choices_of(context: Context, name: str) -> Callable[[Words, str | None], list[Any]]:
-    """Gives the adapter menu its choices as they are now."""
-
-    def choices(say: Words, chosen: str | None) -> list[Any]:
-        found = menu(context, name, say)
-        known = chosen in {value for _, value in found}
-        return [gr.update(choices=found, value=chosen if known else LIVE)]
-
-    return choices
-
-
-def menu(context: Context, name: str, say: Words) -> list[tuple[str, str]]:
-    """What can answer in a tab: live, which says what it is now, the base, and each version."""
-    live = context.adapters.live(name)
-    own = context.spec(name).model
-    versions = [(label(v, own), v.ref) for v in context.adapters.versions(name)]
-    return [
-        (say("task.live", version=label(live, own) if live else say("task.base")), LIVE),
-        (say("task.base"), BASE),
-        *versions,
-    ]
-
-
-def _answers(
-    context: Context, name: str, parameters: Sequence[inspect.Parameter], values: Sequence[Any], keeps: bool
-) -> Iterator[list[Any]]:
-    start = time.monotonic()
-    context.load_models()
-    plugin = context.plugin(name)
-    *given, adapter = values
-    filled = {
-        p.name: value for p, value in zip(parameters, given, strict=True) if value is not None or p.default is p.empty
-    }
-    with _bound(context, plugin, adapter or LIVE) as lm:
-        result = plugin.predict(lm, **filled)
-        for value in result if inspect.isgenerator(result) else [result]:
-            outputs = list(value) if isinstance(value, tuple) else [value]
-            milliseconds = round(1000 * (time.monotonic() - start))
-            badge = {"version": lm.version, "base": lm.base, "ms": milliseconds, "notes": list(lm.notes)}
-            yield [*outputs, badge, *([record(lm, outputs, filled)] if keeps else [])]
-
-
-@contextmanager
-def _bound(context: Context, plugin: TaskPlugin, adapter: str) -> Iterator[Any]:
-    """What `predict` receives: an LM of the pool, or the plugin's own module."""
-    if plugin.brings_own():
-        yield OwnModel(context.pool.own(own_key(plugin)), plugin.title)
-        return
-    spec = context.spec(plugin.name)
-    if adapter not in (LIVE, BASE) and (version := context.adapters.get(adapter)).plugin != spec.name:
-        raise AdapterError(f"{version.ref} is not a version of {spec.name}.", f"It was made for {version.plugin}.")
-    with context.pool.open(spec, adapter) as lm:
-        yield lm
 
 
 def _adapter(plugin: TaskPlugin) -> gr.Dropdown:

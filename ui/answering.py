@@ -1,0 +1,115 @@
+"""How a plugin answers a request on the page: bound to a version, with the badge of what answered.
+
+A tab's own endpoint and its comparison of versions both answer by `answers`.
+"""
+
+from __future__ import annotations
+
+import inspect
+import time
+from collections.abc import Callable, Generator, Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+import gradio as gr
+
+from errors import AdapterError
+from plugins import OwnModel, TaskPlugin
+from store.adapters import BASE, LIVE
+from ui.context import Context, own_key
+from ui.correct import record
+from ui.strings import Words
+from ui.train_on import label
+
+ADAPTER_SCHEMA = {"type": "string", "additional_description": "live, base, a name, or a version such as name@7"}
+
+
+def answer(
+    context: Context, name: str, parameters: Sequence[inspect.Parameter], streams: bool, keeps: bool = False
+) -> Callable[..., Any]:
+    """The handler of a tab, with the signature that its API shows: the arguments of `predict`, and `adapter`.
+
+    `keeps` says whether what was asked is given last, for a correction.
+    """
+
+    def stream(*values: Any) -> Iterator[list[Any]]:  # noqa: ANN401 - whatever the components hold
+        *given, adapter = values
+        yield from answers(context, name, fill(parameters, given), adapter, keeps)
+
+    def once(*values: Any) -> list[Any]:  # noqa: ANN401
+        return list(stream(*values))[-1]
+
+    return described(stream if streams else once, parameters, "adapter")
+
+
+def described(handler: Callable[..., Any], parameters: Sequence[inspect.Parameter], *more: str) -> Callable[..., Any]:
+    """`handler` with the signature that its API shows: the arguments of `predict`, and `more` behind them."""
+    # Every argument can be left out by an API caller; what is None then gets predict's own default.
+    names = [*(p.name for p in parameters), *more]
+    shown = [inspect.Parameter(n, inspect.Parameter.POSITIONAL_OR_KEYWORD, default=None) for n in names]
+    handler.__signature__ = inspect.Signature(shown)  # type: ignore[attr-defined]
+    handler.__annotations__ = {}
+    handler.predicts = [str(p) for p in parameters]  # type: ignore[attr-defined]
+    return handler
+
+
+def fill(parameters: Sequence[inspect.Parameter], given: Sequence[Any]) -> dict[str, Any]:
+    """The arguments of `predict` by name, without those that were left out and have a default."""
+    pairs = zip(parameters, given, strict=True)
+    return {p.name: value for p, value in pairs if value is not None or p.default is p.empty}
+
+
+def answers(
+    context: Context, name: str, filled: dict[str, Any], adapter: str | None, keeps: bool = False
+) -> Generator[list[Any], None, None]:
+    """The outputs of a tab as they grow, each time with the badge behind them; raises `GraftError`."""
+    start = time.monotonic()
+    context.load_models()
+    plugin = context.plugin(name)
+    with _bound(context, plugin, adapter or LIVE) as lm:
+        result = plugin.predict(lm, **filled)
+        for value in result if inspect.isgenerator(result) else [result]:
+            outputs = list(value) if isinstance(value, tuple) else [value]
+            milliseconds = round(1000 * (time.monotonic() - start))
+            badge = {"version": lm.version, "base": lm.base, "ms": milliseconds, "notes": list(lm.notes)}
+            yield [*outputs, badge, *([record(lm, outputs, filled)] if keeps else [])]
+
+
+def choices_of(context: Context, name: str) -> Callable[[Words, str | None], list[Any]]:
+    """Gives the adapter menu its choices as they are now."""
+
+    def choices(say: Words, chosen: str | None) -> list[Any]:
+        return [chosen_of(menu(context, name, say), chosen, LIVE)]
+
+    return choices
+
+
+def chosen_of(found: Sequence[tuple[str, str]], chosen: str | None, default: str) -> Any:  # noqa: ANN401 - an update
+    """A menu's update: the choices there are, and what was chosen if that is one of them."""
+    known = chosen in {value for _, value in found}
+    return gr.update(choices=found, value=chosen if known else default)
+
+
+def menu(context: Context, name: str, say: Words) -> list[tuple[str, str]]:
+    """What can answer in a tab: live, which says what it is now, the base, and each version."""
+    live = context.adapters.live(name)
+    own = context.spec(name).model
+    versions = [(label(v, own), v.ref) for v in context.adapters.versions(name)]
+    return [
+        (say("task.live", version=label(live, own) if live else say("task.base")), LIVE),
+        (say("task.base"), BASE),
+        *versions,
+    ]
+
+
+@contextmanager
+def _bound(context: Context, plugin: TaskPlugin, adapter: str) -> Iterator[Any]:
+    """What `predict` receives: an LM of the pool, or the plugin's own module."""
+    if plugin.brings_own():
+        yield OwnModel(context.pool.own(own_key(plugin)), plugin.title)
+        return
+    spec = context.spec(plugin.name)
+    if adapter not in (LIVE, BASE) and (version := context.adapters.get(adapter)).plugin != spec.name:
+        raise AdapterError(f"{version.ref} is not a version of {spec.name}.", f"It was made for {version.plugin}.")
+    with context.pool.open(spec, adapter) as lm:
+        yield lm

@@ -1,0 +1,221 @@
+"""Compare: up to three versions answer one input side by side, streamed at the same time.
+
+Each column is a request of its own through the plugin's `predict`, in a thread; the pool answers what comes together
+in one batch. An error of one column is shown there alone, and Stop, or a caller that leaves, ends all of them.
+"""
+
+from __future__ import annotations
+
+import contextvars
+import inspect
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import closing
+from dataclasses import dataclass, field
+from queue import Empty, SimpleQueue
+from typing import Any
+
+import gradio as gr
+from gradio.components import Component
+
+from errors import AdapterError
+from plugins import TaskPlugin
+from store.adapters import BASE, LIVE, NEWEST
+from ui.answering import ADAPTER_SCHEMA, answers, chosen_of, described, fill, menu
+from ui.badge import make_badge
+from ui.chat import CONCURRENCY, retry
+from ui.context import Context
+from ui.differences import marked, plain_answer
+from ui.guard import kindly, sentence
+from ui.pulse import Follower, Pulse
+from ui.strings import Words, t
+
+DEFAULTS = {"first": BASE, "second": LIVE, "third": NEWEST}
+"""What the columns compare until something else is chosen, by the name of the endpoint's argument."""
+MENU_SCHEMA = ADAPTER_SCHEMA | {"additional_description": f"{ADAPTER_SCHEMA['additional_description']}, or newest"}
+
+
+@dataclass(frozen=True)
+class Asked:
+    """What a tab is asked."""
+
+    inputs: Sequence[Component]
+    """Inputs and options, as `predict` takes them."""
+    parameters: Sequence[inspect.Parameter]
+    page: Component | None
+    """The conversation among the inputs, where the tab is one; the message comes before it."""
+
+
+@dataclass
+class Column:
+    """One version's answer as it grows."""
+
+    adapter: str
+    outputs: list[Any]
+    filled: dict[str, Any]
+    """The arguments of `predict`."""
+    badge: dict[str, Any] = field(default_factory=dict)
+    done: bool = False
+
+    @property
+    def whole(self) -> bool:
+        """Whether it was answered to the end."""
+        return self.done and bool(self.badge) and "error" not in self.badge
+
+    def show(self, outputs: Sequence[Any], badge: dict[str, Any]) -> None:
+        """Take the answer as it is now."""
+        self.outputs, self.badge = list(outputs), dict(badge)
+
+    def fail(self, error: Exception) -> None:
+        """Keep what was answered, and say what went wrong."""
+        about = self.badge or {"version": self.adapter, "base": "", "ms": 0, "notes": []}
+        self.badge = {**about, "error": sentence(error)}
+
+
+def build(
+    context: Context, plugin: TaskPlugin, asked: Asked, outputs: Sequence[Sequence[Component]], pulse: Pulse
+) -> None:
+    """Place the section under a tab and connect it; `outputs` are the components of each column."""
+    shown, menus = list[Component](), list[gr.Dropdown]()
+    with gr.Accordion(t("compare.title"), open=False, elem_classes="g-compare"):
+        gr.Markdown(t("compare.about"), elem_classes="g-about")
+        with gr.Row(elem_classes="g-buttons"):
+            send = gr.Button(t("compare.send"), variant="primary", scale=3)
+            stop = gr.Button(t("task.stop"), scale=1)
+        with gr.Row(elem_classes="g-compared"):
+            for (name, default), components in zip(DEFAULTS.items(), outputs, strict=True):
+                with gr.Column(min_width=240):
+                    menus.append(_menu(name, default))
+                    for component in components:
+                        component.render()  # type: ignore[no-untyped-call]
+                    shown += [*components, make_badge()]
+    handler = compare(context, plugin.name, asked, len(outputs[0]))
+    event = send.click(
+        kindly(handler), [*asked.inputs, *menus], shown, api_name=f"{plugin.name}_compare",
+        api_description=f"The same by up to three versions side by side. {plugin.description}",
+        concurrency_limit=CONCURRENCY, concurrency_id=plugin.name, show_progress="minimal", trigger_mode="once",
+    )  # fmt: skip
+    stop.click(None, cancels=[event], api_visibility="private")
+    pulse.add(Follower(menus, menus, lambda say, *_: context.changes, _choices(context, plugin.name)))
+
+
+def compare(context: Context, name: str, asked: Asked, width: int) -> Callable[..., Any]:
+    """The handler: what is asked, then the version of each column; yields `width` outputs and a badge for each."""
+
+    def stream(*values: Any) -> Iterator[list[Any]]:  # noqa: ANN401 - whatever the components hold
+        given, adapters = values[: -len(DEFAULTS)], values[-len(DEFAULTS) :]
+        filled = fill(asked.parameters, _question(asked, list(given)))
+        chosen = [adapter or default for adapter, default in zip(adapters, DEFAULTS.values(), strict=True)]
+        columns = [Column(adapter, [None] * width, filled) for adapter in chosen]
+        yield _flat(columns)
+        for _ in _answered(context, name, columns):
+            yield _flat(columns)
+
+    return described(stream, asked.parameters, *DEFAULTS)
+
+
+def _question(asked: Asked, given: list[Any]) -> list[Any]:
+    """What to ask: in a conversation whose message box is empty, the last question once more."""
+    if asked.page is not None and not given[0]:
+        at = asked.inputs.index(asked.page)
+        given[0], given[at] = retry(given[at] or [])
+    return given
+
+
+def _flat(columns: Sequence[Column]) -> list[Any]:
+    return [value for column in columns for value in (*column.outputs, column.badge or None)]
+
+
+def _answered(context: Context, name: str, columns: Sequence[Column]) -> Iterator[None]:
+    """Let all columns answer at once; yields when any has something new. Closing it stops them all."""
+    news, stopped = SimpleQueue[Column](), threading.Event()
+    for number, column in enumerate(columns):
+        # Each has a copy of the context variables, in which Gradio keeps whose request this is.
+        run, work = contextvars.copy_context().run, (_answer, context, name, column, news, stopped)
+        threading.Thread(target=run, args=work, name=f"graft-compare-{number}", daemon=True).start()
+    going = True
+    try:
+        while going:
+            _wait(news)
+            # Asked before the differences are told, so that those of the last to end are among what is shown last.
+            going = not all(column.done for column in columns)
+            _tell_differences(columns)
+            yield
+    finally:
+        stopped.set()
+
+
+def _wait(news: SimpleQueue[Column]) -> None:
+    """Until there is something new; what came together is shown together."""
+    news.get()
+    while True:
+        try:
+            news.get_nowait()
+        except Empty:
+            return
+
+
+def _answer(context: Context, name: str, column: Column, news: SimpleQueue[Column], stopped: threading.Event) -> None:
+    """One column's request, from its thread."""
+    try:
+        with closing(answers(context, name, column.filled, resolve(context, name, column.adapter))) as growing:
+            for *outputs, badge in growing:
+                if stopped.is_set():
+                    return
+                column.show(outputs, badge)
+                news.put(column)
+    except Exception as error:
+        column.fail(error)
+    finally:
+        column.done = True
+        news.put(column)
+
+
+def _tell_differences(columns: Sequence[Column]) -> None:
+    """Put into the badge of each column that is done what differs from the first one's answer, once that is done."""
+    first, *others = columns
+    was = plain_answer(first.outputs)
+    for column in others:
+        now = plain_answer(column.outputs)
+        if was is None or now is None or not (first.whole and column.whole) or "than" in column.badge:
+            continue
+        pieces = [list(piece) for piece in marked(was, now)]
+        column.badge = {**column.badge, "than": first.badge["version"], "differs": pieces}
+
+
+def resolve(context: Context, name: str, adapter: str) -> str:
+    """`newest` as the version that it stands for: the newest that is not live, or the live one where it is alone.
+
+    Raises `AdapterError` where the tab has no version.
+    """
+    if adapter != NEWEST:
+        return adapter
+    versions = [version.ref for version in context.adapters.versions(name)]
+    if not versions:
+        why = f"{context.plugin(name).title} has not learned anything yet."
+        raise AdapterError("There is no version to compare with.", why, "Train one on the Train page.")
+    live = context.adapters.live(name)
+    return next((ref for ref in versions if not live or ref != live.ref), versions[0])
+
+
+def _menu(name: str, default: str) -> gr.Dropdown:
+    chosen = gr.Dropdown(
+        [default], value=default, label=t(f"compare.{name}"), allow_custom_value=True, interactive=True,
+    )  # fmt: skip
+    chosen.api_info = lambda: MENU_SCHEMA  # type: ignore[method-assign]
+    return chosen
+
+
+def _choices(context: Context, name: str) -> Callable[..., list[Any]]:
+    """Gives the menus their choices as they are now."""
+
+    def choices(say: Words, *chosen: str | None) -> list[Any]:
+        try:
+            newest = resolve(context, name, NEWEST)
+        except AdapterError:
+            newest = say("compare.none")
+        found = [*menu(context, name, say), (say("compare.newest", version=newest), NEWEST)]
+        defaults = DEFAULTS.values()
+        return [chosen_of(found, value, default) for value, default in zip(chosen, defaults, strict=True)]
+
+    return choices
