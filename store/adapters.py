@@ -150,9 +150,10 @@ class AdapterStore:
         yield None
 
     def history(self, plugin: str) -> list[dict[str, Any]]:
-        """Every change of what a tab answers with, oldest first: version, at (Unix seconds), why, who, and back.
+        """Every change of what a tab answers with, oldest first: version, at (Unix seconds), why, who, back, deleted.
 
-        `back` is true for a roll back. Entries of older files may lack all but the version.
+        `back` is true for a roll back, `deleted` for a version that was removed, which changes no answer. Entries of
+        older files may lack all but the version.
         """
         for root in (self._live, *([self._shipped / LIVE] if self._shipped else [])):
             path = root / f"{plugin}.json"
@@ -166,7 +167,7 @@ class AdapterStore:
             raise AdapterError(f"{ref} is not a version of {plugin}.", f"It was made for {self.get(ref).plugin}.")
         with files.lock(self._live / ".lock"):
             entries = self.history(plugin)
-            if entries and entries[-1]["version"] == ref:
+            if standing(entries)[-1:] == [ref]:
                 return  # or the next roll back would go nowhere
             self._record(plugin, entries, {"version": ref, "why": why, "who": who})
 
@@ -187,10 +188,10 @@ class AdapterStore:
         there = {version.ref for version in self.versions(plugin)} | {BASE}
         return next((ref for ref in reversed(stood[:-1]) if ref in there), BASE)
 
-    def delete(self, ref: str) -> None:
+    def delete(self, ref: str, why: str = "", who: str = "") -> None:
         """Remove a version for good; raises `AdapterError` where it is still needed, or came with Graft.
 
-        Its number is not given again.
+        Its number is not given again, and the history of its tab keeps who removed it, when and why.
         """
         version = self.get(ref)
         if version.path.parent.parent != self.root:
@@ -204,11 +205,13 @@ class AdapterStore:
             # One rename, so that no reader sees half of it; what a crash leaves is swept as any staging folder.
             aside = files.new_staging(self.root)
             version.path.rename(aside / "deleted")
+            gone = {"version": version.ref, "why": why, "who": who, "deleted": True}
+            self._record(version.plugin, self.history(version.plugin), gone)
         shutil.rmtree(aside, ignore_errors=True)
 
     def _record(self, plugin: str, entries: list[dict[str, Any]], entry: Mapping[str, Any]) -> None:
         entries.append({"at": time.time(), **entry})
-        files.write_json(self._live / f"{plugin}.json", entries[-HISTORY_LENGTH:])
+        files.write_json(self._live / f"{plugin}.json", _recent(entries))
 
     @contextmanager
     def staging(self) -> Iterator[Path]:
@@ -265,6 +268,14 @@ def _needed(version: Version, why: str) -> AdapterError:
     return AdapterError(f"{version.ref} cannot be deleted.", why, "Make another version live first.")
 
 
+def _recent(entries: Sequence[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
+    """The last entries of each kind: many deletions must not push out what a tab answers with."""
+    deleted = [bool(entry.get("deleted")) for entry in entries]
+    return [
+        entry for number, entry in enumerate(entries) if deleted[number + 1 :].count(deleted[number]) < HISTORY_LENGTH
+    ]
+
+
 def standing(entries: Sequence[Mapping[str, Any]]) -> list[str]:
     """What a tab answered with, oldest first, leaving out what was rolled back; the last is what it answers with now.
 
@@ -273,6 +284,8 @@ def standing(entries: Sequence[Mapping[str, Any]]) -> list[str]:
     """
     found: list[str] = []
     for entry in entries:
+        if entry.get("deleted"):
+            continue
         ref = str(entry["version"])
         if entry.get("back"):
             del found[-1:]

@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from errors import AdapterError
-from store import files
+from store import adapters, files
 from store.adapters import MANIFEST, AdapterStore, check_name, standing
 
 
@@ -180,6 +180,32 @@ def test_a_version_that_nothing_needs_is_deleted_for_good(store: AdapterStore) -
     assert not list(store.root.glob(f"{files.STAGING_PREFIX}*"))
     with pytest.raises(AdapterError, match="There is no version 'tickets@3'"):
         store.delete("tickets@3")
+
+
+def test_the_history_keeps_who_deleted_what_and_why(store: AdapterStore) -> None:
+    publish(store), publish(store), publish(store)
+    store.promote("classification", "tickets@1")
+    store.promote("classification", "tickets@2")
+    store.delete("tickets@3", "no use", "ada")
+    last = store.history("classification")[-1]
+    assert (last["version"], last["why"], last["who"], last["deleted"]) == ("tickets@3", "no use", "ada", True)
+    assert last["at"] > 0
+    live = store.live("classification")
+    assert live is not None and live.ref == "tickets@2" and store.way_back("classification") == "tickets@1"
+    store.promote("classification", "tickets@2")  # is what answers, so nothing changes
+    assert store.history("classification")[-1] == last
+    assert store.roll_back("classification") == "tickets@1"
+
+
+def test_deletions_do_not_push_out_what_answers(store: AdapterStore, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(adapters, "HISTORY_LENGTH", 3)
+    publish(store)
+    store.promote("classification", "tickets@1")
+    for _ in range(5):
+        store.delete(publish(store))
+    live = store.live("classification")
+    assert live is not None and live.ref == "tickets@1"
+    assert [e["version"] for e in store.history("classification")] == [f"tickets@{n}" for n in (1, 4, 5, 6)]
 
 
 def test_what_is_live_or_the_way_back_is_not_deleted(store: AdapterStore) -> None:

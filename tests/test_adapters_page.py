@@ -77,16 +77,18 @@ def test_a_version_is_deleted_after_it_was_asked_for(page: tuple[Site, adapters_
     site.publish("foreign", plugin="stream")
     asked, box = kindly(section._ask)("mine@3", REQUEST)
     assert "Delete mine@3 for good?" in asked and box["visible"]
-    click(section, lambda ref, *_: section.delete(ref), "mine@3")
+    click(section, section.delete, "mine@3", "no use", "ada")
     assert "released mine@3" in site.pool.warmed
+    timeline = section.refresh(Words(), None)[1]
+    assert "mine@3 deleted" in timeline and "ada" in timeline and "no use" in timeline and "g-now" not in timeline
     for ref, why in (("mine@3", "There is no version"), ("foreign@1", "not a version of echo")):
         with pytest.raises(gr.Error, match=why):
-            click(section, lambda ref, *_: section.delete(ref), ref)
+            click(section, section.delete, ref)
         with pytest.raises(gr.Error, match=why):
             kindly(section._ask)(ref, REQUEST)
     click(section, section.promote, "mine@1")
     with pytest.raises(gr.Error, match="echo answers with it"):
-        click(section, lambda ref, *_: section.delete(ref), "mine@1")
+        click(section, section.delete, "mine@1")
     assert {v.ref for v in site.context.adapters.versions("echo")} == {"mine@1", "mine@2"}
 
 
@@ -113,7 +115,7 @@ def test_a_version_in_use_is_not_deleted(
 
     monkeypatch.setattr(site.pool, "release", in_use, raising=True)
     with pytest.raises(gr.Error, match="in use"):
-        click(section, lambda ref, *_: section.delete(ref), "mine@1")
+        click(section, section.delete, "mine@1")
     assert site.context.adapters.get("mine@1")
 
 

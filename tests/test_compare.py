@@ -152,7 +152,8 @@ def test_stopping_stops_every_column(client, parrot) -> None:
 
 
 def test_a_conversation_is_asked_its_last_question_again_where_nothing_was_typed(client) -> None:
-    turns = [{"role": "user", "content": "why?"}, {"role": "assistant", "content": "because"}]
+    said = {"user": "why?", "assistant": "because"}
+    turns = [{"role": role, "content": [{"type": "text", "text": text}]} for role, text in said.items()]
     answer = client.predict("", turns, api_name="/chat_compare")
     asked = sys.modules["graft_plugin_chat"].Chat.asked
     assert asked[-3:] == [("why?", 0)] * 3
@@ -173,7 +174,7 @@ def test_newest_is_the_newest_that_is_not_live(site) -> None:
 
 def test_what_differs() -> None:
     assert marked("the same", "the same") == []
-    assert marked("the red fox", "the quick red fox") == [("kept", "the "), ("come", "quick "), ("kept", "red fox")]
+    assert marked("the red fox", "the quick red fox") == [("kept", "the"), ("come", " quick"), ("kept", " red fox")]
     assert marked("天气好", "天气坏") == [("kept", "天气"), ("gone", "好"), ("come", "坏")]
     assert marked("a " * MOST_PIECES, "b") == [("come", "b")]
 

@@ -4,11 +4,13 @@
 
 A running app notices the new version by itself. Ctrl-C cancels the run. One run goes on at a time; others wait their
 turn. What can be done with runs that there are is in `training/commands.py`: `python -m training runs`. What one would
-need is in `training/estimate_command.py`: `python -m training estimate`.
+need is in `training/estimate_command.py`: `python -m training estimate`. An adapter made elsewhere is taken in by
+`training/importing.py`: `python -m training import`.
 """
 
 from __future__ import annotations
 
+import importlib
 import signal
 import sys
 import time
@@ -43,6 +45,9 @@ def main(arguments: Sequence[str]) -> int:
         return inspect_command.main(arguments)
     if arguments and arguments[0] in estimate_command.COMMANDS:
         return estimate_command.main(arguments)
+    if arguments and arguments[0] == "import":
+        # Imported here: it needs torch and PEFT, which the other commands leave to the run.
+        return int(importlib.import_module("training.importing").main(arguments[1:]))
     options, id = command_line.parser().parse_args(arguments), new_id()
     try:
         settings = Settings.from_env()

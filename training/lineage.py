@@ -24,14 +24,14 @@ LIBRARIES = ("torch", "transformers", "tokenizers", "peft", "accelerate", "bitsa
 CPU_FACTS = Path("/proc/cpuinfo")
 
 
-def base_facts(config: TrainConfig, model: Model, quantize: str) -> dict[str, Any]:
-    """Which base, and how it was held.
+def base_facts(named: str, model: Model, quantize: str) -> dict[str, Any]:
+    """Which base, how it was `named`, and how it was held.
 
     A folder goes by its own name: a version travels, and paths of this machine must not go with it.
     """
     folder = model.source == "folder"
     return {
-        "id": Path(config.model).name if folder else config.model.partition("@")[0],
+        "id": Path(named).name if folder else named.partition("@")[0],
         "revision": model.revision,
         "source": model.source,
         "identity": model.identity,

@@ -30,6 +30,22 @@ def readme(name: str, facts: Mapping[str, Any], card: Mapping[str, Any]) -> str:
     return "\n\n".join(parts) + "\n"
 
 
+def readme_of_import(name: str, facts: Mapping[str, Any]) -> str:
+    """The text of README.md for a version that was made elsewhere, of which nothing was measured."""
+    task, base, origin = TASKS[facts["task"]], facts["base"], facts["made_elsewhere"]
+    front = ModelCardData(base_model=base["id"], library_name="peft", pipeline_tag=task.pipeline_tag,
+                          tags=["lora", "graft"], model_name=name)  # fmt: skip
+    told = f", which says that it was made for `{origin['base']}`" if origin["base"] else ""
+    made = (
+        f"A LoRA adapter for `{base['id']}` (revision `{base['revision'] or 'none'}`), made elsewhere. Graft took it "
+        f"in for its {facts['plugin']} tab on {facts['created']} from `{origin['file']}` (sha256 of the weights "
+        f"`{origin['sha256'][:16]}`){told}."
+    )
+    limits = "## Limits\n\n- What it was trained on, and how: not known here.\n- How well it answers: not measured."
+    parts = [f"---\n{front.to_yaml()}\n---", f"# {name}", made, *_answer(facts), *_use(facts), limits]
+    return "\n\n".join(parts) + "\n"
+
+
 def _front(name: str, facts: Mapping[str, Any], card: Mapping[str, Any]) -> str:
     task, data = TASKS[facts["task"]], facts["data"]
     rows = f"{data['held_out_file'] or data['file']}, {card['held_out']} held-out rows"
@@ -54,12 +70,7 @@ def _purpose(name: str, facts: Mapping[str, Any]) -> Iterator[str]:
         f"A LoRA adapter for `{base['id']}` (revision `{base['revision'] or 'none'}`), made by Graft for its "
         f"{facts['plugin']} tab on {facts['created']}."
     )
-    if facts["labels"]:
-        yield "It puts a text under one of these labels: " + ", ".join(f"`{label}`" for label in facts["labels"]) + "."
-    elif facts["prompt"]:
-        yield "It answers this prompt:\n\n" + "\n".join(f"    {line}" for line in facts["prompt"].splitlines())
-    else:
-        yield "It answers a conversation."
+    yield from _answer(facts)
     corrected = f"{data['corrections']} corrections and " if data.get("corrections") else ""
     held = "in full precision" if base["quantize"] == "none" else f"quantized to {base['quantize']}"
     yield (
@@ -67,6 +78,16 @@ def _purpose(name: str, facts: Mapping[str, Any]) -> Iterator[str]:
         f"(sha256 `{data['sha256'][:16]}`), {data['truncated']} of them cut short, with the base {held}: "
         f"{measured['steps']} steps in {measured['seconds']:.0f} s on {_machine(facts['machine'])}."
     )
+
+
+def _answer(facts: Mapping[str, Any]) -> Iterator[str]:
+    """What it answers, and to what."""
+    if facts["labels"]:
+        yield "It puts a text under one of these labels: " + ", ".join(f"`{label}`" for label in facts["labels"]) + "."
+    elif facts["prompt"]:
+        yield "It answers this prompt:\n\n" + "\n".join(f"    {line}" for line in facts["prompt"].splitlines())
+    else:
+        yield "It answers a conversation."
 
 
 def _rows(data: Mapping[str, Any]) -> str:

@@ -191,7 +191,7 @@ class Session:
             "task": self.task.name,
             "labels": data.labels,
             "prompt": self.config.prompt,
-            "base": lineage.base_facts(self.config, self.model, self.quantize),
+            "base": lineage.base_facts(self.config.model, self.model, self.quantize),
             "fingerprint": fingerprint.of_trained(net, tokenizer, self.quantize, dtype),
         }
 

@@ -16,7 +16,7 @@ from errors import AdapterError
 from plugins import TaskPlugin
 from store.adapters import BASE
 from store.archive import pack
-from ui import card_view, merged, train_on, versions_view
+from ui import card_view, import_form, merged, train_on, versions_view
 from ui.card_rows import DOWNLOAD, CardRows
 from ui.context import Context
 from ui.guard import kindly
@@ -60,6 +60,7 @@ def build(context: Context, pulse: Pulse, form: TrainForm | None = None) -> None
         with gr.Column(elem_classes="g-section"):
             gr.Markdown(plugin.say(plugin.title), elem_classes="g-section-title")
             Section(context, plugin, pulse, form)
+    import_form.build(context)
 
 
 class Section:
@@ -91,7 +92,7 @@ class Section:
             (controls.promote, self.promote),
             (controls.back, lambda _, why, who: context.adapters.roll_back(self._tab, why, who)),
             (controls.base, lambda _, why, who: context.adapters.promote(self._tab, BASE, why, who)),
-            (sure, lambda ref, *_: self.delete(ref)),
+            (sure, self.delete),
         ]
         for button, act in acts:
             done = button.click(kindly(self.allowed(act)), given, controls.why, trigger_mode="once", **QUIET)
@@ -154,11 +155,11 @@ class Section:
         self._context.pool.check(self._context.spec(self._tab), ref)
         self._context.adapters.promote(self._tab, ref, why, who)
 
-    def delete(self, ref: str) -> None:
-        """Remove a version that nothing needs; raises `AdapterError`."""
+    def delete(self, ref: str, why: str, who: str) -> None:
+        """Remove a version that nothing needs; the history keeps why, and by whom. Raises `AdapterError`."""
         version = self._own(ref)
         self._context.pool.release(version.ref)
-        self._context.adapters.delete(version.ref)
+        self._context.adapters.delete(version.ref, why, who)
 
     def allowed(self, act: Act) -> Callable[..., str]:
         """`act` on the chosen version, where this page may promote: decided here, whatever the layout hides.

@@ -5,20 +5,16 @@ The page's process reads none of it: the zip is written where Gradio serves and 
 
 from __future__ import annotations
 
-import os
 import secrets
-import signal
-import subprocess
 import sys
 import threading
 from collections.abc import Iterator
-from contextlib import suppress
 from pathlib import Path
 
 from gradio.utils import get_upload_folder
 
-from errors import AdapterError, BusyError
-from settings import REPOSITORY, child_environment
+from errors import BusyError
+from ui.child import followed
 from ui.render import Html, bar, div, span
 from ui.strings import Words
 
@@ -40,8 +36,9 @@ def merged(say: Words, ref: str, home: Path) -> Iterator[tuple[Html, str | None]
         folder.mkdir(parents=True)
         target = folder / f"{ref.replace('@', '-')}-merged.zip"
         yield step(say, ref, PHASES[0]), None
-        for phase in _followed([*COMMAND, ref, str(target), "--merged"], home):
-            yield step(say, ref, phase), None
+        for phase in followed([*COMMAND, ref, str(target), "--merged"], home, "The merged model could not be made."):
+            if phase in PHASES:
+                yield step(say, ref, phase), None
         yield Html(""), str(target)
     finally:
         _ONE.release()
@@ -51,33 +48,3 @@ def step(say: Words, ref: str, phase: str) -> Html:
     """How far it is."""
     share = (PHASES.index(phase) + 0.5) / len(PHASES)
     return div("g-loading", span("", say(f"merged.{phase}", version=ref)), bar(share))
-
-
-def _followed(command: list[str], home: Path) -> Iterator[str]:
-    """The phases that the process prints; raises `AdapterError` with its reason where it fails."""
-    child = subprocess.Popen(
-        command, cwd=REPOSITORY, env=child_environment(GRAFT_HOME=str(home.absolute())), stdin=subprocess.DEVNULL,
-        stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True,
-    )  # fmt: skip
-    said = list[str]()
-    listener = threading.Thread(target=lambda: said.extend(child.stderr or ()), daemon=True)
-    listener.start()
-    try:
-        with suppress(OSError):
-            # Where memory ends, this goes before the page does.
-            Path(f"/proc/{child.pid}/oom_score_adj").write_text("1000", encoding="ascii")
-        for line in child.stdout or ():
-            if line.strip() in PHASES:
-                yield line.strip()
-        code = child.wait()
-    finally:
-        if child.poll() is None:
-            os.killpg(child.pid, signal.SIGKILL)
-            child.wait()
-        listener.join()
-        for pipe in (child.stdout, child.stderr):
-            if pipe:
-                pipe.close()
-    if code:
-        why = said[-1].strip() if code == 2 and said else "Its process ended early; there may not be enough memory."
-        raise AdapterError("The merged model could not be made.", why)

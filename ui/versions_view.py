@@ -38,7 +38,8 @@ def _version(say: Words, version: Version, live: bool) -> Html:
     base = facts.get("base") or {}
     name = str(base.get("id", "")).rsplit("/", 1)[-1]
     rows = (facts.get("data") or {}).get("usable")
-    about = [name, day(facts.get("created")), say("adapters.rows", n=rows) if rows else ""]
+    elsewhere = say("adapters.elsewhere") if facts.get("made_elsewhere") else ""
+    about = [name, day(facts.get("created")), say("adapters.rows", n=rows) if rows else "", elsewhere]
     cells = (div("", *head), div("g-dim", " · ".join(part for part in about if part)), div("", *figures))
     return tag("div", *cells, class_="g-version", data_version=version.ref)
 
@@ -50,10 +51,11 @@ def headline(card_facts: Mapping[str, Any]) -> list[tuple[str, float]]:
 
 
 def timeline(say: Words, history: Sequence[Mapping[str, Any]]) -> Html:
-    """Every change of what a tab answers with, newest first: what, when, who, why."""
+    """Every change of what a tab answers with, and every deletion, newest first: what, when, who, why."""
     if not history:
         return Html("")
-    entries = [_entry(say, entry, i == 0) for i, entry in enumerate(reversed(history))]
+    now = next((entry for entry in reversed(history) if not entry.get("deleted")), None)
+    entries = [_entry(say, entry, entry is now) for entry in reversed(history)]
     recent, older = entries[:RECENT], entries[RECENT:]
     more = folded(say("history.older", n=len(older)), tag("ol", *older, class_="g-timeline")) if older else None
     return div("g-history", tag("h4", say("history.title")), tag("ol", *recent, class_="g-timeline"), more)
@@ -61,7 +63,8 @@ def timeline(say: Words, history: Sequence[Mapping[str, Any]]) -> Html:
 
 def _entry(say: Words, entry: Mapping[str, Any], now: bool) -> Html:
     version = say("task.base") if entry["version"] == BASE else entry["version"]
-    what = say("history.back" if entry.get("back") else "history.promoted", version=version)
+    kind = "deleted" if entry.get("deleted") else "back" if entry.get("back") else "promoted"
+    what = say(f"history.{kind}", version=version)
     at = day(entry["at"]) if entry.get("at") else ""
     facts = " · ".join(part for part in (at, _who(say, str(entry.get("who") or ""))) if part)
     why = tag("p", entry["why"], class_="g-why") if entry.get("why") else None

@@ -1,0 +1,86 @@
+"""Adapters: take in an adapter that was made elsewhere, from a zip, as a version of a tab.
+
+The zip is opened by a process of its own, the command `python -m training import`; nothing of it is read here.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Iterator
+
+import gradio as gr
+
+from errors import AdapterError, InputError
+from store.adapters import check_name
+from tasks import TASKS
+from ui.child import followed
+from ui.context import Context
+from ui.guard import kindly
+from ui.pulse import QUIET
+from ui.render import Html, bar, div, failure, notice, span, tag
+from ui.strings import Words, t, words
+
+COMMAND = (sys.executable, "-m", "training", "import")
+PHASES = ("unpack", "base", "verify", "publish")
+"""What the process says of itself, a line each; the last line after them is the version."""
+
+
+def build(context: Context) -> None:
+    """Place the form and connect it, where the page may train."""
+    learners = context.learners()
+    if not (context.settings.may_train and learners):
+        return
+    with gr.Accordion(t("import.title"), open=False, elem_classes="g-import"):
+        gr.Markdown(t("import.about"), elem_classes="g-about")
+        with gr.Row(elem_classes="g-columns"):
+            with gr.Column():
+                file = gr.File(file_types=[".zip"], file_count="single", label=t("import.file"), height=130,
+                               elem_classes="g-upload")  # fmt: skip
+            with gr.Column():
+                tab = gr.Dropdown([(p.say(p.title), p.name) for p in learners], value=learners[0].name,
+                                  label=t("import.tab"), interactive=True, filterable=False)  # fmt: skip
+                name = gr.Textbox(label=t("train.name"), info=t("train.name_info"), max_lines=1)
+                labels = gr.Textbox(label=t("import.labels"), info=t("import.labels_info"), max_lines=1,
+                                    visible=_has_labels(context, learners[0].name))  # fmt: skip
+        take = gr.Button(t("import.take"), variant="primary")
+        said = gr.HTML("", elem_classes="g-list")
+    tab.change(kindly(lambda chosen: gr.update(visible=_has_labels(context, chosen))), tab, labels, **QUIET)
+    take.click(kindly(take_in(context)), [file, tab, name, labels], said, show_progress="hidden",
+               api_visibility="private", trigger_mode="once")  # fmt: skip
+
+
+def take_in(context: Context) -> Callable[..., Iterator[Html]]:
+    """The handler: says each step on the way, and at last which version it is, or why there is none."""
+
+    def handler(
+        request: gr.Request, file: str | None, tab: str | None, name: str | None, labels: str | None
+    ) -> Iterator[Html]:
+        context.require_training()
+        say, spec = words(request), context.spec(tab or "")
+        if not file:
+            raise InputError("There is no file.", "Nothing was chosen.", "Choose the zip of a PEFT adapter.")
+        command = [*COMMAND, str(file), f"--plugin={spec.name}", f"--name={check_name((name or '').strip())}",
+                   f"--labels={labels or ''}"]  # fmt: skip
+        yield _step(say, PHASES[0])
+        ref = ""
+        try:
+            for line in followed(command, context.settings.home, say("import.refused")):
+                ref = line
+                if line in PHASES:
+                    yield _step(say, line)
+        except AdapterError as error:
+            yield failure(error)
+            return
+        context.versions_changed()
+        yield notice(tag("strong", say("import.done", version=ref)), tag("p", say("import.next")))
+
+    return handler
+
+
+def _has_labels(context: Context, tab: str | None) -> bool:
+    return bool(tab) and TASKS[context.spec(str(tab)).task].answers == "label"
+
+
+def _step(say: Words, phase: str) -> Html:
+    share = (PHASES.index(phase) + 0.5) / len(PHASES)
+    return div("g-loading", span("", say(f"import.{phase}")), bar(share))
