@@ -1,11 +1,17 @@
 """ui/rows_form.py: where rows come from, and what is shown of them, in a real page with a pool that has no models."""
 
+from dataclasses import replace
 from types import SimpleNamespace
 
 import pytest
+from playwright import sync_api
 
 from errors import GraftError
+from serving.pool import Status
+from tests.test_report import GOOD
+from tests.test_ui_browser import chromium, opened  # noqa: F401 - a fixture
 from tests.ui_site import serve
+from training.report import LATER
 from ui import rows_form
 from ui.rows_form import Where
 
@@ -21,7 +27,7 @@ def site(tmp_path_factory):
 
 
 def test_a_report_of_an_example_fills_the_form(site) -> None:
-    *_, [shown, text, target, messages, name, _] = rows_form.inspect(site.context, keep=False)(
+    *_, [shown, text, target, messages, name, *_] = rows_form.inspect(site.context, keep=False)(
         REQUEST, "echo", "example", "tickets.csv", *[None] * 7
     )
     assert "240" in shown and "feature request" in shown
@@ -31,7 +37,7 @@ def test_a_report_of_an_example_fills_the_form(site) -> None:
 def test_columns_that_cannot_be_guessed_can_be_chosen(site, tmp_path) -> None:
     path = tmp_path / "My rows.csv"
     path.write_text("body,kind\n" + "".join(f"row {i},{'ab'[i % 2]}\n" for i in range(20)), encoding="utf-8")
-    *_, [shown, text, target, messages, name, _] = rows_form.inspect(site.context, keep=False)(
+    *_, [shown, text, target, messages, name, *_] = rows_form.inspect(site.context, keep=False)(
         REQUEST, "echo", "upload", None, str(path), *NO_HUB, "text", "label", None
     )
     assert "has no column" in shown and name == "my-rows"
@@ -53,3 +59,25 @@ def test_only_examples_by_name_are_read(site) -> None:
     for id in ("../rows", "/etc/passwd", "examples/tickets.csv@/etc", "x"):
         with pytest.raises(GraftError, match="is not a"):
             rows_form.chosen_file(site.context, Where("hub", id=id))
+
+
+def test_the_report_is_made_again_when_its_base_has_arrived(chromium, site, monkeypatch) -> None:  # noqa: F811
+    phase, asked = ["download"], []
+
+    def look(inspection):
+        asked.append(phase[0])
+        yield replace(GOOD, untokenized=LATER if phase[0] == "download" else "It is here now.")
+
+    monkeypatch.setattr(site.context.runs, "look", look)
+    monkeypatch.setattr(site.pool, "status", lambda: [Status("org/base", phase[0], 0.5)])
+    page = opened(chromium, site, locale="en")
+    page.get_by_role("tab", name="Train", exact=True).click()
+    report = page.locator(".g-report")
+    sync_api.expect(report).to_contain_text("follow as soon as the base is on this computer")
+    page.wait_for_timeout(2500)
+    assert "ready" not in asked
+    phase[0] = "ready"
+    sync_api.expect(report).to_contain_text("It is here now.")
+    page.wait_for_timeout(2500)
+    assert asked.count("ready") == 1, "once, and not with every beat"
+    assert page.problems == []

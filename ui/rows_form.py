@@ -6,7 +6,7 @@ import filecmp
 import re
 import tempfile
 from argparse import Namespace
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -27,10 +27,12 @@ from training.rows import PARTS, UnknownColumns
 from training.selection import is_selection, title
 from ui import examples, hub_form, report_view
 from ui.context import Context
+from ui.guard import kindly
 from ui.hub_form import HubForm
+from ui.pulse import Follower, Pulse
 from ui.render import Html, failure
 from ui.run_panel import page_copy
-from ui.strings import t, words
+from ui.strings import Words, t, words
 
 LARGEST = 50 * 2**20
 """Bytes of an uploaded file."""
@@ -73,6 +75,8 @@ class Where:
 
 PLACE = len(Where.__dataclass_fields__)
 """How many values those are."""
+Look = Callable[..., Iterator[list[Any]]]
+"""A handler that looks into the chosen rows."""
 COUNT = PLACE + len(PARTS)
 """How many values the form of rows has."""
 
@@ -102,8 +106,11 @@ def _show(chosen: str) -> list[Any]:
     return [gr.update(visible=kind == chosen) for kind in KINDS]
 
 
-def inspect(context: Context, keep: bool) -> Any:  # noqa: ANN401 - a handler of Gradio's
-    """Look into the chosen rows; `keep` takes the columns as the user set them, otherwise they are guessed."""
+def inspect(context: Context, keep: bool) -> Look:
+    """Look into the chosen rows; `keep` takes the columns as the user set them, otherwise they are guessed.
+
+    Given last is the base that the report waits for, if it does.
+    """
 
     def look(request: gr.Request, tab: str, *values: Any) -> Iterator[list[Any]]:  # noqa: ANN401
         context.require_training()
@@ -114,7 +121,7 @@ def inspect(context: Context, keep: bool) -> Any:  # noqa: ANN401 - a handler of
         except NotFetched:
             path = None
         if path is None:
-            yield [Html(""), *([gr.update(visible=False)] * len(PARTS)), gr.skip(), gr.update(visible=False)]
+            yield [Html(""), *([gr.update(visible=False)] * len(PARTS)), gr.skip(), gr.update(visible=False), ""]
             return
         try:
             for found in context.runs.look(_inspection(context, tab, path, values, keep)):
@@ -122,13 +129,36 @@ def inspect(context: Context, keep: bool) -> Any:  # noqa: ANN401 - a handler of
                 more = not (found.tokens or found.untokenized)
                 shown = [gr.update(choices=list(found.columns), value=found.mapping.get(part),
                                    visible=part in found.mapping) for part in PARTS]  # fmt: skip
-                yield [report_view.report(say, found, more), *shown, gr.skip() if keep else suggested_name(path), bad]
+                name = gr.skip() if keep else suggested_name(path)
+                waits = context.spec(tab).model if found.untokenized == report_view.LATER else ""
+                yield [report_view.report(say, found, more), *shown, name, bad, waits]
         except GraftError as error:
             there = list(error.columns) if isinstance(error, UnknownColumns) else []
             columns = unchanged if keep else [*_choosable(context.spec(tab), there), suggested_name(path)]
-            yield [failure(error), *columns, gr.update(visible=True)]
+            yield [failure(error), *columns, gr.update(visible=True), ""]
 
     return look
+
+
+def follow(
+    context: Context, pulse: Pulse, waits: gr.State, look: Look, taken: list[Component], outputs: list[Any]
+) -> None:
+    """Look again, with `look`, once the base is on this computer that the report `waits` for."""
+    here = gr.State("")
+
+    def arrived(say: Words, base: str) -> str:
+        phases = {status.id: status.phase for status in context.pool.status()}
+        return base if base and phases.get(base) in ("load", "ready") else ""
+
+    def again(request: gr.Request, base: str, *values: Any) -> Iterator[list[Any]]:  # noqa: ANN401
+        if base:
+            yield from look(request, *values)
+        else:
+            yield [gr.skip()] * len(outputs)
+
+    pulse.add(Follower([waits], [here], arrived, lambda say, base: [arrived(say, base)]))
+    here.change(kindly(again), [here, *taken], outputs, api_visibility="private", show_progress="hidden",
+                trigger_mode="always_last")  # fmt: skip
 
 
 def bad_rows(context: Context, component: gr.File) -> Any:  # noqa: ANN401

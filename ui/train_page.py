@@ -85,7 +85,8 @@ def build(context: Context, demo: gr.Blocks, pulse: Pulse) -> Form | None:
     panel = RunPanel(context, pulse)
     if not learners:
         return None
-    outputs = [report, *form.rows.columns, form.name, bad]
+    waits = gr.State("")
+    outputs = [report, *form.rows.columns, form.name, bad, waits]
     _connect(context, demo, form, outputs, command, listed, expected)
     made = bad.click(kindly(rows_form.bad_rows(context, taken)), form.source, taken, **QUIET)
     made.success(None, taken, None, js=DOWNLOAD, api_visibility="private")
@@ -97,6 +98,7 @@ def build(context: Context, demo: gr.Blocks, pulse: Pulse) -> Form | None:
     look = kindly(rows_form.inspect(context, keep=True))
     looked = used.success(look, form.looked, outputs, api_visibility="private", show_progress_on=report)
     looked.then(None, js=TO_THE_FORM)
+    rows_form.follow(context, pulse, waits, look, form.looked, outputs)
     train_on.connect(context, panel.on, panel.version, form)
     train_on.follow(context, pulse, form)
     return form
