@@ -13,13 +13,14 @@ import pytest
 from huggingface_hub import constants
 from huggingface_hub.utils import close_session
 
-from errors import DataError
+from errors import ConfigError, DataError
 from settings import Settings
 from tasks import Columns, TabSpec
 from tests.fake_hub import FakeHub, point_to
 from training import command_line
 from training.config import TrainConfig
 from training.data import read_table
+from training.fetching import fetch_rows
 from training.hub import HubData, Place, parse_place
 from training.runs import Runs
 from training.selection import read_selection, title
@@ -168,6 +169,43 @@ def test_a_run_keeps_its_rows_and_where_they_are_from(fake: FakeHub, data: HubDa
     assert runs.inspect(Path(kept.data), SPEC).usable == 20, "read by a child process, which has no token"
     with pytest.raises(DataError, match="Fetch them first"):
         runs.submit(TrainConfig.for_tab(SPEC, None, "mine", hub=source))
+
+
+def test_another_split_is_held_out_whole(fake: FakeHub, data: HubData, runs: Runs, tmp_path: Path) -> None:
+    path, other = data.fetch_both(Place("org/rows", config="en"), "test")
+    assert other is not None and read_selection(other).split == "test"
+    assert data.fetch_both(Place("org/rows"), "") == (path, None)
+    chosen = {"hub": read_selection(path).source, "held_out_split": "test"}
+    config = TrainConfig.for_tab(SPEC, path, "mine", **chosen, held_out_data=str(other))
+    kept = TrainConfig.from_json((runs.submit(config).folder / "config.json").read_text())
+    assert read_table(Path(kept.held_out_data), "label", LABELS).report.rows == 12
+    assert Path(kept.held_out_data).parent.name == "held_out" and kept.held_out_split == "test"
+    assert command_line.write(config, SPEC, "").endswith("--hub-split train --name mine --held-out-split test")
+    with pytest.raises(DataError, match="has no split"):
+        data.fetch_both(Place("org/rows"), "nothing")
+    with pytest.raises(DataError, match="split test of org/rows is not on this computer"):
+        runs.submit(TrainConfig.for_tab(SPEC, path, "mine", **chosen))
+
+
+def test_a_held_out_split_is_another_one_of_a_hub_data_set(tmp_path: Path) -> None:
+    source = Place("org/rows", "a" * 40, "en", "train").named
+    for wrong, why in (({"hub": source, "held_out_split": "train"}, "which is trained on"),
+                       ({"held_out_split": "test"}, "is a split of a data set of the Hub")):  # fmt: skip
+        with pytest.raises(ConfigError, match=why):
+            TrainConfig.for_tab(SPEC, tmp_path, "mine", **wrong)
+    both = "--plugin x --data org/rows --name mine --held-out-split test --held-out-data rows.csv"
+    with pytest.raises(ConfigError, match="not both"):
+        command_line.to_config(command_line.read(both), SPEC)
+    named = command_line.read("--plugin x --data org/rows --name mine --held-out-split test")
+    assert command_line.to_config(named, SPEC).held_out_split == "test"
+
+
+def test_a_command_fetches_the_split_that_it_holds_out(fake: FakeHub, home: Path) -> None:
+    options = command_line.read("--plugin x --data org/rows --name mine --held-out-split test")
+    fetch_rows(Settings(home=home), options)
+    config = command_line.to_config(options, SPEC)
+    assert config.hub["split"] == "train" and config.held_out_split == "test"
+    assert read_selection(Path(config.held_out_data)).split == "test"
 
 
 def test_a_run_from_the_hub_is_a_command_and_back(tmp_path: Path) -> None:

@@ -68,6 +68,18 @@ def test_a_data_set_is_looked_up_stopped_and_fetched(page: sync_api.Page, fake: 
     sync_api.expect(page.locator("body")).to_contain_text(re.compile(r"20\s*usable"))
 
 
+def test_a_split_of_its_own_is_held_out(page: sync_api.Page, fake: FakeHub) -> None:
+    page.get_by_label("Data set on the Hugging Face Hub").fill("org/rows")
+    button(page, "Look up").click()
+    page.get_by_label("Rows to compare on").click()
+    page.get_by_role("option", name="test").click()
+    sync_api.expect(page.locator(".g-hub")).to_contain_text("in 3 file(s)")
+    button(page, "Fetch these rows").click()
+    report = page.locator(".g-report")
+    sync_api.expect(report).to_contain_text("12 of the 12 rows of org/rows en test can be compared on")
+    sync_api.expect(page.locator(".g-command")).to_contain_text("--held-out-split test")
+
+
 def test_what_is_not_there_is_said_where_it_was_asked(page: sync_api.Page) -> None:
     page.get_by_label("Data set on the Hugging Face Hub").fill("org/nothing")
     page.keyboard.press("Enter")

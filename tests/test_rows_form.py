@@ -17,7 +17,7 @@ from ui.rows_form import Where
 
 pytestmark = pytest.mark.filterwarnings("ignore")  # Gradio's and httpx's own
 REQUEST = SimpleNamespace(headers={})
-NO_HUB = ("", None, None)
+NO_HUB = ("", None, None, None)
 
 
 @pytest.fixture(scope="module")
@@ -28,7 +28,7 @@ def site(tmp_path_factory):
 
 def test_a_report_of_an_example_fills_the_form(site) -> None:
     *_, [shown, text, target, messages, name, *_] = rows_form.inspect(site.context, keep=False)(
-        REQUEST, "echo", "example", "tickets.csv", *[None] * 7
+        REQUEST, "echo", "example", "tickets.csv", *[None] * 8
     )
     assert "240" in shown and "feature request" in shown
     assert (text["value"], target["value"], messages["visible"], name) == ("text", "label", False, "tickets")

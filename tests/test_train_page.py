@@ -30,7 +30,7 @@ def form_of(**changed) -> list:
     spec = TabSpec("echo", "org/base", "text-classification", Columns("text", "label"))
     config = TrainConfig.for_tab(spec, Path("data"), "name")
     values = {key: getattr(config, key) for key in KNOBS} | changed
-    rows = ["example", "tickets.csv", None, "", None, None, "text", "label", None]
+    rows = ["example", "tickets.csv", None, "", None, None, None, "text", "label", None]
     return ["echo", *rows, "mine", True, "org/base", *values.values()]
 
 

@@ -131,7 +131,7 @@ def test_no_handler_trains_or_promotes_where_it_is_off(tmp_path) -> None:
         pulse = SimpleNamespace(add=lambda follower: follower)
         panel = RunPanel(context, pulse)
         section = adapters_page.Section(context, context.plugin("echo"), pulse)
-    rows = ["example", "tickets.csv", None, "", None, None, "text", "label", None]
+    rows = ["example", "tickets.csv", None, "", None, None, None, "text", "label", None]
     form = ["echo", *rows, "mine", True, *([None] * len(KNOBS))]
     fields = SimpleNamespace(fields=["name", "promote", *KNOBS])
     calls = [
@@ -139,8 +139,8 @@ def test_no_handler_trains_or_promotes_where_it_is_off(tmp_path) -> None:
         lambda: kindly(train_page._preset(context))("echo", "quick"),
         lambda: kindly(train_page._fill(context, fields))(REQUEST, "--plugin echo"),
         lambda: kindly(train_page._defaults(context))("echo"),
-        lambda: list(kindly(rows_form.inspect(context, keep=False))(REQUEST, *form[:10])),
-        lambda: kindly(rows_form.bad_rows(context, gr.File))(*form[:10]),
+        lambda: list(kindly(rows_form.inspect(context, keep=False))(REQUEST, *form[:11])),
+        lambda: kindly(rows_form.bad_rows(context, gr.File))(*form[:11]),
         lambda: kindly(hub_form._look_up(context))(REQUEST, "a/b"),
         lambda: kindly(hub_form._configured(context))(REQUEST, "a/b", ""),
         lambda: kindly(hub_form._chosen(context))(REQUEST, "a/b", "", ""),

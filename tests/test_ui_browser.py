@@ -29,6 +29,8 @@ def chromium():
 
 
 def opened(chromium, site, **settings):
+    for earlier in chromium.contexts:  # each page is drawn, and asks once a second
+        earlier.close()
     page = chromium.new_context(**settings).new_page()
     page.problems = []
     page.on("pageerror", lambda error: page.problems.append(str(error)))

@@ -50,6 +50,7 @@ def parser(named: bool = True) -> Parser:
     made.add_argument("--hub-split", default="", help="the split, if not the one to train on")
     made.add_argument("--name", required=named, default="mine", help="the adapter's name; it gets its next version")
     made.add_argument("--held-out-data", type=lambda p: str(Path(p).absolute()), help="rows to compare on, in a file")
+    made.add_argument("--held-out-split", default="", help="another split of the Hub data set, to compare on")
     made.add_argument("--columns", default="", help="columns of the file: text=COLUMN,target=COLUMN")
     made.add_argument("--model", "--base", dest="base", help="another base than the tab's: a Hub id or a folder")
     made.add_argument("--preset", choices=PRESETS["label"], default=PRESET, help="what the settings below begin with")
@@ -65,13 +66,15 @@ def parser(named: bool = True) -> Parser:
 
 def to_config(options: argparse.Namespace, spec: TabSpec) -> TrainConfig:
     """The configuration that the options of a command describe; raises `ConfigError`."""
-    keys = (*KNOBS, "preset", "promote", "anyway", "held_out_data")
+    keys = (*KNOBS, "preset", "promote", "anyway", "held_out_data", "held_out_split")
     chosen: dict[str, Any] = {key: getattr(options, key) for key in keys}
     folder = bool(options.base) and Path(options.base).is_dir()
     chosen["model"] = str(Path(options.base).absolute()) if folder else options.base
     place = place_of(options)
     chosen["hub"] = place.named if place else getattr(options, "hub", None)
     chosen["mapping"] = parse_columns(options.columns) or None
+    if place and options.held_out_data and options.held_out_split:
+        raise ConfigError("The command", ["Name held-out rows in a file or as a split, not both."])
     return TrainConfig.for_tab(spec, None if place else options.data, options.name, **chosen)
 
 
@@ -101,7 +104,10 @@ def write(config: TrainConfig, spec: TabSpec, data: str) -> str:
     if config.mapping and config.mapping != config.columns:
         parts += ["--columns", ",".join(f"{part}={column}" for part, column in config.mapping.items())]
     parts += ["--model", config.model] if config.model != spec.model else []
-    parts += ["--held-out-data", config.held_out_data] if config.held_out_data else []
+    if config.held_out_split:
+        parts += ["--held-out-split", config.held_out_split]
+    elif config.held_out_data:
+        parts += ["--held-out-data", config.held_out_data]
     parts += ["--preset", preset] if preset != PRESET else []
     for key in different:
         value = getattr(config, key)

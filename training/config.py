@@ -13,7 +13,18 @@ from store.adapters import check_name
 from tasks import TASKS, Columns, TabSpec
 from training.knobs import KNOBS, PRESET, PRESETS
 
-TEXTS = ("name", "plugin", "model", "tab_model", "task", "data", "held_out_data", "prompt", "corrections")
+TEXTS = (
+    "name",
+    "plugin",
+    "model",
+    "tab_model",
+    "task",
+    "data",
+    "held_out_data",
+    "prompt",
+    "corrections",
+    "held_out_split",
+)
 HUB = ("id", "revision", "config", "split")
 """What names rows on the Hugging Face Hub."""
 COUNTS = {"correction_weight": (1, 1000), "replay_rows": (0, 10**9)}
@@ -44,6 +55,8 @@ class TrainConfig:
     """Columns of the file to use for them, where the user chose."""
     hub: Mapping[str, str] = field(default_factory=dict)
     """Where on the Hugging Face Hub the rows of `data` are from: id, revision, config and split; else nothing."""
+    held_out_split: str = ""
+    """The split of the same data set that `held_out_data` has, where it is one."""
     prompt: str = ""
     """How a row's text is put to a model that answers with text."""
     corrections: str = ""
@@ -165,6 +178,10 @@ class TrainConfig:
         for key in ("plugin", "model", *(() if self.corrections or self.hub else ("data",))):
             if not getattr(self, key):
                 yield f"{key} is empty."
+        if self.held_out_split and self.held_out_split == self.hub.get("split"):
+            yield f"held_out_split is {self.held_out_split}, which is trained on."
+        if self.held_out_split and not self.hub:
+            yield "held_out_split is a split of a data set of the Hub; name a file in held_out_data."
         if self.corrections and (self.keep_best or self.patience):
             yield "keep_best and patience would take corrections to look at; they are off where there are corrections."
         if self.task not in TASKS:

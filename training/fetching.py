@@ -21,8 +21,9 @@ def fetch_rows(settings: Settings, options: Namespace) -> None:
     place = command_line.place_of(options)
     if place is not None:
         with _bar(place.id) as progress:
-            options.data = HubData.of(settings).fetch(place, progress)
+            options.data, held_out = HubData.of(settings).fetch_both(place, options.held_out_split, progress)
         options.hub = read_selection(options.data).source
+        options.held_out_data = str(held_out) if held_out else options.held_out_data
 
 
 def fetch_model(settings: Settings, model: str) -> None:

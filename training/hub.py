@@ -104,6 +104,11 @@ class HubData:
         chosen = found.choose(place)
         return self._select(found, chosen, self._rows.fetch(found.listing, found.files(chosen), progress))
 
+    def fetch_both(self, place: Place, held_out: str, progress: Progress = silent) -> tuple[Path, Path | None]:
+        """The path of the rows, and of those of the split to compare on, if one is named. Raises `DataError`."""
+        path = self.fetch(place, progress)
+        return path, self.fetch(beside(path, held_out), progress) if held_out else None
+
     def is_here(self, found: DataSet, place: Place) -> bool:
         """Whether the rows of a place that `found` chose are on this computer."""
         return self._rows.present(found.listing, found.files(place)) is not None
@@ -127,6 +132,11 @@ class HubData:
         if not path.exists() or read_selection(path) != chosen:
             chosen.write(path)
         return path
+
+
+def beside(path: Path, split: str) -> Place:
+    """Another split of the data set, at the commit, that the rows of `path` are of. Raises `DataError`."""
+    return Place(**{**read_selection(path).source, "split": split})
 
 
 def parse_place(text: str, config: str = "", split: str = "", local: bool = True) -> Place | None:

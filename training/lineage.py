@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import importlib.metadata
 import os
 import platform
@@ -17,6 +18,7 @@ from store import files
 from store.models import Model
 from training.config import TrainConfig
 from training.prepared import Prepared
+from training.selection import parts, title
 
 ELSEWHERE = ("data", "held_out_data", "model", "tab_model", "prompt", "columns", "corrections", "hub")
 """Fields of the configuration that the manifest says in another place, without paths of this machine."""
@@ -48,8 +50,8 @@ def data_facts(config: TrainConfig, data: Prepared) -> dict[str, Any]:
         "file": report.file,
         "sha256": data.sha256,
         "hub": dict(config.hub),
-        "held_out_file": other.name if other else "",
-        "held_out_sha256": files.sha256(other) if other else "",
+        "held_out_file": title(other) if other else "",
+        "held_out_sha256": _sha256(other) if other else "",
         "fingerprint": data.fingerprint,
         "rows": report.rows,
         "usable": report.usable,
@@ -59,6 +61,12 @@ def data_facts(config: TrainConfig, data: Prepared) -> dict[str, Any]:
         "held_out": len(data.held_out.examples),
         "held_out_labels": dict(sorted(labels.items())),
     }
+
+
+def _sha256(path: Path) -> str:
+    """Of a file; of those of a split, where there are several."""
+    found = [files.sha256(part) for part in parts(path)]
+    return found[0] if len(found) == 1 else hashlib.sha256("\n".join(found).encode()).hexdigest()
 
 
 def run_facts(config: TrainConfig, measured: Mapping[str, float], started: float) -> dict[str, Any]:

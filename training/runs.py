@@ -251,6 +251,9 @@ def _with_own_data(config: TrainConfig, staging: Path, folder: Path) -> TrainCon
     """
     if config.hub and not config.data:
         raise DataError(f"The rows of {config.hub['id']} are not on this computer yet.", "", "Fetch them first.")
+    if config.held_out_split and not config.held_out_data:
+        what = f"The split {config.held_out_split} of {config.hub['id']} is not on this computer yet."
+        raise DataError(what, "", "Fetch it first.")
     copies: dict[str, Any] = {}
     for field, place in (("data", "data"), ("held_out_data", "held_out"), ("corrections", CORRECTIONS)):
         source = Path(getattr(config, field))

@@ -5,7 +5,8 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any
 
 import gradio as gr
@@ -13,7 +14,7 @@ from gradio.components import Component
 
 from errors import DataError, GraftError
 from settings import LOOPBACK
-from training.hub import DataSet, HubData, Place, parse_place
+from training.hub import DataSet, HubData, Place, beside, parse_place
 from ui.context import Context
 from ui.guard import kindly
 from ui.render import Html, bar, div, failure, span
@@ -30,6 +31,7 @@ class HubForm:
     id: gr.Textbox
     config: gr.Dropdown
     split: gr.Dropdown
+    held_out: gr.Dropdown
     look: gr.Button
     fetch: gr.Button
     stop: gr.Button
@@ -38,7 +40,7 @@ class HubForm:
     @property
     def all(self) -> list[Component]:
         """Those whose values name rows."""
-        return [self.id, self.config, self.split]
+        return [self.id, self.config, self.split, self.held_out]
 
 
 class _Left(Exception):
@@ -52,20 +54,23 @@ def place_hub() -> HubForm:
     with gr.Row(elem_classes="g-mapping"):
         config, split = (gr.Dropdown([], label=t(f"hub.{name}"), visible=False, interactive=True, min_width=120,
                                      allow_custom_value=True) for name in ("config", "split"))  # fmt: skip
+    held_out = gr.Dropdown([], label=t("hub.held_out"), info=t("hub.held_out_info"), visible=False, interactive=True,
+                           allow_custom_value=True)  # fmt: skip
     said = gr.HTML("")
     fetch = gr.Button(t("hub.fetch"), visible=False, size="sm")
     stop = gr.Button(t("hub.stop"), visible=False, size="sm")
-    return HubForm(id, config, split, look, fetch, stop, said)
+    return HubForm(id, config, split, held_out, look, fetch, stop, said)
 
 
 def connect(context: Context, form: HubForm, then: Callable[[Any], None]) -> None:
     """Connect the components; `then` is given each event after which other rows are chosen."""
     private: dict[str, Any] = {"api_visibility": "private", "show_progress": "hidden", "trigger_mode": "once"}
-    choices = [form.config, form.split, form.said, form.fetch, form.stop]
+    choices = [form.config, form.split, form.held_out, form.said, form.fetch, form.stop]
     looked = gr.on([form.look.click, form.id.submit], kindly(_look_up(context)), form.id, choices, **private)
     then(looked)
     then(form.config.input(kindly(_configured(context)), form.all[:2], choices[1:], **private))
-    then(form.split.input(kindly(_chosen(context)), form.all, choices[2:], **private))
+    for chosen in (form.split, form.held_out):
+        then(chosen.input(kindly(_chosen(context)), form.all, choices[2:], **private))
     stopped: set[str] = set()
     then(form.fetch.click(kindly(_fetch(context, stopped)), form.all, choices[2:], **private))
     form.stop.click(kindly(_stop(stopped)), None, None, queue=False, **private)
@@ -85,12 +90,18 @@ def place_of(id: str | None, config: str | None = None, split: str | None = None
     return place
 
 
-def values(named: Mapping[str, str]) -> list[Any]:
+def values(named: Mapping[str, str], held_out: str = "") -> list[Any]:
     """Values of `HubForm.all` for a place as a run's configuration keeps it; nothing for an empty one."""
     if not named:
-        return ["", _choice([], ""), _choice([], "")]
+        return ["", *[_choice([], "")] * 3]
     id, revision = named["id"], named["revision"]
-    return [f"{id}@{revision}" if revision else id, *(_choice([named[key]], named[key]) for key in ("config", "split"))]
+    chosen = (named["config"], named["split"], held_out)
+    return [f"{id}@{revision}" if revision else id, *(_choice([value], value) for value in chosen)]
+
+
+def held_out_of(context: Context, path: Path, split: str | None) -> Path | None:
+    """The rows of another split of what lies in `path`, to compare on; raises `DataError`."""
+    return hub(context).find(beside(path, split)) if split else None
 
 
 def _choice(choices: list[Any], value: str) -> Any:  # noqa: ANN401 - an update of Gradio's
@@ -108,7 +119,7 @@ def _look_up(context: Context) -> Any:  # noqa: ANN401 - a handler of Gradio's
             configs = _choice(list(found.layout), found.choose(place).config)
             return [configs, *_shown(context, words(request), found, place)]
         except GraftError as error:
-            return [*[gr.update(visible=False, value=None)] * 2, failure(error), *[gr.update(visible=False)] * 2]
+            return [*[gr.update(visible=False, value=None)] * 3, failure(error), *[gr.update(visible=False)] * 2]
 
     return look_up
 
@@ -123,10 +134,10 @@ def _configured(context: Context) -> Any:  # noqa: ANN401
 
 
 def _chosen(context: Context) -> Any:  # noqa: ANN401
-    def chosen(request: gr.Request, id: str, config: str, split: str) -> list[Any]:
+    def chosen(request: gr.Request, id: str, config: str, split: str, held_out: str | None = "") -> list[Any]:
         context.require_training()
         found, place = _noted(context, id, config, split)
-        return _shown(context, words(request), found, place)[1:]
+        return _shown(context, words(request), found, place, held_out or "")[1:]
 
     return chosen
 
@@ -136,15 +147,19 @@ def _noted(context: Context, id: str, config: str, split: str = "") -> tuple[Dat
     return hub(context).noted(place) or hub(context).look_up(place), place
 
 
-def _shown(context: Context, say: Words, found: DataSet, place: Place) -> list[Any]:
-    """The splits, what is said of the one that is chosen, and the buttons that fetch it."""
+def _shown(context: Context, say: Words, found: DataSet, place: Place, held_out: str = "") -> list[Any]:
+    """The splits, those to compare on, what is said of the ones that are chosen, and the buttons that fetch them."""
     chosen = found.choose(place)
-    files = {split: Place(chosen.id, chosen.revision, chosen.config, split) for split in found.layout[chosen.config]}
+    files = {split: replace(chosen, split=split) for split in found.layout[chosen.config]}
     sizes = [(f"{split} · {_megabytes(found.size(one))}", split) for split, one in files.items()]
-    here = hub(context).is_here(found, chosen)
-    count, size = len(found.files(chosen)), _megabytes(found.size(chosen))
+    others = [(say("hub.share"), ""), *(one for one in sizes if one[1] != chosen.split)]
+    held_out = held_out if held_out in files and held_out != chosen.split else ""
+    places = [chosen, *([files[held_out]] if held_out else [])]
+    here = all(hub(context).is_here(found, one) for one in places)
+    count, size = sum(len(found.files(one)) for one in places), _megabytes(sum(map(found.size, places)))
     text = say("hub.here" if here else "hub.there", n=count, size=size, revision=chosen.revision[:8])
-    return [_choice(sizes, chosen.split), div("g-dim", text), *_buttons(fetch=not here)]
+    kept = gr.update(choices=others, value=held_out, visible=len(others) > 1)
+    return [_choice(sizes, chosen.split), kept, div("g-dim", text), *_buttons(fetch=not here)]
 
 
 def _buttons(fetch: bool = False, stop: bool = False) -> list[Any]:
@@ -164,7 +179,9 @@ def _stop(stopped: set[str]) -> Any:  # noqa: ANN401
 def _fetch(context: Context, stopped: set[str]) -> Any:  # noqa: ANN401
     """Download the rows, and say meanwhile how far it is; until it is done, or the page is among the `stopped`."""
 
-    def fetch(request: gr.Request, id: str, config: str | None, split: str | None) -> Iterator[list[Any]]:
+    def fetch(
+        request: gr.Request, id: str, config: str | None, split: str | None, held_out: str | None = ""
+    ) -> Iterator[list[Any]]:
         context.require_training()
         say, place, data, part, left = words(request), place_of(id, config, split), hub(context), 0.0, False
         page = str(request.session_hash)
@@ -176,18 +193,18 @@ def _fetch(context: Context, stopped: set[str]) -> Any:  # noqa: ANN401
                 raise _Left
 
         pool = ThreadPoolExecutor(1, thread_name_prefix="hub-fetch")
-        coming = pool.submit(data.fetch, place, progress)
+        coming = pool.submit(data.fetch_both, place, held_out or "", progress)
         pool.shutdown(wait=False)
         try:
             while not coming.done() and page not in stopped:
-                yield [_progress(say, part), *_buttons(stop=True)]
+                yield [gr.skip(), _progress(say, part), *_buttons(stop=True)]
                 time.sleep(EVERY_S)
             if coming.done():
                 coming.result()
             found, _ = _noted(context, id, config or "", split or "")
-            yield _shown(context, say, found, place)[1:]
+            yield _shown(context, say, found, place, held_out or "")[1:]
         except GraftError as error:
-            yield [failure(error), *_buttons(fetch=True)]
+            yield [gr.skip(), failure(error), *_buttons(fetch=True)]
         finally:
             left = True
             stopped.discard(page)

@@ -71,6 +71,8 @@ class Where:
     id: str | None = ""
     config: str | None = None
     split: str | None = None
+    held_out: str | None = None
+    """The split to compare on, where it is one of the Hub."""
 
 
 PLACE = len(Where.__dataclass_fields__)
@@ -181,10 +183,10 @@ def bad_rows(context: Context, component: gr.File) -> Any:  # noqa: ANN401
 
 def _inspection(context: Context, tab: str, path: Path, values: Sequence[Any], keep: bool) -> Inspection:
     """What is asked of rows; `values` are those of the form, then the longest length and held-out rows, if given."""
-    columns, (longest, held_out) = divide(values)[1], (*values[COUNT:], None, None)[:2]
+    (where, columns), (longest, own) = divide(values), (*values[COUNT:], None, None)[:2]
     chosen = {part: column for part, column in zip(PARTS, columns, strict=False) if column} if keep else {}
     length = round(longest) if isinstance(longest, int | float) and longest >= 1 else 512
-    return Inspection(path, context.spec(tab), chosen, length, uploaded(held_out))
+    return Inspection(path, context.spec(tab), chosen, length, held_out_file(context, where, path, own))
 
 
 def divide(values: Sequence[Any]) -> tuple[Where, Sequence[Any]]:
@@ -205,6 +207,18 @@ def chosen_file(context: Context, where: Where) -> Path | None:
     return examples.find(where.example) if where.example else None
 
 
+def held_out_file(context: Context, where: Where, path: Path, own: str | None) -> Path | None:
+    """The rows to compare on: an uploaded file, or another split of the Hub; None for a share of `path`'s own.
+
+    Raises `DataError`, also where both are chosen.
+    """
+    split = where.held_out if where.kind == "hub" else None
+    if split and own:
+        next_ = "Remove the file, or take a share of these rows under the data set."
+        raise DataError("Held-out rows are chosen twice.", f"There is a file and the split {split}.", next_)
+    return hub_form.held_out_of(context, path, split) if split else uploaded(own)
+
+
 def uploaded(name: str | None) -> Path | None:
     """A file that was uploaded; raises `DataError` for one that cannot be of rows."""
     if not name:
@@ -220,7 +234,7 @@ def uploaded(name: str | None) -> Path | None:
 def of_run(config: TrainConfig, found: Sequence[str]) -> list[Any]:
     """Values of `RowsForm.place` with the rows of a run; `found` are the examples that fit its tab."""
     if config.hub:
-        return ["hub", gr.update(choices=found), None, *hub_form.values(config.hub)]
+        return ["hub", gr.update(choices=found), None, *hub_form.values(config.hub, config.held_out_split)]
     data = Path(config.data)
     if data.name in found and same(examples.find(data.name), data):
         return ["example", gr.update(choices=found, value=data.name), None, *hub_form.values({})]
@@ -231,7 +245,7 @@ def of_command(options: Namespace, found: Sequence[str]) -> tuple[list[Any], boo
     """Values of `RowsForm.place` with the rows of a command, and whether they could be told."""
     place, name = command_line.place_of(options), options.data.name
     if place:
-        return ["hub", gr.update(choices=found), None, *hub_form.values(place.named)], True
+        return ["hub", gr.update(choices=found), None, *hub_form.values(place.named, options.held_out_split)], True
     if name in found:
         return ["example", gr.update(choices=found, value=name), None, *hub_form.values({})], True
     return [gr.skip(), gr.update(choices=found), *[gr.skip()] * (PLACE - 2)], False

@@ -178,7 +178,8 @@ def _use(context: Context, panel: RunPanel, form: Form) -> Any:  # noqa: ANN401
         rows = rows_form.of_run(config, examples.fitting(plugin))
         parts = rows_form.shown_columns({**config.columns, **config.mapping})
         own = Path(config.held_out_data)
-        held_out = page_copy(own, own.name) if config.held_out_data and own.is_file() else None
+        uploaded = config.held_out_data and not config.held_out_split and own.is_file()
+        held_out = page_copy(own, own.name) if uploaded else None
         fields = [held_out if key == "held_out_data" else getattr(config, key) for key in form.fields]
         return [plugin.name, *rows, *parts, *fields]
 
@@ -233,11 +234,13 @@ def _config(context: Context, form: Form, values: Sequence[Any]) -> TrainConfig:
     tab, *rest = values
     where, columns = rows_form.divide(rest)
     fields = dict(zip(form.fields, rest[rows_form.COUNT :], strict=True))
-    path, own = rows_form.chosen_file(context, where), rows_form.uploaded(fields.get("held_out_data"))
+    path = rows_form.chosen_file(context, where)
     if path is None:
         next_ = "Choose an example, upload a file, or fetch a data set."
         raise DataError("There are no rows to learn from.", "", next_)
+    own = rows_form.held_out_file(context, where, path, fields.get("held_out_data"))
     fields["held_out_data"] = str(own.absolute()) if own else None
+    fields["held_out_split"] = where.held_out if own and where.kind == "hub" and is_selection(own) else None
     mapping = rows_form.chosen_columns(columns)
     name = fields.pop("name") or ""
     fields["model"] = (fields.get("model") or "").strip() or None
