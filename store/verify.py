@@ -21,6 +21,7 @@ from safetensors.torch import load_file
 
 from errors import AdapterError
 from store.adapters import MAX_RANK, WEIGHTS
+from store.header import read_header
 from tasks import TASKS
 
 PREFIX = "base_model.model."
@@ -96,6 +97,7 @@ def _read_config(folder: Path, name: str) -> dict[str, Any]:
 
 
 def _read_tensors(folder: Path, name: str) -> dict[str, torch.Tensor]:
+    read_header(folder / WEIGHTS, name)
     try:
         tensors: dict[str, torch.Tensor] = load_file(folder / WEIGHTS)
     except (OSError, SafetensorError, ValueError) as error:

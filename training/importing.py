@@ -14,19 +14,19 @@ import math
 import sys
 import time
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path, PurePath
 from typing import Any
 
 import torch
 from peft import PeftModel
-from safetensors import SafetensorError, safe_open
 from transformers import PreTrainedModel
 
 from errors import AdapterError, GraftError
 from settings import Settings
 from store import files, fingerprint, room
 from store.adapters import WEIGHTS, AdapterStore, Version, check_name
+from store.header import Shapes, read_header
 from store.loading import LINEAR, features, first_line, load_model, resolve_quantization, training_dtype
 from store.models import Model, ModelStore
 from store.origins import Origins
@@ -41,7 +41,6 @@ from training.plain_config import plain_config
 
 PHASES = ("unpack", "base", "verify", "publish")
 """What is said on the way, a line each."""
-DTYPES = ("F32", "F16", "BF16")
 LONGEST_LABEL = 100
 LAST = ("classifier", "score", "out_proj")
 """What the last layer of a head is called, in every architecture that has one."""
@@ -60,7 +59,7 @@ def take_in(
     with store.staging() as staging:
         _say("unpack")
         parcel = unpack(source, staging)
-        shapes = _shapes(staging / WEIGHTS, parcel.name)
+        shapes = read_header(staging / WEIGHTS, parcel.name)
         _say("base")
         model = ModelStore(settings.home / "models", settings.offline).resolve(spec.model)
         task = task_for(spec.task, model.config)
@@ -90,20 +89,6 @@ def take_in(
         return store.publish(staging, name, facts)
 
 
-def _shapes(weights: Path, name: str) -> dict[str, tuple[int, ...]]:
-    """Each tensor's shape, from the header alone; raises `AdapterError` for what is not a file of ordinary numbers."""
-    try:
-        with safe_open(weights, "pt") as file:
-            slices = {key: file.get_slice(key) for key in file.keys()}  # noqa: SIM118 - not a mapping
-            kinds = {key: slice.get_dtype() for key, slice in slices.items()}
-            shapes = {key: tuple(slice.get_shape()) for key, slice in slices.items()}
-    except (OSError, SafetensorError, ValueError) as error:
-        raise _refused(name, f"Its {WEIGHTS} is not a whole safetensors file.") from error
-    if odd := sorted(key for key, kind in kinds.items() if kind not in DTYPES):
-        raise _refused(name, f"{odd[0]} is held as {kinds[odd[0]]}; float32, float16 and bfloat16 can be served.")
-    return shapes
-
-
 def _labels_of(size: int, parcel: Parcel, given: Sequence[str]) -> list[str]:
     """A classifier's labels: those given or told, as many as its head has logits."""
     if not size:
@@ -120,7 +105,7 @@ def _labels_of(size: int, parcel: Parcel, given: Sequence[str]) -> list[str]:
     return names
 
 
-def _head_size(shapes: Mapping[str, tuple[int, ...]]) -> int:
+def _head_size(shapes: Shapes) -> int:
     """The logits of the head in a file, which are the rows of its last matrix; 0 where there is none."""
     for key, shape in shapes.items():
         parts = key.split(".")
