@@ -76,7 +76,10 @@ def test_the_report_is_made_again_when_its_base_has_arrived(chromium, site, monk
     sync_api.expect(report).to_contain_text("follow as soon as the base is on this computer")
     page.wait_for_timeout(2500)
     assert "ready" not in asked
+    page.get_by_role("tab", name="Echo", exact=True).click()  # it need not be looked at
     phase[0] = "ready"
+    page.wait_for_timeout(2500)
+    page.get_by_role("tab", name="Train", exact=True).click()
     sync_api.expect(report).to_contain_text("It is here now.")
     page.wait_for_timeout(2500)
     assert asked.count("ready") == 1, "once, and not with every beat"

@@ -39,12 +39,12 @@ def test_the_command_line_says_what_was_changed(site) -> None:
     form = form_of(quantize="4bit", rank=4)
     said = "python -m training --plugin echo --data examples/tickets.csv --name mine --rank 4 --quantize 4bit --promote"
     assert command(*form) == said
-    form[7] = "label"
+    form[8] = "label"
     assert "--columns text=label,target=label" in command(*form)
-    form[10] = "Not a name"
+    form[11] = "Not a name"
     assert command(*form).startswith("# The training configuration is not valid.")
     quick = train_page._preset(site.context)("echo", "quick")
-    assert "--preset quick --promote" in command(*form_of()[:13], *quick)
+    assert "--preset quick --promote" in command(*form_of()[:14], *quick)
 
 
 def test_a_pasted_command_fills_the_form(site) -> None:
@@ -53,8 +53,8 @@ def test_a_pasted_command_fills_the_form(site) -> None:
     with pytest.raises(GraftError, match="packing"):
         fill(REQUEST, said)
     filled = fill(REQUEST, said.replace("--packing", "--keep-best"))
-    tab, kind, example, *_, preset, name, promote, model = filled[:11]
-    values = dict(zip(KNOBS, filled[11:], strict=True))
+    tab, kind, example, *_, preset, name, promote, model = filled[:12]
+    values = dict(zip(KNOBS, filled[12:], strict=True))
     assert (tab, kind, example["value"], model) == ("echo", "example", "tickets.csv", "org/base")
     assert (preset, name, promote) == ("quick", "mine", False)
     assert (values["rank"], values["keep_best"], values["epochs"]) == (4, True, PRESETS["label"]["quick"]["epochs"])

@@ -27,10 +27,10 @@ from settings import Settings
 from store import files, fingerprint, room
 from store.adapters import WEIGHTS, AdapterStore, Version, check_name
 from store.header import Shapes, read_header
-from store.loading import LINEAR, features, first_line, load_model, resolve_quantization, training_dtype
+from store.loading import LINEAR, features, load_model, resolve_quantization, training_dtype
 from store.models import Model, ModelStore
 from store.origins import Origins
-from store.tokenizers import load_tokenizer
+from store.tokenizers import first_line, load_tokenizer
 from store.unpack import CONFIG, Parcel, unpack
 from store.verify import HEADS, Adapter, read_adapter
 from tasks import TabSpec, resident_class, task_for

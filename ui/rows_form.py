@@ -143,10 +143,13 @@ def inspect(context: Context, keep: bool) -> Look:
 
 
 def follow(
-    context: Context, pulse: Pulse, waits: gr.State, look: Look, taken: list[Component], outputs: list[Any]
-) -> None:
-    """Look again, with `look`, once the base is on this computer that the report `waits` for."""
-    here = gr.State("")
+    context: Context, pulse: Pulse, waits: gr.State, here: gr.Textbox, look: Look, taken: list[Component],
+    outputs: list[Any],
+) -> None:  # fmt: skip
+    """Look again, with `look`, once the base is on this computer that the report `waits` for; `here` then names it.
+
+    `here` is a component that no tab hides: the browser tells of changes in what it draws alone.
+    """
 
     def arrived(say: Words, base: str) -> str:
         phases = {status.id: status.phase for status in context.pool.status()}

@@ -28,14 +28,14 @@ def build(context: Context) -> gr.Blocks:
     demo = gr.Blocks(title="Graft", analytics_enabled=False, delete_cache=(3600, 86400), fill_width=True)
     with demo:
         section(HEADER, demo)
-        _header(context, pulse)
+        here = _header(context, pulse)
         with gr.Tabs(elem_classes="g-tabs"):
             for tab, parts in made:
                 section(_place(context, tab), demo, 500)
                 _tab(context, tab, parts, pulse)
             section(TRAIN, demo)
             with gr.Tab(t("train.title"), id="train"):
-                form = train_page.build(context, demo, pulse)
+                form = train_page.build(context, demo, pulse, here)
             section(ADAPTERS, demo)
             with gr.Tab(t("adapters.title"), id="adapters"):
                 adapters_page.build(context, pulse, form)
@@ -63,7 +63,8 @@ def _place(context: Context, tab: Tab) -> int:
     return context.places.setdefault(tab.path, TABS + len(context.places))
 
 
-def _header(context: Context, pulse: Pulse) -> None:
+def _header(context: Context, pulse: Pulse) -> gr.Textbox:
+    """Places it; gives the unseen component by which the Train page hears of a base."""
     with gr.Row(elem_classes="g-header"):
         gr.HTML(span("g-name", "Graft"), elem_classes="g-brand")
         gr.Markdown(t("header.about"), elem_classes="g-tagline")
@@ -73,6 +74,7 @@ def _header(context: Context, pulse: Pulse) -> None:
         return [views.models(say, context.pool.status())]
 
     pulse.add(Follower([], [loading], mark=lambda say: hash(shown(say)[0]), refresh=shown))
+    return gr.Textbox("", visible="hidden", show_label=False, elem_classes="g-unseen")
 
 
 def _parts(context: Context, tab: Tab) -> task_tab.Parts | GraftError:

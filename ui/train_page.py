@@ -67,8 +67,11 @@ class Form:
         return [*self.source, *self.fields.values()]
 
 
-def build(context: Context, demo: gr.Blocks, pulse: Pulse) -> Form | None:
-    """Place the form and the panel of runs, and connect them; gives the form, where there is one."""
+def build(context: Context, demo: gr.Blocks, pulse: Pulse, here: gr.Textbox) -> Form | None:
+    """Place the form and the panel of runs, and connect them; gives the form, where there is one.
+
+    `here` is told of a base that has arrived, for which the report waits.
+    """
     gr.Markdown(t("train.about"), elem_classes="g-about")
     if not context.settings.may_train:
         # Neither the form nor the runs, whose cards show rows: they are not for strangers.
@@ -98,7 +101,7 @@ def build(context: Context, demo: gr.Blocks, pulse: Pulse) -> Form | None:
     look = kindly(rows_form.inspect(context, keep=True))
     looked = used.success(look, form.looked, outputs, api_visibility="private", show_progress_on=report)
     looked.then(None, js=TO_THE_FORM)
-    rows_form.follow(context, pulse, waits, look, form.looked, outputs)
+    rows_form.follow(context, pulse, waits, here, look, form.looked, outputs)
     train_on.connect(context, panel.on, panel.version, form)
     train_on.follow(context, pulse, form)
     return form
