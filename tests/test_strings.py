@@ -13,7 +13,7 @@ from ui.strings import CHINESE, ENGLISH, Words, english, language_of, t, texts, 
 
 SECTIONS = sorted({key.split(".")[0] for key in texts(ENGLISH)})
 TABLES = re.compile(
-    r"(adapters|base_by|bases|bases\.why|change|estimate|estimate\.by|gate|help|history|hub|import|knob|knobs|merged|metric|models|no_live"
+    r"(adapters|base_by|bases|bases\.why|change|compare|estimate|estimate\.by|gate|help|history|hub|import|knob|knobs|merged|metric|models|no_live"
     r"|phase|preset|rows|run|train|train\.column|verdict)[._]"
 )
 """Beginnings of keys whose ends are values."""
