@@ -130,7 +130,7 @@ def test_the_hooks_and_the_guide_have_the_checks_of_ci() -> None:
     assert [line.strip() for line in DOCUMENTS["CONTRIBUTING.md"].splitlines() if line.strip() in checks] == checks
 
 
-VERBS = (*commands.COMMANDS, *teach_commands.COMMANDS, *inspect_command.COMMANDS, *estimate_command.COMMANDS)
+VERBS = ("import", *commands.COMMANDS, *teach_commands.COMMANDS, *inspect_command.COMMANDS, *estimate_command.COMMANDS)
 
 
 def module_commands() -> list[tuple[str, list[str]]]:
