@@ -8,6 +8,7 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -17,6 +18,8 @@ REPOSITORY = Path(__file__).resolve().parent
 QUANTIZATIONS = ("auto", "none", "8bit", "4bit")
 GATES = ("not-worse", "better", "always", "never")
 MODEL_PREFIX = "GRAFT_MODEL_"
+SHORTEST_PASSWORD = 12
+"""Characters: with the guesses that are let through, shorter ones could be found."""
 LOOPBACK = ("127.0.0.1", "localhost", "::1")
 TRUE, FALSE = ("1", "true", "yes", "on"), ("0", "false", "no", "off", "")
 
@@ -43,8 +46,32 @@ class Settings:
     """`HF_HUB_OFFLINE`: never ask the Hugging Face Hub."""
     space: bool = False
     """True on a Hugging Face Space (`SPACE_ID` is set)."""
-    remote_training: bool = False
-    """`GRAFT_REMOTE_TRAINING`: let people who reach this app from elsewhere train and promote."""
+    space_hosts: tuple[str, ...] = ()
+    """`SPACE_HOST`: the names under which people reach a Space."""
+    password: str = field(default="", repr=False)
+    """`GRAFT_PASSWORD` or the content of `GRAFT_PASSWORD_FILE`: what the owner signs in with."""
+    oauth: bool = False
+    """Whether the Space lets people sign in with their Hugging Face account (`OAUTH_CLIENT_ID` is set)."""
+    owners: tuple[str, ...] = ()
+    """`GRAFT_OWNERS`: the Hugging Face accounts that own a Space; the one that it belongs to, if it names none."""
+    rate: int = 60
+    """`GRAFT_RATE`: how many answers a visitor may ask for in a minute."""
+    upload_bytes: int = 50 * 10**6
+    """`GRAFT_UPLOAD_MB`: the size of a file that may be uploaded."""
+    rows: int = 50_000_000
+    """`GRAFT_ROWS`: how many rows one run may learn from."""
+    text_length: int = 200_000
+    """`GRAFT_TEXT_LENGTH`: characters of all that one request says."""
+    new_tokens: int = 4096
+    """`GRAFT_NEW_TOKENS`: tokens of one answer."""
+    queue: int = 256
+    """`GRAFT_QUEUE`: requests that may wait at once; further ones are told to come back."""
+    disk_bytes: int = 100 * 10**9
+    """`GRAFT_DISK_GB`: what the home may take of the disk before uploads and runs are refused; 0 is without limit."""
+    run_seconds: int = 72 * 3600
+    """`GRAFT_RUN_HOURS`: how long a run may go on before it is paused with a checkpoint."""
+    run_memory_bytes: int = 0
+    """`GRAFT_RUN_MEMORY_GB`: what a run may take of the memory; 0 is twice what it was estimated to need."""
     cache_bytes: int = 10**10
     """`GRAFT_CACHE_GB`: how much disk prepared data may take before what was used longest ago is removed."""
     download_bytes: int = 5 * 10**9
@@ -53,9 +80,16 @@ class Settings:
     """`GRAFT_MODEL_<TAB>`: a Hub id or folder that replaces that tab's base."""
 
     @property
-    def may_train(self) -> bool:
-        """Whether this page may train and promote: always on loopback, elsewhere only when the operator said so."""
-        return self.remote_training or (self.host in LOOPBACK and not self.space)
+    def sign_in(self) -> str:
+        """How somebody becomes the owner: `local` (everybody is), `password`, `huggingface` or `nobody`.
+
+        A password that is set is asked for on loopback too: a proxy there may let the world in.
+        """
+        if self.space:
+            return "huggingface" if self.oauth and self.owners else "nobody"
+        if self.password:
+            return "password"
+        return "local" if self.host in LOOPBACK else "nobody"
 
     @classmethod
     def from_env(cls, environ: Mapping[str, str] | None = None) -> Settings:
@@ -64,7 +98,7 @@ class Settings:
         problems: list[str] = []
         space = bool(env.get("SPACE_ID"))
         settings = cls(
-            home=Path(env.get("GRAFT_HOME") or _default_home(space)).expanduser().absolute(),
+            home=_home(env),
             plugins=Path(env.get("GRAFT_PLUGINS") or REPOSITORY / "plugins").expanduser().absolute(),
             host=env.get("GRAFT_HOST") or ("0.0.0.0" if space else "127.0.0.1"),  # noqa: S104 - a Space's own proxy
             port=_port(env, problems),
@@ -72,7 +106,19 @@ class Settings:
             gate=_choice(env, "GRAFT_GATE", GATES, problems),
             offline=_flag(env, "HF_HUB_OFFLINE", problems),
             space=space,
-            remote_training=_flag(env, "GRAFT_REMOTE_TRAINING", problems),
+            space_hosts=tuple(_listed(env.get("SPACE_HOST"))),
+            password=_password(env, problems),
+            oauth=bool(env.get("OAUTH_CLIENT_ID") and env.get("OAUTH_CLIENT_SECRET")),
+            owners=tuple(_listed(env.get("GRAFT_OWNERS")) or _listed(env.get("SPACE_ID", "").partition("/")[0])),
+            rate=_count(env, "GRAFT_RATE", 60, problems),
+            upload_bytes=_count(env, "GRAFT_UPLOAD_MB", 50, problems) * 10**6,
+            rows=_count(env, "GRAFT_ROWS", 50_000_000, problems),
+            text_length=_count(env, "GRAFT_TEXT_LENGTH", 200_000, problems),
+            new_tokens=_count(env, "GRAFT_NEW_TOKENS", 4096, problems),
+            queue=_count(env, "GRAFT_QUEUE", 256, problems),
+            disk_bytes=_gigabytes(env, "GRAFT_DISK_GB", 100, problems),
+            run_seconds=_count(env, "GRAFT_RUN_HOURS", 72, problems) * 3600,
+            run_memory_bytes=_gigabytes(env, "GRAFT_RUN_MEMORY_GB", 0, problems),
             cache_bytes=_gigabytes(env, "GRAFT_CACHE_GB", 10, problems),
             download_bytes=_gigabytes(env, "GRAFT_DOWNLOAD_GB", 5, problems),
             models={
@@ -107,13 +153,14 @@ def child_environment(**extra: str) -> dict[str, str]:
     quiet = {
         "PYTHONPATH": str(REPOSITORY),
         "PYTHONUNBUFFERED": "1",
+        "PYTHONSAFEPATH": "1",
         "HF_HUB_DISABLE_TELEMETRY": "1",
         "HF_HUB_DISABLE_IMPLICIT_TOKEN": "1",
         "HF_TOKEN_PATH": os.devnull,
         "USE_HUB_KERNELS": "NO",
         "TOKENIZERS_PARALLELISM": "true",
     }
-    kept = {key: value for key, value in os.environ.items() if PASSED_ON.fullmatch(key)}
+    kept = {k: value for k, value in os.environ.items() if PASSED_ON.fullmatch(k) and not SECRET.search(k)}
     # Children run in the repository's folder, whatever folder this process was started in.
     folders = {k: str(Path(v).absolute()) for k, v in kept.items() if k.startswith(FOLDERS) and v and Path(v).exists()}
     return SHARED | kept | folders | quiet | extra
@@ -125,21 +172,28 @@ def installer_environment(**extra: str) -> dict[str, str]:
     return kept | extra
 
 
-CLEARED = (
-    "GRADIO_SHARE", "GRADIO_ALLOWED_PATHS", "GRADIO_MCP_SERVER", "GRADIO_VIBE_MODE", "GRADIO_LOCAL_DEV_MODE",
-    "GRADIO_HOT_RELOAD", "GRADIO_WATCH_DIRS", "GRADIO_HISTORY_BUCKET", "GRADIO_SSR_MODE", "GRADIO_ROOT_PATH",
-)  # fmt: skip
-"""Variables by which Gradio would open what our own settings keep closed."""
+OURS_OF_GRADIO = ("GRADIO_SERVER_PORT", "GRADIO_TEMP_DIR")
+"""Gradio's own variables that mean something here; each of the others could open what our settings keep closed."""
+UPLOADS = "uploads"
+"""Where uploads and files to take away lie for a day, below the home, so that they count as what it takes."""
 
 
 def prepare_environment() -> None:
     """Make the page's own process private: no share link, no telemetry, no setting of Gradio's that we did not make."""
-    for key in CLEARED:
-        os.environ.pop(key, None)
+    for key in [key for key in os.environ if key.startswith("GRADIO_") and key not in OURS_OF_GRADIO]:
+        del os.environ[key]
     os.environ.update({"GRADIO_ANALYTICS_ENABLED": "False", "GRADIO_RUN_HISTORY": "False"})
-    os.environ.update({"HF_HUB_DISABLE_TELEMETRY": "1"})
+    os.environ.update({"HF_HUB_DISABLE_TELEMETRY": "1", "USE_HUB_KERNELS": "NO"})
+    uploads = _home(os.environ) / UPLOADS
+    with suppress(OSError):  # which is said once the page can say it; Gradio writes there as soon as it is imported
+        uploads.mkdir(parents=True, exist_ok=True)
+        os.environ.setdefault("GRADIO_TEMP_DIR", str(uploads))
     for key, value in SHARED.items():
         os.environ.setdefault(key, value)
+
+
+def _home(env: Mapping[str, str]) -> Path:
+    return Path(env.get("GRAFT_HOME") or _default_home(bool(env.get("SPACE_ID")))).expanduser().absolute()
 
 
 def _default_home(space: bool) -> Path:
@@ -152,6 +206,34 @@ def _flag(env: Mapping[str, str], key: str, problems: list[str]) -> bool:
     if value not in TRUE + FALSE:
         problems.append(f"{key}={value!r}: expected 1 or 0.")
     return value in TRUE
+
+
+def _listed(text: str | None) -> list[str]:
+    return [part.strip() for part in (text or "").split(",") if part.strip()]
+
+
+def _password(env: Mapping[str, str], problems: list[str]) -> str:
+    """What the owner signs in with; never part of a message."""
+    password, file = env.get("GRAFT_PASSWORD", ""), env.get("GRAFT_PASSWORD_FILE", "")
+    if password and file:
+        problems.append("GRAFT_PASSWORD and GRAFT_PASSWORD_FILE are both set: expected one of them.")
+    if file:
+        try:
+            password = Path(file).read_text(encoding="utf-8").strip()
+        except (OSError, ValueError):
+            problems.append(f"GRAFT_PASSWORD_FILE={file!r}: expected a text file that can be read.")
+            return ""
+    if (password or file) and len(password) < SHORTEST_PASSWORD:
+        problems.append(f"The password is too short: expected at least {SHORTEST_PASSWORD} characters.")
+    return password
+
+
+def _count(env: Mapping[str, str], key: str, default: int, problems: list[str]) -> int:
+    value = env.get(key) or str(default)
+    if not re.fullmatch(r"[1-9][0-9]{0,8}", value):
+        problems.append(f"{key}={value!r}: expected a whole number from 1.")
+        return default
+    return int(value)
 
 
 def _choice(env: Mapping[str, str], key: str, choices: tuple[str, ...], problems: list[str]) -> str:

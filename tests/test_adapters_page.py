@@ -18,22 +18,28 @@ from store.adapters import AdapterStore
 from tests.cards import label_card, text_card
 from tests.test_ui_browser import chromium, opened  # noqa: F401 - a fixture
 from tests.ui_site import Site, make, serve
-from ui import adapters_page
+from ui import adapters_page, shell
 from ui.context import Context
-from ui.guard import kindly
+from ui.guard import explained
+from ui.pulse import Pulse
 from ui.strings import Words
 
 pytestmark = pytest.mark.filterwarnings("ignore")
-REQUEST = SimpleNamespace(headers={}, username=None)
+REQUEST = SimpleNamespace(headers={})
 
 
 def section_of(context: Context) -> adapters_page.Section:
     with gr.Blocks():
-        return adapters_page.Section(context, context.plugin("echo"), SimpleNamespace(add=lambda follower: follower))  # type: ignore[arg-type]
+        return adapters_page.Section(context, context.plugin("echo"), Pulse(context.access, lambda: None))
 
 
-def click(section: adapters_page.Section, act: Any, ref: str, why: str = "", who: str | None = None) -> str:
-    return kindly(section.allowed(act))(ref, why, SimpleNamespace(headers={}, username=who))
+def click(section: adapters_page.Section, act: Any, ref: str, why: str = "") -> str:
+    return kindly(section.handler(act), ref, why, REQUEST)
+
+
+def kindly(handler: Any, *values: Any) -> Any:
+    with explained():
+        return handler(*values)
 
 
 @pytest.fixture
@@ -46,15 +52,16 @@ def test_promoting_and_going_back_keep_who_and_why(page: tuple[Site, adapters_pa
     site, section = page
     context, store = site.context, site.context.adapters
     site.publish("mine"), site.publish("mine")
-    assert click(section, section.promote, "mine@1", "  customers\nasked  ", "ada") == "", "the box is emptied"
+    assert click(section, section.promote, "mine@1", "  customers\nasked  ") == "", "the box is emptied"
     click(section, section.promote, "mine@2", "x" * 999)
     assert "echo" in site.pool.warmed
-    listed, history, version, _, back, *_ = section.refresh(Words(), "mine@1")
-    assert "g-live" in listed and "customers asked" in history and "ada" in history
+    listed, version, _ = section.refresh(Words(), "mine@1")
+    _, back, *_, history = section.refresh_kept(Words(), "mine@1")[:9]
+    assert "g-live" in listed and "customers asked" in history and "page" in history
     assert version["value"] == "mine@1" and back["value"] == "Roll back to mine@1"
     click(section, lambda _, why, who: store.roll_back("echo", why, who), "mine@1")
     told = [(e["version"], e["why"], e["who"]) for e in store.history("echo")]
-    assert told == [("mine@1", "customers asked", "ada"), ("mine@2", "x" * 200, "page"), ("mine@1", "", "page")]
+    assert told == [("mine@1", "customers asked", "page"), ("mine@2", "x" * 200, "page"), ("mine@1", "", "page")]
     assert context.changes == 3
 
 
@@ -63,11 +70,11 @@ def test_the_version_to_promote_is_the_newest_that_is_not_live(page: tuple[Site,
     chosen = []
     for live in ("mine@1", "mine@2"):
         site.publish("mine")
-        chosen.append(section.refresh(Words(), None)[2]["value"])
+        chosen.append(section.refresh(Words(), None)[1]["value"])
         site.context.adapters.promote("echo", live)
-        chosen.append(section.refresh(Words(), None)[2]["value"])
+        chosen.append(section.refresh(Words(), None)[1]["value"])
     assert chosen == ["mine@1", "mine@1", "mine@2", "mine@1"]
-    assert section.refresh(Words(), "mine@2")[2]["value"] == "mine@2"  # what the user chose stays
+    assert section.refresh(Words(), "mine@2")[1]["value"] == "mine@2"  # what the user chose stays
 
 
 def test_a_version_is_deleted_after_it_was_asked_for(page: tuple[Site, adapters_page.Section]) -> None:
@@ -75,17 +82,17 @@ def test_a_version_is_deleted_after_it_was_asked_for(page: tuple[Site, adapters_
     for _ in range(3):
         site.publish("mine")
     site.publish("foreign", plugin="stream")
-    asked, box = kindly(section._ask)("mine@3", REQUEST)
+    asked, box = kindly(section._ask, "mine@3", REQUEST)
     assert "Delete mine@3 for good?" in asked and box["visible"]
-    click(section, section.delete, "mine@3", "no use", "ada")
+    click(section, section.delete, "mine@3", "no use")
     assert "released mine@3" in site.pool.warmed
-    timeline = section.refresh(Words(), None)[1]
-    assert "mine@3 deleted" in timeline and "ada" in timeline and "no use" in timeline and "g-now" not in timeline
+    timeline = section.refresh_kept(Words(), None)[8]
+    assert "mine@3 deleted" in timeline and "page" in timeline and "no use" in timeline and "g-now" not in timeline
     for ref, why in (("mine@3", "There is no version"), ("foreign@1", "not a version of echo")):
         with pytest.raises(gr.Error, match=why):
             click(section, section.delete, ref)
         with pytest.raises(gr.Error, match=why):
-            kindly(section._ask)(ref, REQUEST)
+            kindly(section._ask, ref, REQUEST)
     click(section, section.promote, "mine@1")
     with pytest.raises(gr.Error, match="echo answers with it"):
         click(section, section.delete, "mine@1")
@@ -95,13 +102,13 @@ def test_a_version_is_deleted_after_it_was_asked_for(page: tuple[Site, adapters_
 def test_a_version_is_taken_away_in_one_file(page: tuple[Site, adapters_page.Section]) -> None:
     site, section = page
     ref = site.publish("mine")
-    path = Path(kindly(section._pack)(ref))
+    path = Path(kindly(section._pack, ref))
     assert path.name == f"{ref}.zip"
     with zipfile.ZipFile(path) as file:
         assert {"mine/1/manifest.json", "mine/1/adapter_model.safetensors"} <= set(file.namelist())
     foreign = site.publish("foreign", plugin="stream")
     with pytest.raises(gr.Error, match="not a version of echo"):
-        kindly(section._pack)(foreign)
+        kindly(section._pack, foreign)
 
 
 def test_a_version_in_use_is_not_deleted(
@@ -124,15 +131,11 @@ def test_strangers_see_figures_and_neither_rows_nor_history(tmp_path: Path) -> N
     site = Site(context, gr.Blocks(), "", pool, folder)
     site.publish("mine", card=label_card())
     context.adapters.promote("echo", "mine@1", "a reason", "ada")
-    updates = section_of(context).refresh(Words(), None)
-    shown = str(updates)
+    section = section_of(context)
+    shown = str(section.refresh(Words(), None))
     assert "86.7 %" in shown and "parcel" not in shown and "a reason" not in shown
-    assert [update["visible"] for update in updates[3:8]] == [False] * 5
-    with gr.Blocks():
-        rows = adapters_page.CardRows(context, gr.Textbox(), lambda ref: context.adapters.get(ref).card)
-    assert rows.updates(Words(), "mine@1", "all", "")[0]["visible"] is False
-    with pytest.raises(gr.Error, match="switched off here"):
-        kindly(rows._file("csv", gr.File()))("mine@1", "all", "")
+    labels = [b.value for b in shell.build(context).blocks.values() if isinstance(b, gr.Button)]
+    assert len(labels) > 3 and not any("adapters." in str(label) for label in labels), "nor the buttons"
 
 
 @pytest.fixture

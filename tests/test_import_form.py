@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -17,8 +18,9 @@ from tests.test_importing import LABELS, made_elsewhere
 from tests.ui_site import Pool
 from training.runs import Runs
 from ui import import_form, versions_view
+from ui.access import Action
 from ui.context import Context
-from ui.guard import kindly
+from ui.pulse import Pulse
 from ui.strings import Words
 
 pytestmark = pytest.mark.filterwarnings("ignore")
@@ -42,7 +44,7 @@ def archive(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
 
 def test_a_zip_becomes_a_version_that_waits_for_a_person(archive: str, tmp_path: Path) -> None:
     context = context_of(tmp_path / "home")
-    handler = kindly(import_form.take_in(context))
+    handler = partial(context.allow(Action.KEEP, import_form.take_in(context)), REQUEST)
     *_, failed = handler(REQUEST, archive, "classification", "theirs", "")
     assert "g-bad" in failed and "a head of 3 labels" in failed and context.changes == 0
     *steps, done = handler(REQUEST, archive, "classification", " theirs ", ", ".join(LABELS))
@@ -59,18 +61,18 @@ def test_a_zip_becomes_a_version_that_waits_for_a_person(archive: str, tmp_path:
      (("a.zip", "classification", "--base=x", ""), "cannot name an adapter")],
 )  # fmt: skip
 def test_what_is_missing_is_said_before_anything_begins(given, why: str, tmp_path: Path) -> None:
-    handler = kindly(import_form.take_in(context_of(tmp_path)))
+    context = context_of(tmp_path)
+    handler = partial(context.allow(Action.KEEP, import_form.take_in(context)), REQUEST)
     with pytest.raises(gr.Error, match=why):
         list(handler(REQUEST, *given))
 
 
 def test_nobody_takes_anything_in_where_the_page_may_not_train(tmp_path: Path) -> None:
     context = context_of(tmp_path, space=True)
-    with pytest.raises(gr.Error, match="switched off here"):
-        list(kindly(import_form.take_in(context))(REQUEST, "a.zip", "classification", "mine", ""))
-    with gr.Blocks() as page:
-        import_form.build(context)
-    assert not page.fns
-    with gr.Blocks() as page:
-        import_form.build(context_of(tmp_path))
-    assert len(page.fns) == 2
+    handler = partial(context.allow(Action.KEEP, import_form.take_in(context)), REQUEST)
+    with pytest.raises(gr.Error, match="not for visitors"):
+        list(handler(REQUEST, "a.zip", "classification", "mine", ""))
+    for found, functions in ((context, 0), (context_of(tmp_path), 2)):
+        with gr.Blocks() as page:
+            import_form.build(found, Pulse(found.access, lambda: None))
+        assert len(page.fns) == functions

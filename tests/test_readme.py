@@ -23,7 +23,7 @@ from packaging.utils import canonicalize_name
 
 from plugins._discovery import discover
 from serving.pool import Pool
-from settings import MODEL_PREFIX, Settings
+from settings import Settings
 from store.adapters import AdapterStore
 from store.models import ModelStore
 from tests import tiny
@@ -213,40 +213,6 @@ def test_the_endpoints_exist_and_take_what_the_readme_gives(tmp_path: Path) -> N
         endpoint = endpoints[ast.literal_eval(given.pop("api_name"))]
         assert set(given) <= {parameter["parameter_name"] for parameter in endpoint["parameters"]}
         assert len(endpoint["returns"]) == 2, "the answer, and what answered"
-
-
-def settings_read() -> set[str]:
-    """Every variable that settings.py gives a meaning, seen in its syntax."""
-    found = set[str]()
-    for node in ast.walk(ast.parse((ROOT / "settings.py").read_text())):
-        if isinstance(node, ast.Call) and ast.unparse(node.func) in ("env.get", "_flag", "_choice", "_gigabytes"):
-            found |= {
-                a.value for a in node.args if isinstance(a, ast.Constant) and re.fullmatch(r"[A-Z_]{5,}", str(a.value))
-            }
-    return found | {f"{MODEL_PREFIX}<TAB>"}
-
-
-def settings_shown() -> dict[str, str]:
-    """variable -> default, from the README's table."""
-    return dict(re.findall(r"^\| `([A-Z_]+(?:<TAB>)?)` \|\s*`?([^`|]*?)`?\s*\|", BODY, re.MULTILINE))
-
-
-def test_the_table_of_settings_is_complete() -> None:
-    assert set(settings_shown()) == settings_read() and len(settings_read()) >= 8
-    variables = set(re.findall(r"GRAFT_[A-Z_]+", "\n".join(DOCUMENTS.values())))
-    source = (ROOT / "settings.py").read_text()
-    assert {v for v in variables if v not in source and not v.startswith(MODEL_PREFIX)} == set()
-
-
-def test_the_defaults_of_the_table_are_those_of_the_settings() -> None:
-    plain, shown = Settings.from_env({}), settings_shown()
-    assert (ROOT / shown["GRAFT_HOME"], ROOT / shown["GRAFT_PLUGINS"]) == (ROOT / plain.home.name, plain.plugins)
-    assert (shown["GRAFT_HOST"], int(shown["GRAFT_PORT"])) == (plain.host, plain.port)
-    assert (shown["GRAFT_QUANTIZE"], shown["GRAFT_GATE"]) == (plain.quantize, plain.gate)
-    assert float(shown["GRAFT_CACHE_GB"]) * 1e9 == plain.cache_bytes
-    assert float(shown["GRAFT_DOWNLOAD_GB"]) * 1e9 == plain.download_bytes
-    assert (shown["GRAFT_REMOTE_TRAINING"], shown["HF_HUB_OFFLINE"]) == ("0", "0")
-    assert (plain.remote_training, plain.offline, plain.space) == (False, False, False)
 
 
 def mapped() -> set[str]:

@@ -57,16 +57,16 @@ def test_buttons_are_there_where_they_are_possible(context, panel) -> None:
     assert verbs(panel, [waits.id]) == {"cancel", "delete"}
     assert verbs(panel, [run.id, waits.id]) == set(), "of several, which?"
     assert "Number 1 in the queue" in panel._show_run(Words(), [waits.id])[-1]
-    panel._allowed(context.runs.pause)([run.id])
+    context.runs.pause(panel.one([run.id]).id)
     wait(lambda: context.runs.get(run.id).state == "paused")
     assert verbs(panel, [run.id]) == {"resume", "cancel", "delete"}
     assert "Paused at step" in panel._show_run(Words(), [run.id])[-1]
-    panel._allowed(context.runs.cancel)([waits.id])
+    context.runs.cancel(panel.one([waits.id]).id)
     assert verbs(panel, [waits.id]) == {"delete"}
     assert not panel._show_verbs(Words(), [waits.id], "")[-1]["visible"], "who deletes is asked once more"
     assert panel._show_verbs(Words(), [waits.id], waits.id)[-1]["visible"]
     assert not panel._show_verbs(Words(), [run.id], waits.id)[-1]["visible"], "and only about that one"
-    panel._allowed(context.runs.delete)([waits.id])
+    context.runs.delete(panel.one([waits.id]).id)
     with pytest.raises(GraftError, match="There is no run"):
         context.runs.get(waits.id)
 

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import os
+import re
 from pathlib import Path
 
+import gradio
 import pytest
 
 from errors import ConfigError
@@ -16,26 +18,49 @@ def test_defaults_are_private(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
     settings = Settings.from_env({})
     assert (settings.host, settings.port, settings.quantize) == ("127.0.0.1", 7860, "auto")
     assert settings.home == tmp_path / "data" and settings.gate == "not-worse"
-    assert settings.may_train
+    assert settings.sign_in == "local" and settings.password == ""
+
+
+LONG = "correct horse battery"
+OAUTH = {"OAUTH_CLIENT_ID": "id", "OAUTH_CLIENT_SECRET": "x"}
 
 
 @pytest.mark.parametrize(
-    ("env", "may"),
+    ("env", "how"),
     [
-        ({"GRAFT_HOST": "0.0.0.0"}, False),
-        ({"SPACE_ID": "someone/graft"}, False),
-        ({"SPACE_ID": "someone/graft", "GRAFT_HOST": "127.0.0.1"}, False),
-        ({"SPACE_ID": "someone/graft", "GRAFT_REMOTE_TRAINING": "1"}, True),
-        ({"GRAFT_HOST": "192.168.1.5", "GRAFT_REMOTE_TRAINING": "yes"}, True),
-        ({"GRAFT_HOST": "localhost"}, True),
+        ({"GRAFT_HOST": "localhost"}, "local"),
+        ({"GRAFT_HOST": "0.0.0.0"}, "nobody"),
+        ({"GRAFT_HOST": "0.0.0.0", **OAUTH}, "nobody"),
+        ({"GRAFT_HOST": "192.168.1.5", "GRAFT_PASSWORD": LONG}, "password"),
+        ({"GRAFT_PASSWORD": LONG}, "password"),
+        ({"SPACE_ID": "someone/graft"}, "nobody"),
+        ({"SPACE_ID": "someone/graft", "GRAFT_HOST": "127.0.0.1"}, "nobody"),
+        ({"SPACE_ID": "someone/graft", "GRAFT_PASSWORD": LONG}, "nobody"),
+        ({"SPACE_ID": "someone/graft", **OAUTH}, "huggingface"),
     ],
 )
-def test_strangers_may_train_only_where_the_operator_said_so(env: dict[str, str], may: bool) -> None:
-    assert Settings.from_env(env).may_train is may
+def test_r09_a_page_that_others_reach_has_an_owner_who_signs_in_or_none(env: dict[str, str], how: str) -> None:
+    settings = Settings.from_env(env)
+    assert settings.sign_in == how
+    if how == "huggingface":
+        assert settings.owners == ("someone",)
+        assert Settings.from_env({**env, "GRAFT_OWNERS": "ada, bob"}).owners == ("ada", "bob")
+
+
+def test_a_password_is_long_read_from_a_file_and_never_shown(tmp_path: Path) -> None:
+    (tmp_path / "password").write_text(f"{LONG}\n")
+    settings = Settings.from_env({"GRAFT_PASSWORD_FILE": str(tmp_path / "password")})
+    assert settings.password == LONG and LONG not in repr(settings)
+    wrong = [{"GRAFT_PASSWORD": "short"}, {"GRAFT_PASSWORD_FILE": str(tmp_path / "gone")},
+             {"GRAFT_PASSWORD": LONG, "GRAFT_PASSWORD_FILE": str(tmp_path / "password")}]  # fmt: skip
+    for env in wrong:
+        with pytest.raises(ConfigError) as caught:
+            Settings.from_env(env)
+        assert len(caught.value.problems) == 1 and "short'" not in str(caught.value) and LONG not in str(caught.value)
 
 
 def test_every_wrong_value_is_named() -> None:
-    env = {"GRAFT_PORT": "70000", "GRAFT_QUANTIZE": "3bit", "HF_HUB_OFFLINE": "maybe", "GRAFT_REMOTE_TRAINING": "2"}
+    env = {"GRAFT_PORT": "70000", "GRAFT_QUANTIZE": "3bit", "HF_HUB_OFFLINE": "maybe", "GRAFT_ROWS": "0"}
     env |= {"GRAFT_CACHE_GB": "-1", "GRAFT_GATE": "sometimes"}
     with pytest.raises(ConfigError) as caught:
         Settings.from_env(env)
@@ -68,7 +93,14 @@ def test_gigabytes_of_cache() -> None:
 
 def test_r06_children_get_no_secret(monkeypatch: pytest.MonkeyPatch) -> None:
     canary = "hf_" + "x" * 34
-    for key in ("HF_TOKEN", "HUGGING_FACE_HUB_TOKEN", "AWS_SECRET_ACCESS_KEY", "OPENAI_API_KEY", "DB_PASSWORD"):
+    for key in (
+        "HF_TOKEN",
+        "HUGGING_FACE_HUB_TOKEN",
+        "AWS_SECRET_ACCESS_KEY",
+        "OPENAI_API_KEY",
+        "DB_PASSWORD",
+        "GRAFT_PASSWORD",
+    ):
         monkeypatch.setenv(key, canary)
     monkeypatch.setenv("PIP_INDEX_URL", "file:///index")
     for environment in (child_environment(), installer_environment()):
@@ -85,10 +117,26 @@ def test_waiting_threads_soon_sleep_in_this_process_and_in_children(monkeypatch:
     assert os.environ["GOMP_SPINCOUNT"] == child_environment()["GOMP_SPINCOUNT"] == "5"
 
 
-def test_r48_what_would_open_the_page_is_cleared(monkeypatch: pytest.MonkeyPatch) -> None:
-    for key in ("GRADIO_SHARE", "GRADIO_ALLOWED_PATHS", "GRADIO_MCP_SERVER", "GRADIO_VIBE_MODE"):
-        monkeypatch.setenv(key, "1")
+def test_r48_no_switch_of_gradios_is_left_but_those_that_mean_something_here(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    source = Path(gradio.__file__).parent
+    known = {
+        name for path in source.glob("*.py") for name in re.findall(r"\bGRADIO_[A-Z_]+\b", path.read_text("utf-8"))
+    }
+    assert {
+        "GRADIO_SHARE",
+        "GRADIO_ALLOWED_PATHS",
+        "GRADIO_MCP_SERVER",
+        "GRADIO_VIBE_MODE",
+        "GRADIO_PROFILING",
+    } <= known
+    environ = dict.fromkeys(known, "1") | {"PATH": os.environ["PATH"], "GRAFT_HOME": str(tmp_path)}
+    monkeypatch.setattr(os, "environ", environ)
+    del environ["GRADIO_TEMP_DIR"]
     prepare_environment()
-    assert not {"GRADIO_SHARE", "GRADIO_ALLOWED_PATHS", "GRADIO_MCP_SERVER", "GRADIO_VIBE_MODE"} & set(
-        installer_environment()
-    )
+    left = {key: value for key, value in environ.items() if key.startswith("GRADIO_")}
+    assert left == {
+        "GRADIO_ANALYTICS_ENABLED": "False", "GRADIO_RUN_HISTORY": "False", "GRADIO_SERVER_PORT": "1",
+        "GRADIO_TEMP_DIR": str(tmp_path / "uploads"),
+    }  # fmt: skip

@@ -15,12 +15,12 @@ from gradio_client.exceptions import AppError
 from errors import GraftError
 from settings import Settings
 from tests.run_helpers import STAND_IN, plain
-from tests.ui_site import ECHO, OWN, make, serve
-from training.knobs import KNOBS
+from tests.ui_site import ECHO, OWN, PASSWORD, make, serve
 from training.runs import Runs
-from ui import adapters_page, card_view, context, hub_form, rows_form, rows_view, shell, train_page, versions_view
-from ui.guard import kindly
+from ui import card_view, context, rows_view, shell, train_page, versions_view
+from ui.access import User
 from ui.plot import Line, plot
+from ui.pulse import Pulse, _look
 from ui.reload import Reloader
 from ui.render import Html, failure, table, tag
 from ui.run_panel import RunPanel
@@ -125,38 +125,6 @@ def test_r40_files_of_the_home_are_not_served(site) -> None:
     assert httpx.get(f"{site.url}/gradio_api/file={path}").status_code == 403
 
 
-def test_no_handler_trains_or_promotes_where_it_is_off(tmp_path) -> None:
-    context, _, _ = make(tmp_path, host="192.0.2.1")
-    with gr.Blocks():
-        pulse = SimpleNamespace(add=lambda follower: follower)
-        panel = RunPanel(context, pulse)
-        section = adapters_page.Section(context, context.plugin("echo"), pulse)
-    rows = ["example", "tickets.csv", None, "", None, None, None, "text", "label", None]
-    form = ["echo", *rows, "mine", True, *([None] * len(KNOBS))]
-    fields = SimpleNamespace(fields=["name", "promote", *KNOBS])
-    calls = [
-        lambda: kindly(train_page._start(context, fields, False))(*form),
-        lambda: kindly(train_page._preset(context))("echo", "quick"),
-        lambda: kindly(train_page._fill(context, fields))(REQUEST, "--plugin echo"),
-        lambda: kindly(train_page._defaults(context))("echo"),
-        lambda: list(kindly(rows_form.inspect(context, keep=False))(REQUEST, *form[:11])),
-        lambda: kindly(rows_form.bad_rows(context, gr.File))(*form[:11]),
-        lambda: kindly(hub_form._look_up(context))(REQUEST, "a/b"),
-        lambda: kindly(hub_form._configured(context))(REQUEST, "a/b", ""),
-        lambda: kindly(hub_form._chosen(context))(REQUEST, "a/b", "", ""),
-        lambda: [*kindly(hub_form._fetch(context, set()))(REQUEST, "a/b", "", "")],
-        *(lambda act=act: kindly(panel._allowed(act))(["some"]) for act in (context.runs.cancel, context.runs.delete)),
-        lambda: kindly(panel._copy_log)(["some"]),
-        lambda: kindly(train_page._use(context, panel, SimpleNamespace(fields={})))(["some"]),
-        lambda: kindly(section.allowed(lambda *_: context.adapters.roll_back("echo")))("", "", REQUEST),
-        lambda: kindly(section._ask)("mine@1", REQUEST),
-    ]
-    for call in calls:
-        with pytest.raises(gr.Error, match="switched off here"):
-            call()
-    assert not (context.settings.home / "runs").exists()
-
-
 def loaded_with(demo: gr.Blocks) -> list[str]:
     """The handlers that run when the page is opened."""
     return [fn.name for fn in demo.fns.values() if (demo._id, "load") in fn.targets]
@@ -167,24 +135,30 @@ def test_a_page_without_training_asks_for_none_of_it_when_it_opens(tmp_path) -> 
     assert set(loaded_with(shell.build(own))) == {"defaults", "_beat"}
     own.tabs = [tab for tab in own.tabs if tab.name == "own"]
     assert loaded_with(shell.build(own)) == ["_beat"]
-    with pytest.raises(gr.Error, match="There is no tab that can be trained"):
-        kindly(train_page._defaults(own))(None)
+    with pytest.raises(GraftError, match="There is no tab that can be trained"):
+        train_page._defaults(own)(None)
     assert loaded_with(shell.build(make(tmp_path / "space", space=True)[0])) == ["_beat"]
 
 
-@pytest.mark.parametrize("space", [True, False])
-def test_strangers_see_no_runs(tmp_path, space) -> None:
-    context, _, _ = make(tmp_path, space=space)
-    home = context.settings.home
-    run = Runs(Settings(home=home), STAND_IN).submit(replace(plain(home, "mine"), data="/secret.csv"))
-    context.runs.cancel(run.id)
-    followers = []
-    with gr.Blocks():
-        RunPanel(context, SimpleNamespace(add=lambda follower: followers.append(follower) or follower))
-    shown = [(f.mark(Words(), [run.id]), f.refresh(Words(), [run.id])) for f in followers]
-    assert len(shown) == 5 and (("secret.csv" in str(shown)) is not space)
-    assert (run.id in str(shown)) is not space
-    assert ("g-runs" in str(shell.build(context).get_config_file())) is not space
+def test_strangers_see_no_runs(tmp_path) -> None:
+    """What a beat tells a page, by who looks at it: the owner of a page, and somebody else."""
+    for space in (False, True):
+        context, _, _ = make(tmp_path / str(space), password="" if space else PASSWORD, space=space)
+        home = context.settings.home
+        run = Runs(Settings(home=home), STAND_IN).submit(replace(plain(home, "mine"), data="/secret.csv"))
+        context.runs.cancel(run.id)
+        followers = []
+        with gr.Blocks():
+            pulse = Pulse(context.access, lambda: None)
+            RunPanel(context, pulse)
+        followers = pulse._followers
+        assert len(followers) == 5
+        for owner in (True, False):
+            shown = str(
+                [_look(f, User("", owner), Words(), [[run.id], "", ""][: len(f.taken)], None) for f in followers]
+            )
+            assert (run.id in shown) is owner and ("secret.csv" in shown) is owner
+        assert ("g-runs" in str(shell.build(context).get_config_file())) is not space
 
 
 def test_a_base_that_failed_is_tried_again_after_a_pause(tmp_path, monkeypatch) -> None:

@@ -94,6 +94,9 @@ class Chat(TaskPlugin):
 """
 
 
+PASSWORD = "correct horse battery"  # noqa: S105 - of a page of these tests
+
+
 class Pool:
     """The pool's interface, answering without a model."""
 
@@ -166,8 +169,8 @@ def make(tmp: Path, **changes) -> tuple[Context, Pool, Path]:
 
 
 @contextmanager
-def serve(tmp: Path):
-    context, pool, folder = make(tmp)
+def serve(tmp: Path, **changes):
+    context, pool, folder = make(tmp, **changes)
     demo = shell.build(context)
     options = server.options(context) | {"server_port": None}
     _, url, _ = demo.launch(**options, prevent_thread_lock=True)
@@ -177,4 +180,4 @@ def serve(tmp: Path):
         demo.close(verbose=False)
 
 
-__all__ = ["CHAT", "ECHO", "OWN", "REPOSITORY", "AdapterError", "Site", "make", "serve"]
+__all__ = ["CHAT", "ECHO", "OWN", "PASSWORD", "REPOSITORY", "AdapterError", "Site", "make", "serve"]

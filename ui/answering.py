@@ -16,6 +16,7 @@ import gradio as gr
 from errors import AdapterError
 from plugins import OwnModel, TaskPlugin
 from store.adapters import BASE, LIVE
+from ui import limits
 from ui.context import Context, own_key
 from ui.correct import record
 from ui.strings import Words
@@ -66,6 +67,7 @@ def answers(
     start = time.monotonic()
     context.load_models()
     plugin = context.plugin(name)
+    limits.check(context.settings, filled)
     with _bound(context, plugin, adapter or LIVE) as lm:
         result = plugin.predict(lm, **filled)
         for value in result if inspect.isgenerator(result) else [result]:

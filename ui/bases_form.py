@@ -22,7 +22,6 @@ def suited(context: Context) -> Any:  # noqa: ANN401 - a handler of Gradio's
     """The tab's own base, and what else there is for it: choices of the field, and the list."""
 
     def found(request: gr.Request, tab: str) -> list[Any]:
-        context.require_training()
         say, spec = words(request), context.spec(tab)
         free = room.measure(context.settings.home)
         looked = advice.advise(spec, context.settings, free, say("bases.language"))

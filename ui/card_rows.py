@@ -1,10 +1,10 @@
 """The rows of one card on a page: filter, search, and files to take away.
 
-    rows = CardRows(context, chosen, lambda ref: context.adapters.get(ref).card)
+    rows = CardRows(context, chosen, lambda ref: context.adapters.get(ref).card, Action.KEEP)
     ... `rows.shown` among the outputs and `rows.taken` among the inputs of what shows the card, and in its handler
     updates += rows.updates(say, ref, kind, search)
 
-Handlers take the id of a card, never a path; who may not train sees no rows.
+Handlers take the id of a card, never a path; whoever places it says who may see its rows.
 """
 
 from __future__ import annotations
@@ -19,8 +19,8 @@ from gradio.processing_utils import save_bytes_to_cache
 
 from errors import GraftError
 from ui import rows_view
+from ui.access import Action
 from ui.context import Context
-from ui.guard import kindly
 from ui.pulse import QUIET
 from ui.rows_view import WRITERS
 from ui.strings import Words, t, words
@@ -41,9 +41,9 @@ DOWNLOAD = """(file) => {
 class CardRows:
     """Its components, placed where it is constructed."""
 
-    def __init__(self, context: Context, chosen: Component, find: Find) -> None:
-        """`chosen` holds the id of the card that is shown."""
-        self._context, self._find = context, find
+    def __init__(self, context: Context, chosen: Component, find: Find, action: Action) -> None:
+        """`chosen` holds the id of the card that is shown; `action` is what who sees its rows must be allowed to do."""
+        self._context, self._find, self._action = context, find, action
         with gr.Column(visible=False, elem_classes="g-card-rows") as box:
             with gr.Row(elem_classes="g-filter"):
                 self._kind = gr.Radio(_kinds(Words(), {}), value="all", show_label=False, container=False, scale=3)
@@ -59,9 +59,9 @@ class CardRows:
         given = [chosen, *self.taken]
         # A text that is pasted is a change, and to Gradio no input.
         for change in (self._kind.input, self._search.change):
-            change(kindly(self._filtered), given, html, trigger_mode="always_last", **QUIET)
+            change(self._context.allow(self._action, self._filtered), given, html, trigger_mode="always_last", **QUIET)
         for kind, button in files:
-            made = button.click(kindly(self._file(kind, taken)), given, taken, **QUIET)
+            made = button.click(self._context.allow(self._action, self._file(kind, taken)), given, taken, **QUIET)
             made.success(None, taken, None, js=DOWNLOAD, api_visibility="private")
 
     def updates(self, say: Words, id: str | None, kind: str | None, search: str | None) -> list[Any]:
@@ -77,7 +77,6 @@ class CardRows:
         return [gr.update(visible=True), gr.update(choices=_kinds(say, card)), rows_view.rows(say, card, found)]
 
     def _card(self, id: str | None) -> Mapping[str, Any]:
-        self._context.require_training()
         return self._find(id or "")
 
     def _filtered(self, request: gr.Request, id: str | None, kind: str | None, search: str | None) -> str:

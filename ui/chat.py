@@ -11,10 +11,11 @@ from gradio.components import Component
 
 from plugins import TaskPlugin
 from store.prompts import as_text
-from ui.guard import kindly
+from ui.access import Action
+from ui.context import Context
 from ui.pulse import QUIET
 
-CONCURRENCY = 32
+CONCURRENCY = 160
 """Requests of one tab that are under way at once; the pool answers them together."""
 COUNT = "(page) => (page || []).length"
 SEND = "(text, page) => [text, '', (page || []).length]"
@@ -49,7 +50,7 @@ class Event:
         return {"api_name": self.plugin.name, "api_description": text, "api_visibility": "public"}
 
 
-def connect(event: Event, page: gr.Chatbot, send: gr.Button) -> list[Any]:
+def connect(context: Context, event: Event, page: gr.Chatbot, send: gr.Button) -> list[Any]:
     """Connect a plugin whose first input is the message and which answers in `page`; returns the events to cancel."""
     message, *rest = event.taken
     entered = [message.submit] if isinstance(message, gr.Textbox) else []
@@ -60,14 +61,14 @@ def connect(event: Event, page: gr.Chatbot, send: gr.Button) -> list[Any]:
     # What is sent while an answer is being written is asked when that answer is complete.
     settings = event.settings | {"trigger_mode": "always_last"}
     answered = sent.then(inputs=inputs, **settings, **event.api)
-    again = page.retry(kindly(retry), page, [asked, page], **QUIET)
+    again = page.retry(context.allow(Action.LOOK, retry), page, [asked, page], **QUIET)
     again = again.then(None, page, turns, js=COUNT, **QUIET)
     retried = again.then(inputs=inputs, **settings, api_visibility="private")
     # What was not answered goes back into the box, unless it is in the conversation (an answer that was stopped, or
     # failed half way), or something else was typed meanwhile.
     for asking in (answered, retried):
         asking.failure(None, [asked, message, page, turns], message, js=RESTORE, **QUIET)
-    page.undo(kindly(undo), page, [message, page], **QUIET)
+    page.undo(context.allow(Action.LOOK, undo), page, [message, page], **QUIET)
     return [answered, retried]
 
 

@@ -21,12 +21,13 @@ from gradio.components import Component
 from errors import AdapterError
 from plugins import TaskPlugin
 from store.adapters import BASE, LIVE, NEWEST
+from ui.access import Action
 from ui.answering import ADAPTER_SCHEMA, answers, chosen_of, described, fill, menu
 from ui.badge import make_badge
 from ui.chat import CONCURRENCY, retry
 from ui.context import Context
 from ui.differences import marked, plain_answer
-from ui.guard import kindly, sentence
+from ui.guard import sentence
 from ui.pulse import Follower, Pulse
 from ui.strings import Words, t
 
@@ -91,7 +92,7 @@ def build(
                     shown += [*components, make_badge()]
     handler = compare(context, plugin.name, asked, len(outputs[0]))
     event = send.click(
-        kindly(handler), [*asked.inputs, *menus], shown, api_name=f"{plugin.name}_compare",
+        context.allow(Action.ASK, handler), [*asked.inputs, *menus], shown, api_name=f"{plugin.name}_compare",
         api_description=f"The same by up to three versions side by side. {plugin.description}",
         concurrency_limit=CONCURRENCY, concurrency_id=plugin.name, show_progress="minimal", trigger_mode="once",
     )  # fmt: skip

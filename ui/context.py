@@ -5,10 +5,10 @@ from __future__ import annotations
 import logging
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from errors import GraftError, PluginError
 from plugins import TaskPlugin
@@ -18,11 +18,14 @@ from settings import Settings
 from store.adapters import AdapterStore
 from store.corrections import Corrections
 from tasks import TabSpec
+from ui.access import Access, Action
+from ui.guard import guarded
 
 if TYPE_CHECKING:
     from training.runs import Runs
 
 log = logging.getLogger("graft")
+F = TypeVar("F", bound=Callable[..., Any])
 
 RETRY_S = 30.0
 """How long after a failure was seen a base is tried again, for example because the network is back."""
@@ -45,6 +48,8 @@ class Context:
     """A number for each plugin file that was ever seen, which it keeps: the ids of its components begin there."""
     corrections: Corrections = field(init=False)
     """What people have put right in the tabs."""
+    access: Access = field(init=False)
+    """Who may do what."""
     _failed: dict[str, float] = field(default_factory=dict)
     """When the failure of a base was first seen."""
     _ready: frozenset[str] = frozenset()
@@ -53,6 +58,7 @@ class Context:
 
     def __post_init__(self) -> None:
         self.corrections = Corrections(self.settings.home)
+        self.access = Access(self.settings)
 
     def plugin(self, name: str) -> TaskPlugin:
         """The plugin of that name as it is now; raises `PluginError`."""
@@ -105,14 +111,12 @@ class Context:
             except GraftError as error:
                 log.warning("%s: %s", plugin.name, error)
 
-    def require_training(self) -> None:
-        """Raise `GraftError` where this page may not train or promote."""
-        if not self.settings.may_train:
-            raise GraftError(
-                "Training and promoting are switched off here.",
-                "This page can be reached by others.",
-                "Whoever runs it can set GRAFT_REMOTE_TRAINING=1 behind a login of their own.",
-            )
+    def allow(self, action: Action, handler: F, silently: bool = False) -> F:
+        """A handler of an event, for those who may do `action`; nothing is connected to the page without.
+
+        `silently` changes nothing for the others, in place of telling them: for what a page does by itself.
+        """
+        return guarded(self.access, action, handler, silently)
 
 
 def own_key(plugin: TaskPlugin) -> str:

@@ -10,6 +10,7 @@ with columns has it, where the page may train.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from typing import Any
 
 import gradio as gr
@@ -23,10 +24,10 @@ from store.corrections import Correction, answered_row, as_jsonl
 from tasks import TASKS
 from training import teach
 from ui import corrections_view
+from ui.access import Action
 from ui.card_rows import DOWNLOAD
 from ui.context import Context
 from ui.differences import plain_answer
-from ui.guard import kindly
 from ui.pulse import QUIET, Follower, Pulse
 from ui.render import Html
 from ui.strings import Words, t, words
@@ -46,12 +47,17 @@ def record(lm: Any, outputs: Sequence[Any], given: Mapping[str, Any]) -> Record 
     return {"row": row, "answer": answer, "version": str(lm.version), "labels": labels}
 
 
+def _hidden() -> Any:  # noqa: ANN401 - a Gradio update
+    return gr.update(visible=False)
+
+
 class Correct:
     """Its components and what they do."""
 
     def __init__(self, context: Context, plugin: TaskPlugin, pulse: Pulse) -> None:
         """Place it; it follows the pulse."""
         self._context, self._tab = context, plugin.name
+        self._allow = partial(context.allow, Action.CORRECT)
         spec = context.spec(plugin.name)
         self._labels = TASKS[spec.task].answers == "label"
         self._columns = {k: v for k, v in vars(spec.columns).items() if v} if spec.columns else {}
@@ -70,12 +76,12 @@ class Correct:
             # Beside what is folded: showing that again would show this too.
             self._file = gr.File(visible="hidden", show_label=False)
         self._shown = [self._strip, self._teach, self._undo, self._folded, self._list]
-        self._follower = pulse.add(Follower([], self._shown, self._mark, self._show))
+        self._follower = pulse.add(Follower([], self._shown, self._mark, self._show, Action.CORRECT))
         self._connect()
 
     def forget_with(self, page: gr.Chatbot) -> None:
         """Nothing is there to be corrected once a conversation was cleared, or its last turn taken back."""
-        gr.on([page.undo, page.clear], lambda: None, None, self.asked, **QUIET)
+        gr.on([page.undo, page.clear], self._context.allow(Action.LOOK, lambda: None), None, self.asked, **QUIET)
 
     def _place_form(self) -> None:
         with gr.Column(visible=False, elem_classes="g-fix") as self._form:
@@ -93,9 +99,9 @@ class Correct:
 
     def _connect(self) -> None:
         form = [self._editing, self._question, self._right, self._delete, self._form]
-        self._wrong.click(kindly(self._open), self.asked, form, **QUIET)
-        self._list.select(kindly(self._edit), None, form, **QUIET)
-        self._cancel.click(lambda: gr.update(visible=False), None, self._form, **QUIET)
+        self._wrong.click(self._allow(self._open), self.asked, form, **QUIET)
+        self._list.select(self._allow(self._edit), None, form, **QUIET)
+        self._cancel.click(self._context.allow(Action.LOOK, _hidden), None, self._form, **QUIET)
         acts: Sequence[tuple[gr.Button, Callable[..., Any], list[Component], Component | None]] = (
             (self._save, self._keep, [self.asked, self._editing, self._right], self._form),
             (self._delete, self._remove, [self._editing], self._form),
@@ -103,14 +109,13 @@ class Correct:
             (self._teach, self._start, [], None),
         )
         for button, act, given, hidden in acts:
-            done = button.click(kindly(act), given, hidden, trigger_mode="once", **QUIET)
-            done.success(self._follower.handler(), None, self._shown, **QUIET)
-        made = self._export.click(kindly(self._pack), None, self._file, **QUIET)
+            done = button.click(self._allow(act), given, hidden, trigger_mode="once", **QUIET)
+            done.success(self._follower.handler(self._context.access), None, self._shown, **QUIET)
+        made = self._export.click(self._allow(self._pack), None, self._file, **QUIET)
         made.success(None, self._file, None, js=DOWNLOAD, api_visibility="private")
 
     def _open(self, request: gr.Request, asked: Record | None) -> list[Any]:
         """The form for the answer on the page."""
-        self._context.require_training()
         if not asked:
             raise InputError("There is nothing to correct.", "Nothing was answered on this page.", "Ask something.")
         row = answered_row(asked["row"], asked["answer"])
@@ -119,7 +124,6 @@ class Correct:
 
     def _edit(self, event: gr.EventData, request: gr.Request) -> list[Any]:
         """The form for a correction of the list."""
-        self._context.require_training()
         found = self._context.corrections.get(self._tab, str(event.id))
         return [found.id, *self._filled(words(request), found, [found.target]), gr.update(visible=True)]
 
@@ -144,7 +148,6 @@ class Correct:
         return [correction.target for correction in self._context.corrections.list(self._tab)]
 
     def _keep(self, asked: Record | None, editing: str, right: str | None) -> Any:  # noqa: ANN401 - a Gradio update
-        self._context.require_training()
         target = str(right or "").strip()
         if editing:
             self._context.corrections.edit(self._tab, editing, target)
@@ -158,24 +161,20 @@ class Correct:
         return gr.update(visible=False)
 
     def _remove(self, editing: str) -> Any:  # noqa: ANN401
-        self._context.require_training()
         self._context.corrections.delete(self._tab, editing)
         return gr.update(visible=False)
 
     def _take_back(self) -> Any:  # noqa: ANN401
-        self._context.require_training()
         self._context.corrections.undo(self._tab)
         return gr.update(visible=False)
 
     def _start(self) -> None:
-        self._context.require_training()
         _, warning = teach.teach(self._context.settings, self._context.runs, self._context.spec(self._tab))
         if warning:
             gr.Warning(warning, duration=15)
 
     def _pack(self) -> str:
         """The corrections as rows to train on, in one file of Gradio's own cache, which it serves and sweeps."""
-        self._context.require_training()
         content = as_jsonl(self._context.corrections.list(self._tab), self._columns)
         path: str = save_bytes_to_cache(content.encode(), f"corrections-{self._tab}.jsonl", get_upload_folder())
         return path

@@ -12,8 +12,8 @@ import gradio as gr
 from errors import GraftError
 from training import fit, speed
 from training.fit import gigabytes
+from ui.access import Action
 from ui.context import Context
-from ui.guard import kindly
 from ui.pulse import QUIET
 from ui.render import Html, div, join, notice, span, tag
 from ui.strings import Words, t, words
@@ -57,7 +57,7 @@ def connect(
         advice = [] if found.fits_memory else fit.advised(case)
         return [view(say, found, advice), gr.update(visible=not found.fits)]
 
-    gr.on(changes, kindly(estimated), taken, [*shown], trigger_mode="always_last", **QUIET)
+    gr.on(changes, context.allow(Action.TRAIN, estimated), taken, [*shown], trigger_mode="always_last", **QUIET)
 
 
 def view(say: Words, found: Estimate, advice: Sequence[str] = ()) -> Html:

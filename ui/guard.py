@@ -1,4 +1,4 @@
-"""What stands around every handler of the page: a user reads sentences, never a traceback.
+"""What stands around every handler of the page: who may not do it is refused, and a user reads no traceback.
 
 Gradio hides the text of every exception but its own `Error`, from the page and from API callers alike; so a
 `GraftError` becomes one, and anything else is logged under a short id that the user can quote.
@@ -18,6 +18,7 @@ from typing import Any, TypeVar
 import gradio as gr
 
 from errors import GraftError
+from ui.access import Access, Action, permitted
 
 log = logging.getLogger("graft")
 F = TypeVar("F", bound=Callable[..., Any])
@@ -30,11 +31,11 @@ def explained() -> Iterator[None]:
         yield
     except gr.Error:
         raise
-    except Exception as error:
+    except (Exception, SystemExit) as error:  # a plugin that calls exit() ends its request, and not the server
         raise gr.Error(_safe(sentence(error)), duration=15, title="Graft", print_exception=False) from None
 
 
-def sentence(error: Exception) -> str:
+def sentence(error: BaseException) -> str:
     """What a user reads of it; what is no `GraftError` is logged under a number that the user can quote."""
     if isinstance(error, GraftError):
         return str(error)
@@ -45,20 +46,38 @@ def sentence(error: Exception) -> str:
     return f"Something went wrong in Graft itself. The log has the details under {number}."
 
 
-def kindly(handler: F) -> F:
-    """`handler`, a function or a generator, within `explained`."""
+def guarded(access: Access, action: Action, handler: F, silently: bool = False) -> F:
+    """`handler`, a function or a generator, for those who may do `action`, within `explained`.
+
+    Gradio gives the request to whatever parameter has its type, so the guard takes one of its own, before the others.
+    """
 
     @functools.wraps(handler)
-    def call(*values: Any, **named: Any) -> Any:  # noqa: ANN401 - any handler's
+    def call(caller: gr.Request, /, *values: Any, **named: Any) -> Any:  # noqa: ANN401 - any handler's
         with explained():
+            user = access.user(caller)
+            if silently and not permitted(user, action):
+                return gr.skip()
+            access.check(user, action)
             return handler(*values, **named)
 
     @functools.wraps(handler)
-    def stream(*values: Any, **named: Any) -> Iterator[Any]:  # noqa: ANN401
+    def stream(caller: gr.Request, /, *values: Any, **named: Any) -> Iterator[Any]:  # noqa: ANN401
         with explained():
+            user = access.user(caller)
+            if silently and not permitted(user, action):
+                yield gr.skip()
+                return
+            access.check(user, action)
             yield from handler(*values, **named)
 
-    return stream if inspect.isgeneratorfunction(handler) else call  # type: ignore[return-value]
+    found: Any = stream if inspect.isgeneratorfunction(handler) else call
+    taken = inspect.signature(handler)
+    own = inspect.Parameter("caller", inspect.Parameter.POSITIONAL_OR_KEYWORD)
+    found.__signature__ = taken.replace(parameters=[own, *taken.parameters.values()])
+    found.__annotations__ = {**getattr(handler, "__annotations__", {}), "caller": gr.Request}
+    found.action = action
+    return found  # type: ignore[no-any-return]
 
 
 def _safe(text: str) -> str:

@@ -6,6 +6,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -13,10 +14,9 @@ import gradio as gr
 from gradio.components import Component
 
 from errors import DataError, GraftError
-from settings import LOOPBACK
 from training.hub import DataSet, HubData, Place, beside, parse_place
+from ui.access import Action
 from ui.context import Context
-from ui.guard import kindly
 from ui.render import Html, bar, div, failure, span
 from ui.strings import Words, t, words
 
@@ -64,21 +64,22 @@ def place_hub() -> HubForm:
 
 def connect(context: Context, form: HubForm, then: Callable[[Any], None]) -> None:
     """Connect the components; `then` is given each event after which other rows are chosen."""
+    allow = partial(context.allow, Action.TRAIN)
     private: dict[str, Any] = {"api_visibility": "private", "show_progress": "hidden", "trigger_mode": "once"}
     choices = [form.config, form.split, form.held_out, form.said, form.fetch, form.stop]
-    looked = gr.on([form.look.click, form.id.submit], kindly(_look_up(context)), form.id, choices, **private)
+    looked = gr.on([form.look.click, form.id.submit], allow(_look_up(context)), form.id, choices, **private)
     then(looked)
-    then(form.config.input(kindly(_configured(context)), form.all[:2], choices[1:], **private))
+    then(form.config.input(allow(_configured(context)), form.all[:2], choices[1:], **private))
     for chosen in (form.split, form.held_out):
-        then(chosen.input(kindly(_chosen(context)), form.all, choices[2:], **private))
+        then(chosen.input(allow(_chosen(context)), form.all, choices[2:], **private))
     stopped: set[str] = set()
-    then(form.fetch.click(kindly(_fetch(context, stopped)), form.all, choices[2:], **private))
-    form.stop.click(kindly(_stop(stopped)), None, None, queue=False, **private)
+    then(form.fetch.click(allow(_fetch(context, stopped)), form.all, choices[2:], **private))
+    form.stop.click(allow(_stop(stopped)), None, None, queue=False, **private)
 
 
 def hub(context: Context) -> HubData:
     """The data sets of the Hub. The operator's token is used for the operator alone, on a page nobody else reaches."""
-    own = context.settings.host in LOOPBACK and not context.settings.space
+    own = context.access.mode == "local"
     return HubData.of(context.settings, None if own else False)
 
 
@@ -112,7 +113,6 @@ def _look_up(context: Context) -> Any:  # noqa: ANN401 - a handler of Gradio's
     """What there is to choose from."""
 
     def look_up(request: gr.Request, id: str) -> list[Any]:
-        context.require_training()
         try:
             place = place_of(id)
             found = hub(context).look_up(place)
@@ -126,7 +126,6 @@ def _look_up(context: Context) -> Any:  # noqa: ANN401 - a handler of Gradio's
 
 def _configured(context: Context) -> Any:  # noqa: ANN401
     def configured(request: gr.Request, id: str, config: str) -> list[Any]:
-        context.require_training()
         found, place = _noted(context, id, config)
         return _shown(context, words(request), found, place)
 
@@ -135,7 +134,6 @@ def _configured(context: Context) -> Any:  # noqa: ANN401
 
 def _chosen(context: Context) -> Any:  # noqa: ANN401
     def chosen(request: gr.Request, id: str, config: str, split: str, held_out: str | None = "") -> list[Any]:
-        context.require_training()
         found, place = _noted(context, id, config, split)
         return _shown(context, words(request), found, place, held_out or "")[1:]
 
@@ -182,7 +180,6 @@ def _fetch(context: Context, stopped: set[str]) -> Any:  # noqa: ANN401
     def fetch(
         request: gr.Request, id: str, config: str | None, split: str | None, held_out: str | None = ""
     ) -> Iterator[list[Any]]:
-        context.require_training()
         say, place, data, part, left = words(request), place_of(id, config, split), hub(context), 0.0, False
         page = str(request.session_hash)
 

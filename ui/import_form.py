@@ -6,17 +6,18 @@ The zip is opened by a process of its own, the command `python -m training impor
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 
 import gradio as gr
 
 from errors import AdapterError, InputError
+from plugins import TaskPlugin
 from store.adapters import check_name
 from tasks import TASKS
+from ui.access import Action
 from ui.child import followed
 from ui.context import Context
-from ui.guard import kindly
-from ui.pulse import QUIET
+from ui.pulse import QUIET, Pulse
 from ui.render import Html, bar, div, failure, notice, span, tag
 from ui.strings import Words, t, words
 
@@ -25,11 +26,15 @@ PHASES = ("unpack", "base", "verify", "publish")
 """What the process says of itself, a line each; the last line after them is the version."""
 
 
-def build(context: Context) -> None:
+def build(context: Context, pulse: Pulse) -> None:
     """Place the form and connect it, where the page may train."""
     learners = context.learners()
-    if not (context.settings.may_train and learners):
-        return
+    if context.access.possible and learners:
+        with pulse.reserved(Action.KEEP):
+            _place(context, learners)
+
+
+def _place(context: Context, learners: Sequence[TaskPlugin]) -> None:
     with gr.Accordion(t("import.title"), open=False, elem_classes="g-import"):
         gr.Markdown(t("import.about"), elem_classes="g-about")
         with gr.Row(elem_classes="g-columns"):
@@ -44,8 +49,9 @@ def build(context: Context) -> None:
                                     visible=_has_labels(context, learners[0].name))  # fmt: skip
         take = gr.Button(t("import.take"), variant="primary")
         said = gr.HTML("", elem_classes="g-list")
-    tab.change(kindly(lambda chosen: gr.update(visible=_has_labels(context, chosen))), tab, labels, **QUIET)
-    take.click(kindly(take_in(context)), [file, tab, name, labels], said, show_progress="hidden",
+    shown = context.allow(Action.KEEP, lambda chosen: gr.update(visible=_has_labels(context, chosen)), silently=True)
+    tab.change(shown, tab, labels, **QUIET)
+    take.click(context.allow(Action.KEEP, take_in(context)), [file, tab, name, labels], said, show_progress="hidden",
                api_visibility="private", trigger_mode="once")  # fmt: skip
 
 
@@ -55,7 +61,6 @@ def take_in(context: Context) -> Callable[..., Iterator[Html]]:
     def handler(
         request: gr.Request, file: str | None, tab: str | None, name: str | None, labels: str | None
     ) -> Iterator[Html]:
-        context.require_training()
         say, spec = words(request), context.spec(tab or "")
         if not file:
             raise InputError("There is no file.", "Nothing was chosen.", "Choose the zip of a PEFT adapter.")

@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import json
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
 import gradio as gr
 from gradio.components import Component
 
-from ui.guard import kindly
+from ui.access import Access, Action, User, permitted
+from ui.guard import guarded
 from ui.strings import LANGUAGES, Words, texts, words
 
 log = logging.getLogger("graft")
@@ -33,23 +35,25 @@ class Follower:
     """What the part would show, in short: cheap to compute, and another when it must be shown anew."""
     refresh: Callable[..., Sequence[Any]]
     """The updates for `shown`."""
+    action: Action = Action.LOOK
+    """What its reader must be allowed to do; for others it stays as the layout has it."""
 
-    def handler(self) -> Callable[..., Any]:
+    def handler(self, access: Access, silently: bool = False) -> Callable[..., Any]:
         """`refresh` as an event handler of its own, for what must not wait for the next beat."""
 
         def refresh(request: gr.Request, *values: Any) -> Any:  # noqa: ANN401 - Gradio updates
             updates = list(self.refresh(words(request), *values))
             return updates if len(updates) > 1 else updates[0]
 
-        return kindly(refresh)
+        return guarded(access, self.action, refresh, silently)
 
 
 class Pulse:
     """The page's one timer, and who follows it."""
 
-    def __init__(self, before: Callable[[], None]) -> None:
+    def __init__(self, access: Access, before: Callable[[], None]) -> None:
         """`before` runs at each beat."""
-        self._before = before
+        self._access, self._before = access, before
         self._followers: list[Follower] = []
 
     def add(self, follower: Follower) -> Follower:
@@ -57,20 +61,33 @@ class Pulse:
         self._followers.append(follower)
         return follower
 
+    @contextmanager
+    def reserved(self, action: Action, others: bool = False) -> Iterator[None]:
+        """A column for what only those see who may do `action`; with `others`, for what all but they see.
+
+        What it hides is refused by its handlers too: a browser can ask for whatever the layout does not show.
+        """
+        everybody = self._access.mode == "local"
+        with gr.Column(visible=everybody != others, elem_classes="g-reserved") as column:
+            yield
+        self.add(Follower([], [column], lambda say: "", lambda say: [gr.update(visible=not others)], action))
+
     def connect(self, demo: gr.Blocks) -> None:
         """Place the timer; to be called once, after every `add`."""
         seen, timer = gr.State({}), gr.Timer(PULSE_S)
         taken = [seen, *(c for follower in self._followers for c in follower.taken)]
         shown = [seen, *(c for follower in self._followers for c in follower.shown)]
-        timer.tick(kindly(self._beat), taken, shown, js=_check(), **QUIET)
-        demo.load(kindly(self._beat), taken, shown, **QUIET)
+        beat = guarded(self._access, Action.LOOK, self._beat)
+        timer.tick(beat, taken, shown, js=_check(), **QUIET)
+        demo.load(beat, taken, shown, **QUIET)
 
     def _beat(self, request: gr.Request, seen: dict[int, str], *values: Any) -> list[Any]:  # noqa: ANN401
         self._before()
-        say, rest, now, updates = words(request), list(values), dict(seen), list[Any]()
+        user, say, rest = self._access.user(request), words(request), list(values)
+        now, updates = dict(seen), list[Any]()
         for number, follower in enumerate(self._followers):
             own, rest = rest[: len(follower.taken)], rest[len(follower.taken) :]
-            mark, fresh = _look(follower, say, own, seen.get(number))
+            mark, fresh = _look(follower, user, say, own, seen.get(number))
             now[number] = mark
             updates += fresh
         return [now if now != seen else gr.skip(), *updates]
@@ -99,9 +116,11 @@ def _check() -> str:
     return CHECK.replace("WORDS", json.dumps(said))
 
 
-def _look(follower: Follower, say: Words, values: Sequence[Any], seen: str | None) -> tuple[str, list[Any]]:
+def _look(follower: Follower, user: User, say: Words, values: Sequence[Any], seen: str | None) -> tuple[str, list[Any]]:
     """A follower's mark, and its updates if the mark is not the one that the page has seen."""
     nothing: list[Any] = [gr.skip()] * len(follower.shown)
+    if not permitted(user, follower.action):
+        return seen or "", nothing
     try:
         mark = f"{say.language} {follower.mark(say, *values)}"
         return (mark, nothing) if mark == seen else (mark, list(follower.refresh(say, *values)))

@@ -30,7 +30,7 @@ def join(children: Iterable[Child]) -> Html:
     return Html("".join(escape(child) for child in children if child is not None))
 
 
-def tag(name: str, *children: Child, **attributes: object) -> Html:
+def tag(name: str, /, *children: Child, **attributes: object) -> Html:
     """An element. `class_` is the attribute class; an attribute that is None or False is left out."""
     written = "".join(
         f' {key.rstrip("_").replace("_", "-")}="{escape(value)}"'

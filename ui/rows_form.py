@@ -26,16 +26,14 @@ from training.inspection import Inspection
 from training.rows import PARTS, UnknownColumns
 from training.selection import is_selection, title
 from ui import examples, hub_form, report_view
+from ui.access import Action
 from ui.context import Context
-from ui.guard import kindly
 from ui.hub_form import HubForm
 from ui.pulse import Follower, Pulse
 from ui.render import Html, failure
 from ui.run_panel import page_copy
 from ui.strings import Words, t, words
 
-LARGEST = 50 * 2**20
-"""Bytes of an uploaded file."""
 KINDS = ("example", "upload", "hub")
 
 
@@ -49,6 +47,8 @@ class RowsForm:
     hub: HubForm
     columns: Sequence[gr.Dropdown]
     held_out: gr.File
+    group: gr.Column
+    """What is around `hub`."""
 
     @property
     def place(self) -> list[Component]:
@@ -97,14 +97,14 @@ def place_rows(plugin: TaskPlugin | None) -> RowsForm:
     with gr.Row(elem_classes="g-mapping"):
         columns = [gr.Dropdown([], label=t(f"train.column_{part}"), visible=False, interactive=True, min_width=120,
                                allow_custom_value=True) for part in PARTS]  # fmt: skip
-    kind.change(_show, kind, [example, upload, group], queue=False, show_progress="hidden", api_visibility="private")
     with gr.Accordion(t("train.held_out_title"), open=False):
         held_out = gr.File(file_types=list(FORMATS), file_count="single", label=t("train.held_out_file"), height=130,
                            elem_classes="g-upload")  # fmt: skip
-    return RowsForm(kind, example, upload, hub, columns, held_out)
+    return RowsForm(kind, example, upload, hub, columns, held_out, group)
 
 
-def _show(chosen: str) -> list[Any]:
+def show(chosen: str) -> list[Any]:
+    """The parts of the form, of which only that of the chosen kind is seen."""
     return [gr.update(visible=kind == chosen) for kind in KINDS]
 
 
@@ -115,7 +115,6 @@ def inspect(context: Context, keep: bool) -> Look:
     """
 
     def look(request: gr.Request, tab: str, *values: Any) -> Iterator[list[Any]]:  # noqa: ANN401
-        context.require_training()
         unchanged = [gr.skip()] * (len(PARTS) + 1)
         say, bad = words(request), None
         try:
@@ -161,16 +160,15 @@ def follow(
         else:
             yield [gr.skip()] * len(outputs)
 
-    pulse.add(Follower([waits], [here], arrived, lambda say, base: [arrived(say, base)]))
-    here.change(kindly(again), [here, *taken], outputs, api_visibility="private", show_progress="hidden",
-                trigger_mode="always_last")  # fmt: skip
+    pulse.add(Follower([waits], [here], arrived, lambda say, base: [arrived(say, base)], Action.TRAIN))
+    here.change(context.allow(Action.TRAIN, again, silently=True), [here, *taken], outputs, api_visibility="private",
+                show_progress="hidden", trigger_mode="always_last")  # fmt: skip
 
 
 def bad_rows(context: Context, component: gr.File) -> Any:  # noqa: ANN401
     """Every row that is left out, in a file of Gradio's own cache, which it serves and sweeps."""
 
     def write(tab: str, *values: Any) -> str:  # noqa: ANN401
-        context.require_training()
         path = chosen_file(context, divide(values)[0])
         if path is None:
             raise DataError("There are no rows to look at.", "", "Choose an example or upload a file.")
@@ -206,7 +204,7 @@ def chosen_file(context: Context, where: Where) -> Path | None:
         place = hub_form.place_of(where.id, where.config, where.split) if where.id else None
         return hub_form.hub(context).find(place) if place else None
     if where.kind == "upload":
-        return uploaded(where.upload)
+        return uploaded(context, where.upload)
     return examples.find(where.example) if where.example else None
 
 
@@ -219,18 +217,21 @@ def held_out_file(context: Context, where: Where, path: Path, own: str | None) -
     if split and own:
         next_ = "Remove the file, or take a share of these rows under the data set."
         raise DataError("Held-out rows are chosen twice.", f"There is a file and the split {split}.", next_)
-    return hub_form.held_out_of(context, path, split) if split else uploaded(own)
+    return hub_form.held_out_of(context, path, split) if split else uploaded(context, own)
 
 
-def uploaded(name: str | None) -> Path | None:
+def uploaded(context: Context, name: str | None) -> Path | None:
     """A file that was uploaded; raises `DataError` for one that cannot be of rows."""
     if not name:
         return None
     path = Path(name)
     if path.suffix.lower() not in FORMATS:
         raise DataError(f"{path.name} is not a table of rows.", "", f"Use one of {', '.join(FORMATS)}.")
-    if path.stat().st_size > LARGEST:
-        raise DataError(f"{path.name} is too large.", "", "At most 50 MB; train from the command line instead.")
+    if path.stat().st_size > context.settings.upload_bytes:
+        most = f"At most {context.settings.upload_bytes / 1e6:,.0f} MB"
+        raise DataError(
+            f"{path.name} is too large.", f"{most} (GRAFT_UPLOAD_MB).", "Train from the command line instead."
+        )
     return path
 
 

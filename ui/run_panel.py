@@ -6,6 +6,7 @@ import secrets
 import shutil
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -15,9 +16,9 @@ from gradio.utils import get_upload_folder
 from errors import GraftError, RunError
 from training.events import LOG
 from ui import run_list, run_view, train_on
+from ui.access import Action
 from ui.card_rows import CardRows
 from ui.context import Context
-from ui.guard import kindly
 from ui.pulse import QUIET, Follower, Pulse
 from ui.render import Html, failure, tag
 from ui.strings import Words, t
@@ -36,7 +37,7 @@ class RunPanel:
 
     def __init__(self, context: Context, pulse: Pulse) -> None:
         """Place the panel."""
-        self._context = context
+        self._context, self._allow = context, partial(context.allow, Action.TRAIN)
         self.chosen = gr.State([])
         self.version = gr.State("")  # the one that the chosen run published, or that a new one would go on from
         self._doubted = gr.State("")  # the run whose deletion was asked for and waits for a second word
@@ -46,14 +47,14 @@ class RunPanel:
             self._place_buttons()
             self._html = gr.HTML("", elem_classes="g-list", js_on_load=run_view.OPEN)
             self._card_of = gr.State("")  # the run whose card's rows are shown
-            self._rows = CardRows(context, self._card_of, self._card)
+            self._rows = CardRows(context, self._card_of, self._card, Action.TRAIN)
             with gr.Accordion(t("run.log"), open=False, visible=False) as self._unfold:
                 self._log = gr.HTML("", elem_classes="g-log")
                 save = gr.Button(t("run.save_log"), size="sm")
                 file = gr.DownloadButton(elem_id=SAVE_LOG)
         self._follow(pulse)
         self._connect()
-        save.click(kindly(self._copy_log), self.chosen, file, **QUIET).then(None, js=FETCH)
+        save.click(self._allow(self._copy_log), self.chosen, file, **QUIET).then(None, js=FETCH)
 
     def _place_buttons(self) -> None:
         with gr.Row(elem_classes="g-buttons"):
@@ -72,57 +73,49 @@ class RunPanel:
         unfolded = [self._unfold, self._log]
         rows = [self._card_of, self.version, self.on, *self._rows.shown]
         followers = [
-            Follower([self.chosen], listed, self._mark_list, self._show_list),
+            Follower([self.chosen], listed, self._mark_list, self._show_list, Action.TRAIN),
             # By themselves, because a button that is sent anew under a pressed mouse loses the click.
-            Follower([self.chosen, self._doubted], verbs, self._mark_verbs, self._show_verbs),
-            Follower([self.chosen], [self._html], self._mark_run, self._show_run),
-            Follower([self.chosen], unfolded, self._mark_log, self._show_log),
-            Follower([self.chosen, *self._rows.taken], rows, self._mark_rows, self._show_rows),
+            Follower([self.chosen, self._doubted], verbs, self._mark_verbs, self._show_verbs, Action.TRAIN),
+            Follower([self.chosen], [self._html], self._mark_run, self._show_run, Action.TRAIN),
+            Follower([self.chosen], unfolded, self._mark_log, self._show_log, Action.TRAIN),
+            Follower([self.chosen, *self._rows.taken], rows, self._mark_rows, self._show_rows, Action.TRAIN),
         ]
         self.taken = [self.chosen, self._doubted, *self._rows.taken]
         self.shown = [*listed, *verbs, self._html, *unfolded, *rows]
-        everything = Follower(self.taken, self.shown, lambda *_: None, self._show_all)
-        self.refresh = everything.handler()
+        everything = Follower(self.taken, self.shown, lambda *_: None, self._show_all, Action.TRAIN)
+        self.refresh = everything.handler(self._context.access)
         for follower in followers:
             pulse.add(follower)
 
     def _connect(self) -> None:
-        picked = self._table.select(kindly(self._choose), self.chosen, self.chosen, **QUIET)
+        picked = self._table.select(self._allow(self._choose), self.chosen, self.chosen, **QUIET)
         picked.then(self.refresh, self.taken, self.shown, **QUIET)
         runs = self._context.runs
         acts: dict[Verb, Callable[[str], None]] = {"pause": runs.pause, "resume": runs.resume, "cancel": runs.cancel}
         for verb, act in acts.items():
             self._act(self._verbs[verb], act)
         doubted = self._verbs["delete"].click(
-            kindly(lambda chosen: self.one(chosen).id), self.chosen, self._doubted, **QUIET
+            self._allow(lambda chosen: self.one(chosen).id), self.chosen, self._doubted, **QUIET
         )
         doubted.then(self.refresh, self.taken, self.shown, **QUIET)
         self._act(self._sure, runs.delete)
 
     def _act(self, button: gr.Button, act: Callable[[str], None]) -> None:
-        done = button.click(kindly(self._allowed(act)), self.chosen, None, trigger_mode="once", **QUIET)
+        done = button.click(
+            self._allow(lambda chosen: act(self.one(chosen).id)), self.chosen, None, trigger_mode="once", **QUIET
+        )
         done.then(self.refresh, self.taken, self.shown, **QUIET)
-
-    def _allowed(self, act: Callable[[str], None]) -> Callable[[Sequence[str]], None]:
-        """`act` on the chosen run, where this page may train: decided here, whatever the layout hides."""
-
-        def handler(chosen: Sequence[str]) -> None:
-            self._context.require_training()
-            act(self.one(chosen).id)
-
-        return handler
 
     def one(self, chosen: Sequence[str]) -> Run:
         """The run that is shown; raises `GraftError`."""
-        self._context.require_training()
         found = self._picked(chosen)
         if not found:
             raise RunError("There is no run.", "", "Train one.")
         return found[0]
 
     def _runs(self) -> Sequence[Run]:
-        """The runs that may be shown: none where this page may not train, because their cards show rows."""
-        return self._context.runs.list() if self._context.settings.may_train else []
+        """The runs, newest first."""
+        return self._context.runs.list()
 
     def _picked(self, chosen: Sequence[str]) -> list[Run]:
         """The runs that were chosen and are there; otherwise the one that goes on, otherwise the newest."""

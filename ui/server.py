@@ -4,50 +4,24 @@ from __future__ import annotations
 
 import shutil
 import sys
-from collections.abc import Awaitable, Callable, MutableMapping
 from pathlib import Path
 from typing import Any
 
 import gradio as gr
-from starlette.middleware import Middleware
-from starlette.middleware.trustedhost import TrustedHostMiddleware
-from starlette.responses import PlainTextResponse
 
 from errors import GraftError
-from settings import LOOPBACK, REPOSITORY, Settings
+from settings import REPOSITORY, Settings
 from store.corrections import FOLDER as CORRECTIONS
 from store.database import DATABASE
 from ui.context import Context
+from ui.inbound import middleware
 from ui.strings import translations
 from ui.theme import STYLE, THEME
 
+THREADS = 192
+"""For handlers: those that wait for an answer hold one each (`chat.CONCURRENCY`), and must leave some to the others."""
 LEAST_DISK = 200 * 2**20
 """Bytes that must be free to start: a few versions and a run."""
-Scope = MutableMapping[str, Any]
-Receive = Callable[[], Awaitable[Any]]
-Send = Callable[[Any], Awaitable[None]]
-
-
-class SameOrigin:
-    """Refuses what another site's page sends here through a visitor's browser. `strict_cors` hides only the answer."""
-
-    def __init__(self, app: Callable[[Scope, Receive, Send], Awaitable[None]]) -> None:
-        self._app = app
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Pass the request on, or answer 403."""
-        if scope["type"] == "http" and scope["method"] not in ("GET", "HEAD", "OPTIONS") and _foreign(scope):
-            await PlainTextResponse("Requests from other sites are refused.", 403)(scope, receive, send)
-        else:
-            await self._app(scope, receive, send)
-
-
-def _foreign(scope: Scope) -> bool:
-    headers = {name.decode("latin-1").lower(): value.decode("latin-1") for name, value in scope["headers"]}
-    origin = headers.get("origin")
-    return headers.get("sec-fetch-site") == "cross-site" or (
-        origin is not None and origin.partition("://")[2] != headers.get("host")
-    )
 
 
 def check_home(settings: Settings) -> None:
@@ -88,17 +62,23 @@ def options(context: Context) -> dict[str, Any]:
         "share": False,
         "show_error": False,
         "quiet": True,
-        "max_file_size": "50mb",
+        "max_file_size": settings.upload_bytes,
         "enable_monitoring": False,
         "run_history": False,
         "strict_cors": True,
         "ssr_mode": False,
         "pwa": False,
         "mcp_server": False,
-        "state_session_capacity": 1000,
+        "state_session_capacity": 200,
+        "max_threads": THREADS,
         "footer_links": ["api", "settings"],
         "blocked_paths": [str(path) for path in _private(settings)],
-        "app_kwargs": {"docs_url": None, "redoc_url": None, "openapi_url": None, "middleware": _middleware(settings)},
+        "app_kwargs": {
+            "docs_url": None,
+            "redoc_url": None,
+            "openapi_url": None,
+            "middleware": middleware(settings, context.access),
+        },
         "i18n": translations(context.plugins()),
         "theme": THEME,
         "css_paths": [STYLE],
@@ -112,16 +92,6 @@ def _private(settings: Settings) -> list[Path]:
         for name in ("adapters", "live", "runs", "models", "data", CORRECTIONS, DATABASE, f"{DATABASE}-wal")
     ]
     return [*kept, Path.home() / ".cache" / "huggingface", REPOSITORY / ".git", settings.plugins]
-
-
-def _middleware(settings: Settings) -> list[Middleware]:
-    """Off a Space, whose own proxy decides, only requests for this host and from its own pages."""
-    if settings.space:
-        return []
-    guards = [Middleware(SameOrigin)]
-    if settings.host in LOOPBACK:
-        guards.insert(0, Middleware(TrustedHostMiddleware, allowed_hosts=["127.0.0.1", "localhost", "[::1]"]))
-    return guards
 
 
 def stop(error: GraftError, code: int) -> None:

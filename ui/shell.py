@@ -11,6 +11,7 @@ from errors import GraftError
 from plugins._discovery import Tab
 from ui import adapters_page, task_tab, train_page, views
 from ui.context import Context
+from ui.owner import place_account
 from ui.pulse import Follower, Pulse
 from ui.render import Html, failure, join, span
 from ui.strings import Words, english, t
@@ -23,7 +24,7 @@ def build(context: Context) -> gr.Blocks:
     """The page for the tabs as they are now."""
     # Components are made before the page begins: one that fails then is an error tab, and the page is whole.
     made = [(tab, _parts(context, tab)) for tab in context.tabs]
-    pulse = Pulse(context.load_models)
+    pulse = Pulse(context.access, context.load_models)
     Blocks.id = 0
     demo = gr.Blocks(title="Graft", analytics_enabled=False, delete_cache=(3600, 86400), fill_width=True)
     with demo:
@@ -45,7 +46,7 @@ def build(context: Context) -> gr.Blocks:
     described, plugins = demo.get_api_info, context.plugins()
     # Replaced on the instance: Gradio writes a .pyi file beside the source of every subclass.
     demo.get_api_info = lambda *a, **k: english(described(*a, **k), plugins)  # type: ignore[method-assign]
-    demo.queue(max_size=256, default_concurrency_limit=8, api_open=False)
+    demo.queue(max_size=context.settings.queue, default_concurrency_limit=8, api_open=False)
     return demo
 
 
@@ -68,6 +69,7 @@ def _header(context: Context, pulse: Pulse) -> gr.Textbox:
     with gr.Row(elem_classes="g-header"):
         gr.HTML(span("g-name", "Graft"), elem_classes="g-brand")
         gr.Markdown(t("header.about"), elem_classes="g-tagline")
+        place_account(context, pulse)
     loading = gr.HTML("", elem_classes="g-models")
 
     def shown(say: Words) -> Sequence[Html]:

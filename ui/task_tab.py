@@ -14,12 +14,12 @@ from errors import PluginError
 from plugins import TaskPlugin
 from store.adapters import BASE, LIVE
 from ui import chat, compare
+from ui.access import Action
 from ui.answering import ADAPTER_SCHEMA, answer, choices_of
 from ui.badge import make_badge
 from ui.chat import Event
 from ui.context import Context
 from ui.correct import Correct
-from ui.guard import kindly
 from ui.pulse import QUIET, Follower, Pulse
 from ui.strings import t
 
@@ -75,17 +75,19 @@ def build(context: Context, plugin: TaskPlugin, parts: Parts, pulse: Pulse) -> N
     gr.Markdown(plugin.say(plugin.description), elem_classes="g-about")
     page = next((c for c in parts.outputs if isinstance(c, gr.Chatbot) and c in parts.inputs), None)
     place = _place_chat if page else _place_form
-    teachable = context.settings.may_train and context.spec(plugin.name).learns
+    teachable = context.access.possible and context.spec(plugin.name).learns
     adapter, send, stop, badge, correct = place(
-        plugin, parts, lambda: Correct(context, plugin, pulse) if teachable else None
+        context, plugin, parts, lambda: _reserved(context, plugin, pulse) if teachable else None
     )
     kept = [correct.asked] if correct else []
-    handler = kindly(answer(context, plugin.name, parts.parameters, plugin.streams(), keeps=bool(kept)))
+    handler = context.allow(
+        Action.ASK, answer(context, plugin.name, parts.parameters, plugin.streams(), keeps=bool(kept))
+    )
     event = Event(handler, [*parts.inputs, *parts.options, adapter], [*parts.outputs, badge, *kept], plugin)
     if page and correct:
         correct.forget_with(page)
     if page:
-        events = chat.connect(event, page, send)
+        events = chat.connect(context, event, page, send)
     else:
         first = parts.inputs[0]
         submit = [first.submit] if isinstance(first, gr.Textbox) and first.lines == 1 else []
@@ -97,7 +99,13 @@ def build(context: Context, plugin: TaskPlugin, parts: Parts, pulse: Pulse) -> N
         compare.build(context, plugin, compare.Asked(given, parts.parameters, page), parts.compared, pulse)
 
 
-def _place_form(plugin: TaskPlugin, parts: Parts, below: Below) -> Placed:
+def _reserved(context: Context, plugin: TaskPlugin, pulse: Pulse) -> Correct:
+    """What corrects, for those who may."""
+    with pulse.reserved(Action.CORRECT):
+        return Correct(context, plugin, pulse)
+
+
+def _place_form(context: Context, plugin: TaskPlugin, parts: Parts, below: Below) -> Placed:
     """What is asked on the left, what is answered on the right; on a phone one below the other."""
     with gr.Row(elem_classes="g-columns"):
         with gr.Column(elem_classes="g-ask"):
@@ -105,7 +113,7 @@ def _place_form(plugin: TaskPlugin, parts: Parts, below: Below) -> Placed:
             adapter = _adapter(plugin)
             _options(parts)
             send, stop = _buttons(plugin, "task.send")
-            _examples(plugin, parts)
+            _examples(context, plugin, parts)
         with gr.Column(elem_classes="g-answer"):
             _place(parts.outputs)
             badge = make_badge()
@@ -113,7 +121,7 @@ def _place_form(plugin: TaskPlugin, parts: Parts, below: Below) -> Placed:
     return adapter, send, stop, badge, correct
 
 
-def _place_chat(plugin: TaskPlugin, parts: Parts, below: Below) -> Placed:
+def _place_chat(context: Context, plugin: TaskPlugin, parts: Parts, below: Below) -> Placed:
     """The conversation with the message box under it; what answers, and how, at its side."""
     with gr.Row(elem_classes="g-columns"):
         with gr.Column(elem_classes="g-chat-main", scale=5):
@@ -122,7 +130,7 @@ def _place_chat(plugin: TaskPlugin, parts: Parts, below: Below) -> Placed:
             correct = below()
             _place([c for c in parts.inputs if c not in parts.outputs])
             send, stop = _buttons(plugin, "chat.send")
-            _examples(plugin, parts)
+            _examples(context, plugin, parts)
         with gr.Column(elem_classes="g-chat-side", scale=3):
             adapter = _adapter(plugin)
             _options(parts)
@@ -152,7 +160,7 @@ def _adapter(plugin: TaskPlugin) -> gr.Dropdown:
     return chosen
 
 
-def _examples(plugin: TaskPlugin, parts: Parts) -> None:
+def _examples(context: Context, plugin: TaskPlugin, parts: Parts) -> None:
     """Examples to click; each is shown by its first value."""
     if not plugin.examples:
         return
@@ -167,7 +175,7 @@ def _examples(plugin: TaskPlugin, parts: Parts) -> None:
     def fill(index: int) -> Any:  # noqa: ANN401 - one value, or a list of them
         return rows[index] if len(fields) > 1 else rows[index][0]
 
-    samples.click(kindly(fill), samples, fields, **QUIET)
+    samples.click(context.allow(Action.LOOK, fill), samples, fields, **QUIET)
 
 
 def _clipped(text: str) -> str:

@@ -15,8 +15,8 @@ from store.origins import Origins, of_another_base, short_name
 from training.config import TrainConfig
 from training.knobs import KNOBS
 from ui import examples
+from ui.access import Action
 from ui.context import Context
-from ui.guard import kindly
 from ui.pulse import QUIET, Follower, Pulse
 from ui.strings import Words
 
@@ -58,7 +58,7 @@ def follow(context: Context, pulse: Pulse, form: TrainForm) -> None:
         known = (value or "") in {ref for _, ref in found}
         return [gr.update(choices=found, value=value if known else "")]
 
-    pulse.add(Follower([form.tab, chosen], [chosen], lambda say, tab, _: (context.changes, tab), refresh))
+    pulse.add(Follower([form.tab, chosen], [chosen], lambda say, tab, _: (context.changes, tab), refresh, Action.TRAIN))
 
 
 def choices(context: Context, say: Words, tab: str) -> list[tuple[str, str]]:
@@ -78,10 +78,9 @@ def connect(context: Context, button: gr.Button, version: Component, form: Train
     """Let a click on `button` fill the form so that it trains on from the version that `version` names."""
 
     def fill(ref: str | None) -> list[Any]:
-        context.require_training()
         return values(context, context.adapters.get(ref or ""), form)
 
-    done = button.click(kindly(fill), version, form.filled, **QUIET)
+    done = button.click(context.allow(Action.TRAIN, fill), version, form.filled, **QUIET)
     done.success(None, js=TO_TRAIN)
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -16,10 +17,11 @@ from training.config import TrainConfig
 from training.knobs import KNOBS, PRESET
 from training.selection import is_selection, read_selection
 from ui import bases_form, estimate_view, examples, hub_form, rows_form, train_on
+from ui.access import Action
 from ui.card_rows import DOWNLOAD
 from ui.context import Context
-from ui.guard import kindly
 from ui.knobs_form import place_knobs, place_presets
+from ui.owner import place_notice
 from ui.pulse import QUIET, Pulse
 from ui.rows_form import RowsForm, place_rows
 from ui.run_panel import RunPanel, page_copy
@@ -73,10 +75,16 @@ def build(context: Context, demo: gr.Blocks, pulse: Pulse, here: gr.Textbox) -> 
     `here` is told of a base that has arrived, for which the report waits.
     """
     gr.Markdown(t("train.about"), elem_classes="g-about")
-    if not context.settings.may_train:
-        # Neither the form nor the runs, whose cards show rows: they are not for strangers.
-        gr.Markdown(t("train.off"), elem_classes="g-off")
+    place_notice(context, pulse)
+    if not context.access.possible:
         return None
+    # Neither the form nor the runs, whose cards show rows, are for strangers.
+    with pulse.reserved(Action.TRAIN):
+        return _place(context, demo, pulse, here)
+
+
+def _place(context: Context, demo: gr.Blocks, pulse: Pulse, here: gr.Textbox) -> Form | None:
+    allow = partial(context.allow, Action.TRAIN)
     learners = bool(context.learners())
     with gr.Row(elem_classes="g-columns", visible=learners):
         with gr.Column(elem_classes="g-ask"):
@@ -91,23 +99,24 @@ def build(context: Context, demo: gr.Blocks, pulse: Pulse, here: gr.Textbox) -> 
     waits = gr.State("")
     outputs = [report, *form.rows.columns, form.name, bad, waits]
     _connect(context, demo, form, outputs, command, listed, expected)
-    made = bad.click(kindly(rows_form.bad_rows(context, taken)), form.source, taken, **QUIET)
+    made = bad.click(allow(rows_form.bad_rows(context, taken)), form.source, taken, **QUIET)
     made.success(None, taken, None, js=DOWNLOAD, api_visibility="private")
     for button, anyway in ((start, False), (expected[1], True)):
-        begun = button.click(kindly(_start(context, form, anyway)), form.all, panel.chosen, api_visibility="private",
+        begun = button.click(allow(_start(context, form, anyway)), form.all, panel.chosen, api_visibility="private",
                              trigger_mode="once", show_progress="minimal")  # fmt: skip
         begun.then(panel.refresh, panel.taken, panel.shown, **QUIET)
-    used = panel.use.click(kindly(_use(context, panel, form)), panel.chosen, form.all, **QUIET)
-    look = kindly(rows_form.inspect(context, keep=True))
+    used = panel.use.click(allow(_use(context, panel, form)), panel.chosen, form.all, **QUIET)
+    look = allow(rows_form.inspect(context, keep=True))
     looked = used.success(look, form.looked, outputs, api_visibility="private", show_progress_on=report)
     looked.then(None, js=TO_THE_FORM)
-    rows_form.follow(context, pulse, waits, here, look, form.looked, outputs)
+    rows_form.follow(context, pulse, waits, here, rows_form.inspect(context, keep=True), form.looked, outputs)
     train_on.connect(context, panel.on, panel.version, form)
     train_on.follow(context, pulse, form)
     return form
 
 
 def _form(context: Context) -> tuple[Form, gr.HTML, gr.Code, tuple[gr.HTML, gr.Button], gr.Button]:
+    allow = partial(context.allow, Action.TRAIN)
     plugins = context.learners()
     first = plugins[0] if plugins else None
     tab = gr.Dropdown(
@@ -137,29 +146,32 @@ def _form(context: Context) -> tuple[Form, gr.HTML, gr.Code, tuple[gr.HTML, gr.B
     expected = estimate_view.place_estimate()
     start = gr.Button(t("train.start"), variant="primary")
     form = Form(tab, rows, name, promote, preset, base, knobs)
-    fill.click(kindly(_fill(context, form)), pasted, [tab, *rows.place, preset, *form.fields.values()],
+    fill.click(allow(_fill(context, form)), pasted, [tab, *rows.place, preset, *form.fields.values()],
                trigger_mode="once", **QUIET)  # fmt: skip
     return form, listed, command, expected, start
 
 
 def _connect(context: Context, demo: gr.Blocks, form: Form, outputs: Sequence[Component], command: gr.Code,
              listed: gr.HTML, expected: tuple[gr.HTML, gr.Button]) -> None:  # fmt: skip
+    allow, rows = partial(context.allow, Action.TRAIN), form.rows
     private: dict[str, Any] = {"api_visibility": "private", "show_progress": "minimal", "show_progress_on": outputs[0]}
     # A file chosen while another is being read must not be lost.
     private["trigger_mode"] = "always_last"
-    look, guess = kindly(rows_form.inspect(context, keep=True)), kindly(rows_form.inspect(context, keep=False))
+    look, guess = allow(rows_form.inspect(context, keep=True)), allow(rows_form.inspect(context, keep=False))
 
-    def look_in(chosen: Any) -> None:  # noqa: ANN401 - an event of Gradio's
-        chosen.then(guess, form.looked, outputs, **private)
+    def look_in(chosen: Any, how: Any = guess) -> None:  # noqa: ANN401 - an event of Gradio's, and a handler
+        chosen.then(how, form.looked, outputs, **private)
 
-    rows = form.rows
-    for trigger in (form.tab.input, demo.load):
+    rows.kind.change(allow(rows_form.show), rows.kind, [rows.example, rows.upload, rows.group], **QUIET)
+    for trigger, silently in ((form.tab.input, False), (demo.load, True)):
         fields = [rows.example, rows.upload, form.preset, *form.knobs.values()]
-        filled = trigger(kindly(_defaults(context)), form.tab, fields, **QUIET)
-        look_in(filled)
-        filled.then(kindly(bases_form.suited(context)), form.tab, [form.base, listed], **QUIET)
+        # Every page is loaded, also by those who may not train: to them nothing happens.
+        own = partial(allow, silently=silently)
+        filled = trigger(own(_defaults(context)), form.tab, fields, **QUIET)
+        look_in(filled, own(rows_form.inspect(context, keep=False)))
+        filled.then(own(bases_form.suited(context)), form.tab, [form.base, listed], **QUIET)
     hub_form.connect(context, rows.hub, look_in)
-    preset = form.preset.input(kindly(_preset(context)), [form.tab, form.preset], [*form.knobs.values()], **QUIET)
+    preset = form.preset.input(allow(_preset(context)), [form.tab, form.preset], [*form.knobs.values()], **QUIET)
     preset.then(look, form.looked, outputs, **private)
     chosen = [rows.kind.input, rows.example.input, rows.upload.upload, rows.upload.clear]
     gr.on(chosen, guess, form.looked, outputs, **private)
@@ -168,7 +180,14 @@ def _connect(context: Context, demo: gr.Blocks, form: Form, outputs: Sequence[Co
     gr.on([*again, longest.input], look, form.looked, outputs, **private)  # type: ignore[attr-defined]
     kinds = (gr.Dropdown, gr.Textbox, gr.Checkbox, gr.Number, gr.File)
     changes = [c.change for c in form.all if isinstance(c, kinds)]
-    gr.on(changes, kindly(_command(context, form)), form.all, command, trigger_mode="always_last", **QUIET)
+    gr.on(
+        changes,
+        allow(_command(context, form)),
+        form.all,
+        command,
+        trigger_mode="always_last",
+        **QUIET,
+    )
     estimate_view.connect(context, changes, form.all, expected, lambda values: _config(context, form, values))
 
 
@@ -193,7 +212,6 @@ def _defaults(context: Context) -> Any:  # noqa: ANN401 - a handler of Gradio's
     """The examples that fit a tab, and its task's own numbers."""
 
     def defaults(tab: str | None) -> list[Any]:
-        context.require_training()
         if tab is None:
             raise DataError("There is no tab that can be trained.", "", "Reload the page.")
         found = examples.fitting(context.plugin(tab))
@@ -208,7 +226,6 @@ def _preset(context: Context) -> Any:  # noqa: ANN401
     """Every setting as a preset has it."""
 
     def preset(tab: str, chosen: str) -> list[Any]:
-        context.require_training()
         config = TrainConfig.for_tab(context.spec(tab), Path("data"), "name", chosen)
         return [getattr(config, key) for key in KNOBS]
 
@@ -219,7 +236,6 @@ def _fill(context: Context, form: Form) -> Any:  # noqa: ANN401
     """Fill the form from a pasted command; its rows only where they are one of the examples."""
 
     def fill(request: gr.Request, command: str) -> list[Any]:
-        context.require_training()
         options, say = command_line.read(command), words(request)
         plugin = context.plugin(options.plugin)
         config = command_line.to_config(options, context.spec(plugin.name))
@@ -253,7 +269,6 @@ def _config(context: Context, form: Form, values: Sequence[Any]) -> TrainConfig:
 
 def _start(context: Context, form: Form, anyway: bool) -> Any:  # noqa: ANN401
     def start(*values: object) -> list[str]:
-        context.require_training()
         return [context.runs.submit(replace(_config(context, form, values), anyway=anyway)).id]
 
     return start
