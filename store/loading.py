@@ -58,6 +58,19 @@ def resolve_quantization(choice: str) -> str:
     return ("4bit" if torch.cuda.is_available() else "none") if choice == "auto" else choice
 
 
+def require_quantization(quantize: str) -> None:
+    """Raise `ModelError` where a base cannot be quantized on this machine, before anything is downloaded for it."""
+    if quantize == "none":
+        return
+    try:
+        _bitsandbytes()
+    except Exception as error:  # a library of another CUDA raises whatever it likes
+        next_ = "Install bitsandbytes for this machine, or train without quantization."
+        raise ModelError(
+            "Bases cannot be quantized here.", f"bitsandbytes says: {first_line(error)}.", next_
+        ) from error
+
+
 def load_model(
     model: Model,
     auto_class: str,

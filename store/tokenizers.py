@@ -6,6 +6,7 @@ from transformers import AutoTokenizer, PretrainedConfig, PreTrainedTokenizerBas
 
 from errors import ModelError
 from store.models import Model
+from store.templates import check_templates
 
 
 def load_tokenizer(model: Model) -> PreTrainedTokenizerBase:
@@ -16,6 +17,7 @@ def load_tokenizer(model: Model) -> PreTrainedTokenizerBase:
         )
     except (OSError, ValueError, KeyError, ImportError) as error:
         raise ModelError(f"The tokenizer of {model.id} cannot be loaded.", first_line(error)) from error
+    check_templates(tokenizer.chat_template, model.id)
     if tokenizer.pad_token_id is None:
         tokenizer.pad_token = tokenizer.eos_token or tokenizer.unk_token
     return tokenizer

@@ -34,6 +34,14 @@ PLAIN = {
 }  # fmt: skip
 """Fields of adapter_config.json that must have these values (or be absent) for the adapter to be served."""
 PATTERNS = ("rank_pattern", "alpha_pattern")
+SHAPES = {
+    "target_modules": (list, str), "exclude_modules": (list, str), "modules_to_save": (list, str),
+    "rank_pattern": (dict, str), "alpha_pattern": (dict, str), "layers_to_transform": (list, int),
+}  # fmt: skip
+"""Fields that are a list or a mapping, and of what."""
+LARGEST_ALPHA = 1e6
+LARGEST_CONFIG = 1_000_000
+"""Bytes; real ones have a few thousand."""
 PLAIN_PATH = re.compile(r"[\w.-]+")
 """PEFT takes the keys of `PATTERNS` for regular expressions; those of names are all that is compared here."""
 
@@ -75,19 +83,26 @@ def read_adapter(folder: Path, layers: Mapping[str, tuple[int, int]], name: str)
 
 def _read_config(folder: Path, name: str) -> dict[str, Any]:
     try:
-        config = json.loads((folder / "adapter_config.json").read_text(encoding="utf-8"))
+        path = folder / "adapter_config.json"
+        if path.stat().st_size > LARGEST_CONFIG:
+            raise _refused(name, f"Its adapter_config.json is larger than {LARGEST_CONFIG // 1000} kB.")
+        config = json.loads(path.read_text(encoding="utf-8"))
         rank = config["r"]
         targets = config["target_modules"]
-    except (OSError, ValueError, KeyError, TypeError) as error:
+    except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
         raise _refused(name, "Its adapter_config.json is missing or not that of a LoRA adapter.") from error
+    for field, (kind, of) in SHAPES.items():
+        found = config.get(field)
+        if found is not None and not (isinstance(found, kind) and all(isinstance(part, of) for part in found)):
+            raise _refused(name, f"Its {field} is {str(found)[:80]!r}, which cannot be served.")
     for field in PATTERNS:
         if odd := [key for key in config.get(field) or () if not PLAIN_PATH.fullmatch(key)]:
             raise _refused(name, f"Its {field} has {odd[0]!r}; only names of layers can be served.")
     for field, wanted in PLAIN.items():
         if config.get(field, wanted) != wanted and not (wanted is None and not config.get(field)):
-            raise _refused(name, f"Its {field} is {config[field]!r}; only {wanted!r} can be served.")
-    if not (isinstance(rank, int) and 1 <= rank <= MAX_RANK):
-        raise _refused(name, f"Its rank is {rank!r}; 1 to {MAX_RANK} can be served.")
+            raise _refused(name, f"Its {field} is {str(config[field])[:80]!r}; only {wanted!r} can be served.")
+    if not (isinstance(rank, int) and not isinstance(rank, bool) and 1 <= rank <= MAX_RANK):
+        raise _refused(name, f"Its rank is {str(rank)[:80]}; 1 to {MAX_RANK} can be served.")
     if not (isinstance(targets, list) and targets and all(isinstance(t, str) for t in targets)):
         raise _refused(name, "Its target_modules are not a list of layer names.")
     unknown = [m for m in config.get("modules_to_save") or () if not HEADS & set(m.split("."))]
@@ -175,8 +190,8 @@ def _scale(path: str, rank: int, config: dict[str, Any], name: str) -> float:
     if _of_layer(path, config, "rank_pattern", "r") != rank:
         raise _refused(name, f"{path} has rank {rank}, but its adapter_config.json says another.")
     alpha = _of_layer(path, config, "alpha_pattern", "lora_alpha")
-    if not (isinstance(alpha, int | float) and math.isfinite(alpha)):
-        raise _refused(name, f"Its lora_alpha is {alpha!r}, not a number.")
+    if not (isinstance(alpha, int | float) and abs(alpha) <= LARGEST_ALPHA):
+        raise _refused(name, f"Its lora_alpha is {str(alpha)[:80]}, not a number that can be served.")
     return float(alpha / (math.sqrt(rank) if config.get("use_rslora") else rank))
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -89,6 +90,16 @@ def test_r12_out_of_memory_is_told_with_advice(
     monkeypatch.setattr(worker.Loop, "run", exhaust)
     result = run_worker(config_of(bert.spec, tmp_path, "big"), tmp_path)
     assert "ran out of memory" in result["what"] and "smaller batch" in result["next"]
+
+
+def test_r41_where_nothing_can_be_quantized_a_run_says_so_before_it_looks_for_its_base(
+    bert: Trained, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "bitsandbytes", None)
+    asked = []
+    monkeypatch.setattr(ModelStore, "resolve", lambda _, id: asked.append(id))
+    result = run_worker(config_of(bert.spec, tmp_path, "broken", quantize="4bit"), tmp_path)
+    assert "cannot be quantized here" in result["what"] and "do not quantize" in result["next"] and asked == []
 
 
 def build(spec: TabSpec, home: Path, quantize: str = "none", dtype: torch.dtype = torch.float32) -> PeftModel:

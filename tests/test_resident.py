@@ -250,7 +250,7 @@ def _truncate(path: Path) -> None:
 
 
 @pytest.mark.parametrize("fault", BAD)
-def test_r29_a_bad_version_is_refused_and_the_other_answers_on(bert: Trained, tmp_path: Path, fault: str) -> None:
+def test_r13_r29_a_bad_version_is_refused_and_the_other_answers_on(bert: Trained, tmp_path: Path, fault: str) -> None:
     change, reason = BAD[fault]
     loaded = bert.load()
     before = answer(loaded, bert.first, TEXTS[0])

@@ -10,19 +10,27 @@ from __future__ import annotations
 import logging
 import os
 import sys
+import threading
+from collections.abc import Callable
 from contextlib import suppress
+from functools import partial
 from pathlib import Path
 
 from errors import GraftError
 from settings import Settings
 from store import files
-from training import processes
+from training import limit, processes
+from training.estimate import Estimate
+from training.events import PAUSE
 from training.processes import GO
 from training.runs import Runs
 
 DEVICE_LOCK = "device.lock"
 """Held by the one process that trains, whatever became of the database."""
 NEVER_BEGAN = 75
+NEVER_PAUSED = 76
+PAUSING_S = 900.0
+"""How long the step that is under way and its checkpoint may take, once a run's time is over."""
 NICENESS = 5
 """Serving in the same machine comes first."""
 KILLED_FIRST = "1000"
@@ -39,7 +47,8 @@ def main(folder: Path) -> int:
         Path("/proc/self/oom_score_adj").write_text(KILLED_FIRST, encoding="utf-8")
     settings = Settings.from_env()
     with files.lock(settings.home / DEVICE_LOCK):
-        code = work(folder)
+        limit_time(folder, settings.run_seconds)
+        code = work(folder, partial(limit.memory, settings=settings))
     processes.sweep(folder)
     try:
         Runs(settings).advance()
@@ -48,14 +57,22 @@ def main(folder: Path) -> int:
     return code
 
 
-def work(folder: Path) -> int:
-    """Do the work of the run in `folder`, with no more in memory than it needs."""
+def limit_time(folder: Path, seconds: float, grace_s: float = PAUSING_S) -> None:
+    """Pause the run after so many seconds; end a process that has not paused after `grace_s` more."""
+    for after, act in ((seconds, (folder / PAUSE).touch), (seconds + grace_s, partial(os._exit, NEVER_PAUSED))):
+        timer = threading.Timer(after, act)
+        timer.daemon = True
+        timer.start()
+
+
+def work(folder: Path, foreseen: Callable[[Estimate], object] = bool) -> int:
+    """Do the work of the run in `folder`, with no more in memory than it needs; `foreseen` is told its estimate."""
     from training import imports  # noqa: PLC0415 - torch, and only now
 
     imports.leave_out(folder)
     from training import worker  # noqa: PLC0415 - transformers, without what was left out
 
-    return worker.main(folder)
+    return worker.main(folder, foreseen)
 
 
 if __name__ == "__main__":

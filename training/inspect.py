@@ -25,6 +25,7 @@ from store.models import ModelStore
 from tasks import Columns
 from training.bad_rows import write_bad_rows
 from training.config import TrainConfig
+from training.content import Limits
 from training.data import Table, read_table
 from training.near import find_near
 from training.report import LATER, HeldOut, Report, check_asks, check_learnable
@@ -77,7 +78,7 @@ def _bad_rows(options: argparse.Namespace) -> Iterator[str]:
 def _reports(options: argparse.Namespace) -> Iterator[str]:
     """The report, each time that more of it is known."""
     read = partial(read_table, answers=options.answers, columns=Columns(**parse_columns(options.wanted)),
-                   mapping=parse_columns(options.columns))  # fmt: skip
+                   mapping=parse_columns(options.columns), limits=Limits(rows=Settings.from_env().rows))  # fmt: skip
     sample = Sample()
     table = read(options.file, sample=sample, check=check_learnable)
     report = table.report

@@ -30,6 +30,7 @@ from settings import Settings
 from store import files, placement
 from tasks import Task
 from training.config import TrainConfig
+from training.content import Limits
 from training.data import Table, changed, read_table
 from training.encoding import Encoded, Outcome, batches, encode_rows, tokenize
 from training.events import Events
@@ -97,7 +98,7 @@ def prepare(
 
     def build(work: Path, out: Path) -> None:
         make_room(root, settings.cache_bytes - sum(size for size, *_ in before))
-        _Preparation(config, task, tokenizer, told, out, known).run()
+        _Preparation(config, task, tokenizer, told, out, known, Limits(rows=settings.rows)).run()
         if _stamps(config) != before:
             raise changed(Path(config.data))
 
@@ -228,9 +229,10 @@ class _Preparation:
         told: _Told,
         out: Path,
         known: Sequence[str] = (),
+        limits: Limits = Limits(),  # noqa: B008 - frozen
     ) -> None:
         self._config, self._task, self._tokenizer, self._told, self._out = config, task, tokenizer, told, out
-        self._known = known
+        self._known, self._limits = known, limits
 
     def run(self) -> None:
         """Write every file but the manifest; raises `RunError` where no row would be trained on, or none held out."""
@@ -265,7 +267,7 @@ class _Preparation:
     def _read(self, path: str, check: Callable[[Report, Answers], None] = check_learnable) -> Table:
         told, config = self._told, self._config
         table = read_table(
-            Path(path), self._task.answers, config.wanted, config.mapping, seed=config.seed,
+            Path(path), self._task.answers, config.wanted, config.mapping, self._limits, config.seed,
             watch=lambda rows, part: told("read", rows, 0, part), check=check,
         )  # fmt: skip
         told("read", table.report.rows, table.report.rows, 1.0)

@@ -24,7 +24,7 @@ from typing import Any
 
 from errors import DataError, GraftError, RunError
 from settings import Settings
-from store import files
+from store import files, quota
 from store.database import DATABASE, Database
 from tasks import TabSpec
 from training import estimate, fit, processes, queue, room, tracking
@@ -58,7 +58,7 @@ class Runs:
 
     def __init__(self, settings: Settings, command: Sequence[str] = COMMAND) -> None:
         """`command` is what a run's process is, for tests."""
-        self._home, self._command = settings.home.absolute(), tuple(command)
+        self._settings, self._home, self._command = settings, settings.home.absolute(), tuple(command)
         self._root = self._home / "runs"
         self._database = Database(self._home / DATABASE)
         self._reports: dict[tuple[object, int], Report] = {}
@@ -69,6 +69,7 @@ class Runs:
         One that cannot fit in memory or on the disk is refused, with advice, unless its configuration says anyway.
         """
         tracking.require(config.track)
+        quota.check(self._settings, "The training cannot be queued.")
         if (case := self.case(config)) is not None:
             fit.check(case)
         folder = self._root / (id or new_id())

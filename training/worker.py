@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import time
 import traceback
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -24,7 +25,7 @@ from store import files, fingerprint
 from store.adapters import AdapterStore, Version
 from store.allocator import return_large_blocks
 from store.corrections import Corrections
-from store.loading import resolve_quantization, training_dtype
+from store.loading import require_quantization, resolve_quantization, training_dtype
 from store.models import ModelStore
 from store.origins import Origins
 from store.tokenizers import load_tokenizer, window
@@ -44,12 +45,15 @@ from training.tracking import Tracking
 from training.validation import Validation, choose_rows
 
 
-def main(folder: Path) -> int:
-    """Run to the end; 0 when a version was published. Every failure becomes a result that says why."""
+def main(folder: Path, foreseen: Callable[[Estimate], object] = bool) -> int:
+    """Run to the end; 0 when a version was published. Every failure becomes a result that says why.
+
+    `foreseen` is told what the run will need, before it takes it.
+    """
     events = Events(folder)
     try:
         config = TrainConfig.from_json((folder / CONFIG).read_text(encoding="utf-8"))
-        session = Session(config, folder, events)
+        session = Session(config, folder, events, foreseen)
         with Tracking(config, folder) as tracking:
             events.listen(tracking.see)
             result = session.run()
@@ -69,12 +73,16 @@ def main(folder: Path) -> int:
 class Session:
     """One run, phase by phase."""
 
-    def __init__(self, config: TrainConfig, folder: Path, events: Events) -> None:
+    def __init__(
+        self, config: TrainConfig, folder: Path, events: Events, foreseen: Callable[[Estimate], object] = bool
+    ) -> None:
         """Resolve what the configuration names; raises `GraftError` before any weight is read."""
-        self.config, self.folder, self.events = config, folder, events
+        self.config, self.folder, self.events, self._foreseen = config, folder, events, foreseen
         self.settings = settings = Settings.from_env()
         self.store = AdapterStore(settings.home, settings.shipped)
         events.phase("data")
+        self.quantize = resolve_quantization(config.quantize)
+        require_quantization(self.quantize)
         self.models = ModelStore(settings.home / "models", settings.offline)
         self.origins = Origins(settings.home, settings.models.values())
         self.model = self.models.resolve(config.model)
@@ -86,7 +94,6 @@ class Session:
                 "Switch it off, or choose a decoder-only base.",
             )
         self.origins.note(self.model)
-        self.quantize = resolve_quantization(config.quantize)
 
     def run(self) -> dict[str, Any]:
         """Train, compare, publish; returns what result.json says."""
@@ -146,6 +153,7 @@ class Session:
         self.config = replace(self.config, gradient_checkpointing="on" if saving else "off")
         if found:
             self.events.emit("estimate", **found.to_dict())
+            self._foreseen(found)
         return found
 
     def _start(self) -> Version | None:

@@ -1,0 +1,61 @@
+"""training/limit.py and training/child.py: a run takes no more memory and no more time than it may."""
+
+from __future__ import annotations
+
+import resource
+import subprocess
+import sys
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+
+from settings import REPOSITORY, Settings, child_environment
+from tests.run_helpers import wait
+from training import child, limit
+from training.events import PAUSE
+
+TAKES = """
+from types import SimpleNamespace
+from settings import Settings
+from training import limit
+held = bytearray(50 * 2**20)
+print(limit.memory(SimpleNamespace(peak=0, room=SimpleNamespace(gpu=0)), Settings(run_memory_bytes=400 * 2**20)))
+try:
+    bytearray(2**30)
+except MemoryError:
+    print("refused")
+bytearray(50 * 2**20)
+print("goes on")
+"""
+
+
+def test_r12_what_goes_beyond_the_limit_fails_in_the_run_alone() -> None:
+    ended = subprocess.run([sys.executable, "-c", TAKES], cwd=REPOSITORY, env=child_environment(), capture_output=True,
+                           text=True, check=True)  # fmt: skip
+    assert ended.stdout.split("\n")[:3] == [str(400 * 2**20), "refused", "goes on"]
+
+
+@pytest.mark.parametrize(("peak", "gpu", "told", "limited"), [
+    (10**9, 0, 0, int(2e9) + limit.BESIDE), (10**9, 0, 5 * 10**8, 5 * 10**8), (10**9, 8 * 10**9, 0, 0),
+    (10**9, 8 * 10**9, 7 * 10**9, 7 * 10**9),
+])  # fmt: skip
+def test_r12_the_limit_is_twice_the_estimate_or_what_was_said(
+    peak: int, gpu: int, told: int, limited: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen = []
+    monkeypatch.setattr(resource, "setrlimit", lambda kind, limits: seen.append((kind, limits[0])))
+    found = limit.memory(SimpleNamespace(peak=peak, room=SimpleNamespace(gpu=gpu)), Settings(run_memory_bytes=told))
+    assert found == limited and seen == ([(resource.RLIMIT_DATA, limited)] if limited else [])
+
+
+def test_r12_a_run_whose_time_is_over_is_paused(tmp_path: Path) -> None:
+    child.limit_time(tmp_path, 0.01, grace_s=900)
+    wait((tmp_path / PAUSE).exists)
+
+
+def test_r12_a_run_that_does_not_pause_is_ended(tmp_path: Path) -> None:
+    code = "import sys, time; from pathlib import Path; from training import child; "
+    code += "child.limit_time(Path(sys.argv[1]), 0.01, grace_s=0.01); time.sleep(60)"
+    ended = subprocess.run([sys.executable, "-c", code, str(tmp_path)], cwd=REPOSITORY, env=child_environment())
+    assert ended.returncode == child.NEVER_PAUSED and (tmp_path / PAUSE).exists()
