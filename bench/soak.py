@@ -1,4 +1,4 @@
-"""Many swaps: whether every answer is that of the version it names, and whether memory stays what it is."""
+"""Swaps, load and kills: every answer is that of the version it names, memory stays, nothing acknowledged is lost."""
 
 from __future__ import annotations
 
@@ -157,3 +157,10 @@ def slope(figures: Sequence[float]) -> float:
     middle, mean = (len(figures) - 1) / 2, sum(figures) / len(figures)
     above = sum((i - middle) * (figure - mean) for i, figure in enumerate(figures))
     return above / sum((i - middle) ** 2 for i in range(len(figures)))
+
+
+def run(arguments: Sequence[str]) -> list[dict[str, Any]]:
+    """`--soak MINUTES` of load on a running app, `--kill MINUTES` of kills (`bench/endurance.py`)."""
+    from bench import endurance  # noqa: PLC0415 - it imports what is large, and this module is used where memory counts
+
+    return endurance.measure(arguments)

@@ -58,12 +58,27 @@ def test_importing_the_app_imports_no_torch(tmp_path) -> None:
     assert done.stdout.startswith("[]"), done.stderr
 
 
+WATCHING = """
+import socket
+connect = socket.socket.connect
+def watched(self, address):
+    if isinstance(address, tuple) and address[0] not in ("127.0.0.1", "localhost", "::1", "0.0.0.0"):
+        with open({log!r}, "a") as file:
+            file.write(repr(address) + chr(10))
+    return connect(self, address)
+socket.socket.connect = watched
+"""
+
+
 @pytest.mark.parametrize("share", ["", "True"])
-def test_r40_it_is_up_and_private(tmp_path, share) -> None:
+def test_r40_r44_it_is_up_and_private_and_asks_no_other_machine(tmp_path, share) -> None:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
+    (tmp_path / "watch").mkdir()
+    (tmp_path / "watch" / "sitecustomize.py").write_text(WATCHING.format(log=str(tmp_path / "contacts")))
     env = environment(tmp_path, GRAFT_PORT=str(port), GRADIO_ALLOWED_PATHS="/", GRADIO_SHARE=share)
+    env |= {"PYTHONPATH": str(tmp_path / "watch"), "HF_HUB_OFFLINE": "0", "GRADIO_ANALYTICS_ENABLED": "True"}
     process = subprocess.Popen([sys.executable, "app.py"], cwd=REPOSITORY, env=env, stdout=subprocess.PIPE, text=True)
     try:
         assert process.stdout is not None
@@ -79,3 +94,4 @@ def test_r40_it_is_up_and_private(tmp_path, share) -> None:
         process.send_signal(signal.SIGINT)
         process.wait(timeout=60)
         process.stdout.close()
+    assert not (tmp_path / "contacts").exists(), (tmp_path / "contacts").read_text()

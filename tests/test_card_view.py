@@ -134,7 +134,7 @@ def test_no_text_becomes_markup_or_is_lost_in_a_comparison(was: str, now: str) -
 
 
 @given(start=st.sampled_from([*FORMULA, " =", "\u00a0@"]), rest=st.text(max_size=20))
-def test_no_exported_cell_begins_a_formula(start: str, rest: str) -> None:
+def test_r43_no_exported_cell_begins_a_formula(start: str, rest: str) -> None:
     text = start + rest
     row = {"text": text, "target": "x", "base": "", "live": "", "new": text, "change": ""}
     (read,) = csv.DictReader(io.StringIO(as_csv([row]).decode("utf-8-sig"), newline=""))

@@ -31,7 +31,8 @@ def rows(connection: sqlite3.Connection, root: Path) -> list[Run]:
 
 def row(connection: sqlite3.Connection, root: Path, id: str) -> Run:
     """The run of that id; raises `RunError`."""
-    found = connection.execute("SELECT * FROM runs WHERE id = ?", (id,)).fetchone()
+    # What is no text, half of a surrogate pair, cannot be asked for; ids are ours, and plain.
+    found = connection.execute("SELECT * FROM runs WHERE id = ?", (id,)).fetchone() if id.isascii() else None
     if found:
         waiting = _waiting(connection)
         return Run.of_row(found, root, waiting.index(id) + 1 if id in waiting else 0)
