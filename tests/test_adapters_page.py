@@ -17,7 +17,7 @@ from playwright import sync_api
 from store.adapters import AdapterStore
 from tests.cards import label_card, text_card
 from tests.test_ui_browser import chromium, opened  # noqa: F401 - a fixture
-from tests.ui_site import Site, make, serve
+from tests.ui_site import PASSWORD, Site, make, serve
 from ui import adapters_page, shell
 from ui.context import Context
 from ui.guard import explained
@@ -194,3 +194,27 @@ def test_rows_are_filtered_searched_and_taken_away(chromium: Any, site: Site) ->
     sync_api.expect(page.locator(".g-version").locator("visible=true")).to_have_count(1)
     assert [v.ref for v in AdapterStore(site.context.settings.home).versions()] == ["mine@1"]
     assert page.problems == []
+
+
+def test_the_owner_signs_in_and_sees_what_visitors_do_not(chromium: Any, tmp_path: Path) -> None:  # noqa: F811
+    with serve(tmp_path, password=PASSWORD) as site:
+        site.publish("mine", card=label_card())
+        page = opened(chromium, site, locale="en", viewport={"width": 1280, "height": 900})
+        page.get_by_role("tab", name="Train", exact=True).click()
+        sync_api.expect(page.get_by_text("are for the owner of this page").locator("visible=true")).to_be_visible()
+        sync_api.expect(page.get_by_role("button", name="Train", exact=True)).to_have_count(0)
+        page.get_by_role("tab", name="Adapters", exact=True).click()
+        sync_api.expect(page.get_by_text("86.7 %").locator("visible=true").first).to_be_visible()
+        sync_api.expect(page.get_by_role("button", name="Make live").locator("visible=true")).to_have_count(0)
+        page.get_by_role("link", name="Sign in").click()
+        page.get_by_label("The owner's password").fill(PASSWORD)
+        page.get_by_role("button", name="Sign in").click()
+        page.get_by_role("tab", name="Adapters", exact=True).click()
+        page.get_by_role("button", name="Make live").locator("visible=true").click()
+        sync_api.expect(page.locator(".g-timeline").locator("visible=true")).to_contain_text("mine@1 made live")
+        page.get_by_role("tab", name="Train", exact=True).click()
+        sync_api.expect(page.get_by_role("button", name="Train", exact=True).locator("visible=true")).to_be_visible()
+        page.get_by_role("link", name="Owner").locator("visible=true").click()
+        page.get_by_role("button", name="Sign out").click()
+        sync_api.expect(page.get_by_role("link", name="Sign in").locator("visible=true")).to_be_visible()
+        assert page.problems == []
