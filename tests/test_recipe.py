@@ -99,7 +99,7 @@ def test_r41_where_nothing_can_be_quantized_a_run_says_so_before_it_looks_for_it
     asked = []
     monkeypatch.setattr(ModelStore, "resolve", lambda _, id: asked.append(id))
     result = run_worker(config_of(bert.spec, tmp_path, "broken", quantize="4bit"), tmp_path)
-    assert "cannot be quantized here" in result["what"] and "do not quantize" in result["next"] and asked == []
+    assert "cannot be quantized here" in result["what"] and "without quantization" in result["next"] and asked == []
 
 
 def build(spec: TabSpec, home: Path, quantize: str = "none", dtype: torch.dtype = torch.float32) -> PeftModel:

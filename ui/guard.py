@@ -10,6 +10,7 @@ import functools
 import html
 import inspect
 import logging
+import re
 import secrets
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -21,6 +22,7 @@ from errors import GraftError
 from ui.access import Access, Action, permitted
 
 log = logging.getLogger("graft")
+TOKEN = re.compile(r"\bhf_[A-Za-z0-9]{16,}")
 F = TypeVar("F", bound=Callable[..., Any])
 
 
@@ -82,4 +84,24 @@ def guarded(access: Access, action: Action, handler: F, silently: bool = False) 
 
 def _safe(text: str) -> str:
     """The page shows messages as HTML and API callers as text, so only what could be markup is escaped."""
-    return html.escape(text, quote=False)
+    return html.escape(redacted(text), quote=False)
+
+
+def redacted(text: str) -> str:
+    """A text without tokens of the Hub, which libraries put into their messages with an address or a header."""
+    return TOKEN.sub("hf_...", text)
+
+
+class Redacting(logging.Formatter):
+    """Writes a log without them, tracebacks too."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        """The record as text."""
+        return redacted(super().format(record))
+
+
+def log_without_tokens() -> None:
+    """Let whatever this process logs go through `Redacting`."""
+    handler = logging.StreamHandler()
+    handler.setFormatter(Redacting("%(message)s"))
+    logging.basicConfig(level=logging.WARNING, handlers=[handler])
