@@ -1,54 +1,104 @@
 """Calls that arrive while a pass runs are answered together in the next one; an idle model makes nobody wait.
 
-Leader and followers: the caller that finds the model idle runs the pass for everybody who is waiting. There is no
-thread and no timer of its own.
+Leader and followers: the caller that finds the model idle runs the pass for everybody who is waiting, and then hands
+the lead to whoever has waited longest. There is no thread and no timer of its own.
 """
 
 from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Hashable, Sequence
-from concurrent.futures import Future
-from typing import Generic, TypeVar
+from typing import Generic, TypeVar, cast
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
-Call = tuple[Hashable, Item, "Future[Result]"]
+
+MOST_TOKENS = 16_384
+"""Tokens of one pass, padding counted."""
+SLACK = 512
+"""Tokens of padding that are always allowed: so small a pass takes no longer for them."""
+
+
+class _Call(Generic[Item, Result]):
+    """One item that waits. Its caller sleeps until it is answered or has to lead."""
+
+    def __init__(self, key: Hashable, item: Item, tokens: int) -> None:
+        self.key, self.item, self.tokens = key, item, tokens
+        self.woken = threading.Event()
+        self.done = False
+        self.result: Result | None = None
+        self.error: BaseException | None = None
+
+    def end(self, result: Result | None = None, error: BaseException | None = None) -> None:
+        self.result, self.error, self.done = result, error, True
+        self.woken.set()
 
 
 class Batcher(Generic[Item, Result]):
-    """Turns concurrent calls of one item each into passes over several items that share a key."""
+    """Turns concurrent calls into passes over several items that share a key."""
 
     def __init__(self, run: Callable[[Sequence[Item]], Sequence[Result]], largest: int = 32) -> None:
         """`run` answers 1 to `largest` items of one key at once, in order."""
         self._run, self._largest = run, largest
-        self._waiting: list[Call[Item, Result]] = []
+        self._waiting: list[_Call[Item, Result]] = []
         self._lock = threading.Lock()
-        self._pass = threading.Lock()
+        self._led = False
 
-    def __call__(self, key: Hashable, item: Item) -> Result:
-        """Answer one item; items with equal keys may share a pass. Re-raises what `run` raised."""
-        future: Future[Result] = Future()
+    def __call__(self, key: Hashable, item: Item, tokens: int = 0) -> Result:
+        """Answer one item of so many tokens; items with equal keys may share a pass. Re-raises what `run` raised."""
+        return self.every(key, [(item, tokens)])[0]
+
+    def every(self, key: Hashable, items: Sequence[tuple[Item, int]]) -> list[Result]:
+        """The answers to several items, each with its tokens, in order."""
+        calls = [_Call[Item, Result](key, item, tokens) for item, tokens in items]
         with self._lock:
-            self._waiting.append((key, item, future))
-        while not future.done():
-            with self._pass:
-                if not future.done():
+            self._waiting += calls
+            if calls and not self._led:
+                self._led = True
+                calls[0].woken.set()
+        for call in calls:
+            while not call.done:
+                call.woken.wait()
+                call.woken.clear()
+                if not call.done:
                     self._lead()
-        return future.result()
+        if failed := next((call for call in calls if call.error), None):
+            raise cast(BaseException, failed.error)
+        return [cast(Result, call.result) for call in calls]
 
     def _lead(self) -> None:
-        """Run one pass for those who have waited longest, and whoever waits with the same key."""
+        """Run one pass for those who have waited longest and what fits beside them, then hand over the lead."""
         with self._lock:
-            first = self._waiting[0][0]
-            batch = [call for call in self._waiting if call[0] == first][: self._largest]
-            taken = {id(future) for _, _, future in batch}
-            self._waiting = [call for call in self._waiting if id(call[2]) not in taken]
+            batch = _chosen(self._waiting, self._largest)
+            taken = set(map(id, batch))
+            self._waiting = [call for call in self._waiting if id(call) not in taken]
         try:
-            answered = list(zip(batch, self._run([item for _, item, _ in batch]), strict=True))
+            answered = list(zip(batch, self._run([call.item for call in batch]), strict=True))
         except BaseException as error:  # every waiting caller must hear of it
-            for _, _, future in batch:
-                future.set_exception(error)
+            for call in batch:
+                call.end(error=error)
         else:
-            for (_, _, future), result in answered:
-                future.set_result(result)
+            for call, result in answered:
+                call.end(result)
+        with self._lock:
+            self._led = bool(self._waiting)
+            if self._waiting:
+                self._waiting[0].woken.set()
+
+
+def _chosen(waiting: Sequence[_Call[Item, Result]], largest: int) -> list[_Call[Item, Result]]:
+    """The first of those who wait, and of the others with its key those whose padding costs less than they gain.
+
+    So a long text does not make a hundred short ones as long as itself; and whoever is first is always taken.
+    """
+    batch = [waiting[0]]
+    longest = total = waiting[0].tokens
+    for call in waiting[1:]:
+        if len(batch) == largest:
+            break
+        longer, padded = max(longest, call.tokens), max(longest, call.tokens) * (len(batch) + 1)
+        fits = padded <= MOST_TOKENS and padded <= 2 * (total + call.tokens) + SLACK
+        if call.key == batch[0].key and fits:
+            batch.append(call)
+            longest, total = longer, total + call.tokens
+    return batch

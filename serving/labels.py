@@ -4,20 +4,25 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import lru_cache
+from typing import Any
 
 import torch
 
 from errors import InputError
 from serving.batching import Batcher
-from serving.resident import Resident
-from serving.slots import Slot
+from serving.mixture import runs
+from serving.resident import Read, Resident
+from serving.slot import Slot
 from store.embedding import mean_vectors, similarity_probabilities
-from store.prompts import neutralize
+
+KEPT = 256
+"""Texts whose tokens are kept: each is counted and then answered, and labels are asked again and again."""
 
 
 @dataclass(frozen=True, eq=False)
 class _Question:
-    text: str
+    read: Read
     slot: Slot | None
 
 
@@ -27,7 +32,8 @@ class Labels:
     def __init__(self, resident: Resident) -> None:
         self._resident = resident
         self._logits: Batcher[_Question, torch.Tensor] = Batcher(self._logit_pass)
-        self._vectors: Batcher[str, torch.Tensor] = Batcher(self._embed_pass)
+        self._vectors: Batcher[Read, torch.Tensor] = Batcher(self._embed_pass)
+        self._read = lru_cache(KEPT)(resident.read)
 
     def classify(self, text: str, slot: Slot | None) -> dict[str, float]:
         """Probability of each label of the slot's head, or of the base's own. Raises `InputError` if it has none."""
@@ -38,33 +44,56 @@ class Labels:
                 f"{self._resident.model.id} was not trained as a classifier.",
                 "Type your own labels, or choose a trained version.",
             )
-        logits = self._logits(id(slot), _Question(text, slot))
+        question = self._question(text, slot)
+        key = None if self._resident.mixes else id(slot)
+        logits = self._logits(key, question, _length(question.read))
         return dict(zip(head.labels, logits.softmax(-1).tolist(), strict=True))
+
+    def _question(self, text: str, slot: Slot | None) -> _Question:
+        return _Question(self._read(text), slot)
 
     def zero_shot(self, text: str, labels: Sequence[str]) -> dict[str, float]:
         """Probability of each label by cosine similarity between sentence embeddings of the text and the label."""
-        vectors = torch.stack([self.embed(t) for t in (text, *labels)])
+        vectors = torch.stack(self._embedded([text, *labels]))
         return dict(zip(labels, similarity_probabilities(vectors[:1], vectors[1:])[0].tolist(), strict=True))
 
     def notes(self, text: str) -> list[str]:
         """What the reader of an answer must know: that a text was too long to be read to its end."""
-        tokens = len(self._resident.tokenizer(neutralize(self._resident.tokenizer, text))["input_ids"])
-        window = self._resident.window
+        tokens, window = self._read(text).tokens, self._resident.window
         return [f"The text has {tokens:,} tokens; the first {window:,} were read."] if tokens > window else []
 
     def embed(self, text: str) -> torch.Tensor:
         """Unit vector: the mean of the last hidden states over the text's tokens."""
-        return self._vectors(None, text)
+        return self._embedded([text])[0]
+
+    def _embedded(self, texts: Sequence[str]) -> list[torch.Tensor]:
+        """The vectors of several texts, which share passes with each other and with those of other callers."""
+        return self._vectors.every(None, [(read, _length(read)) for read in map(self._read, texts)])
 
     @torch.inference_mode()
     def _logit_pass(self, questions: Sequence[_Question]) -> list[torch.Tensor]:
-        slot = questions[0].slot
-        outputs, batch = self._resident.encode([q.text for q in questions], slot)
-        head = slot.head if slot else self._resident.own_head
-        assert head is not None  # noqa: S101 - classify has checked
-        return list(head(outputs, batch).float().cpu())
+        """Logits of each question: the encoder runs once for all, each version's rows beside each other."""
+        order = sorted(range(len(questions)), key=lambda i: id(questions[i].slot))
+        slots = [questions[i].slot for i in order]
+        outputs, batch = self._resident.run([questions[i].read.inputs for i in order], slots)
+        logits: list[torch.Tensor] = []
+        for slot, start, end in runs(slots):
+            head = slot.head if slot else self._resident.own_head
+            assert head is not None  # noqa: S101 - classify has checked
+            part = slice(start, end)
+            logits += head(_rows(outputs, part), {key: held[part] for key, held in batch.items()}).float().cpu()
+        return [made for _, made in sorted(zip(order, logits, strict=True), key=lambda pair: pair[0])]
 
     @torch.inference_mode()
-    def _embed_pass(self, texts: Sequence[str]) -> list[torch.Tensor]:
-        outputs, batch = self._resident.encode(texts, None)
+    def _embed_pass(self, reads: Sequence[Read]) -> list[torch.Tensor]:
+        outputs, batch = self._resident.run([read.inputs for read in reads], [None] * len(reads))
         return list(mean_vectors(outputs.last_hidden_state, batch["attention_mask"]).cpu())
+
+
+def _length(read: Read) -> int:
+    return len(read.inputs["input_ids"])
+
+
+def _rows(outputs: Any, part: slice) -> Any:  # noqa: ANN401 - a transformers ModelOutput
+    """An encoder's outputs for some of its rows."""
+    return type(outputs)(**{key: value[part] for key, value in outputs.items() if isinstance(value, torch.Tensor)})

@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
 from errors import InputError
+from serving.place import Place
 from serving.sampling import Sampling
 from store.adapters import BASE
 from store.prompts import Message, as_text
@@ -37,6 +38,12 @@ class LM:
         self.version = slot.version.ref if slot else BASE
         self.asked: dict[str, Any] = {}
         """What was asked last, as the row of a training file has it: text, or messages."""
+        self._place = Place()
+
+    @property
+    def before(self) -> int:
+        """How many requests wait before the one that was asked last; 0 when it is being answered."""
+        return self._place.ask()
 
     def classify(self, text: str, labels: Sequence[str] | None = None) -> dict[str, float]:
         """Labels with probabilities: the version's own, or the given ones by similarity of meaning (by the base)."""
@@ -70,13 +77,13 @@ class LM:
         check_text(text)
         self.asked = {"text": text}
         prompt = self._slot.version.manifest.get("prompt", "") if self._slot else self._spec.prompt
-        return self._text.generate(text, prompt, Sampling(**sampling), self._slot, self.notes)
+        return self._text.generate(text, prompt, Sampling(**sampling), self._slot, self.notes, self._place)
 
     def chat(self, messages: Sequence[Message], **sampling: Any) -> Iterator[str]:  # noqa: ANN401 - as above
         """The next turn of a conversation of {"role", "content"} messages; grows."""
         check_text(as_text(messages[-1]["content"]) if messages else "")
         self.asked = {"messages": [{"role": str(m["role"]), "content": as_text(m["content"])} for m in messages]}
-        return self._text.chat(messages, Sampling(**sampling), self._slot, self.notes)
+        return self._text.chat(messages, Sampling(**sampling), self._slot, self.notes, self._place)
 
 
 def check_text(text: Any) -> None:  # noqa: ANN401 - whatever a caller sent

@@ -8,8 +8,9 @@ kept in memory, and how long, is said in `serving/bases.py`. No torch is importe
 from __future__ import annotations
 
 import importlib
+import logging
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -28,6 +29,8 @@ if TYPE_CHECKING:
 
 __all__ = ["Pool", "Status"]
 
+log = logging.getLogger("graft")
+
 WAIT_S = 60.0
 """How long a request waits for a base that is still loading."""
 
@@ -43,6 +46,8 @@ class Pool:
         self._keys: dict[tuple[str, str, str], str] = {}
         self._answered: dict[str, Version | None] = {}
         """What each tab's live version was when it last could be had."""
+        self._refused: dict[str, Mapping[str, Any]] = {}
+        """Newest versions that could not be loaded ahead, and their manifests."""
         self._entries = Bases(self._live_keys)
         self._one_at_a_time = threading.Lock()
 
@@ -102,9 +107,10 @@ class Pool:
             raise AdapterError(f"{ref} is in use.", "A request is being answered with it.", "Try again in a moment.")
 
     def warm(self, spec: TabSpec) -> None:
-        """Bring the tab's live version into its slot, so that the next request finds it there.
+        """Bring the tab's live version into its slot, so that the next request finds it there, and its newest one too.
 
-        Where its base is another than the tab's, begin to load that; and let go of what nothing needs any more.
+        So promoting what was just published costs nothing. Where the live version's base is another than the tab's,
+        begin to load that; and let go of what nothing needs any more.
         """
         self._tabs[spec.name] = spec
         own = self._entries.find(spec.model)
@@ -113,7 +119,23 @@ class Pool:
             if (own if key == spec.model else self._asked(key, again=True)).ready:
                 with self.open(spec):
                     pass
+            self._preload(spec)
         self._entries.let_go()
+
+    def _preload(self, spec: TabSpec) -> None:
+        """Bring the tab's newest version into its slot if its base is the tab's own.
+
+        One that is refused is not tried again; whoever asks for it is told why.
+        """
+        newest = next(iter(self.adapters.versions(spec.name)), None)
+        if newest and self._is_own(spec, newest) and self._refused.get(newest.ref) != newest.manifest:
+            try:
+                with self.open(spec, newest.ref):
+                    pass
+            except AdapterError:
+                self._refused[newest.ref] = newest.manifest
+            except GraftError as error:
+                log.info("%s is not loaded ahead: %s", newest.ref, error)
 
     def _candidates(self, spec: TabSpec, adapter: str) -> Iterator[tuple[Version | None, str]]:
         """What a request's `adapter` means now, and for live what to fall back to; None is the base. Each with a note.

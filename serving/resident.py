@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -14,7 +15,9 @@ from transformers import PretrainedConfig, PreTrainedModel, PreTrainedTokenizerB
 from errors import AdapterError
 from serving.heads import Head
 from serving.magnitude import Stretch, stretch
-from serving.slots import Slot, Slots
+from serving.mixture import mixed
+from serving.slot import Adapting, Slot
+from serving.slots import Slots
 from store import fingerprint
 from store.adapters import BASE, Version
 from store.loading import LINEAR, compute_dtype, features, load_model, resolve_quantization
@@ -23,6 +26,16 @@ from store.prompts import neutralize
 from store.tokenizers import load_tokenizer, window
 from store.verify import Adapter, read_adapter
 from tasks import resident_class
+
+
+@dataclass(frozen=True)
+class Read:
+    """A text as a base reads it."""
+
+    inputs: Mapping[str, list[int]]
+    """Token ids, and what else the tokenizer gives, cut to the window."""
+    tokens: int
+    """How many there are before anything is cut."""
 
 
 class Resident:
@@ -45,6 +58,7 @@ class Resident:
         self.own_head = self._own_head()
         self._probe = fingerprint.probe(self.tokenizer, self.config.is_encoder_decoder, self.device)
         self._unadapted = self._probed(None)
+        self.mixes = self._mixes()
 
     @property
     def device(self) -> torch.device:
@@ -66,20 +80,32 @@ class Resident:
             with self.slots.pin(version) as slot:
                 yield slot
 
-    @torch.inference_mode()
     def encode(self, texts: Sequence[str], slot: Slot | None) -> tuple[Any, Mapping[str, torch.Tensor]]:
         """Run the body over `texts` as one padded batch; returns its outputs and the batch."""
+        return self.run([self.read(text).inputs for text in texts], [slot] * len(texts))
+
+    def read(self, text: str) -> Read:
+        """The text as the base reads it, its special tokens broken up; no more of it than the window takes."""
         # Padding and truncation are set in the tokenizer itself, which other threads read; so both are done here.
-        rows = self.tokenizer([neutralize(self.tokenizer, text) for text in texts])
-        cut = {key: [_cut(values, self.window, self._closing) for values in rows[key]] for key in rows}
-        batch = self.tokenizer.pad(cut, return_tensors="pt").to(self.device)
-        with self.using(slot):
+        row = self.tokenizer(neutralize(self.tokenizer, text))
+        inputs = {key: _cut(row[key], self.window, self._closing) for key in row}
+        return Read(inputs, len(row["input_ids"]))
+
+    @torch.inference_mode()
+    def run(
+        self, rows: Sequence[Mapping[str, list[int]]], slots: Sequence[Slot | None]
+    ) -> tuple[Any, Mapping[str, torch.Tensor]]:
+        """Run the body over rows as one padded batch, each with its version; returns its outputs and the batch."""
+        keys = rows[0].keys()
+        batch = self.tokenizer.pad({key: [row[key] for row in rows] for key in keys}, return_tensors="pt")
+        batch = batch.to(self.device)
+        with self.using(mixed(slots)):
             return self.body(**batch), batch
 
     @contextmanager
-    def using(self, slot: Slot | None) -> Iterator[None]:
-        """Forward passes of this thread answer with `slot` until the block ends."""
-        with self._alone, self.slots.using(slot):
+    def using(self, adapting: Adapting | None) -> Iterator[None]:
+        """Forward passes of this thread are adapted so until the block ends."""
+        with self._alone, self.slots.using(adapting):
             yield
 
     def _read(self, version: Version) -> Slot:
@@ -121,6 +147,18 @@ class Resident:
         if why:
             raise AdapterError(f"{slot.version.ref} was refused.", why, "What answered before goes on answering.")
 
+    @torch.inference_mode()
+    def _mixes(self) -> bool:
+        """Whether rows of different versions may share a pass: every layer must see the rows apart.
+
+        DeBERTa's do not: the layers of its queries and keys also transform positions that all rows share.
+        """
+        count = 3
+        seen = _Seen()
+        with self.using(seen):
+            self.body(**{key: ids.repeat(count, 1) for key, ids in self._probe.items()})
+        return all(first % count == 0 for first in seen.first)
+
     def _probed(self, slot: Slot | None) -> torch.Tensor:
         with self.using(slot):
             return fingerprint.states(self.body, self._probe)
@@ -131,6 +169,16 @@ class Resident:
             return None
         names = self.config.id2label
         return Head(self.config, [names[i] for i in sorted(names)], dict(self.net.state_dict()))
+
+
+class _Seen:
+    """Adapts nothing, and notes the size of the first dimension of what each layer gets."""
+
+    def __init__(self) -> None:
+        self.first: set[int] = set()
+
+    def change(self, path: str, inputs: torch.Tensor, output: torch.Tensor) -> None:
+        self.first.add(inputs.shape[0])
 
 
 def _cut(values: list[int], longest: int, closing: int) -> list[int]:

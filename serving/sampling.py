@@ -15,6 +15,8 @@ class Sampling:
     max_new_tokens: int = 160
     temperature: float = 0.0
     top_p: float = 1.0
+    seed: int | None = None
+    """The same seed gives the same answer, whoever else is answered at the time; None: another one each time."""
 
     def __post_init__(self) -> None:
         numbers = (self.max_new_tokens, self.temperature, self.top_p)
@@ -26,6 +28,8 @@ class Sampling:
                 f"Length {self.max_new_tokens}, temperature {self.temperature}, top-p {self.top_p}.",
                 "Length is 1 to 4096, temperature 0 to 10, top-p above 0 and at most 1.",
             )
+        if self.seed is not None and not (type(self.seed) is int and 0 <= self.seed < 2**63):
+            raise InputError("This seed cannot be used.", f"It is {self.seed!r}.", "Give a whole number from 0 on.")
 
     def arguments(self) -> dict[str, Any]:
         """Keyword arguments of transformers' `generate`."""

@@ -1,43 +1,35 @@
 """Adapter slots: many versions beside one resident base, none of them merged into it.
 
-Each linear layer of the base carries one forward hook for good. Which version a forward pass uses is a fact of the
-thread that runs it (`using`), so passes with different versions may run at the same time, a swap changes nothing that
-a running pass can see, and no lock is held around inference. LoRA: y + scale * B(A x) (Hu et al., 2021).
+Each linear layer of the base carries one forward hook for good. What adapts a forward pass is a fact of the thread that
+runs it (`using`): one version, or a mixture of several, row by row. So a swap changes nothing that a running pass can
+see, and no lock is held around inference. A version is verified in full before it is in a slot; one that nobody uses
+leaves it when others need the room, the least recently used first.
 """
 
 from __future__ import annotations
 
 import threading
+import time
 from collections import OrderedDict
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, field
 from typing import Any
 
 import torch
 from torch import nn
 
-from serving.heads import Head
-from serving.magnitude import Stretch
+from errors import BusyError
+from serving.slot import Adapting, Slot
 from store.adapters import Version
+
+__all__ = ["CAPACITY", "IN_USE", "Slot", "Slots"]
 
 CAPACITY = 8
 """Versions kept in memory beside a base when no request uses them."""
-
-Pairs = Mapping[str, tuple[torch.Tensor, torch.Tensor, float]]
-
-
-@dataclass
-class Slot:
-    """One version in memory."""
-
-    version: Version
-    pairs: Pairs
-    whole: Mapping[str, torch.Tensor]
-    head: Head | None
-    stretches: Mapping[str, Stretch] = field(default_factory=dict)
-    """Of a version that was trained with DoRA: what its layers' own outputs become."""
-    users: int = field(default=0)
+IN_USE = 32
+"""Versions that requests use at the same time; whoever asks for one more waits."""
+WAIT_S = 60.0
+"""How long a request waits for that."""
 
 
 class Slots:
@@ -48,6 +40,7 @@ class Slots:
         self._slots: OrderedDict[str, Slot] = OrderedDict()
         self._read = read
         self._lock = threading.Lock()
+        self._freed = threading.Condition(self._lock)
         self._loading = threading.Lock()
         self._active = threading.local()
         for path, module in layers.items():
@@ -61,22 +54,18 @@ class Slots:
 
     @contextmanager
     def pin(self, version: Version) -> Iterator[Slot]:
-        """The version's slot, kept until the block ends; loads it first if need be. Raises `AdapterError`."""
-        slot = self._take(version)
-        if slot is None:
-            with self._loading:
-                slot = self._take(version)
-                if slot is None:
-                    loaded = self._read(version)
-                    with self._lock:
-                        self._slots[version.ref] = slot = loaded
-                        slot.users += 1
+        """The version's slot, kept until the block ends; loads it first if need be.
+
+        Raises `AdapterError` for a version that is refused, and `BusyError` where too many others are in use too long.
+        """
+        slot = self._take(version) or self._load(version)
         try:
             yield slot
         finally:
             with self._lock:
                 slot.users -= 1
                 self._evict()
+                self._freed.notify_all()
 
     def drop(self, ref: str) -> bool:
         """Forget a version that no request uses; whether it is out of memory now."""
@@ -88,14 +77,14 @@ class Slots:
             return False
 
     @contextmanager
-    def using(self, slot: Slot | None) -> Iterator[None]:
-        """Forward passes of this thread answer with `slot` (None: the bare base) until the block ends."""
-        before = getattr(self._active, "slot", None)
-        self._active.slot = slot
+    def using(self, adapting: Adapting | None) -> Iterator[None]:
+        """Forward passes of this thread are adapted so (None: the bare base) until the block ends."""
+        before = getattr(self._active, "adapting", None)
+        self._active.adapting = adapting
         try:
             yield
         finally:
-            self._active.slot = before
+            self._active.adapting = before
 
     def _take(self, version: Version) -> Slot | None:
         with self._lock:
@@ -107,24 +96,41 @@ class Slots:
                 return slot
             return None
 
+    def _load(self, version: Version) -> Slot:
+        """One version at a time is verified and brought into memory."""
+        with self._loading:
+            slot = self._take(version)
+            if slot is None:
+                self._wait_for_room(version)
+                slot = self._read(version)
+                with self._lock:
+                    self._slots[version.ref] = slot
+                    self._slots.move_to_end(version.ref)
+                    slot.users += 1
+                    self._evict()
+            return slot
+
+    def _wait_for_room(self, version: Version) -> None:
+        deadline = time.monotonic() + WAIT_S
+        with self._freed:
+            while sum(slot.users > 0 for slot in self._slots.values()) >= IN_USE:
+                if not self._freed.wait(deadline - time.monotonic()):
+                    raise BusyError(
+                        f"{version.ref} cannot be loaded now.",
+                        f"{IN_USE} other versions are being answered with.",
+                        "Try again in a moment.",
+                    )
+
     def _evict(self) -> None:
         idle = [ref for ref, slot in self._slots.items() if slot.users == 0]
         for ref in idle[: max(0, len(self._slots) - CAPACITY)]:
             del self._slots[ref]
 
     def _hook(self, path: str) -> Callable[[nn.Module, tuple[Any, ...], torch.Tensor], torch.Tensor | None]:
+        active = self._active
+
         def apply(module: nn.Module, args: tuple[Any, ...], output: torch.Tensor) -> torch.Tensor | None:
-            slot: Slot | None = getattr(self._active, "slot", None)
-            if slot is None:
-                return None
-            if f"{path}.weight" in slot.whole:
-                return nn.functional.linear(args[0], slot.whole[f"{path}.weight"], slot.whole.get(f"{path}.bias"))
-            pair = slot.pairs.get(path)
-            if pair is None:
-                return None
-            a, b, scale = pair
-            change: torch.Tensor = (args[0].to(a.dtype) @ a.T) @ b.T * scale
-            stretch = slot.stretches.get(path)
-            return (stretch.of(output) if stretch else output) + change.to(output.dtype)
+            adapting: Adapting | None = getattr(active, "adapting", None)
+            return None if adapting is None else adapting.change(path, args[0], output)
 
         return apply

@@ -2,21 +2,20 @@
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Iterator, Sequence
-from typing import Any
+from contextlib import closing
 
-import torch
-from transformers import StoppingCriteria, StoppingCriteriaList, TextIteratorStreamer
-
-from errors import GraftError, InputError
+from errors import InputError
+from serving.decoding import Decoding
+from serving.generating import Generating
+from serving.place import Place
+from serving.requests import DEADLINE_S, Request
 from serving.resident import Resident
 from serving.sampling import Sampling
-from serving.slots import Slot
+from serving.slot import Slot
+from serving.words import Words
 from store.prompts import Message, as_messages, as_text, encode, neutralize
 
-AT_ONCE = 4
-"""Generations that run at the same time on one base; more wait their turn."""
 LONGEST_PROMPT = 4096
 """Tokens of prompt, whatever the base's window: beyond it a CPU would take minutes to say its first word."""
 
@@ -26,10 +25,16 @@ class Generator:
 
     def __init__(self, resident: Resident) -> None:
         self._resident = resident
-        self._turns = threading.Semaphore(AT_ONCE)
+        self._answers = _answers(resident)
 
     def generate(
-        self, text: str, prompt: str, sampling: Sampling, slot: Slot | None, notes: list[str]
+        self,
+        text: str,
+        prompt: str,
+        sampling: Sampling,
+        slot: Slot | None,
+        notes: list[str],
+        place: Place | None = None,
     ) -> Iterator[str]:
         """The answer to `text` put through the tab's `prompt`, growing; long texts are cut and `notes` says so."""
         room = self._room(sampling)
@@ -42,10 +47,15 @@ class Generator:
             kept = max(1, room - overhead - 8)
             notes.append(f"The text has {len(tokens):,} tokens; the first {kept:,} were read.")
             ids = self._text_ids(self._resident.tokenizer.decode(tokens[:kept]), prompt)
-        yield from self._stream(ids, sampling, slot)
+        yield from self._stream(ids, sampling, slot, notes, place)
 
     def chat(
-        self, messages: Sequence[Message], sampling: Sampling, slot: Slot | None, notes: list[str]
+        self,
+        messages: Sequence[Message],
+        sampling: Sampling,
+        slot: Slot | None,
+        notes: list[str],
+        place: Place | None = None,
     ) -> Iterator[str]:
         """The next turn of a conversation, growing; the oldest turns are left out when it is too long."""
         room = self._room(sampling)
@@ -58,7 +68,7 @@ class Generator:
             notes.append(f"The conversation is long; the oldest {left_out} messages were left out.")
         if len(ids) > room:
             notes.append(f"The message has {len(ids):,} tokens; the last {room:,} were read.")
-        yield from self._stream(ids[-room:], sampling, slot)
+        yield from self._stream(ids[-room:], sampling, slot, notes, place)
 
     def _room(self, sampling: Sampling) -> int:
         room = min(self._resident.window, LONGEST_PROMPT) - sampling.max_new_tokens
@@ -82,74 +92,30 @@ class Generator:
             return list(self._resident.tokenizer(source)["input_ids"])
         return encode(self._resident.tokenizer, messages, answer_next=True)[0]
 
-    def _stream(self, ids: list[int], sampling: Sampling, slot: Slot | None) -> Iterator[str]:
-        """Run `generate` in a thread of its own, whose slot is the request's; yields the text so far."""
-        streamer = TextIteratorStreamer(
-            self._resident.tokenizer,
-            skip_prompt=not self._resident.config.is_encoder_decoder,
-            skip_special_tokens=True,
-        )
-        stopped, failures = threading.Event(), list[BaseException]()
-        worker = threading.Thread(
-            target=self._run,
-            args=(ids, sampling, slot, streamer, stopped, failures),
-            name="graft-generate",
-            daemon=True,
-        )
-        worker.start()
-        text = ""
-        try:
-            for piece in streamer:
-                if piece:
-                    text += piece
-                    yield text
-        finally:
-            stopped.set()
-            worker.join()
-        if failures:
-            raise failures[0]
-        if not text:
-            yield text
-
-    def _run(
-        self,
-        ids: list[int],
-        sampling: Sampling,
-        slot: Slot | None,
-        streamer: TextIteratorStreamer,
-        stopped: threading.Event,
-        failures: list[BaseException],
-    ) -> None:
-        stop = StoppingCriteriaList([_Stopped(stopped)])
-        try:
-            inputs = torch.tensor([ids], device=self._resident.device)
-            with self._turns, self._resident.using(slot), torch.inference_mode():
-                if not stopped.is_set():
-                    self._resident.net.generate(
-                        inputs,
-                        attention_mask=torch.ones_like(inputs),
-                        streamer=streamer,
-                        stopping_criteria=stop,
-                        pad_token_id=self._resident.tokenizer.pad_token_id,
-                        **sampling.arguments(),
-                    )
-        except BaseException as error:
-            failures.append(error if isinstance(error, GraftError) else _failure(error))
-        finally:
-            streamer.end()
+    def _stream(
+        self, ids: list[int], sampling: Sampling, slot: Slot | None, notes: list[str], place: Place | None
+    ) -> Iterator[str]:
+        """The text so far, each time it has grown. Whoever stops reading stops what is written for him."""
+        request = Request(ids, sampling, slot)
+        if place:
+            place.ask = lambda: self._answers.before(request)
+        self._answers.submit(request)
+        words, yielded = Words(self._resident.tokenizer), False
+        with closing(request.tokens()) as news:
+            for tokens in news:
+                if words.add(tokens):
+                    yield words.text
+                    yielded = True
+        if words.add((), last=True) or not yielded:
+            yield words.text
+        if request.late:
+            notes.append(f"The answer was cut after {DEADLINE_S:.0f} seconds.")
 
 
-class _Stopped(StoppingCriteria):  # type: ignore[misc]
-    """Ends a generation at the next token once nobody reads it any more."""
-
-    def __init__(self, stopped: threading.Event) -> None:
-        self._stopped = stopped
-
-    def __call__(self, input_ids: torch.Tensor, scores: torch.Tensor, **kwargs: Any) -> torch.Tensor:  # noqa: ANN401
-        return torch.full((input_ids.shape[0],), self._stopped.is_set(), device=input_ids.device)
-
-
-def _failure(error: BaseException) -> BaseException:
-    if isinstance(error, torch.OutOfMemoryError | MemoryError):
-        return GraftError("There was not enough memory for this answer.", "", "Ask for a shorter one, or try later.")
-    return error
+def _answers(resident: Resident) -> Decoding | Generating:
+    """Continuous batching where the base is seen to answer the same so, and `generate` elsewhere."""
+    if not resident.config.is_encoder_decoder and resident.net.can_generate() and resident.mixes:
+        decoding = Decoding(resident)
+        if decoding.proven():
+            return decoding
+    return Generating(resident)

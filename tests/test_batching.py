@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from serving.batching import Batcher
+from serving.batching import MOST_TOKENS, Batcher
 
 PATIENCE_S = 20
 
@@ -180,3 +180,39 @@ def test_many_callers_each_get_their_own_answer() -> None:
     for thread in threads:
         thread.join()
     assert wrong == [] and batcher._waiting == []
+
+
+def in_one_pass(tokens: Sequence[int], largest: int = 32) -> list[list[int]]:
+    """The passes that items of so many tokens go through when all wait at the same time."""
+    seen: list[list[int]] = []
+    batcher: Batcher[int, int] = Batcher(lambda items: (seen.append(list(items)), list(items))[1], largest)
+    assert batcher.every("k", [(count, count) for count in tokens]) == list(tokens)
+    return seen
+
+
+def test_a_long_text_does_not_make_short_ones_as_long_as_itself() -> None:
+    assert in_one_pass([10] * 20 + [500] + [10] * 5) == [[10] * 25, [500]]
+    assert in_one_pass([500, *[10] * 30]) == [[500, 10, 10], [10] * 28]
+    assert in_one_pass([20, 30, 10, 25]) == [[20, 30, 10, 25]], "a little padding costs less than another pass"
+
+
+def test_a_pass_has_at_most_so_many_tokens_and_whoever_is_first_is_always_taken() -> None:
+    assert in_one_pass([MOST_TOKENS // 4] * 6) == [[MOST_TOKENS // 4] * 4, [MOST_TOKENS // 4] * 2]
+    assert in_one_pass([MOST_TOKENS * 2, 5]) == [[MOST_TOKENS * 2], [5]]
+
+
+def test_several_items_of_one_caller_are_answered_in_order_beside_those_of_others() -> None:
+    passes = held()
+    found: dict[str, list[str]] = {}
+    thread = threading.Thread(target=lambda: found.update(many=passes.batcher.every("k", [("a", 1), ("b", 1)])))
+    thread.start()
+    passes.wait_for(2)
+    passes.call("k", "c")
+    passes.wait_for(3)
+    passes.release()
+    thread.join(PATIENCE_S)
+    assert found["many"] == ["answer to a", "answer to b"] and passes.seen[1:] == [["a", "b", "c"]]
+
+
+def test_no_items_need_no_pass() -> None:
+    assert in_one_pass([]) == []

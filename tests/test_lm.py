@@ -120,9 +120,9 @@ def test_a_long_text_is_cut_to_the_window_and_a_note_says_how_much_was_read(text
 def test_whatever_is_cut_still_fits_the_window(text: Store, string: str, monkeypatch: pytest.MonkeyPatch) -> None:
     loaded = text.pool._wait(text.spec.model)
     lengths: list[int] = []
-    real = loaded.resident.net.generate
+    real = loaded.text._answers.submit
     monkeypatch.setattr(
-        loaded.resident.net, "generate", lambda ids, **options: (lengths.append(ids.shape[1]), real(ids, **options))[1]
+        loaded.text._answers, "submit", lambda request: (lengths.append(len(request.ids)), real(request))[1]
     )
     _, [note] = write(text, "one@1", string)
     assert lengths and lengths[0] + 6 <= 256, note
@@ -135,6 +135,20 @@ def test_text_goes_through_the_prompt_of_the_version(text: Store) -> None:
     other = type(text.spec)(text.spec.name, text.spec.model, text.spec.task, text.spec.columns, "Ask {text} otherwise")
     with text.pool.open(other, "one@1") as lm:
         assert list(lm.generate("notes", max_new_tokens=6))[-1] == by_hand
+
+
+def test_an_lm_tells_how_many_are_before_its_request(text: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    answers = text.pool._wait(text.spec.model).text._answers
+    with text.pool.open(text.spec, "one@1") as lm:
+        assert lm.before == 0, "nothing was asked"
+        monkeypatch.setattr(answers, "before", lambda request: 3 if len(request.ids) else 0)
+        assert next(iter(lm.generate("notes", max_new_tokens=6))) and lm.before == 3
+
+
+def test_a_seed_is_an_option_like_the_others(text: Store) -> None:
+    sampled = {"temperature": 2.0, "max_new_tokens": 12}
+    one, again, other = (write(text, "one@1", "notes", seed=seed, **sampled)[0] for seed in (1, 1, 2))
+    assert one == again != other
 
 
 def test_text_grows(text: Store) -> None:
@@ -170,6 +184,7 @@ def test_one_message_beyond_the_window_is_read_from_its_end(text: Store) -> None
         {"max_new_tokens": 0}, {"max_new_tokens": 4097}, {"max_new_tokens": None}, {"max_new_tokens": "9"},
         {"max_new_tokens": float("nan")}, {"temperature": -0.1}, {"temperature": 11}, {"temperature": None},
         {"temperature": float("nan")}, {"top_p": 0}, {"top_p": 1.1}, {"top_p": "all"}, {"top_p": True},
+        {"seed": -1}, {"seed": 1.5}, {"seed": True}, {"seed": 2**63},
     ],
     ids=str,
 )  # fmt: skip

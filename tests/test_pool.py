@@ -126,7 +126,31 @@ def test_warm_brings_the_live_version_into_its_slot(store: Store) -> None:
     assert loaded.resident.slots.loaded == []
     store.adapters.promote(store.spec.name, "two@1")
     store.pool.warm(store.spec)
-    assert loaded.resident.slots.loaded == ["two@1"]
+    assert "two@1" in loaded.resident.slots.loaded
+
+
+def test_warm_brings_the_newest_version_into_its_slot_before_anybody_promotes_it(store: Store) -> None:
+    store.name("base")
+    newest = copy_of(store.trained.first, store.home, "newest", created="9999-01-01T00:00:00Z")
+    slots = store.pool._entries[store.spec.model].loaded.resident.slots
+    store.pool.warm(store.spec)
+    assert slots.loaded == [newest.ref] and store.name() == "base"
+    read = []
+    slots._read = lambda version: read.append(version.ref)
+    store.adapters.promote(store.spec.name, newest.ref)
+    assert store.name() == newest.ref and read == [], "promoting it read nothing"
+
+
+def test_a_newest_version_that_is_refused_is_tried_once(store: Store) -> None:
+    store.name("base")
+    bad = tensors(fill("lora_B", 0.0))
+    copy_of(store.trained.first, store.home, "bad", bad, created="9999-01-01T00:00:00Z")
+    slots = store.pool._entries[store.spec.model].loaded.resident.slots
+    read, real = [], slots._read
+    slots._read = lambda version: (read.append(version.ref), real(version))[1]
+    for _ in range(3):
+        store.pool.warm(store.spec)
+    assert read == ["bad@1"] and slots.loaded == [] and store.name() == "base"
 
 
 def test_warm_does_nothing_for_a_base_that_is_not_there(tmp_path: Path) -> None:

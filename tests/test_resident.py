@@ -167,7 +167,9 @@ def test_a_generation_ends_when_its_reader_goes(llama: Trained) -> None:
     stream = loaded.text.generate("a text", "", Sampling(max_new_tokens=200), None, [])
     next(stream)
     stream.close()
-    assert not [t for t in threading.enumerate() if t.name == "graft-generate"]
+    for thread in [t for t in threading.enumerate() if t.name == "graft-generate"]:
+        thread.join(20)
+        assert not thread.is_alive()
 
 
 def test_r29_idle_versions_are_evicted_and_used_ones_are_not(bert: Trained, tmp_path: Path) -> None:
@@ -179,8 +181,10 @@ def test_r29_idle_versions_are_evicted_and_used_ones_are_not(bert: Trained, tmp_
     assert len(loaded.resident.slots.loaded) == CAPACITY
 
 
-def copy_of(version: Version, home: Path, name: str, change: Callable[[Path], None] | None = None) -> Version:
-    """The version published again under another name, after `change` was made to its files."""
+def copy_of(
+    version: Version, home: Path, name: str, change: Callable[[Path], None] | None = None, **other: object
+) -> Version:
+    """The version published again under another name, after `change` was made to its files; `other` facts are told."""
     store = AdapterStore(home)
     with store.staging() as staging:
         shutil.copytree(version.path, staging, dirs_exist_ok=True)
@@ -188,7 +192,7 @@ def copy_of(version: Version, home: Path, name: str, change: Callable[[Path], No
         if change:
             change(staging)
         facts = {k: v for k, v in version.manifest.items() if k not in ("files", "name", "number")}
-        return store.publish(staging, name, facts)
+        return store.publish(staging, name, {**facts, **other})
 
 
 def tensors(change: Callable[[dict[str, torch.Tensor]], None]) -> Callable[[Path], None]:

@@ -1,21 +1,27 @@
 """The promise: while versions are published, promoted, rolled back and evicted, every answer is its version's own.
 
-Four threads ask the live version of a tab all the while. Each answer equals, by the golden made beforehand and alone,
+Eight threads ask the live version of a tab all the while. Each answer equals, by the golden made beforehand and alone,
 what the version that it names answers; and no call fails.
 """
 
 from __future__ import annotations
 
+import gc
 import threading
+import weakref
 from collections import Counter
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 
 from serving.lm import LM
 from serving.pool import Pool
+from serving.sampling import Sampling
+from serving.slot import Slot
 from serving.slots import CAPACITY
 from settings import Settings
 from store.adapters import BASE, AdapterStore, Version
@@ -23,7 +29,7 @@ from tests.conftest import Trained
 from tests.test_resident import copy_of
 
 MOVES = 40
-CALLERS = 4
+CALLERS = 8
 TEXTS = ["where is my parcel", "thank you, well done", "the app crashes on start"]
 Ask = Callable[[LM, str], Any]
 
@@ -139,3 +145,34 @@ def close(found: Any, wanted: Any) -> bool:
     if isinstance(wanted, tuple):
         return bool(found[0] == wanted[0] and found[1] == pytest.approx(wanted[1], abs=1e-5))
     return bool(found == wanted)
+
+
+SWAPS = 500
+
+
+@pytest.mark.parametrize("kind", ["bert", "llama"])
+def test_five_hundred_swaps_leave_nothing_behind(kind: str, request: pytest.FixtureRequest) -> None:
+    """Each version is loaded, answers, and is evicted; of its tensors, and of what it left in caches, nothing stays."""
+    trained: Trained = request.getfixturevalue(kind)
+    loaded = trained.load()
+    slots: list[weakref.ref[Slot]] = []
+    counts: list[int] = []
+    for i in range(SWAPS):
+        version = replace((trained.first, trained.second)[i % 2], number=1000 + i)
+        with loaded.resident.pin(version) as slot:
+            assert slot is not None
+            slots.append(weakref.ref(slot))
+            if kind == "bert":
+                loaded.labels.classify(TEXTS[i % 3], slot)
+            elif i % 5 == 0:
+                list(loaded.text.generate(TEXTS[i % 3] * 4, "", Sampling(max_new_tokens=2), slot, []))
+            del slot
+        if i in (SWAPS // 5, SWAPS - 1):
+            counts.append(live_tensors())
+    assert sum(slot() is not None for slot in slots) <= CAPACITY
+    assert counts[1] <= counts[0] + 20, counts
+
+
+def live_tensors() -> int:
+    gc.collect()
+    return sum(type(thing) is torch.Tensor for thing in gc.get_objects())

@@ -1,0 +1,262 @@
+"""Continuous batching: generations on one causal base join and leave between steps (Orca; Yu et al., 2022).
+
+One thread decodes for every reader. A step computes one token for all rows, each with its own version; between two
+steps a request that waits joins, one bounded piece of its prompt at a time, and one whose reader has gone leaves. The
+thread ends when there is nothing to do, so that an idle base is held by nobody.
+"""
+
+from __future__ import annotations
+
+import inspect
+import logging
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from functools import partial
+
+import torch
+from transformers.cache_utils import DynamicCache, DynamicLayer
+
+from serving.line import Line, failure
+from serving.mixture import mixed
+from serving.prefixes import Prefixes
+from serving.requests import Choice, Request
+from serving.resident import Resident
+from serving.rows_cache import RowsCache, State
+from serving.sampling import Sampling
+from serving.slot import Adapting, Slot
+
+log = logging.getLogger("graft")
+
+ROWS = 32
+"""Generations that run at the same time."""
+PIECE, PIECE_ALONE = 128, 512
+"""Tokens of a prompt that are read between two steps; more where nobody is kept waiting by it."""
+TURN = 4
+"""Of so many pieces one is of whoever joined first, the others of whoever has least left to read."""
+CACHE_BYTES = 2 * 2**30
+"""Keys and values of all rows together; one row may always run."""
+TOLERANCE = 0.05
+"""Of the range of logits: what a row beside others may differ by from the row alone. See `Decoding.proven`."""
+
+
+@dataclass(eq=False)
+class _Joiner:
+    """A request whose prompt is being read."""
+
+    request: Request
+    choice: Choice
+    cache: DynamicCache
+    read: int = 0
+
+    @property
+    def left(self) -> int:
+        return len(self.request.ids) - self.read
+
+
+@dataclass(eq=False)
+class _Row:
+    request: Request
+    choice: Choice
+    token: int
+
+
+@dataclass
+class _Batch:
+    """What is being generated."""
+
+    joining: list[_Joiner] = field(default_factory=list)
+    rows: list[_Row] = field(default_factory=list)
+    cache: RowsCache | None = None
+    adapting: Adapting | None = None
+    slots: list[Slot | None] = field(default_factory=list)
+    pieces: int = 0
+
+    @property
+    def requests(self) -> list[Request]:
+        return [joiner.request for joiner in self.joining] + [row.request for row in self.rows]
+
+
+class Decoding:
+    """The generations of one resident base."""
+
+    def __init__(self, resident: Resident) -> None:
+        self._resident, self._net = resident, resident.net
+        self._line = Line(self._run)
+        self._prefixes = Prefixes()
+        self._last_only = (
+            {"logits_to_keep": 1} if "logits_to_keep" in inspect.signature(self._net.forward).parameters else {}
+        )
+
+    def submit(self, request: Request) -> None:
+        """Put a request behind those that wait. Raises `BusyError` where too many do."""
+        self._line.join(request)
+
+    def before(self, request: Request) -> int:
+        """How many wait before a request; 0 for one that is being answered."""
+        return self._line.before(request)
+
+    @torch.inference_mode()
+    def proven(self) -> bool:
+        """Whether this base answers rows of different lengths in one step as it answers each alone.
+
+        Not so where a model keeps a state of its own in place of keys and values, or takes no positions.
+        """
+        ids = self._resident.tokenizer("The quick brown fox jumps over the lazy dog.")["input_ids"]
+        if len(ids) < 6:
+            return False
+        try:
+            asked = [Request(some, Sampling(), None) for some in (ids[:5], ids[:3])]
+            rows = [_Joiner(request, Choice(self._net, request), DynamicCache()) for request in asked]
+            alone = torch.stack([self._net(torch.tensor([[*row.request.ids, ids[-1]]], device=self._resident.device))
+                                 .logits[0, -1] for row in rows])  # fmt: skip
+            for row in rows:
+                self._read(row, len(row.request.ids))
+            if any(type(layer) is not DynamicLayer for row in rows for layer in row.cache.layers):
+                return False
+            cache = RowsCache(_states(rows[0].cache))
+            for row in reversed(rows):
+                cache.add(_states(row.cache))
+            beside = self._forward(cache, [ids[-1]] * 2)[[1, 0]]
+        except (TypeError, ValueError, RuntimeError, AttributeError, IndexError, KeyError) as error:
+            log.info("%s is answered one request at a time: %s", self._resident.model.id, error)
+            return False
+        scale = (alone.max() - alone.min()).item()
+        return bool((beside - alone).abs().max().item() <= TOLERANCE * scale)
+
+    def _run(self) -> None:
+        batch = _Batch()
+        try:
+            while (taken := self._line.take(bool(batch.requests), partial(self._fits, batch))) is not None:
+                for request in taken:
+                    self._join(batch, request)
+                self._round(batch)
+        except BaseException as error:  # every reader must hear of it
+            for request in batch.requests:
+                request.end(failure(error))
+            raise
+
+    @torch.inference_mode()
+    def _round(self, batch: _Batch) -> None:
+        """Leave, read a piece of a prompt, and one step for all rows."""
+        for joiner in [joiner for joiner in batch.joining if joiner.request.is_over]:
+            batch.joining.remove(joiner)
+            joiner.request.end()
+        self._leave(batch, [row.request.is_over for row in batch.rows])
+        if batch.joining:
+            self._read_piece(batch)
+        if batch.rows:
+            self._step(batch)
+
+    def _fits(self, batch: _Batch, taken: Sequence[Request], request: Request) -> bool:
+        requests = [*batch.requests, *taken, request]
+        longest = max(len(each.ids) + each.sampling.max_new_tokens for each in requests)
+        size = batch.cache.bytes_of_token if batch.cache else 0
+        return len(requests) == 1 or (len(requests) <= ROWS and len(requests) * longest * size <= CACHE_BYTES)
+
+    def _join(self, batch: _Batch, request: Request) -> None:
+        """Begin to read a prompt, behind what is known of it; what fails is this request alone."""
+        try:
+            known, states = self._prefixes.find(request.slot, request.ids)
+            cache = DynamicCache()
+            for layer, (keys, values) in enumerate(states):
+                cache.update(keys, values, layer)
+            batch.joining.append(_Joiner(request, Choice(self._net, request), cache, known))
+        except Exception as error:
+            log.exception("a request could not begin")
+            request.end(failure(error))
+
+    def _read_piece(self, batch: _Batch) -> None:
+        """Read on in one prompt: a short one is not kept waiting by a long one, nor the long one for ever."""
+        batch.pieces += 1
+        oldest = batch.pieces % TURN == 0
+        joiner = batch.joining[0] if oldest else min(batch.joining, key=lambda joiner: joiner.left)
+        try:
+            logits = self._read(joiner, PIECE if batch.rows else PIECE_ALONE)
+        except Exception as error:
+            log.exception("a prompt could not be read")
+            batch.joining.remove(joiner)
+            joiner.request.end(failure(error))
+            return
+        if not joiner.left:
+            batch.joining.remove(joiner)
+            self._begin(batch, joiner, logits)
+
+    def _begin(self, batch: _Batch, joiner: _Joiner, logits: torch.Tensor) -> None:
+        """A prompt is read: its first token is chosen, and it takes its place among the rows."""
+        states = _states(joiner.cache)
+        self._prefixes.keep(joiner.request.slot, joiner.request.ids, states)
+        row = _Row(joiner.request, joiner.choice, 0)
+        if self._write(row, self._chosen([row], logits)[0]):
+            batch.cache = batch.cache or RowsCache(states)
+            batch.cache.add(states)
+            batch.rows.append(row)
+        else:
+            row.request.end()
+
+    def _read(self, joiner: _Joiner, most: int) -> torch.Tensor:
+        """Logits (1, vocabulary) after the next tokens of a prompt."""
+        piece = joiner.request.ids[joiner.read : joiner.read + most]
+        inputs = torch.tensor([piece], device=self._resident.device)
+        with self._resident.using(joiner.request.slot):
+            outputs = self._net(inputs, past_key_values=joiner.cache, use_cache=True, **self._last_only)
+        joiner.read += len(piece)
+        logits: torch.Tensor = outputs.logits[:, -1]
+        return logits
+
+    def _step(self, batch: _Batch) -> None:
+        """One token for every row; those that have ended leave."""
+        assert batch.cache is not None  # noqa: S101 - there are rows
+        slots = [row.request.slot for row in batch.rows]
+        if [id(slot) for slot in slots] != [id(slot) for slot in batch.slots] or len(slots) != len(batch.slots):
+            batch.slots, batch.adapting = slots, mixed(slots)
+        with self._resident.using(batch.adapting):
+            logits = self._forward(batch.cache, [row.token for row in batch.rows])
+        chosen = self._chosen(batch.rows, logits)
+        self._leave(batch, [not self._write(row, token) for row, token in zip(batch.rows, chosen, strict=True)])
+
+    def _forward(self, cache: RowsCache, tokens: Sequence[int]) -> torch.Tensor:
+        """Logits (rows, vocabulary) of a step."""
+        device = self._resident.device
+        outputs = self._net(
+            torch.tensor([[token] for token in tokens], device=device),
+            attention_mask=cache.mask(),
+            position_ids=torch.tensor(cache.positions(), device=device),
+            past_key_values=cache,
+            use_cache=True,
+        )
+        cache.advance()
+        logits: torch.Tensor = outputs.logits[:, -1]
+        return logits
+
+    def _chosen(self, rows: Sequence[_Row], logits: torch.Tensor) -> list[int]:
+        """Each row's next token; one call for all that take the likeliest."""
+        likeliest: list[int] = logits.argmax(-1).tolist()
+        return [
+            likeliest[i] if row.choice.is_plain else row.choice(row.request, logits[i : i + 1])
+            for i, row in enumerate(rows)
+        ]
+
+    def _write(self, row: _Row, token: int) -> bool:
+        """Hand a token to the reader; whether the row goes on."""
+        row.token, request = token, row.request
+        if token in row.choice.ends:
+            return False
+        request.write(token)
+        return len(request.written) < request.sampling.max_new_tokens
+
+    def _leave(self, batch: _Batch, leaving: Sequence[bool]) -> None:
+        """Free the rows that are marked; the last row takes the place of each, in the cache as in the list."""
+        for i in reversed(range(len(leaving))):
+            if leaving[i]:
+                assert batch.cache is not None  # noqa: S101 - there are rows
+                batch.cache.remove(i)
+                row, last = batch.rows[i], batch.rows.pop()
+                if row is not last:
+                    batch.rows[i] = last
+                row.request.end()
+        if not batch.rows:
+            batch.cache, batch.slots, batch.adapting = None, [], None
+
+
+def _states(cache: DynamicCache) -> list[State]:
+    return [(layer.keys, layer.values) for layer in cache.layers]

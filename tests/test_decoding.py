@@ -1,0 +1,291 @@
+"""serving/decoding.py: an answer is the same alone and beside any others, and rows join and leave between steps."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from errors import BusyError
+from serving import decoding as module
+from serving import line, requests
+from serving.decoding import Decoding
+from serving.generating import Generating
+from serving.loaded import Loaded
+from serving.requests import Request
+from serving.sampling import Sampling
+from serving.slot import Slot
+from store.models import ModelStore
+from tests import tiny
+from tests.conftest import Trained
+from tests.test_resident import together
+
+PATIENCE_S = 60
+PROMPTS = [[9, 30, 41, 57, 200], [80, 33], list(range(20, 90)), [300, 12, 12, 45, 99, 103, 7]]
+GREEDY = Sampling(max_new_tokens=12)
+
+
+@pytest.fixture(scope="module")
+def bases(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Loaded]:
+    made: dict[str, Loaded] = {}
+
+    def base(family: str) -> Loaded:
+        if family not in made:
+            home = tmp_path_factory.mktemp(family)
+            folder = tiny.make(family, home / family)
+            made[family] = Loaded(ModelStore(home / "models", offline=True).resolve(str(folder)), "none")
+        return made[family]
+
+    return base
+
+
+def written(loaded: Loaded, request: Request) -> list[int]:
+    loaded.text._answers.submit(request)
+    return [token for some in request.tokens() for token in some]
+
+
+def beside(loaded: Loaded, requests: list[Request]) -> list[list[int]]:
+    """What each is answered when all come at once."""
+    found: dict[int, list[int]] = {}
+    together(lambda i: found.update({i: written(loaded, requests[i])}), [(i,) for i in range(len(requests))])
+    return [found[i] for i in range(len(requests))]
+
+
+@pytest.mark.parametrize("family", [*tiny.DECODERS, *tiny.ENCODER_DECODERS])
+def test_the_likeliest_tokens_are_those_of_transformers_alone_and_together(
+    family: str, bases: Callable[[str], Loaded]
+) -> None:
+    loaded = bases(family)
+    assert isinstance(loaded.text._answers, Decoding if family in tiny.DECODERS else Generating)
+    net, pad = loaded.resident.net, loaded.resident.tokenizer.pad_token_id
+    theirs = []
+    for ids in PROMPTS:
+        with torch.inference_mode():
+            made = net.generate(
+                torch.tensor([ids]), attention_mask=torch.ones(1, len(ids), dtype=torch.long), max_new_tokens=12,
+                do_sample=False, pad_token_id=pad,
+            )[0].tolist()  # fmt: skip
+        made = made[1:] if family in tiny.ENCODER_DECODERS else made[len(ids) :]
+        end = net.generation_config.eos_token_id
+        theirs.append(made[: made.index(end)] if end in made else made)
+    assert [written(loaded, Request(ids, GREEDY, None)) for ids in PROMPTS] == theirs
+    assert beside(loaded, [Request(ids, GREEDY, None) for ids in PROMPTS * 3]) == theirs * 3
+
+
+def test_rows_of_different_versions_are_each_answered_by_their_own(llama: Trained) -> None:
+    loaded = llama.load()
+    with ExitStack() as pinned:
+        slots: list[Slot | None] = [None]
+        slots += [pinned.enter_context(loaded.resident.pin(version)) for version in (llama.first, llama.second)]
+        asked = [(ids, slot) for ids in PROMPTS for slot in slots]
+        alone = [written(loaded, Request(ids, GREEDY, slot)) for ids, slot in asked]
+        assert len({tuple(tokens) for tokens in alone[:3]}) == 3, "the versions must differ"
+        assert beside(loaded, [Request(ids, GREEDY, slot) for ids, slot in asked]) == alone
+
+
+@pytest.mark.parametrize("family", ["llama", "t5"])
+def test_a_seed_gives_the_same_answer_whoever_else_is_answered(family: str, bases: Callable[[str], Loaded]) -> None:
+    loaded = bases(family)
+    sampled = [Sampling(max_new_tokens=10, temperature=1.2, top_p=0.95, seed=seed) for seed in range(4)]
+    alone = [written(loaded, Request(PROMPTS[0], how, None)) for how in sampled]
+    assert len({tuple(tokens) for tokens in alone}) > 1
+    others = [Request(ids, Sampling(max_new_tokens=15, temperature=0.7), None) for ids in PROMPTS]
+    found = beside(loaded, [*others, *(Request(PROMPTS[0], how, None) for how in sampled), *others[:0]])
+    assert found[len(others) :] == alone
+    free = Sampling(max_new_tokens=10, temperature=1.2)
+    assert written(loaded, Request(PROMPTS[0], free, None)) != written(loaded, Request(PROMPTS[0], free, None))
+
+
+class Held:
+    """A base whose steps wait until they are let go, one at a time."""
+
+    def __init__(self, loaded: Loaded, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.decoding = loaded.text._answers
+        assert isinstance(self.decoding, Decoding)
+        self.rows: list[int] = []
+        self.entered, self.go = threading.Semaphore(0), threading.Semaphore(0)
+        real = self.decoding._step
+
+        def step(batch: Any) -> None:
+            self.rows.append(len(batch.rows))
+            self.entered.release()
+            assert self.go.acquire(timeout=PATIENCE_S)
+            real(batch)
+
+        monkeypatch.setattr(self.decoding, "_step", step)
+
+    def next(self) -> None:
+        self.go.release()
+        assert self.entered.acquire(timeout=PATIENCE_S)
+
+    def submit(self, *requests: Request) -> None:
+        for request in requests:
+            self.decoding.submit(request)
+
+
+@pytest.fixture
+def held(bases: Callable[[str], Loaded], monkeypatch: pytest.MonkeyPatch) -> Iterator[Held]:
+    made = Held(bases("llama"), monkeypatch)
+    yield made
+    for _ in range(2000):
+        made.go.release()
+
+
+def asked(tokens: int = 200, prompt: int = 0) -> Request:
+    return Request(PROMPTS[prompt], Sampling(max_new_tokens=tokens, temperature=1.0, seed=1), None)
+
+
+def test_a_request_joins_between_two_steps_and_leaves_at_the_next_when_its_reader_goes(held: Held) -> None:
+    first, second = asked(), asked(prompt=1)
+    held.submit(first)
+    assert held.entered.acquire(timeout=PATIENCE_S)
+    held.submit(second)
+    held.next()
+    assert held.rows == [1, 2]
+    first.stopped.set()
+    held.next()
+    assert held.rows == [1, 2, 1] and first.left.is_set() and not second.left.is_set()
+    second.stopped.set()
+    held.go.release()
+    assert second.left.wait(PATIENCE_S)
+    assert held.rows == [1, 2, 1]
+
+
+def test_a_short_prompt_is_not_kept_waiting_by_a_long_one_nor_that_for_ever(
+    held: Held, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "PIECE", 8)
+    held.submit(running := asked())
+    assert held.entered.acquire(timeout=PATIENCE_S)
+    long, short = Request(list(range(100, 200)), GREEDY, None), asked(prompt=1)
+    held.submit(long, short)
+    held.next()
+    assert short.written and not long.written
+    for i in range(12):  # others keep coming, each of them shorter than what is left of the long one
+        held.submit(Request([50 + i, 60], Sampling(max_new_tokens=1), None))
+    before = next(j for j in read_now(held) if j.request is long).read
+    for _ in range(module.TURN):
+        held.next()
+    assert next(j for j in read_now(held) if j.request is long).read > before
+    for request in (running, long, short):
+        request.stopped.set()
+
+
+def read_now(held: Held) -> Any:
+    """What is being read, as the thread that decodes sees it."""
+    import sys
+
+    frames = [frame for frame in sys._current_frames().values() for frame in stack(frame)]
+    return next(f.f_locals["batch"] for f in frames if f.f_code.co_name == "_run" and "batch" in f.f_locals).joining
+
+
+def stack(frame: Any) -> Iterator[Any]:
+    while frame:
+        yield frame
+        frame = frame.f_back
+
+
+def test_who_waits_is_told_how_many_are_before_and_too_many_are_told_to_come_again(
+    held: Held, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "ROWS", 2)
+    monkeypatch.setattr(line, "WAITING", 3)
+    held.submit(first := asked(3))
+    assert held.entered.acquire(timeout=PATIENCE_S)
+    held.submit(second := asked(3))
+    held.next()
+    third, fourth, fifth = asked(3), asked(3), asked(3)
+    held.submit(third, fourth, fifth)
+    assert [held.decoding.before(request) for request in (first, second, third, fourth, fifth)] == [0, 0, 0, 1, 2]
+    with pytest.raises(BusyError, match="3 requests wait"):
+        held.submit(asked())
+    fourth.stopped.set()
+    held.next()
+    assert fourth.left.is_set(), "whoever goes leaves the line at once"
+    assert held.decoding.before(fifth) <= 1 and max(held.rows) == 2
+    for request in (first, second, third, fifth):
+        request.stopped.set()
+
+
+def test_rows_beyond_the_memory_for_keys_and_values_wait(held: Held, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "CACHE_BYTES", 1)
+    held.submit(first := asked(2))
+    assert held.entered.acquire(timeout=PATIENCE_S)
+    held.submit(second := asked(2))
+    held.go.release()
+    assert held.entered.acquire(timeout=PATIENCE_S)
+    assert held.rows == [1, 1] and first.left.is_set()
+    second.stopped.set()
+
+
+def test_an_error_reaches_every_reader_and_later_requests_are_answered(
+    bases: Callable[[str], Loaded], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    loaded = bases("llama")
+    with monkeypatch.context() as patched:
+        patched.setattr(loaded.text._answers, "_step", lambda batch: 1 / 0)
+        request = Request(PROMPTS[0], GREEDY, None)
+        with pytest.raises(ZeroDivisionError):
+            written(loaded, request)
+    assert written(loaded, Request(PROMPTS[0], GREEDY, None))
+
+
+def test_a_request_that_cannot_begin_fails_alone(held: Held) -> None:
+    held.submit(running := asked())
+    assert held.entered.acquire(timeout=PATIENCE_S)
+    held.submit(bad := Request([10**9], GREEDY, None))
+    held.next()
+    with pytest.raises(IndexError):
+        list(bad.tokens())
+    assert not running.left.is_set()
+    running.stopped.set()
+
+
+def test_an_answer_is_cut_at_its_deadline_and_one_that_never_began_is_told(
+    bases: Callable[[str], Loaded], held: Held, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    held.submit(first := asked())
+    assert held.entered.acquire(timeout=PATIENCE_S)
+    monkeypatch.setattr(module, "ROWS", 1)
+    held.submit(waiting := asked())
+    monkeypatch.setattr(requests, "DEADLINE_S", 0.0)
+    held.go.release()
+    assert [token for some in first.tokens() for token in some] and first.late
+    with pytest.raises(BusyError, match="not begun"):
+        list(waiting.tokens())
+
+
+def test_a_prompt_that_begins_alike_is_read_once_for_each_version(
+    llama: Trained, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    loaded = llama.load()
+    read: list[int] = []
+    decoding = loaded.text._answers
+    assert isinstance(decoding, Decoding)
+    real = decoding._read
+    monkeypatch.setattr(decoding, "_read", lambda joiner, most: (read.append(joiner.left), real(joiner, most))[1])
+    system = list(range(100, 140))
+    with loaded.resident.pin(llama.first) as one, loaded.resident.pin(llama.second) as two:
+        cold = {id(slot): written(loaded, Request([*system, 9, 10], GREEDY, slot)) for slot in (one, two, None)}
+        assert read == [42, 42, 42], "never across versions"
+        warm = {id(slot): written(loaded, Request([*system, 9, 10], GREEDY, slot)) for slot in (one, two, None)}
+        assert read[3:] == [1, 1, 1] and warm == cold
+        written(loaded, Request([*system, 11, 12, 13], GREEDY, one))
+        assert read[-1] == 3
+
+
+def test_a_base_that_decodes_rows_otherwise_than_alone_is_asked_one_at_a_time(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = tiny.make("gpt2", tmp_path / "gpt2")
+    model = ModelStore(tmp_path / "models", offline=True).resolve(str(folder))
+    monkeypatch.setattr(module.RowsCache, "positions", lambda cache: [[cache.length]] * len(cache.starts))
+    loaded = Loaded(model, "none")
+    assert isinstance(loaded.text._answers, Generating) and loaded.text._answers._rows == 1
+    alone = [written(loaded, Request(ids, GREEDY, None)) for ids in PROMPTS]
+    assert beside(loaded, [Request(ids, GREEDY, None) for ids in PROMPTS]) == alone and all(alone)
