@@ -11,7 +11,7 @@ import pytest
 from errors import BusyError
 from settings import Settings
 from tests.ui_site import CHAT, PASSWORD, Site, make, serve
-from ui import hub_form, shell
+from ui import access, hub_form, shell
 from ui.access import COOKIE, SESSION_S, Access, AccessError, Action, User, authorize
 from ui.guard import guarded
 from ui.reload import Reloader
@@ -217,17 +217,17 @@ def request_of(cookie: str = "", session: object = None, **headers: str) -> Simp
 
 def test_r39_a_session_ends_and_cannot_be_forged() -> None:
     clock = SimpleNamespace(now=1000.0)
-    access = Access(Settings(password=PASSWORD), lambda: clock.now)
-    assert access.sign_in("wrong") is access.sign_in("") is None
-    token = access.sign_in(PASSWORD)
-    assert access.user(request_of(token)).owner
-    for forged in ("", "x", token[:-1], token + "x", PASSWORD, access._sessions and next(iter(access._sessions))):
-        assert not access.user(request_of(forged)).owner
+    found = Access(Settings(password=PASSWORD), lambda: clock.now)
+    assert found.sign_in("wrong") is found.sign_in("") is None
+    token = found.sign_in(PASSWORD)
+    assert found.user(request_of(token)).owner
+    for forged in ("", "x", token[:-1], token + "x", PASSWORD, next(iter(found._sessions))):
+        assert not found.user(request_of(forged)).owner
     clock.now += SESSION_S
-    assert not access.user(request_of(token)).owner
-    token = access.sign_in(PASSWORD)
-    access.sign_out(token)
-    assert not access.user(request_of(token)).owner
+    assert not found.user(request_of(token)).owner
+    token = found.sign_in(PASSWORD)
+    found.sign_out(token)
+    assert not found.user(request_of(token)).owner
     assert not Access(Settings(password=PASSWORD)).user(request_of(token)).owner
     assert Access(Settings(host="0.0.0.0")).sign_in("") is None
 
@@ -236,7 +236,9 @@ def oauth(name: str, expires_at: float = 9e12) -> dict[str, object]:
     return {"oauth_info": {"userinfo": {"preferred_username": name}, "expires_at": expires_at, "access_token": "t"}}
 
 
-def test_r07_an_account_counts_on_a_space_alone_and_only_its_owners() -> None:
+def test_r07_an_account_counts_on_a_space_alone_and_only_its_owners(monkeypatch) -> None:
+    assert Access(Settings(space=True, oauth=True, owners=("ada",))).mode == "nobody", "without what signs people in"
+    monkeypatch.setattr(access, "find_spec", lambda name: name)
     space = Settings(space=True, oauth=True, owners=("ada",))
     found = [Access(space).user(request_of(session=s)) for s in (oauth("ada"), oauth("eve"), oauth("ada", 1), None, {})]
     assert [(u.name, u.owner) for u in found] == [("ada", True), ("eve", False), *[("visitor", False)] * 3]
@@ -255,14 +257,14 @@ def test_r07_the_operators_token_is_lent_to_nobody(tmp_path, settings: dict[str,
 
 
 def test_r26_a_visitor_asks_so_often_and_the_owner_as_often_as_they_like() -> None:
-    access = Access(Settings(password=PASSWORD, rate=3))
-    answer = guarded(access, ASK, lambda text: text)
-    owner = request_of(access.sign_in(PASSWORD))
+    found = Access(Settings(password=PASSWORD, rate=3))
+    answer = guarded(found, ASK, lambda text: text)
+    owner = request_of(found.sign_in(PASSWORD))
     assert [answer(request_of(), "a") for _ in range(3)] == ["a"] * 3
     with pytest.raises(Exception, match="One visitor may ask 3 times a minute"):
         answer(request_of(), "a")
     with pytest.raises(BusyError):
-        access.check(access.user(request_of()), ASK)
+        found.check(found.user(request_of()), ASK)
     assert [answer(owner, "a") for _ in range(9)] == ["a"] * 9
 
 

@@ -16,6 +16,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from enum import StrEnum
 from http.cookies import CookieError, SimpleCookie
+from importlib.util import find_spec
 from typing import Any
 
 from errors import BusyError, GraftError
@@ -90,7 +91,9 @@ class Access:
     @property
     def mode(self) -> str:
         """How somebody becomes the owner: `local` (everybody is), `password`, `huggingface` or `nobody`."""
-        return self._settings.sign_in
+        chosen = self._settings.sign_in
+        # What Gradio signs people in with is there on a Space that has `hf_oauth`, and nowhere else.
+        return "nobody" if chosen == "huggingface" and not find_spec("authlib") else chosen
 
     @property
     def possible(self) -> bool:
