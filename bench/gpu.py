@@ -117,7 +117,7 @@ def _swap(folder: Path, sizes: Sizes, rounds: int) -> list[dict[str, Any]]:
     site = make_site(folder / "swap", str(folder / "base"), "causal-lm")
     tab = Tab("generation", site, site.pool(), sizes.tokens)
     swaps = Swaps(tab, 1, comparable=False)
-    return swaps.rows(rounds) + Others(tab, sizes.requests // 4 or 1, 4 * sizes.requests).rows(rounds)
+    return swaps.rows(rounds) + Others(tab, sizes.requests // 4, 4 * sizes.requests, 8).rows(rounds)
 
 
 CASES: Mapping[str, Callable[[Path, Sizes, int], list[dict[str, Any]]]] = {

@@ -30,9 +30,8 @@ SETTLED = 0.2
 
 def history(tab: Tab, answers: int, publishes: int, writers: int) -> list[dict[str, Any]]:
     """Ask from `writers` threads while versions are published, promoted, rolled back and evicted; one row."""
-    sources = _distinct(tab)
-    asked = [BASE, *(source.ref for source in sources)]
-    record = History({(ref, text): tab.ask(ref, text)[1] for ref in asked for text in tab.texts})
+    sources, golden = _distinct(tab)
+    record = History(golden)
     record.made_from |= {source.ref: source.ref for source in sources}
     load = _Load(tab, record, answers)
     people = [threading.Thread(target=load.person, args=(seed,)) for seed in range(writers)]
@@ -113,17 +112,20 @@ def _promote(tab: Tab, record: History, ref: str) -> None:
     tab.pool.warm(tab.site.spec)
 
 
-def _distinct(tab: Tab) -> list[Version]:
-    """Versions of which no two, and none and the base, say the same to any text, so that each can be told from all."""
-    said = [[tab.ask(BASE, text)[1] for text in tab.texts]]
+def _distinct(tab: Tab) -> tuple[list[Version], dict[tuple[str, str], Any]]:
+    """Versions of which no two, and none and the base, say the same to any text; and what each says to each."""
+    golden = {(BASE, text): tab.ask(BASE, text)[1] for text in tab.texts}
     found: list[Version] = []
     for version in publish(tab.site, [f"source{i}" for i in range(2 * SOURCES)], spread=WILD):
-        answers = [tab.ask(version.ref, text)[1] for text in tab.texts]
-        if not any(same(*pair) for others in said for pair in zip(answers, others, strict=True)):
-            found, said = [*found, version], [*said, answers]
+        answers = {text: tab.ask(version.ref, text)[1] for text in tab.texts}
+        if not any(same(answers[text], said) for (_, text), said in golden.items()):
+            found.append(version)
+            golden |= {(version.ref, text): said for text, said in answers.items()}
+        if len(found) == SOURCES:
+            break
     if len(found) < LEAST:
         raise RuntimeError(f"Only {len(found)} versions can be told from each other.")
-    return found[:SOURCES]
+    return found, golden
 
 
 def memory(tab: Tab, swaps: int) -> list[dict[str, Any]]:

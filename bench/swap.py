@@ -43,6 +43,7 @@ def run(arguments: Sequence[str]) -> list[dict[str, Any]]:
     parser.add_argument("--rounds", type=int, default=9)
     parser.add_argument("--load", type=int, default=4, help="others who ask meanwhile")
     parser.add_argument("--asked", type=int, default=200, help="what they ask in a round, at least")
+    parser.add_argument("--changes", type=int, default=8, help="versions that become live in such a round")
     parser.add_argument("--tokens", type=int, default=4, help="of an answer in words")
     parser.add_argument("--base", default="", help="a folder, in place of the usual bases")
     parser.add_argument("--history", action="store_true")
@@ -63,7 +64,7 @@ def run(arguments: Sequence[str]) -> list[dict[str, Any]]:
                 rows += soak.memory(tab, options.swaps)
             else:
                 rows += Swaps(tab, options.tokens).rows(options.rounds)
-                rows += Others(tab, options.load, options.asked).rows(options.rounds)
+                rows += Others(tab, options.load, options.asked, options.changes).rows(options.rounds)
     return rows
 
 
@@ -142,6 +143,7 @@ class Others:
     tab: Tab
     load: int
     asked: int
+    changes: int
 
     def rows(self, rounds: int) -> list[dict[str, Any]]:
         """Alternate; the 99th percentile of what they wait, in a quiet time and while versions change."""
@@ -170,7 +172,7 @@ class Others:
     def _waits(self, swapping: bool) -> list[float]:
         """Seconds that each of them waited, while the owner swaps until they have asked enough."""
         sources = self.tab.site.adapters.versions(self.tab.site.spec.name)[:SOURCES]
-        copies = [republish(self.tab.site, sources[i % len(sources)], "other") for i in range(32)] if swapping else []
+        copies = [republish(self.tab.site, sources[i % len(sources)], "other") for i in range(self.changes * swapping)]
         waits: list[float] = []
         stop = threading.Event()
         people = [threading.Thread(target=self._person, args=(n, waits, stop)) for n in range(self.load)]
