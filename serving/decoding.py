@@ -16,10 +16,11 @@ from functools import partial
 import torch
 from transformers.cache_utils import DynamicCache, DynamicLayer
 
+from serving.choice import Choice
 from serving.line import Line, failure
 from serving.mixture import mixed
 from serving.prefixes import Prefixes
-from serving.requests import Choice, Request
+from serving.requests import Request
 from serving.resident import Resident
 from serving.rows_cache import RowsCache, State
 from serving.sampling import Sampling
@@ -178,8 +179,8 @@ class Decoding:
             joiner.request.end(failure(error))
             return
         if not joiner.left:
-            batch.joining.remove(joiner)
             self._begin(batch, joiner, logits)
+            batch.joining.remove(joiner)  # not before: whatever fails, its reader is among those who hear of it
 
     def _begin(self, batch: _Batch, joiner: _Joiner, logits: torch.Tensor) -> None:
         """A prompt is read: its first token is chosen, and it takes its place among the rows."""

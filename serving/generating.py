@@ -14,9 +14,10 @@ import torch
 from transformers import LogitsProcessor, LogitsProcessorList, StoppingCriteria, StoppingCriteriaList
 from transformers.generation.streamers import BaseStreamer
 
+from serving.choice import Choice
 from serving.line import Line, failure
 from serving.mixture import mixed
-from serving.requests import Choice, Request
+from serving.requests import Request
 from serving.resident import Resident
 
 log = logging.getLogger("graft")

@@ -7,9 +7,6 @@ import threading
 import time
 from collections.abc import Generator
 from dataclasses import dataclass, field
-from typing import Any
-
-import torch
 
 from serving.sampling import Sampling
 from serving.slot import Slot
@@ -72,41 +69,3 @@ class Request:
         finally:
             self.stopped.set()
             self.left.wait()
-
-
-class Choice:
-    """How one request's next token is chosen, by transformers' own logits processors and a generator of its own."""
-
-    def __init__(self, net: Any, request: Request) -> None:  # noqa: ANN401 - a transformers model
-        config, _ = net._prepare_generation_config(None, **request.sampling.arguments())
-        net._prepare_special_tokens(config, True, device=net.device)
-        self.processors = net._get_logits_processor(
-            config, input_ids_seq_length=len(request.ids), device=net.device, model_kwargs={}
-        )
-        self.samples = bool(config.do_sample)
-        self.ends = frozenset(_listed(config.eos_token_id))
-        self._generator = torch.Generator(net.device)
-        if request.sampling.seed is None:
-            self._generator.seed()
-        else:
-            self._generator.manual_seed(request.sampling.seed)
-
-    @property
-    def is_plain(self) -> bool:
-        """Whether it takes the likeliest token as the model gives it."""
-        return not self.samples and not self.processors
-
-    def __call__(self, request: Request, logits: torch.Tensor, warp_only: bool = False) -> int:
-        """The next token, from logits (1, vocabulary); `warp_only`: all but sampling's own is done to them."""
-        held = torch.tensor([request.ids + request.written], device=logits.device)
-        scores = logits.float()
-        for processor in self.processors:
-            if not warp_only or type(processor).__name__.endswith("Warper"):
-                scores = processor(held, scores)
-        if not self.samples:
-            return int(scores.argmax(-1))
-        return int(torch.multinomial(scores.softmax(-1), 1, generator=self._generator))
-
-
-def _listed(ids: int | list[int] | None) -> list[int]:
-    return [] if ids is None else [ids] if isinstance(ids, int) else list(ids)

@@ -73,6 +73,10 @@ def read_adapter(folder: Path, layers: Mapping[str, tuple[int, int]], name: str)
             pairs.setdefault(path, {})[part] = tensor
         elif HEADS & set(path.split(".")):
             whole[path] = tensor
+        elif ".lora_embedding_" in path:
+            raise _refused(
+                name, f"It adapts {path.partition('.lora_')[0]}, an embedding; only linear layers can be served."
+            )
         else:
             raise _refused(name, f"It holds {key}, which is neither a LoRA matrix nor a head that Graft knows.")
     _check_coverage(config, pairs, layers, name)

@@ -223,12 +223,16 @@ def test_rows_beyond_the_memory_for_keys_and_values_wait(held: Held, monkeypatch
     second.stopped.set()
 
 
+@pytest.mark.parametrize("part", ["_join", "_read", "_begin", "_write", "_step", "_forward", "_leave"])
 def test_an_error_reaches_every_reader_and_later_requests_are_answered(
-    bases: Callable[[str], Loaded], monkeypatch: pytest.MonkeyPatch
+    part: str, bases: Callable[[str], Loaded], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     loaded = bases("llama")
     with monkeypatch.context() as patched:
-        patched.setattr(loaded.text._answers, "_step", lambda batch: 1 / 0)
+        if part == "_join":
+            patched.setattr(module, "Choice", lambda *_: 1 / 0)
+        else:
+            patched.setattr(loaded.text._answers, part, lambda *_: 1 / 0)
         request = Request(PROMPTS[0], GREEDY, None)
         with pytest.raises(ZeroDivisionError):
             written(loaded, request)

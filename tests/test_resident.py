@@ -237,6 +237,10 @@ BAD = {
         "does not have",
     ),
     "renamed": (tensors(lambda held: held.update(odd=held.pop(first(held, "lora_A")))), "neither a LoRA matrix"),
+    "embedding": (
+        tensors(lambda held: held.update({"base_model.model.bert.words.lora_embedding_A": torch.ones(2, 2)})),
+        "bert.words, an embedding; only linear layers",
+    ),
     "wrong shape": (
         tensors(lambda held: held.update({first(held, "lora_A"): torch.ones(8, 65)})), "this base's layer takes"
     ),
