@@ -25,6 +25,7 @@ from serving.resident import Resident
 from serving.rows_cache import RowsCache, State
 from serving.sampling import Sampling
 from serving.slot import Adapting, Slot
+from store import free_memory
 
 log = logging.getLogger("graft")
 
@@ -35,7 +36,10 @@ PIECE, PIECE_ALONE = 128, 512
 TURN = 4
 """Of so many pieces one is of whoever joined first, the others of whoever has least left to read."""
 CACHE_BYTES = 2 * 2**30
-"""Keys and values of all rows together; one row may always run."""
+"""Keys and values of all rows together take at most this on a CPU, and a quarter of what is free; on a GPU half of it.
+
+One row may always run.
+"""
 TOLERANCE = 0.05
 """Of the range of logits: what a row beside others may differ by from the row alone. See `Decoding.proven`."""
 
@@ -84,6 +88,7 @@ class Decoding:
         self._resident, self._net = resident, resident.net
         self._line = Line(self._run)
         self._prefixes = Prefixes()
+        self._most_bytes = _most_bytes(resident.device)
         self._last_only = (
             {"logits_to_keep": 1} if "logits_to_keep" in inspect.signature(self._net.forward).parameters else {}
         )
@@ -152,7 +157,7 @@ class Decoding:
         requests = [*batch.requests, *taken, request]
         longest = max(len(each.ids) + each.sampling.max_new_tokens for each in requests)
         size = batch.cache.bytes_of_token if batch.cache else 0
-        return len(requests) == 1 or (len(requests) <= ROWS and len(requests) * longest * size <= CACHE_BYTES)
+        return len(requests) == 1 or (len(requests) <= ROWS and len(requests) * longest * size <= self._most_bytes)
 
     def _join(self, batch: _Batch, request: Request) -> None:
         """Begin to read a prompt, behind what is known of it; what fails is this request alone."""
@@ -257,6 +262,12 @@ class Decoding:
                 row.request.end()
         if not batch.rows:
             batch.cache, batch.slots, batch.adapting = None, [], None
+
+
+def _most_bytes(device: torch.device) -> int:
+    if device.type == "cuda":
+        return int(torch.cuda.mem_get_info(device)[0] // 2)
+    return min(CACHE_BYTES, free_memory.free() // 4)
 
 
 def _states(cache: DynamicCache) -> list[State]:

@@ -213,14 +213,23 @@ def test_who_waits_is_told_how_many_are_before_and_too_many_are_told_to_come_aga
 
 
 def test_rows_beyond_the_memory_for_keys_and_values_wait(held: Held, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(module, "CACHE_BYTES", 1)
-    held.submit(first := asked(2))
+    monkeypatch.setattr(held.decoding, "_most_bytes", 1)
+    held.submit(first := asked(5))
     assert held.entered.acquire(timeout=PATIENCE_S)
-    held.submit(second := asked(2))
-    held.go.release()
-    assert held.entered.acquire(timeout=PATIENCE_S)
-    assert held.rows == [1, 1] and first.left.is_set()
+    held.submit(second := asked(5))
+    held.next()
+    held.next()
+    assert held.rows == [1, 1, 1] and not second.written and not first.left.is_set()
+    first.stopped.set()
+    held.next()
+    assert second.written, "one row may always run"
     second.stopped.set()
+
+
+def test_keys_and_values_have_a_share_of_what_is_free(monkeypatch: pytest.MonkeyPatch) -> None:
+    for free, most in ((10**9, 25 * 10**7), (10**12, module.CACHE_BYTES)):
+        monkeypatch.setattr(module.free_memory, "free", lambda free=free: free)
+        assert module._most_bytes(torch.device("cpu")) == most
 
 
 @pytest.mark.parametrize("part", ["_join", "_read", "_begin", "_write", "_step", "_forward", "_leave"])
