@@ -147,7 +147,7 @@ def test_stopping_stops_every_column(client, parrot) -> None:
     while len(parrot.ended) < 3 and time.monotonic() < deadline:
         time.sleep(0.02)
     assert sorted(parrot.ended) == ["base", "parrots@1", "parrots@2"]
-    assert not [thread for thread in threading.enumerate() if thread.name.startswith("graft-compare") and
+    assert not [thread for thread in threading.enumerate() if thread.name.startswith("graft-asking") and
                 (thread.join(5) or thread.is_alive())]  # fmt: skip
 
 

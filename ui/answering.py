@@ -1,7 +1,4 @@
-"""How a plugin answers a request on the page: bound to a version, with the badge of what answered.
-
-A tab's own endpoint and its comparison of versions both answer by `answers`.
-"""
+"""How a plugin answers a request on the page: bound to a version, with the badge of what answered."""
 
 from __future__ import annotations
 
@@ -25,24 +22,6 @@ from ui.train_on import label
 ADAPTER_SCHEMA = {"type": "string", "additional_description": "live, base, a name, or a version such as name@7"}
 
 
-def answer(
-    context: Context, name: str, parameters: Sequence[inspect.Parameter], streams: bool, keeps: bool = False
-) -> Callable[..., Any]:
-    """The handler of a tab, with the signature that its API shows: the arguments of `predict`, and `adapter`.
-
-    `keeps` says whether what was asked is given last, for a correction.
-    """
-
-    def stream(*values: Any) -> Iterator[list[Any]]:  # noqa: ANN401 - whatever the components hold
-        *given, adapter = values
-        yield from answers(context, name, fill(parameters, given), adapter, keeps)
-
-    def once(*values: Any) -> list[Any]:  # noqa: ANN401
-        return list(stream(*values))[-1]
-
-    return described(stream if streams else once, parameters, "adapter")
-
-
 def described(handler: Callable[..., Any], parameters: Sequence[inspect.Parameter], *more: str) -> Callable[..., Any]:
     """`handler` with the signature that its API shows: the arguments of `predict`, and `more` behind them."""
     # Every argument can be left out by an API caller; what is None then gets predict's own default.
@@ -61,20 +40,24 @@ def fill(parameters: Sequence[inspect.Parameter], given: Sequence[Any]) -> dict[
 
 
 def answers(
-    context: Context, name: str, filled: dict[str, Any], adapter: str | None, keeps: bool = False
+    context: Context, name: str, filled: dict[str, Any], adapter: str, bound: Callable[[Any], None] = lambda lm: None
 ) -> Generator[list[Any], None, None]:
-    """The outputs of a tab as they grow, each time with the badge behind them; raises `GraftError`."""
+    """The outputs of a tab as they grow, each time with the badge and what a correction needs behind them.
+
+    `bound` is told what answers, before it is asked. Raises `GraftError`.
+    """
     start = time.monotonic()
     context.load_models()
     plugin = context.plugin(name)
     limits.check(context.settings, filled)
-    with _bound(context, plugin, adapter or LIVE) as lm:
+    with _bound(context, plugin, adapter) as lm:
+        bound(lm)
         result = plugin.predict(lm, **filled)
         for value in result if inspect.isgenerator(result) else [result]:
             outputs = list(value) if isinstance(value, tuple) else [value]
             milliseconds = round(1000 * (time.monotonic() - start))
             badge = {"version": lm.version, "base": lm.base, "ms": milliseconds, "notes": list(lm.notes)}
-            yield [*outputs, badge, *([record(lm, outputs, filled)] if keeps else [])]
+            yield [*outputs, badge, record(lm, outputs, filled)]
 
 
 def choices_of(context: Context, name: str) -> Callable[[Words, str | None], list[Any]]:

@@ -15,8 +15,11 @@ from ui.strings import LANGUAGES, texts
 # Gradio fills a template by Handlebars first and then compiles the result as a JavaScript template literal, so a value
 # put in by {{value.x}} could run as code. Here the template is constant, and its one expression escapes the values.
 TEMPLATE = """${(() => {
-  if (!value || !value.version) return '';
+  if (!value) return '';
+  const said = SAID[navigator.language.startsWith('zh') ? 1 : 0];
   const clean = (s) => String(s).replace(/[^0-9A-Za-z @._-]/g, (c) => '&#' + c.codePointAt(0) + ';');
+  if (value.before) return '<div class="g-badge g-before">' + clean(said[2].replace('{n}', value.before)) + '</div>';
+  if (!value.version) return '';
   const base = String(value.base).split('/').pop();
   const time = value.ms < 1000 ? value.ms + ' ms' : (value.ms / 1000).toFixed(1) + ' s';
   const facts = [value.version, base, time];
@@ -28,13 +31,13 @@ TEMPLATE = """${(() => {
     + below('g-differs', differs());
   function differs() {
     if (value.than === undefined) return '';
-    const said = SAID[navigator.language.startsWith('zh') ? 1 : 0][value.differs.length ? 1 : 0];
+    const than = said[value.differs.length ? 1 : 0].replace('{version}', value.than);
     const marks = {gone: 'del', come: 'ins', kept: 'span'};
     const pieces = value.differs.map(([kind, s]) => {
       const name = marks[kind] || 'span';
       return '<' + name + '>' + clean(s) + '</' + name + '>';
     });
-    return '<p>' + clean(said.replace('{version}', value.than)) + '</p>'
+    return '<p>' + clean(than) + '</p>'
       + (pieces.length ? '<div class="g-source">' + pieces.join('') + '</div>' : '');
   }
 })()}"""
@@ -46,6 +49,7 @@ SCHEMA: dict[str, Any] = {
         "base": {"type": "string", "description": "the base's id"},
         "ms": {"type": "integer", "description": "milliseconds from request to answer"},
         "notes": {"type": "array", "items": {"type": "string"}, "description": "what the reader must know"},
+        "before": {"type": "integer", "description": "while it waits: how many requests are before it"},
         "error": {"type": "string", "description": "in a comparison: why there is no answer, or no whole one"},
         "than": {"type": "string", "description": "in a comparison: the version of the first answer"},
         "differs": {
@@ -57,8 +61,8 @@ SCHEMA: dict[str, Any] = {
 
 
 def _said() -> str:
-    """The words of the template, by language: for answers that are the same, and for others."""
-    keys = ("compare.same", "compare.differs")
+    """The words of the template, by language: answers that are the same, others, and a place in the line."""
+    keys = ("compare.same", "compare.differs", "task.before")
     return json.dumps([[texts(language)[key] for key in keys] for language in LANGUAGES], ensure_ascii=True)
 
 

@@ -1,18 +1,14 @@
 """Compare: up to three versions answer one input side by side, streamed at the same time.
 
-Each column is a request of its own through the plugin's `predict`, in a thread; the pool answers what comes together
-in one batch. An error of one column is shown there alone, and Stop, or a caller that leaves, ends all of them.
+Each column is a request of its own through the plugin's `predict`; the pool answers what comes together in one batch.
+An error of one column is shown there alone, and Stop, or a caller that leaves, ends all of them.
 """
 
 from __future__ import annotations
 
-import contextvars
 import inspect
-import threading
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import closing
-from dataclasses import dataclass, field
-from queue import Empty, SimpleQueue
+from dataclasses import dataclass
 from typing import Any
 
 import gradio as gr
@@ -22,7 +18,8 @@ from errors import AdapterError
 from plugins import TaskPlugin
 from store.adapters import BASE, LIVE, NEWEST
 from ui.access import Action
-from ui.answering import ADAPTER_SCHEMA, answers, chosen_of, described, fill, menu
+from ui.answering import ADAPTER_SCHEMA, chosen_of, described, fill, menu
+from ui.asking import Asking, follow
 from ui.badge import make_badge
 from ui.chat import CONCURRENCY, retry
 from ui.context import Context
@@ -45,32 +42,6 @@ class Asked:
     parameters: Sequence[inspect.Parameter]
     page: Component | None
     """The conversation among the inputs, where the tab is one; the message comes before it."""
-
-
-@dataclass
-class Column:
-    """One version's answer as it grows."""
-
-    adapter: str
-    outputs: list[Any]
-    filled: dict[str, Any]
-    """The arguments of `predict`."""
-    badge: dict[str, Any] = field(default_factory=dict)
-    done: bool = False
-
-    @property
-    def whole(self) -> bool:
-        """Whether it was answered to the end."""
-        return self.done and bool(self.badge) and "error" not in self.badge
-
-    def show(self, outputs: Sequence[Any], badge: dict[str, Any]) -> None:
-        """Take the answer as it is now."""
-        self.outputs, self.badge = list(outputs), dict(badge)
-
-    def fail(self, error: Exception) -> None:
-        """Keep what was answered, and say what went wrong."""
-        about = self.badge or {"version": self.adapter, "base": "", "ms": 0, "notes": []}
-        self.badge = {**about, "error": sentence(error)}
 
 
 def build(
@@ -107,9 +78,10 @@ def compare(context: Context, name: str, asked: Asked, width: int) -> Callable[.
         given, adapters = values[: -len(DEFAULTS)], values[-len(DEFAULTS) :]
         filled = fill(asked.parameters, _question(asked, list(given)))
         chosen = [adapter or default for adapter, default in zip(adapters, DEFAULTS.values(), strict=True)]
-        columns = [Column(adapter, [None] * width, filled) for adapter in chosen]
+        columns = [Asking(adapter, filled, [None] * width) for adapter in chosen]
         yield _flat(columns)
-        for _ in _answered(context, name, columns):
+        for _ in follow(context, name, columns, lambda adapter: resolve(context, name, adapter)):
+            _tell(columns)
             yield _flat(columns)
 
     return described(stream, asked.parameters, *DEFAULTS)
@@ -123,58 +95,17 @@ def _question(asked: Asked, given: list[Any]) -> list[Any]:
     return given
 
 
-def _flat(columns: Sequence[Column]) -> list[Any]:
-    return [value for column in columns for value in (*column.outputs, column.badge or None)]
+def _flat(columns: Sequence[Asking]) -> list[Any]:
+    return [value for column in columns for value in (*column.outputs, column.told)]
 
 
-def _answered(context: Context, name: str, columns: Sequence[Column]) -> Iterator[None]:
-    """Let all columns answer at once; yields when any has something new. Closing it stops them all."""
-    news, stopped = SimpleQueue[Column](), threading.Event()
-    for number, column in enumerate(columns):
-        # Each has a copy of the context variables, in which Gradio keeps whose request this is.
-        run, work = contextvars.copy_context().run, (_answer, context, name, column, news, stopped)
-        threading.Thread(target=run, args=work, name=f"graft-compare-{number}", daemon=True).start()
-    going = True
-    try:
-        while going:
-            _wait(news)
-            # Asked before the differences are told, so that those of the last to end are among what is shown last.
-            going = not all(column.done for column in columns)
-            _tell_differences(columns)
-            yield
-    finally:
-        stopped.set()
-
-
-def _wait(news: SimpleQueue[Column]) -> None:
-    """Until there is something new; what came together is shown together."""
-    news.get()
-    while True:
-        try:
-            news.get_nowait()
-        except Empty:
-            return
-
-
-def _answer(context: Context, name: str, column: Column, news: SimpleQueue[Column], stopped: threading.Event) -> None:
-    """One column's request, from its thread."""
-    try:
-        with closing(answers(context, name, column.filled, resolve(context, name, column.adapter))) as growing:
-            for *outputs, badge in growing:
-                if stopped.is_set():
-                    return
-                column.show(outputs, badge)
-                news.put(column)
-    except Exception as error:
-        column.fail(error)
-    finally:
-        column.done = True
-        news.put(column)
-
-
-def _tell_differences(columns: Sequence[Column]) -> None:
-    """Put into the badge of each column that is done what differs from the first one's answer, once that is done."""
+def _tell(columns: Sequence[Asking]) -> None:
+    """Put into the badge of each column that has ended why it failed, or what differs from the first one's answer."""
     first, *others = columns
+    for column in columns:
+        if column.error and "error" not in column.badge:
+            about = column.badge or {"version": column.adapter, "base": "", "ms": 0, "notes": []}
+            column.badge = {**about, "error": sentence(column.error)}
     was = plain_answer(first.outputs)
     for column in others:
         now = plain_answer(column.outputs)

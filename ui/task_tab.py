@@ -15,7 +15,8 @@ from plugins import TaskPlugin
 from store.adapters import BASE, LIVE
 from ui import chat, compare
 from ui.access import Action
-from ui.answering import ADAPTER_SCHEMA, answer, choices_of
+from ui.answering import ADAPTER_SCHEMA, answers, choices_of, described, fill
+from ui.asking import Asking, follow
 from ui.badge import make_badge
 from ui.chat import Event
 from ui.context import Context
@@ -80,9 +81,7 @@ def build(context: Context, plugin: TaskPlugin, parts: Parts, pulse: Pulse) -> N
         context, plugin, parts, lambda: _reserved(context, plugin, pulse) if teachable else None
     )
     kept = [correct.asked] if correct else []
-    handler = context.allow(
-        Action.ASK, answer(context, plugin.name, parts.parameters, plugin.streams(), keeps=bool(kept))
-    )
+    handler = context.allow(Action.ASK, answer(context, plugin, parts, keeps=bool(kept)))
     event = Event(handler, [*parts.inputs, *parts.options, adapter], [*parts.outputs, badge, *kept], plugin)
     if page and correct:
         correct.forget_with(page)
@@ -103,6 +102,29 @@ def _reserved(context: Context, plugin: TaskPlugin, pulse: Pulse) -> Correct:
     """What corrects, for those who may."""
     with pulse.reserved(Action.CORRECT):
         return Correct(context, plugin, pulse)
+
+
+def answer(context: Context, plugin: TaskPlugin, parts: Parts, keeps: bool) -> Callable[..., Any]:
+    """The handler of a tab, with the signature that its API shows: the arguments of `predict`, and `adapter`.
+
+    `keeps` says whether what was asked is given last, for a correction.
+    """
+    name, width, cut = plugin.name, len(parts.outputs), None if keeps else -1
+
+    def stream(*values: Any) -> Iterator[list[Any]]:  # noqa: ANN401 - whatever the components hold
+        *given, adapter = values
+        asking = Asking(adapter or LIVE, fill(parts.parameters, given), [gr.skip()] * width)
+        for _ in follow(context, name, [asking]):
+            if asking.told:
+                yield [*asking.outputs, asking.told, asking.kept][:cut]
+        if asking.error:
+            raise asking.error
+
+    def once(*values: Any) -> list[Any]:  # noqa: ANN401
+        *given, adapter = values
+        return list(answers(context, name, fill(parts.parameters, given), adapter or LIVE))[-1][:cut]
+
+    return described(stream if plugin.streams() else once, parts.parameters, "adapter")
 
 
 def _place_form(context: Context, plugin: TaskPlugin, parts: Parts, below: Below) -> Placed:
