@@ -2,19 +2,25 @@
 
 from __future__ import annotations
 
+import atexit
 import logging
 import threading
+import weakref
 from collections.abc import Callable
 
 import torch
 
 from errors import BusyError, GraftError
-from serving.requests import DEADLINE_S, Request
+from serving.requests import DEADLINE_S, Request, closing
 
 log = logging.getLogger("graft")
 
 WAITING = 64
 """Requests that wait; whoever comes then is told to come again."""
+CLOSE_S = 10.0
+"""How long the end of the process waits for a step that is under way."""
+
+_threads: weakref.WeakSet[threading.Thread] = weakref.WeakSet()
 
 
 class Line:
@@ -37,7 +43,9 @@ class Line:
             self._waiting.append(request)
             if not self._served:
                 self._served = True
-                threading.Thread(target=self._run, name="graft-generate", daemon=True).start()
+                thread = threading.Thread(target=self._run, name="graft-generate", daemon=True)
+                _threads.add(thread)
+                thread.start()
 
     def before(self, request: Request) -> int:
         """How many wait before a request; 0 for one whose turn has come."""
@@ -72,6 +80,14 @@ class Line:
                 if self._served:
                     continue
             return
+
+
+@atexit.register
+def _close() -> None:
+    """End what is being written: a thread that computes when the interpreter goes would abort the process."""
+    closing.set()
+    for thread in [*_threads]:
+        thread.join(CLOSE_S)
 
 
 def failure(error: BaseException) -> BaseException:

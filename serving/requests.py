@@ -14,6 +14,9 @@ from serving.slot import Slot
 DEADLINE_S = 600.0
 """How long a generation may take; what it has written by then is its answer."""
 
+closing = threading.Event()
+"""Set when the process ends: nobody reads any more."""
+
 
 @dataclass(eq=False)
 class Request:
@@ -47,7 +50,7 @@ class Request:
     def is_over(self) -> bool:
         """Whether nobody waits for it: its reader has gone, or its time is up."""
         self.late = self.late or time.monotonic() - self.begun > DEADLINE_S
-        return self.late or self.stopped.is_set()
+        return self.late or self.stopped.is_set() or closing.is_set()
 
     def tokens(self) -> Generator[list[int], None, None]:
         """Tokens as they come, those that have come meanwhile together. Raises what ended it. Stops it when closed."""
