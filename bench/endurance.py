@@ -3,9 +3,8 @@
     python -m bench soak --soak 60     # minutes of asking, uploading, training, swapping and reconnecting
     python -m bench soak --kill 30     # minutes of kill -9 of the server, of a run, and of who writes
 
-With `--soak` a server answers while versions are trained and exchanged; its resident memory, threads and open files are
-read every second, and the last third of them is set beside the second. With `--kill` everything is ended at random
-moments; then whatever was acknowledged, versions byte by byte, corrections and what is live, must still be there.
+With `--soak` the server's memory, threads and open files are read every second, and the last third is set beside the
+second. With `--kill`, whatever was acknowledged, versions byte by byte, corrections, what is live, must still be there.
 """
 
 from __future__ import annotations
@@ -33,7 +32,6 @@ from urllib.request import Request, urlopen
 
 from gradio_client import Client
 
-from bench import tiny_base
 from errors import GraftError
 from settings import REPOSITORY, Settings, child_environment
 from store import files
@@ -48,8 +46,7 @@ TAB = "generation"
 ROWS = REPOSITORY / "examples" / "voice.jsonl"
 UPLOAD_S, SWAP_S, SAMPLE_S = 5.0, 0.5, 1.0
 PATIENCE_S = 120.0
-RECONNECT = 20
-"""Answers after which a caller connects anew."""
+RECONNECT = 20  # answers
 
 
 @dataclass
@@ -99,7 +96,9 @@ class Server:
 def config_of(home: Path, base: Path, name: str) -> TrainConfig:
     """A short run."""
     spec = TabSpec(TAB, str(base), "causal-lm", Columns(messages="messages"))
-    return TrainConfig.for_tab(spec, ROWS, name, max_steps=4, max_length=64, evaluations=0, keep_best=False, patience=0)
+    return TrainConfig.for_tab(
+        spec, ROWS, name, max_steps=4, max_length=256, evaluations=0, keep_best=False, patience=0
+    )
 
 
 def trained(home: Path, base: Path) -> str:
@@ -119,9 +118,6 @@ def copied(home: Path, ref: str, name: str) -> str:
             shutil.copyfile(version.path / file, staging / file)
         facts = {k: v for k, v in version.manifest.items() if k not in ("format", "name", "number", "files")}
         return store.publish(staging, name, facts).ref
-
-
-# --- kills ---------------------------------------------------------------------------------------------------------
 
 
 def write(home: Path, ref: str, seed: int) -> None:
@@ -200,19 +196,26 @@ def kill(home: Path, base: Path, minutes: float, seed: int) -> list[dict[str, An
         command += "endurance.write(Path(sys.argv[1]), sys.argv[2], int(sys.argv[3]))"
         writer = subprocess.Popen([sys.executable, "-c", command, str(home), first, str(counts["rounds"])],
                                   cwd=REPOSITORY, stdout=subprocess.PIPE, text=True)  # fmt: skip
-        time.sleep(chance.uniform(2, 12))
+        begun = writer.stdout.readline() if writer.stdout else ""
+        time.sleep(chance.uniform(1, 8))
         ends: list[Callable[[], object]] = [server.end, writer.kill, lambda: counts.update(_kill_runs(home))]
         for end in chance.sample(ends, len(ends)):
             end()
-        told, _ = writer.communicate()
-        said.hear(told.splitlines(), home)
-        counts.update(rounds=1, acknowledged=len(told.splitlines()))
+        told = (begun + writer.communicate()[0]).splitlines()
+        said.hear(told, home)
+        counts.update(rounds=1, acknowledged=len(told))
         lost += [f"round {counts['rounds']}: {problem}" for problem in said.lost(home)]
-    for run in Runs(Settings(home=home)).list():
-        with suppress(GraftError):
-            Runs(Settings(home=home)).cancel(run.id)
+    _end_runs(home)
     return [{"what": "kills", **counts, "versions": len(said.versions), "corrections": len(said.corrections),
              "lost": len(lost), "first": lost[:1]}]  # fmt: skip
+
+
+def _end_runs(home: Path) -> None:
+    """End what still runs, those that wait first, so that nothing outlives the benchmark."""
+    runs = Runs(Settings(home=home))
+    for run in runs.list():
+        with suppress(GraftError):
+            runs.cancel(run.id)
 
 
 def _kill_runs(home: Path) -> dict[str, int]:
@@ -224,9 +227,6 @@ def _kill_runs(home: Path) -> dict[str, int]:
                 os.kill(int(files.read_json(run.folder / PROCESS)["pid"]), signal.SIGKILL)
                 killed += 1
     return {"runs killed": killed}
-
-
-# --- load ----------------------------------------------------------------------------------------------------------
 
 
 @dataclass
@@ -305,6 +305,7 @@ def soak(home: Path, base: Path, minutes: float, seed: int) -> list[dict[str, An
         thread.join(PATIENCE_S)
     load.counts["unanswered"] += sum(thread.is_alive() for thread in threads)
     server.end(signal.SIGTERM)
+    _end_runs(home)
     rows = [_compared(name, [one[name] for one in found]) for name in ("memory", "threads", "files")]
     return [
         {"what": "requests", **load.counts, "unanswered": load.counts["unanswered"], "first": load.wrong[:1]},
@@ -340,6 +341,8 @@ def measure(arguments: Sequence[str]) -> list[dict[str, Any]]:
             with tempfile.TemporaryDirectory(prefix="graft-soak-", ignore_cleanup_errors=True) as folder:
                 base = options.base
                 if base is None:
+                    from bench import tiny_base  # noqa: PLC0415 - transformers, of which who writes has no need
+
                     base = Path(folder) / "base"
                     tiny_base.main(base)
                 (Path(folder) / "home").mkdir()

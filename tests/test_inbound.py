@@ -97,6 +97,25 @@ def test_r27_an_upload_is_bounded_and_leaves_nothing_where_it_is_refused(site: S
     assert set(Path(get_upload_folder()).rglob("*")) == before
 
 
+def test_r27_a_body_that_does_not_say_how_long_it_is_is_counted(site: Site) -> None:
+    """Each of its files is small; together they are not."""
+    part = 'Content-Disposition: form-data; name="files"; filename="{}.csv"\r\n\r\n'
+
+    def parts() -> Iterator[bytes]:
+        for number in range(9):
+            yield b"--b\r\n" + part.format(number).encode() + bytes([65 + number]) * 500_000 + b"\r\n"
+        yield b"--b--\r\n"
+
+    before = set(Path(get_upload_folder()).rglob("*.csv"))
+    kind = {"Content-Type": "multipart/form-data; boundary=b"}
+    try:
+        status = httpx.post(f"{site.url}/gradio_api/upload", content=parts(), headers=kind).status_code
+    except httpx.HTTPError:
+        status = 413
+    assert status == 413
+    assert set(Path(get_upload_folder()).rglob("*.csv")) == before
+
+
 def test_r27_a_call_is_no_upload(site: Site) -> None:
     body = {"data": ["x" * (inbound.LARGEST_CALL + 1), 1, "live"]}
     assert httpx.post(f"{site.url}/gradio_api/call/echo", json=body).status_code == 413
