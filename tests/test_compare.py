@@ -133,6 +133,12 @@ def test_an_error_of_one_column_is_shown_there_alone(client, parrot) -> None:
     assert "secret" not in str(half) and half[4].endswith(" 2") and "differs" not in half[3]
 
 
+def test_where_the_first_column_fails_the_others_are_compared_with_each_other(client) -> None:
+    answer = client.predict("hi", 3, "nope@9", "base", "live", api_name="/parrot_compare")
+    assert "error" in answer[1] and "differs" not in answer[3]
+    assert answer[5]["than"] == "base" and ["gone", "base"] in answer[5]["differs"]
+
+
 def test_a_version_of_another_tab_is_refused_in_its_column(client) -> None:
     answer = client.predict("hi", 3, "base", "labelss@1", "live", api_name="/parrot_compare")
     assert "is not a version of parrot" in answer[3]["error"] and "error" not in answer[5]

@@ -26,7 +26,7 @@ TEMPLATE = """${(() => {
   const line = facts.map((s) => '<span>' + clean(s) + '</span>').join('<i> · </i>');
   const notes = (value.notes || []).map((s) => '<p>' + clean(s) + '</p>').join('');
   const below = (kind, inner) => inner && '<div class="' + kind + '">' + inner + '</div>';
-  const failed = value.error && '<strong>' + clean(value.error) + '</strong>';
+  const failed = value.error && '<p>' + clean(value.error) + '</p>';
   return (failed ? '' : below('g-badge', line)) + below('g-notes', notes) + below('g-notice g-bad', failed || '')
     + below('g-differs', differs());
   function differs() {

@@ -100,19 +100,21 @@ def _flat(columns: Sequence[Asking]) -> list[Any]:
 
 
 def _tell(columns: Sequence[Asking]) -> None:
-    """Put into the badge of each column that has ended why it failed, or what differs from the first one's answer."""
-    first, *others = columns
+    """Put into a badge why its column failed, and when all have ended what differs from the first whole answer."""
     for column in columns:
         if column.error and "error" not in column.badge:
             about = column.badge or {"version": column.adapter, "base": "", "ms": 0, "notes": []}
             column.badge = {**about, "error": sentence(column.error)}
+    whole = [column for column in columns if column.whole]
+    if not whole or not all(column.done for column in columns):
+        return
+    first, *others = whole
     was = plain_answer(first.outputs)
     for column in others:
         now = plain_answer(column.outputs)
-        if was is None or now is None or not (first.whole and column.whole) or "than" in column.badge:
-            continue
-        pieces = [list(piece) for piece in marked(was, now)]
-        column.badge = {**column.badge, "than": first.badge["version"], "differs": pieces}
+        if was is not None and now is not None:
+            pieces = [list(piece) for piece in marked(was, now)]
+            column.badge = {**column.badge, "than": first.badge["version"], "differs": pieces}
 
 
 def resolve(context: Context, name: str, adapter: str) -> str:

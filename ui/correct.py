@@ -74,7 +74,7 @@ class Correct:
                 self._list = gr.HTML("", elem_classes="g-list", js_on_load=corrections_view.CHOOSE)
                 self._export = gr.Button(t("teach.export"), size="sm")
             # Beside what is folded: showing that again would show this too.
-            self._file = gr.File(visible="hidden", show_label=False)
+            self._file = gr.File(visible="hidden", show_label=False, elem_classes="g-unseen")
         self._shown = [self._strip, self._teach, self._undo, self._folded, self._list]
         self._follower = pulse.add(Follower([], self._shown, self._mark, self._show, Action.CORRECT))
         self._connect()

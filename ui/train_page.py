@@ -92,7 +92,7 @@ def _place(context: Context, demo: gr.Blocks, pulse: Pulse, here: gr.Textbox) ->
         with gr.Column(elem_classes="g-answer"):
             report = gr.HTML("", elem_classes="g-list")
             bad = gr.Button(t("report.bad_rows"), size="sm", visible=False)
-            taken = gr.File(visible="hidden")
+            taken = gr.File(visible="hidden", elem_classes="g-unseen")
     panel = RunPanel(context, pulse)
     if not learners:
         return None
