@@ -52,7 +52,7 @@ class Case:
 def run(arguments: Sequence[str]) -> list[dict[str, Any]]:
     """Measure what is asked for; the rows of the table."""
     parser = argparse.ArgumentParser("python -m bench train")
-    parser.add_argument("what", nargs="*", choices=[[], *CASES], default=list(CASES), help="all of them, unless named")
+    parser.add_argument("what", nargs="*", choices=[[], *CASES], default=[], help="all of them, unless named")
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--share", type=float, default=1.0, help="of the rows, for a first look")
     options = parser.parse_args(arguments)
