@@ -11,7 +11,6 @@ from types import SimpleNamespace
 import pytest
 
 from settings import REPOSITORY, Settings, child_environment
-from tests.run_helpers import wait
 from training import child, limit
 from training.events import PAUSE
 
@@ -49,13 +48,17 @@ def test_r12_the_limit_is_twice_the_estimate_or_what_was_said(
     assert found == limited and seen == ([(resource.RLIMIT_DATA, limited)] if limited else [])
 
 
+def time_out(folder: Path, grace_s: float, then: str) -> int:
+    """The exit status of a process, which such a limit may end, whose time is over at once and that does `then`."""
+    code = "import sys, time; from pathlib import Path; from training import child; "
+    code += f"child.limit_time(Path(sys.argv[1]), 0.01, grace_s={grace_s})\n{then}"
+    return subprocess.run([sys.executable, "-c", code, str(folder)], cwd=REPOSITORY, env=child_environment()).returncode
+
+
 def test_r12_a_run_whose_time_is_over_is_paused(tmp_path: Path) -> None:
-    child.limit_time(tmp_path, 0.01, grace_s=900)
-    wait((tmp_path / PAUSE).exists)
+    assert time_out(tmp_path, 900, f"while not (Path(sys.argv[1]) / {PAUSE!r}).exists(): time.sleep(0.01)") == 0
 
 
 def test_r12_a_run_that_does_not_pause_is_ended(tmp_path: Path) -> None:
-    code = "import sys, time; from pathlib import Path; from training import child; "
-    code += "child.limit_time(Path(sys.argv[1]), 0.01, grace_s=0.01); time.sleep(60)"
-    ended = subprocess.run([sys.executable, "-c", code, str(tmp_path)], cwd=REPOSITORY, env=child_environment())
-    assert ended.returncode == child.NEVER_PAUSED and (tmp_path / PAUSE).exists()
+    assert time_out(tmp_path, 0.01, "time.sleep(60)") == child.NEVER_PAUSED
+    assert (tmp_path / PAUSE).exists()
