@@ -5,14 +5,21 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import re
+import sys
 from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from errors import ConfigError
+
+# bitsandbytes takes compiled code from the Hub by this package as soon as it is imported, and asks nobody: in no process
+# here, whoever has installed it. That it could not is no news.
+sys.modules["kernels"] = None  # type: ignore[assignment]
+logging.getLogger("bitsandbytes.backends.cpu.ops").setLevel(logging.ERROR)
 
 REPOSITORY = Path(__file__).resolve().parent
 QUANTIZATIONS = ("auto", "none", "8bit", "4bit")

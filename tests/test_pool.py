@@ -131,7 +131,7 @@ def test_warm_brings_the_live_version_into_its_slot(store: Store) -> None:
 
 def test_warm_brings_the_newest_version_into_its_slot_before_anybody_promotes_it(store: Store) -> None:
     store.name("base")
-    newest = copy_of(store.trained.first, store.home, "newest", created="9999-01-01T00:00:00Z")
+    newest = copy_of(store.trained.first, store.home, "recent", created="9999-01-01T00:00:00Z")
     slots = store.pool._entries[store.spec.model].loaded.resident.slots
     store.pool.warm(store.spec)
     assert slots.loaded == [newest.ref] and store.name() == "base"

@@ -247,7 +247,8 @@ BAD = {
     "no head": (tensors(lambda held: [held.pop(k) for k in list(held) if "classifier" in k]), "head was refused"),
     "rank 0": (config(r=0), "rank is 0"),
     "dora": (config(use_dora=True), "lacks the magnitudes"),
-    "pattern targets": (config(target_modules="([a-z]+)+!"), "not a list"),
+    "pattern targets": (config(target_modules="([a-z]+)+!"), "target_modules is .* cannot be served"),
+    "no targets": (config(target_modules=[]), "not a list"),
     "other kind": (config(peft_type="IA3"), "peft_type"),
     "no config": (lambda folder: (folder / "adapter_config.json").unlink(), "missing"),
 }  # fmt: skip
