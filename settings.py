@@ -16,8 +16,8 @@ from pathlib import Path
 
 from errors import ConfigError
 
-# bitsandbytes takes compiled code from the Hub by this package as soon as it is imported, and asks nobody: in no process
-# here, whoever has installed it. That it could not is no news.
+# bitsandbytes takes compiled code from the Hub by this package as soon as it is imported, and asks nobody: not in any
+# process here, whoever has installed it. That it could not is no news.
 sys.modules["kernels"] = None  # type: ignore[assignment]
 logging.getLogger("bitsandbytes.backends.cpu.ops").setLevel(logging.ERROR)
 

@@ -142,9 +142,8 @@ def test_rows_of_all_kinds_of_versions_answer_as_peft_does_with_each(
 ) -> None:
     base = bases(family, quantize)
     assert base.loaded.resident.mixes
-    # LLM.int8 rounds the rows of a pass by what they share, and 4-bit kernels may round activations to bfloat16, where
-    # the last bit of a float32 decides: so rows of quantized bases are compared more loosely.
-    atol = {"none": 1e-4, "4bit": 2e-2, "8bit": 5e-2}[quantize]
+    # LLM.int8 rounds the rows of a pass by what they share, so those are compared more loosely.
+    atol = 5e-2 if quantize == "8bit" else 1e-4
     with ExitStack() as pinned:
         slots = [pinned.enter_context(base.loaded.resident.pin(version)) for version in base.versions]
         rows = rows_of([slot for slot in slots if slot])
