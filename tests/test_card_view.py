@@ -164,5 +164,5 @@ def test_the_history_says_what_when_who_and_why() -> None:
     said = plain(versions_view.timeline(EN, history))
     assert re.search(r"Rolled back to base .* · on the page rude mine@2 made live .* · gate of run 7 accuracy", said)
     assert said.endswith("mine@1 made live") and versions_view.timeline(EN, []) == ""
-    many = versions_view.timeline(EN, history * 4)
+    many = versions_view.timeline(EN, [dict(entry) for entry in history * 4])
     assert "7 earlier changes" in many and many.count("<li") == 12 and many.count("g-now") == 1
