@@ -9,6 +9,7 @@ import subprocess
 import sys
 import threading
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -116,10 +117,13 @@ def classify(page: Page, text: str) -> str:
     before = page.locator(visible(page, ".g-badge")).count()
     old = page.locator(visible(page, ".g-badge")).inner_text() if before else ""
     page.get_by_label("Text", exact=True).locator("visible=true").fill(text)
-    page.get_by_role("button", name="Run", exact=True).locator("visible=true").click()
     badge = page.locator(visible(page, ".g-badge"))
-    expect(badge).not_to_have_text(old, timeout=90_000)
-    return badge.inner_text()
+    for _ in range(6):  # two answers may take the same time to the millisecond, and then nothing on the page changes
+        page.get_by_role("button", name="Run", exact=True).locator("visible=true").click()
+        with suppress(AssertionError):
+            expect(badge).not_to_have_text(old, timeout=15_000)
+            return badge.inner_text()
+    raise AssertionError(f"no other answer than {old}")
 
 
 def test_a_tab_learns_in_the_running_app(app: App, browser: Browser) -> None:
