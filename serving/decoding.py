@@ -89,6 +89,8 @@ class Decoding:
         self._line = Line(self._run)
         self._prefixes = Prefixes()
         self._most_bytes = _most_bytes(resident.device)
+        self._token_bytes = 0
+        """Of one row's token in the cache; `proven` finds out."""
         self._last_only = (
             {"logits_to_keep": 1} if "logits_to_keep" in inspect.signature(self._net.forward).parameters else {}
         )
@@ -120,6 +122,7 @@ class Decoding:
             if any(type(layer) is not DynamicLayer for row in rows for layer in row.cache.layers):
                 return False
             cache = RowsCache(_states(rows[0].cache))
+            self._token_bytes = cache.bytes_of_token
             for row in reversed(rows):
                 cache.add(_states(row.cache))
             beside = self._forward(cache, [ids[-1]] * 2)[[1, 0]]
@@ -154,10 +157,11 @@ class Decoding:
             self._step(batch)
 
     def _fits(self, batch: _Batch, taken: Sequence[Request], request: Request) -> bool:
+        """Whether a request may run beside those that run and those that are taken with it."""
         requests = [*batch.requests, *taken, request]
         longest = max(len(each.ids) + each.sampling.max_new_tokens for each in requests)
-        size = batch.cache.bytes_of_token if batch.cache else 0
-        return len(requests) == 1 or (len(requests) <= ROWS and len(requests) * longest * size <= self._most_bytes)
+        size = len(requests) * longest * self._token_bytes
+        return len(requests) == 1 or (len(requests) <= ROWS and size <= self._most_bytes)
 
     def _join(self, batch: _Batch, request: Request) -> None:
         """Begin to read a prompt, behind what is known of it; what fails is this request alone."""

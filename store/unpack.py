@@ -83,12 +83,12 @@ def _opened(source: Path) -> Iterator[Files]:
             with zipfile.ZipFile(source) as archive:
                 yield _of_zip(archive, source.name)
         except (zipfile.BadZipFile, zlib.error, NotImplementedError, EOFError, RuntimeError) as error:
-            raise _refused(source.name, f"The zip is damaged or of an unusual kind: {error}.") from error
+            raise refused(source.name, f"The zip is damaged or of an unusual kind: {error}.") from error
     elif source.exists():
         why = f"{source.suffix} files can run code." if source.suffix in UNSAFE else "It is neither a zip nor a folder."
-        raise _refused(source.name, why)
+        raise refused(source.name, why)
     else:
-        raise _refused(str(source), "There is no such file or folder.")
+        raise refused(str(source), "There is no such file or folder.")
 
 
 def _of_folder(source: Path) -> Files:
@@ -100,18 +100,18 @@ def _of_folder(source: Path) -> Files:
 def _of_zip(archive: zipfile.ZipFile, name: str) -> Files:
     entries = [entry for entry in archive.infolist() if not entry.is_dir()]
     if len(entries) > MOST_FILES:
-        raise _refused(name, f"It holds {len(entries):,} files; at most {MOST_FILES:,} are looked at.")
+        raise refused(name, f"It holds {len(entries):,} files; at most {MOST_FILES:,} are looked at.")
     for entry in entries:
         if not all(PLAIN.fullmatch(part) for part in entry.filename.split("/")):
-            raise _refused(name, f"It holds {entry.filename[:80]!r}, which is not a plain name of a file.")
+            raise refused(name, f"It holds {entry.filename[:80]!r}, which is not a plain name of a file.")
         # What a zip keeps of the file's mode, where it was made by a system that has any.
         if stat.S_IFMT(entry.external_attr >> 16) not in (0, stat.S_IFREG):
-            raise _refused(name, f"{entry.filename} in it is a link or a device, not a file.")
+            raise refused(name, f"{entry.filename} in it is a link or a device, not a file.")
         if entry.flag_bits & 1:
-            raise _refused(name, f"{entry.filename} in it is encrypted.")
+            raise refused(name, f"{entry.filename} in it is encrypted.")
     paths = {PurePosixPath(entry.filename): entry for entry in entries}
     if len(paths) != len(entries):
-        raise _refused(name, "It holds two files of the same name.")
+        raise refused(name, "It holds two files of the same name.")
     return {path: lambda entry=entry: archive.open(entry) for path, entry in paths.items()}
 
 
@@ -120,9 +120,9 @@ def _folder(files: Files, name: str) -> PurePosixPath:
     found = [path.parent for path in files if path.name == CONFIG]
     if not found:
         base = "It looks like a whole model." if any(path.name == LABELS for path in files) else ""
-        raise _refused(name, f"It holds no {CONFIG}. {base}".strip())
+        raise refused(name, f"It holds no {CONFIG}. {base}".strip())
     if len(found) > 1:
-        raise _refused(name, f"It holds {len(found)} adapters: {', '.join(sorted(map(str, found))[:3])}.")
+        raise refused(name, f"It holds {len(found)} adapters: {', '.join(sorted(map(str, found))[:3])}.")
     return found[0]
 
 
@@ -133,7 +133,7 @@ def _copy(opened: IO[bytes], target: Path, most: int, name: str) -> None:
         while chunk := source.read(CHUNK):
             written += len(chunk)
             if written > most or written > shutil.disk_usage(target.parent).free:
-                raise _refused(
+                raise refused(
                     name, f"{target.name} is larger than {most / 2**30:.0f} GB or than the disk has room for."
                 )
             file.write(chunk)
@@ -147,7 +147,7 @@ def _json(opened: IO[bytes], file: str, name: str) -> dict[str, Any]:
     except ValueError:
         value = None
     if not isinstance(value, dict):
-        raise _refused(name, f"Its {file} is not a JSON object, or has more than {JSON_LIMIT // 10**6} MB.")
+        raise refused(name, f"Its {file} is not a JSON object, or has more than {JSON_LIMIT // 10**6} MB.")
     return value
 
 
@@ -167,13 +167,14 @@ def _strings(value: Any) -> list[str]:  # noqa: ANN401 - a JSON value
 def _no_weights(here: Mapping[str, Any], name: str) -> AdapterError:
     unsafe = sorted(file for file in here if file.endswith(UNSAFE))
     if not unsafe:
-        return _refused(name, f"It holds no {WEIGHTS} beside its {CONFIG}.")
-    return _refused(
+        return refused(name, f"It holds no {WEIGHTS} beside its {CONFIG}.")
+    return refused(
         name,
         f"Its weights are in {unsafe[0]}, a kind of file that can run code when it is opened; Graft opens none.",
         "Where you trust it, load it with PEFT and save it again: save_pretrained writes safetensors.",
     )
 
 
-def _refused(name: str, why: str, next: str = "Nothing was published.") -> AdapterError:
+def refused(name: str, why: str, next: str = "Nothing was published.") -> AdapterError:
+    """What is said of an adapter that is not taken in."""
     return AdapterError(f"{name} was refused.", why, next)

@@ -226,6 +226,16 @@ def test_rows_beyond_the_memory_for_keys_and_values_wait(held: Held, monkeypatch
     second.stopped.set()
 
 
+def test_those_who_come_together_to_an_idle_base_wait_for_that_memory_too(
+    bases: Callable[[str], Loaded], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    decoding, (first, second) = bases("llama").text._answers, (asked(5), asked(5))
+    idle = module._Batch()
+    assert decoding._fits(idle, [first], second)
+    monkeypatch.setattr(decoding, "_most_bytes", 1)
+    assert decoding._fits(idle, [], first) and not decoding._fits(idle, [first], second)
+
+
 def test_keys_and_values_have_a_share_of_what_is_free(monkeypatch: pytest.MonkeyPatch) -> None:
     for free, most in ((10**9, 25 * 10**7), (10**12, module.CACHE_BYTES)):
         monkeypatch.setattr(module.free_memory, "free", lambda free=free: free)

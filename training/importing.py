@@ -31,7 +31,7 @@ from store.loading import LINEAR, features, load_model, resolve_quantization, tr
 from store.models import Model, ModelStore
 from store.origins import Origins
 from store.tokenizers import first_line, load_tokenizer
-from store.unpack import CONFIG, Parcel, unpack
+from store.unpack import CONFIG, Parcel, refused, unpack
 from store.verify import HEADS, Adapter, read_adapter
 from tasks import TabSpec, resident_class, task_for
 from training.facts import find_tab
@@ -93,7 +93,7 @@ def _labels_of(size: int, parcel: Parcel, given: Sequence[str]) -> list[str]:
     """A classifier's labels: those given or told, as many as its head has logits."""
     if not size:
         why = "It holds no classifier's head, and without one its answers have no labels."
-        raise _refused(parcel.name, why, 'Save it with its head: modules_to_save=["classifier"] or ["score"] in PEFT.')
+        raise refused(parcel.name, why, 'Save it with its head: modules_to_save=["classifier"] or ["score"] in PEFT.')
     names = [label.strip() for label in given if label.strip()] or parcel.labels
     what = f"{parcel.name} has a head of {size} labels."
     if len(names) != size:
@@ -126,11 +126,11 @@ def _check_head(net: Any, adapter: Adapter, missing: set[str], labels: list[str]
     for key, tensor in adapter.whole.items():
         if shapes.get(key) != tuple(tensor.shape):
             wanted = f"this base needs {shapes[key]}" if key in shapes else "this base has none"
-            raise _refused(name, f"Its {key} is of shape {tuple(tensor.shape)}; {wanted}.")
+            raise refused(name, f"Its {key} is of shape {tuple(tensor.shape)}; {wanted}.")
     body = f"{net.base_model_prefix}."
     needed = {key for key in shapes if not key.startswith(body) or key in missing} if labels else set()
     if absent := sorted(needed - set(adapter.whole)):
-        raise _refused(name, f"It does not bring {absent[0]}, and an adapter of a classifier brings its whole head.",
+        raise refused(name, f"It does not bring {absent[0]}, and an adapter of a classifier brings its whole head.",
                        "Train it with that module in PEFT's modules_to_save.")  # fmt: skip
 
 
@@ -141,10 +141,10 @@ def _fingerprint(net: Any, staging: Path, model: Model, quantize: str, dtype: to
         try:
             trained = PeftModel.from_pretrained(net, staging).eval()
         except (ValueError, TypeError, KeyError, AttributeError, RuntimeError) as error:
-            raise _refused("The adapter", f"PEFT cannot load it: {first_line(error)}") from error
+            raise refused("The adapter", f"PEFT cannot load it: {first_line(error)}") from error
     found = fingerprint.of_trained(trained, load_tokenizer(model), quantize, dtype)
     if not (math.isfinite(found["change"]) and found["change"] > 0):
-        raise _refused("The adapter", "It changes nothing: its answers to a fixed probe are those of the base.")
+        raise refused("The adapter", "It changes nothing: its answers to a fixed probe are those of the base.")
     return found
 
 
@@ -190,10 +190,6 @@ def main(arguments: Sequence[str]) -> int:
 
 def _say(phase: str) -> None:
     print(phase, flush=True)
-
-
-def _refused(name: str, why: str, next: str = "Nothing was published.") -> AdapterError:
-    return AdapterError(f"{name} was refused.", why, next)
 
 
 if __name__ == "__main__":
