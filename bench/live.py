@@ -15,9 +15,7 @@ from __future__ import annotations
 import argparse
 import csv
 import json
-import socket
 import statistics
-import subprocess
 import sys
 import tempfile
 import time
@@ -31,9 +29,10 @@ from typing import Any
 from gradio_client import Client
 
 from bench.measure import alternate, ratio, run_child
+from bench.servers import HOST, Server, serving
 from bench.snippets import read_snippets, split_snippets
 from bench.train import MINILM
-from settings import REPOSITORY, Settings, child_environment
+from settings import Settings, child_environment
 from store.adapters import AdapterStore
 from store.models import ModelStore
 from tasks import Columns, TabSpec
@@ -183,27 +182,16 @@ def _app(home: Path, models: Path) -> Iterator[Client]:
     """The app on a free port, when it answers."""
     home.mkdir(parents=True)
     (home / "models").symlink_to(models)
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    environment = child_environment(GRAFT_HOME=str(home), GRAFT_PORT=str(port), GRAFT_HOST="127.0.0.1")
-    with (home / "app.log").open("wb") as log:
-        app = subprocess.Popen(
-            [sys.executable, "app.py"], cwd=REPOSITORY, env=environment, stdin=subprocess.DEVNULL, stdout=log,
-            stderr=subprocess.STDOUT,
-        )  # fmt: skip
-        try:
-            yield _connected(f"http://127.0.0.1:{port}", app)
-        finally:
-            app.terminate()
-            app.wait()
+    environment = child_environment(GRAFT_HOME=str(home), GRAFT_HOST=HOST)
+    with serving([sys.executable, "app.py"], environment, "GRAFT_PORT") as server:
+        yield _answering(server)
 
 
-def _connected(url: str, app: subprocess.Popen[bytes]) -> Client:
-    deadline = time.time() + PATIENCE_S
-    while app.poll() is None and time.time() < deadline:
-        with suppress(Exception):  # not up, or its base is still loading
-            client = Client(url, verbose=False, analytics_enabled=False)
+def _answering(server: Server) -> Client:
+    """A connection, once the tab's base is there."""
+    client, deadline = server.client(), time.time() + PATIENCE_S
+    while time.time() < deadline:
+        with suppress(Exception):  # its base is still loading
             _ask(client, "A fine film.")
             return client
         time.sleep(POLL_S)

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from bench.measure import RUN, alternate, ratio, run_child
+from bench.train import labelled
 from settings import LEAN, REPOSITORY
 from store.models import ModelStore
 from store.prompts import encode
@@ -78,13 +79,6 @@ def make_rows(tokenizer: Any, count: int, length: int) -> list[Row]:  # noqa: AN
 
 def _row(number: int, words: Sequence[str]) -> Row:
     return [{"role": "user", "content": f"Note {number}?"}, {"role": "assistant", "content": " ".join(words)}]
-
-
-def labelled(tokenizer: Any, row: Row) -> dict[str, list[int]]:  # noqa: ANN401
-    """Token ids of a row, and labels where something is learned."""
-    ids, spans = encode(tokenizer, row)
-    labels = [token if any(a <= i < b for a, b in spans) else -100 for i, token in enumerate(ids)]
-    return {"input_ids": ids, "labels": labels, "attention_mask": [1] * len(ids)}
 
 
 def _write(path: Path, rows: Sequence[Row]) -> Path:

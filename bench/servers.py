@@ -57,7 +57,7 @@ def serve_app(site: Site, tabs: Sequence[str], bases: Mapping[str, str] | None =
     environment = child_environment(
         GRAFT_HOME=str(site.settings.home), GRAFT_PLUGINS=str(plugins), GRAFT_HOST=HOST, HF_HUB_OFFLINE="1", **chosen
     )
-    with _serving([sys.executable, "app.py"], environment, "GRAFT_PORT") as server:
+    with serving([sys.executable, "app.py"], environment, "GRAFT_PORT") as server:
         yield server
 
 
@@ -66,12 +66,13 @@ def serve_stock(page: str, job: Mapping[str, Any]) -> Iterator[Server]:
     """A page of bench/peers/stock_page.py."""
     command = [sys.executable, "-m", "bench.peers.stock_page", page, json.dumps(job)]
     environment = peer_environment(GRADIO_ANALYTICS_ENABLED="False", HF_HUB_OFFLINE="1")
-    with _serving(command, environment, "GRADIO_SERVER_PORT") as server:
+    with serving(command, environment, "GRADIO_SERVER_PORT") as server:
         yield server
 
 
 @contextmanager
-def _serving(command: Sequence[str], environment: dict[str, str], port_variable: str) -> Iterator[Server]:
+def serving(command: Sequence[str], environment: dict[str, str], port_variable: str) -> Iterator[Server]:
+    """The page that `command` serves on the port that the variable names, once it can be loaded."""
     with socket.socket() as free:
         free.bind((HOST, 0))
         port = free.getsockname()[1]

@@ -190,7 +190,7 @@ def _generation(folder: Path, share: float) -> Case:
         path.write_text("".join(json.dumps({"messages": row}) + "\n" for row in rows), encoding="utf-8")
     model = _resolve(SMOLLM)
     tokenizer = load_tokenizer(model)
-    encoded = [[_labelled(*encode(tokenizer, chat)) for chat in rows] for rows in (chats, held)]
+    encoded = [[labelled(tokenizer, chat) for chat in rows] for rows in (chats, held)]
     config = _config(*paths, SMOLLM, "causal-lm", {"messages": "messages"}, rank=8, alpha=16.0, learning_rate=5e-4,
                      batch_size=4, epochs=1.0, max_length=1024)  # fmt: skip
     tokens = sum(len(row["input_ids"]) for row in encoded[0])
@@ -198,7 +198,9 @@ def _generation(folder: Path, share: float) -> Case:
     return Case("generation", config, model, peer, "loss", tokens)
 
 
-def _labelled(ids: list[int], learned: Sequence[tuple[int, int]]) -> dict[str, list[int]]:
+def labelled(tokenizer: Any, chat: Sequence[Mapping[str, str]]) -> dict[str, list[int]]:  # noqa: ANN401
+    """Token ids of a conversation, and labels where something is learned."""
+    ids, learned = encode(tokenizer, chat)
     labels = [token if any(a <= i < b for a, b in learned) else -100 for i, token in enumerate(ids)]
     return {"input_ids": ids, "labels": labels, "attention_mask": [1] * len(ids)}
 
