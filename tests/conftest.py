@@ -8,6 +8,10 @@ from pathlib import Path
 
 import pytest
 
+from tests import exact  # noqa: F401 - first of all, see there
+
+# isort: split
+
 from serving.loaded import Loaded
 from settings import Settings
 from store.adapters import AdapterStore, Version

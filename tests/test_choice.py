@@ -47,7 +47,7 @@ def weights(choice: Choice, asked: Request, logits: torch.Tensor) -> torch.Tenso
     if len(found) == VOCABULARY:
         return found
     at = (logits.float() / asked.sampling.temperature).softmax(-1)[0].topk(len(found)).indices
-    return torch.zeros(VOCABULARY).scatter(0, at, found / found.sum())
+    return torch.zeros(VOCABULARY, device=found.device).scatter(0, at, found / found.sum())
 
 
 @pytest.mark.parametrize("spread", [0.01, 1.0, 5.0], ids=["flat", "usual", "steep"])
@@ -58,15 +58,15 @@ def test_what_is_drawn_from_is_what_transformers_draws_from(
 ) -> None:
     monkeypatch.setattr(module, "LIKELIEST", 100)  # so that flat logits need all of them sorted
     for seed in range(5):
-        logits = spread * torch.randn(1, VOCABULARY, generator=torch.Generator().manual_seed(seed))
+        logits = spread * torch.randn(1, VOCABULARY, generator=torch.Generator().manual_seed(seed)).to(net.device)
         asked = request(temperature=temperature, top_p=top_p)
         found, wanted = weights(Choice(net, asked), asked, logits), theirs(net, asked, logits)
         assert torch.allclose(found, wanted, atol=1e-5), (found - wanted).abs().max()
 
 
 def test_each_token_comes_as_often_as_it_is_likely(net: Any) -> None:
-    logits = torch.full((1, VOCABULARY), -30.0)
-    logits[0, [3, 300, 599]] = torch.tensor([0.6, 0.3, 0.1]).log()
+    logits = torch.full((1, VOCABULARY), -30.0, device=net.device)
+    logits[0, [3, 300, 599]] = torch.tensor([0.6, 0.3, 0.1], device=net.device).log()
     asked = request(temperature=1.0, seed=5)
     choice = Choice(net, asked)
     drawn = Counter(choice(asked, logits) for _ in range(4000))
@@ -75,7 +75,7 @@ def test_each_token_comes_as_often_as_it_is_likely(net: Any) -> None:
 
 
 def test_the_likeliest_is_taken_at_temperature_0_and_the_bases_own_processors_are_heard(net: Any) -> None:
-    logits = torch.zeros(1, VOCABULARY)
+    logits = torch.zeros(1, VOCABULARY, device=net.device)
     logits[0, 6], logits[0, 9] = 2.0, 1.9
     asked = request()
     assert Choice(net, asked).is_plain and Choice(net, asked)(asked, logits) == 6
@@ -89,7 +89,7 @@ def test_the_likeliest_is_taken_at_temperature_0_and_the_bases_own_processors_ar
 
 
 def test_a_seed_draws_the_same_tokens(net: Any) -> None:
-    logits = torch.zeros(1, VOCABULARY)
+    logits = torch.zeros(1, VOCABULARY, device=net.device)
 
     def draw(seed: int | None) -> list[int]:
         asked = request(temperature=1.0, top_p=0.9, seed=seed)

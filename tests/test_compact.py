@@ -23,7 +23,7 @@ def resolved(family: str, folder: Path) -> Model:
 @pytest.mark.parametrize("family", FAMILIES)
 def test_a_halved_model_answers_nearly_the_same(family: str, tmp_path: Path) -> None:
     net = load_model(resolved(family, tmp_path), "AutoModel")[0].requires_grad_(requires_grad=False)
-    ids = torch.arange(4, 20).view(2, 8)
+    ids = torch.arange(4, 20, device=net.device).view(2, 8)
     asked = {"input_ids": ids, **({"decoder_input_ids": ids} if net.config.is_encoder_decoder else {})}
     with torch.inference_mode():
         before, size = net(**asked).last_hidden_state, held_bytes(net)

@@ -6,12 +6,12 @@ import threading
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import pytest
 import torch
 
-from errors import BusyError
+from errors import BusyError, ModelError
 from serving import decoding as module
 from serving import line, requests
 from serving.decoding import Decoding
@@ -67,8 +67,8 @@ def test_the_likeliest_tokens_are_those_of_transformers_alone_and_together(
     for ids in PROMPTS:
         with torch.inference_mode():
             made = net.generate(
-                torch.tensor([ids]), attention_mask=torch.ones(1, len(ids), dtype=torch.long), max_new_tokens=12,
-                do_sample=False, pad_token_id=pad,
+                torch.tensor([ids], device=net.device), max_new_tokens=12, do_sample=False, pad_token_id=pad,
+                attention_mask=torch.ones(1, len(ids), dtype=torch.long, device=net.device),
             )[0].tolist()  # fmt: skip
         made = made[1:] if family in tiny.ENCODER_DECODERS else made[len(ids) :]
         end = net.generation_config.eos_token_id
@@ -261,12 +261,24 @@ def test_an_error_reaches_every_reader_and_later_requests_are_answered(
 def test_a_request_that_cannot_begin_fails_alone(held: Held) -> None:
     held.submit(running := asked())
     assert held.entered.acquire(timeout=PATIENCE_S)
-    held.submit(bad := Request([10**9], GREEDY, None))
+    held.submit(bad := Request(PROMPTS[1], GREEDY, cast("Slot", object())))
     held.next()
-    with pytest.raises(IndexError):
+    with pytest.raises(AttributeError):
         list(bad.tokens())
     assert not running.left.is_set()
     running.stopped.set()
+
+
+@pytest.mark.parametrize("family", ["llama", "t5"])
+def test_a_token_that_the_base_does_not_have_never_reaches_it(family: str, bases: Callable[[str], Loaded]) -> None:
+    """A GPU looks it up outside of its memory, and is of no use to the process any more."""
+    loaded = bases(family)
+    passes: list[int] = []
+    hook = loaded.resident.net.register_forward_hook(lambda *_: passes.append(1))
+    with pytest.raises(ModelError, match=r"makes token 1,000,000,000 .* has tokens 0 to \d+\. Choose"):
+        written(loaded, Request([5, 10**9], GREEDY, None))
+    hook.remove()
+    assert not passes and written(loaded, Request(PROMPTS[0], GREEDY, None))
 
 
 def test_an_answer_is_cut_at_its_deadline_and_one_that_never_began_is_told(

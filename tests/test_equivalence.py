@@ -25,6 +25,7 @@ from store.loading import linear_paths, load_model
 from store.models import ModelStore
 from tasks import TASKS, task_for
 from tests import tiny
+from tests.exact import ATOL
 from tests.test_magnitude import calm
 from tests.training_helpers import spec_of
 
@@ -111,7 +112,7 @@ def bases(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str, str], Base
 def batch_of(base: Base, tokens: int, rows: int) -> dict[str, torch.Tensor]:
     """So many different rows of so many tokens; for an encoder-decoder both sides have them."""
     torch.manual_seed(9)
-    ids = torch.randint(7, 400, (rows, tokens))
+    ids = torch.randint(7, 400, (rows, tokens)).to(base.loaded.resident.device)
     batch = {"input_ids": ids, "attention_mask": torch.ones_like(ids)}
     return {**batch, "decoder_input_ids": ids.flip(0)} if base.loaded.resident.config.is_encoder_decoder else batch
 
@@ -132,7 +133,8 @@ def ours(base: Base, batch: dict[str, torch.Tensor], rows: list[Slot | None]) ->
         for slot, start, end in runs(rows):
             one = {key: value[start:end] for key, value in batch.items()}
             states = type(outputs)(**{key: value[start:end] for key, value in outputs.items()})
-            parts.append(slot.head(states, one) if slot else torch.zeros(end - start, len(base.labels)))
+            bare = torch.zeros(end - start, len(base.labels), device=resident.device)
+            parts.append(slot.head(states, one) if slot else bare)
     return torch.cat(parts)
 
 
@@ -178,7 +180,7 @@ def test_callers_of_different_versions_share_one_pass(family: str, bases: Callab
         hook.remove()
     assert len(passes) == 1
     for one, together in zip(alone, logits, strict=True):
-        assert list(one.values()) == pytest.approx(together.softmax(-1).tolist(), abs=1e-5)
+        assert list(one.values()) == pytest.approx(together.softmax(-1).tolist(), abs=ATOL)
 
 
 def test_a_base_whose_rows_share_a_layer_answers_one_version_a_pass(tmp_path: Path) -> None:

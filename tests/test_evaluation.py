@@ -98,7 +98,7 @@ def test_the_loss_of_a_row_is_the_models_own(llama: Trained, monkeypatch: pytest
     with torch.inference_mode():
         loss, tokens = trial._losses(net)
         for example, summed, count in zip(trial.held_out.examples, loss, tokens, strict=True):
-            alone = {key: torch.tensor([example[key]]) for key in ("input_ids", "labels")}
+            alone = {key: torch.tensor([example[key]], device=net.device) for key in ("input_ids", "labels")}
             assert summed / count == pytest.approx(float(net(**alone).loss), rel=1e-4)
 
 

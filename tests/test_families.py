@@ -15,6 +15,7 @@ from store.loading import load_model
 from store.models import Model, ModelStore
 from tasks import Columns, TabSpec, task_for
 from tests import tiny
+from tests.exact import ATOL
 from tests.training_helpers import config_of, run_worker, spec_of, train
 
 TEXTS = ["where is my parcel", "the app crashes on start", "thank you, well done"]
@@ -34,7 +35,7 @@ def test_trained_version_answers_as_peft_does(family: str, quantize: str, tmp_pa
     spec = spec_of(family, tiny.make(family, tmp_path / family))
     version = train(spec, tmp_path, quantize=quantize)
     model = ModelStore(tmp_path / "models", offline=True).resolve(spec.model)
-    answers_as_peft_does(Loaded(model, "none"), version, atol=1e-5)
+    answers_as_peft_does(Loaded(model, "none"), version, atol=ATOL)
 
 
 def answers_as_peft_does(loaded: Loaded, version: Version, atol: float) -> None:
@@ -44,7 +45,7 @@ def answers_as_peft_does(loaded: Loaded, version: Version, atol: float) -> None:
     head = {"num_labels": len(version.labels), "ignore_mismatched_sizes": True} if version.labels else {}
     net, _ = load_model(model, task.auto_class, resident.quantization, **head)
     batch = dict(resident.tokenizer(TEXTS, padding=True, return_tensors="pt"))
-    batch = {k: v for k, v in batch.items() if k in ("input_ids", "attention_mask")}
+    batch = {k: v.to(resident.device) for k, v in batch.items() if k in ("input_ids", "attention_mask")}
     with resident.pin(version) as slot, torch.inference_mode():
         assert slot is not None
         if version.labels:

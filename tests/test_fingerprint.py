@@ -14,6 +14,7 @@ from store.adapters import AdapterStore, Version
 from store.models import ModelStore
 from tests import tiny
 from tests.conftest import Trained
+from tests.exact import ON_GPU
 from tests.test_resident import copy_of, fill, tensors
 from tests.training_helpers import spec_of, train
 
@@ -29,7 +30,7 @@ def found(loaded: Loaded, version: Version) -> torch.Tensor:
     """What the resident sees the version change."""
     resident = loaded.resident
     with resident.pin(version) as slot:
-        return resident._probed(slot) - resident._unadapted
+        return (resident._probed(slot) - resident._unadapted).cpu()
 
 
 def difference(loaded: Loaded, version: Version) -> float:
@@ -47,7 +48,8 @@ def test_a_resident_finds_what_training_told(
     version = train(trained.spec, tmp_path, quantize=quantize, precision="float32")
     told = version.manifest["fingerprint"]
     assert told["held"] == f"{quantize} float32" and told["change"] == max(map(abs, told["values"])) > 0
-    assert difference(Loaded(trained.model, quantize), version) < 1e-3
+    rounded = ON_GPU and quantize == "8bit"  # LLM.int8 in float16, as `tests.exact` has it
+    assert difference(Loaded(trained.model, quantize), version) < (fingerprint.TOLERANCE if rounded else 1e-3)
 
 
 @pytest.mark.parametrize("family", ["bert", "llama"])
@@ -56,8 +58,12 @@ def test_training_in_bfloat16_is_told_of_in_float32(
 ) -> None:
     trained: Trained = request.getfixturevalue(family)
     version = train(trained.spec, tmp_path, precision="bfloat16")
-    assert version.manifest["fingerprint"]["held"] == "none float32"
-    assert difference(trained.load(), version) < fingerprint.TOLERANCE / 10
+    if ON_GPU:  # which holds what it computes in, and where values are not compared then
+        assert version.manifest["fingerprint"]["held"] == "none bfloat16"
+        load(trained.load(), version)
+    else:
+        assert version.manifest["fingerprint"]["held"] == "none float32"
+        assert difference(trained.load(), version) < fingerprint.TOLERANCE / 10
     quantized = train(trained.spec, tmp_path, "quantized", precision="bfloat16", quantize="4bit")
     assert quantized.manifest["fingerprint"]["held"] == "4bit bfloat16"
     load(Loaded(trained.model, "4bit"), quantized)

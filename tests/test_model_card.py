@@ -18,6 +18,7 @@ from store import files
 from store.adapters import WEIGHTS, AdapterStore, Version
 from store.files import sha256
 from tests.conftest import Trained
+from tests.exact import ON_GPU
 from tests.training_helpers import train
 from training import lineage
 
@@ -89,7 +90,8 @@ def test_the_manifest_says_where_a_version_comes_from(bert: Trained) -> None:
     assert data["trained"] + data["held_out"] == data["usable"] == data["rows"] == 24
     assert sum(data["held_out_labels"].values()) == data["held_out"] == bert.first.card["held_out"]
     assert set(facts["libraries"]) == {"python", *lineage.LIBRARIES}
-    assert facts["measured"]["peak_memory"] > 100 * 2**20 and facts["measured"]["steps"] == 2
+    least = 2**20 if ON_GPU else 100 * 2**20  # of a GPU the base alone, without the process and its libraries
+    assert facts["measured"]["peak_memory"] > least and facts["measured"]["steps"] == 2
     machine = facts["machine"]
     assert machine["cores"] == os.cpu_count() and machine["memory_bytes"] > 2**30 and machine["cpu"]
 

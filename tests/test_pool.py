@@ -26,7 +26,11 @@ PATIENCE_S = 60
 
 
 def pool_at(home: Path) -> Pool:
-    return Pool(Settings(home=home, offline=True), ModelStore(home / "models", offline=True), AdapterStore(home))
+    return Pool(
+        Settings(home=home, offline=True, quantize="none"),
+        ModelStore(home / "models", offline=True),
+        AdapterStore(home),
+    )
 
 
 def wait(true: Callable[[], bool]) -> None:
@@ -43,7 +47,7 @@ class Store:
         self.spec, self.trained, self.home = trained.spec, trained, home
         for source, name in ((trained.first, "one"), (trained.second, "one"), (trained.second, "two")):
             copy_of(source, home, name)
-        self.pool = Pool(Settings(home=home, offline=True), trained.models, AdapterStore(home))
+        self.pool = Pool(Settings(home=home, offline=True, quantize="none"), trained.models, AdapterStore(home))
         self.adapters = self.pool.adapters
         self.pool.declare(trained.spec.model)
 
@@ -241,7 +245,7 @@ def test_a_base_that_no_tab_names_is_told(tmp_path: Path) -> None:
 
 
 def test_status_tells_the_phases_in_order_of_declaration(bert: Trained, tmp_path: Path) -> None:
-    pool = Pool(Settings(home=tmp_path, offline=True), bert.models, AdapterStore(tmp_path))
+    pool = Pool(Settings(home=tmp_path, offline=True, quantize="none"), bert.models, AdapterStore(tmp_path))
     pool.declare("own", lambda: "module")
     pool.declare(bert.spec.model)
     wait(lambda: all(status.phase == "ready" for status in pool.status()))

@@ -21,6 +21,7 @@ from store.models import ModelStore
 from tasks import TASKS, TabSpec, task_for
 from tests import tiny
 from tests.conftest import Trained
+from tests.exact import ATOL
 from tests.training_helpers import config_of, run_worker, spec_of, train
 from training import recipe, worker
 
@@ -152,15 +153,15 @@ def test_layers_that_the_base_lacks_are_trained_whole_and_served(quantize: str, 
     model = ModelStore(tmp_path / "models", offline=True).resolve(spec.model)
     loaded = Loaded(model, "none")
     net = transformers.AutoModelForSequenceClassification.from_pretrained(model.path, num_labels=2)
-    peft = PeftModel.from_pretrained(net, version.path).eval()
+    peft = PeftModel.from_pretrained(net.to(loaded.resident.device), version.path).eval()
     with loaded.resident.pin(version) as slot, torch.inference_mode():
         assert slot is not None and slot.head is not None
         outputs, batch = loaded.resident.encode(TEXTS, slot)
-        assert torch.allclose(slot.head(outputs, batch), peft(**batch).logits, atol=1e-5)
+        assert torch.allclose(slot.head(outputs, batch), peft(**batch).logits, atol=ATOL)
         again = Loaded(model, "none")
         with again.resident.pin(version) as other:
             outputs, batch = again.resident.encode(TEXTS, other)
-            assert torch.allclose(other.head(outputs, batch), peft(**batch).logits, atol=1e-5)
+            assert torch.allclose(other.head(outputs, batch), peft(**batch).logits, atol=ATOL)
 
 
 @pytest.mark.parametrize("quantize", ["4bit", "8bit"])

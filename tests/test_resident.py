@@ -12,9 +12,9 @@ from pathlib import Path
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
-from transformers import AutoModelForSequenceClassification
+from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
-from errors import AdapterError, InputError
+from errors import AdapterError, InputError, ModelError
 from serving.loaded import Loaded
 from serving.slots import CAPACITY
 from store import files
@@ -22,6 +22,7 @@ from store.adapters import MANIFEST, WEIGHTS, AdapterStore, Version
 from store.models import ModelStore
 from tests import tiny
 from tests.conftest import Trained
+from tests.exact import ATOL
 from tests.training_helpers import config_of, run_worker, spec_of, train
 
 TEXTS = [f"where is parcel number {i}" for i in range(8)]
@@ -60,7 +61,7 @@ def test_threads_with_different_versions_each_get_their_own(bert: Trained) -> No
     def work(seed: int) -> None:
         for i in range(60):
             version, text = versions[(i + seed) % 2], TEXTS[(i * 3 + seed) % len(TEXTS)]
-            if answer(loaded, version, text) != pytest.approx(golden[version.ref, text], abs=1e-5):
+            if answer(loaded, version, text) != pytest.approx(golden[version.ref, text], abs=ATOL):
                 wrong.append(f"{version.ref}: {text}")
 
     together(work, [(n,) for n in range(8)])
@@ -118,10 +119,34 @@ def test_a_long_text_is_cut_as_transformers_cuts_it(bert: Trained) -> None:
     _, batch = resident.encode([long, "hello"], None)
     theirs = resident.tokenizer(
         [long, "hello"], padding=True, truncation=True, max_length=resident.window, return_tensors="pt"
-    )
+    ).to(resident.device)
     assert batch["input_ids"].shape[1] == resident.window
     assert torch.equal(batch["input_ids"], theirs["input_ids"])
     assert torch.equal(batch["attention_mask"], theirs["attention_mask"])
+
+
+def with_more_tokens(folder: Path) -> Path:
+    """A base whose tokenizer was given tokens, one of them for padding, and the base was not."""
+    tokenizer = AutoTokenizer.from_pretrained(folder)
+    tokenizer.add_tokens(["outsider"])
+    tokenizer.add_special_tokens({"pad_token": "[PAD]"})
+    tokenizer.save_pretrained(folder)
+    return folder
+
+
+def test_tokens_that_the_base_does_not_have_are_refused_and_none_is_padded_with(tmp_path: Path) -> None:
+    base = with_more_tokens(tiny.make("bert", tmp_path / "bert"))
+    loaded = Loaded(ModelStore(tmp_path / "models", offline=True).resolve(str(base)), "none")
+    with pytest.raises(ModelError, match="cannot read this text"):
+        loaded.labels.embed("an outsider")
+    assert len(loaded.labels._embedded(["of two lengths", "one"])) == 2
+    spec = spec_of("bert", base)
+    config = config_of(spec, tmp_path, "more")
+    assert run_worker(config, tmp_path)["state"] == "done"
+    rows = Path(config.data)
+    rows.write_text(rows.read_text().replace("great", "outsider"))
+    result = run_worker(config, tmp_path, "again")
+    assert result["state"] == "failed" and "cannot read this text" in result["what"], result
 
 
 def test_a_base_with_beam_search_of_its_own_still_streams(tmp_path: Path) -> None:

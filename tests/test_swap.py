@@ -26,6 +26,7 @@ from serving.slots import CAPACITY
 from settings import Settings
 from store.adapters import BASE, AdapterStore, Version
 from tests.conftest import Trained
+from tests.exact import ATOL
 from tests.test_resident import copy_of
 
 MOVES = 40
@@ -49,7 +50,8 @@ def test_r10_every_answer_is_that_of_the_version_it_names(
     trained: Trained = request.getfixturevalue(kind)
     ask: Ask = ask_labels if kind == "bert" else ask_text
     store = AdapterStore(tmp_path)
-    pool = Pool(Settings(home=tmp_path, shipped=tmp_path / "none", offline=True), trained.models, store)
+    settings = Settings(home=tmp_path, shipped=tmp_path / "none", offline=True, quantize="none")
+    pool = Pool(settings, trained.models, store)
     pool.declare(trained.spec.model)
     sources = {source.ref: source for source in (trained.first, trained.second)}
     made_from = {BASE: BASE}
@@ -137,13 +139,13 @@ def answer(pool: Pool, trained: Trained, ask: Ask, ref: str, text: str) -> Any:
 
 
 def same(found: Any, wanted: Any) -> bool:
-    return bool(found == pytest.approx(wanted, abs=1e-5)) if isinstance(wanted, dict) else close(found, wanted)
+    return bool(found == pytest.approx(wanted, abs=ATOL)) if isinstance(wanted, dict) else close(found, wanted)
 
 
 def close(found: Any, wanted: Any) -> bool:
     """Equal texts, or a label and its probability."""
     if isinstance(wanted, tuple):
-        return bool(found[0] == wanted[0] and found[1] == pytest.approx(wanted[1], abs=1e-5))
+        return bool(found[0] == wanted[0] and found[1] == pytest.approx(wanted[1], abs=ATOL))
     return bool(found == wanted)
 
 

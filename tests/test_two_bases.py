@@ -8,7 +8,6 @@ from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -52,7 +51,7 @@ class Home:
         return self
 
     def pool(self) -> Pool:
-        found = Pool(Settings(home=self.path, offline=True), self.models, self.store)
+        found = Pool(Settings(home=self.path, offline=True, quantize="none"), self.models, self.store)
         found.declare(self.spec.model)
         return found
 
@@ -214,7 +213,7 @@ def test_of_bases_that_nothing_needs_one_is_kept(home: Home, tmp_path: Path) -> 
 def test_a_base_that_does_not_fit_leaves_what_answered(home: Home, monkeypatch: pytest.MonkeyPatch) -> None:
     pool = home.pool()
     assert name(pool, home) == (BASE, home.spec.model)
-    monkeypatch.setattr(room, "free_memory", SimpleNamespace(free=lambda: 10**6))
+    monkeypatch.setattr(room, "SPARE", 10**15)  # of any memory, a GPU's too
     with pytest.raises(ModelError, match="no room for"):
         pool.check(home.spec, "other@1")
     home.store.promote("classification", "other@1")

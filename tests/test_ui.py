@@ -94,7 +94,7 @@ def test_a_cancelled_stream_is_closed(client) -> None:
         time.sleep(0.05)
     job.cancel()
     ended = sys.modules["graft_plugin_stream"].ended
-    deadline = time.monotonic() + 2
+    deadline = time.monotonic() + 60
     while "gone" not in ended and time.monotonic() < deadline:
         time.sleep(0.02)
     assert "gone" in ended
