@@ -36,7 +36,8 @@ class Generating:
         self._line = Line(self._run)
 
     def submit(self, request: Request) -> None:
-        """Put a request behind those that wait. Raises `BusyError` where too many do."""
+        """Put a request behind those that wait; raises `BusyError`, and `ModelError` for tokens the base lacks."""
+        self._resident.check(request.ids)
         self._line.join(request)
 
     def before(self, request: Request) -> int:

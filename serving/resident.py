@@ -23,7 +23,7 @@ from store.adapters import BASE, Version
 from store.loading import LINEAR, compute_dtype, features, load_model, resolve_quantization
 from store.models import Model
 from store.prompts import neutralize
-from store.tokenizers import load_tokenizer, window
+from store.tokenizers import check_tokens, load_tokenizer, window
 from store.verify import Adapter, read_adapter
 from tasks import resident_class
 
@@ -50,6 +50,8 @@ class Resident:
         self.net.requires_grad_(False)
         self.config: PretrainedConfig = self.net.config
         self.body: nn.Module = self.net.base_model
+        self._vocabulary = int(self.net.get_input_embeddings().weight.shape[0])
+        self.check(self.tokenizer(fingerprint.PROBE)["input_ids"])
         self._closing = _count_closing(self.tokenizer)
         self.layers = _layers(self.net)
         # bitsandbytes' 8-bit layers keep state of the running pass in the module, so passes must not overlap.
@@ -85,11 +87,19 @@ class Resident:
         return self.run([self.read(text).inputs for text in texts], [slot] * len(texts))
 
     def read(self, text: str) -> Read:
-        """The text as the base reads it, its special tokens broken up; no more of it than the window takes."""
+        """The text as the base reads it, its special tokens broken up; no more of it than the window takes.
+
+        Raises `ModelError` where the tokenizer makes tokens of it that the base does not have.
+        """
         # Padding and truncation are set in the tokenizer itself, which other threads read; so both are done here.
         row = self.tokenizer(neutralize(self.tokenizer, text))
         inputs = {key: _cut(row[key], self.window, self._closing) for key in row}
+        self.check(inputs["input_ids"])
         return Read(inputs, len(row["input_ids"]))
+
+    def check(self, ids: Sequence[int]) -> None:
+        """Raise `ModelError` where the base does not have one of these tokens."""
+        check_tokens(max(ids, default=0), self._vocabulary, self.model)
 
     @torch.inference_mode()
     def run(

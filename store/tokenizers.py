@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 from transformers import AutoTokenizer, PretrainedConfig, PreTrainedTokenizerBase
 
 from errors import ModelError
@@ -10,7 +12,7 @@ from store.templates import check_templates
 
 
 def load_tokenizer(model: Model) -> PreTrainedTokenizerBase:
-    """The base's tokenizer, with a padding token (the end-of-text token where it has none of its own)."""
+    """The base's tokenizer, with a padding token (the end-of-text token where it has none that the base has, too)."""
     try:
         tokenizer: PreTrainedTokenizerBase = AutoTokenizer.from_pretrained(
             model.path, trust_remote_code=False, local_files_only=True
@@ -18,9 +20,22 @@ def load_tokenizer(model: Model) -> PreTrainedTokenizerBase:
     except (OSError, ValueError, KeyError, ImportError) as error:
         raise ModelError(f"The tokenizer of {model.id} cannot be loaded.", first_line(error)) from error
     check_templates(tokenizer.chat_template, model.id)
-    if tokenizer.pad_token_id is None:
+    if tokenizer.pad_token_id is None or tokenizer.pad_token_id >= model.config.get("vocab_size", math.inf):
         tokenizer.pad_token = tokenizer.eos_token or tokenizer.unk_token
     return tokenizer
+
+
+def check_tokens(largest: int, vocabulary: int, model: Model) -> None:
+    """Raise `ModelError` for a token that the base does not have: looking one up ends all of a process's use of a GPU.
+
+    Tokens are added to a tokenizer more often than to its base, and texts without them are answered as ever.
+    """
+    if largest >= vocabulary:
+        raise ModelError(
+            f"{model.id} cannot read this text.",
+            f"Its tokenizer makes token {largest:,} of it, and the base has tokens 0 to {vocabulary - 1:,}.",
+            "Choose a base whose tokenizer is its own.",
+        )
 
 
 def window(config: PretrainedConfig, tokenizer: PreTrainedTokenizerBase) -> int:

@@ -55,6 +55,11 @@ class Examples(Sequence[Example]):
         """Tokens that are learned of each row; 1 for a label."""
         return self._numbers("learned")
 
+    @property
+    def largest(self) -> int:
+        """The largest token of all rows."""
+        return max((int(np.from_dlpack(chunk.values).max(initial=0)) for chunk in self._ids.chunks), default=0)
+
     def _numbers(self, name: str) -> NDArray[np.int32]:
         chunks = [np.from_dlpack(chunk) for chunk in self._table[name].chunks]
         return np.concatenate(chunks) if chunks else np.zeros(0, np.int32)

@@ -174,7 +174,8 @@ def _joined_text(record: Mapping[str, Any], name: str, part: str, cell: int) -> 
     first, *others = _split(name, record)
     texts = [_text(record.get(first), part, cell)]
     for other in others:
-        if record.get(other) not in (None, "") and str(record[other]).strip():
+        value = record.get(other)
+        if value is not None and (not isinstance(value, str) or value.strip()):
             texts.append(_text(record[other], other, cell))
     return _text("\n\n".join(texts), part, cell) if others else texts[0]
 

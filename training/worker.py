@@ -28,7 +28,7 @@ from store.corrections import Corrections
 from store.loading import require_quantization, resolve_quantization, training_dtype
 from store.models import ModelStore
 from store.origins import Origins
-from store.tokenizers import load_tokenizer, window
+from store.tokenizers import check_tokens, load_tokenizer, window
 from tasks import task_for
 from training import card, checkpoints, estimate, fit, lineage, model_card, recipe, room
 from training.config import TrainConfig
@@ -110,6 +110,8 @@ class Session:
         dtype = training_dtype(self.config.precision)
         most = int(rows.lengths.max())
         net = recipe.build(self.config, self.task, self.model, data.labels, self.quantize, dtype, most, start)
+        vocabulary = int(net.get_base_model().get_input_embeddings().weight.shape[0])
+        check_tokens(max(data.train.largest, data.looked_at.largest), vocabulary, self.model)
         self.events.phase("train", rows=len(rows), held_out=len(data.held_out.examples))
         begun = age()
         pad = int(tokenizer.pad_token_id)
