@@ -1,7 +1,7 @@
-"""Calls that arrive while a pass runs are answered together in the next one; an idle model makes nobody wait.
+"""Calls that arrive while a pass runs, or waits for its turn, are answered together; an idle model makes nobody wait.
 
-Leader and followers: the caller that finds the model idle runs the pass for everybody who is waiting, and then hands
-the lead to whoever has waited longest. There is no thread and no timer of its own.
+The first call asks for a pass (`serving/compute.py`). Who is in it is chosen when its turn has come, and where others
+still wait then, it asks for the next. There is no thread and no timer of its own.
 """
 
 from __future__ import annotations
@@ -9,6 +9,8 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable, Hashable, Sequence
 from typing import Generic, TypeVar, cast
+
+from serving import compute
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
@@ -20,29 +22,29 @@ SLACK = 512
 
 
 class _Call(Generic[Item, Result]):
-    """One item that waits. Its caller sleeps until it is answered or has to lead."""
+    """One item that waits. Its caller sleeps until it is answered."""
 
     def __init__(self, key: Hashable, item: Item, tokens: int) -> None:
         self.key, self.item, self.tokens = key, item, tokens
-        self.woken = threading.Event()
-        self.done = False
+        self.answered = threading.Event()
         self.result: Result | None = None
         self.error: BaseException | None = None
 
     def end(self, result: Result | None = None, error: BaseException | None = None) -> None:
-        self.result, self.error, self.done = result, error, True
-        self.woken.set()
+        self.result, self.error = result, error
+        self.answered.set()
 
 
 class Batcher(Generic[Item, Result]):
-    """Turns concurrent calls into passes over several items that share a key."""
+    """Turns concurrent calls into passes over several items that share a key. Thread-safe; not for jobs themselves."""
 
     def __init__(self, run: Callable[[Sequence[Item]], Sequence[Result]], largest: int = 32) -> None:
         """`run` answers 1 to `largest` items of one key at once, in order."""
         self._run, self._largest = run, largest
         self._waiting: list[_Call[Item, Result]] = []
         self._lock = threading.Lock()
-        self._led = False
+        self._asked = False
+        """Whether a pass runs or waits for its turn."""
 
     def __call__(self, key: Hashable, item: Item, tokens: int = 0) -> Result:
         """Answer one item of so many tokens; items with equal keys may share a pass. Re-raises what `run` raised."""
@@ -53,21 +55,17 @@ class Batcher(Generic[Item, Result]):
         calls = [_Call[Item, Result](key, item, tokens) for item, tokens in items]
         with self._lock:
             self._waiting += calls
-            if calls and not self._led:
-                self._led = True
-                calls[0].woken.set()
+            first, self._asked = bool(calls) and not self._asked, self._asked or bool(calls)
+        if first:
+            compute.submit(self._pass)
         for call in calls:
-            while not call.done:
-                call.woken.wait()
-                call.woken.clear()
-                if not call.done:
-                    self._lead()
+            call.answered.wait()
         if failed := next((call for call in calls if call.error), None):
             raise cast(BaseException, failed.error)
         return [cast(Result, call.result) for call in calls]
 
-    def _lead(self) -> None:
-        """Run one pass for those who have waited longest and what fits beside them, then hand over the lead."""
+    def _pass(self) -> None:
+        """Answer those who have waited longest and what fits beside them; the others stand in line again."""
         with self._lock:
             batch = _chosen(self._waiting, self._largest)
             taken = set(map(id, batch))
@@ -81,9 +79,9 @@ class Batcher(Generic[Item, Result]):
             for call, result in answered:
                 call.end(result)
         with self._lock:
-            self._led = bool(self._waiting)
-            if self._waiting:
-                self._waiting[0].woken.set()
+            self._asked = again = bool(self._waiting)
+        if again:
+            compute.submit(self._pass)
 
 
 def _chosen(waiting: Sequence[_Call[Item, Result]], largest: int) -> list[_Call[Item, Result]]:

@@ -1,8 +1,8 @@
 """Continuous batching: generations on one causal base join and leave between steps (Orca; Yu et al., 2022).
 
-One thread decodes for every reader. A step computes one token for all rows, each with its own version; between two
-steps a request that waits joins, one bounded piece of its prompt at a time, and one whose reader has gone leaves. The
-thread ends when there is nothing to do, so that an idle base is held by nobody.
+A step computes one token for all rows, each with its own version; between two steps a request that waits joins, one
+bounded piece of its prompt at a time, and one whose reader has gone leaves. One thread asks for turn after turn, each a
+job of `serving/compute.py`, and ends when there is nothing to do, so that an idle base is held by nobody.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ from functools import partial
 import torch
 from transformers.cache_utils import DynamicCache, DynamicLayer
 
+from serving import compute
 from serving.choice import Choice
 from serving.line import Line, failure
 from serving.mixture import mixed
@@ -136,18 +137,21 @@ class Decoding:
     def _run(self) -> None:
         batch = _Batch()
         try:
-            while (taken := self._line.take(bool(batch.requests), partial(self._fits, batch))) is not None:
-                for request in taken:
-                    self._join(batch, request)
-                self._round(batch)
+            while compute.run(partial(self._turn, batch)):
+                pass
         except BaseException as error:  # every reader must hear of it
             for request in batch.requests:
                 request.end(failure(error))
             raise
 
     @torch.inference_mode()
-    def _round(self, batch: _Batch) -> None:
-        """Leave, read a piece of a prompt, and one step for all rows."""
+    def _turn(self, batch: _Batch) -> bool:
+        """Join, leave, read a piece of a prompt, and one step for all rows; whether there may be more to do."""
+        taken = self._line.take(bool(batch.requests), partial(self._fits, batch))
+        if taken is None:
+            return False
+        for request in taken:
+            self._join(batch, request)
         for joiner in [joiner for joiner in batch.joining if joiner.request.is_over]:
             batch.joining.remove(joiner)
             joiner.request.end()
@@ -156,6 +160,7 @@ class Decoding:
             self._read_piece(batch)
         if batch.rows:
             self._step(batch)
+        return True
 
     def _fits(self, batch: _Batch, taken: Sequence[Request], request: Request) -> bool:
         """Whether a request may run beside those that run and those that are taken with it."""

@@ -1,7 +1,8 @@
 """Batched generation by transformers' own `generate`: for encoder-decoder bases, and for what `Decoding` cannot take.
 
 Requests that arrive while a batch is being written form the next one. Each row has its own version, its own way of
-choosing tokens, and its own end; a row whose reader has gone no longer keeps the others.
+choosing tokens, and its own end; a row whose reader has gone no longer keeps the others. A batch takes seconds, so it
+is computed in a thread of its own, and not in the one where all others would wait for it (`serving/compute.py`).
 """
 
 from __future__ import annotations

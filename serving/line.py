@@ -11,6 +11,7 @@ from collections.abc import Callable
 import torch
 
 from errors import BusyError, GraftError
+from serving import compute
 from serving.requests import DEADLINE_S, Request, closing
 
 log = logging.getLogger("graft")
@@ -88,6 +89,7 @@ def _close() -> None:
     closing.set()
     for thread in [*_threads]:
         thread.join(CLOSE_S)
+    compute.stop(CLOSE_S)
 
 
 def failure(error: BaseException) -> BaseException:

@@ -6,6 +6,7 @@ import threading
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import torch
@@ -13,6 +14,7 @@ from torch import nn
 from transformers import PretrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
 
 from errors import AdapterError
+from serving import compute
 from serving.heads import Head
 from serving.magnitude import Stretch, stretch
 from serving.mixture import mixed
@@ -122,6 +124,10 @@ class Resident:
         """Verify a version in full, prepare its tensors for this base, and prove that it does something."""
         version.check_files()
         check_base(version, self.model)
+        return compute.run(partial(self._prepare, version))
+
+    def _prepare(self, version: Version) -> Slot:
+        """What is computed of that: one job, since a thread that stays may load it (`serving/compute.py`)."""
         sizes = {path: features(layer) for path, layer in self.layers.items()}
         adapter = read_adapter(version.path, sizes, version.ref)
         dtype = self.net.dtype if self.net.dtype.is_floating_point else torch.float32

@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from serving import compute
 from serving.batching import MOST_TOKENS, Batcher
 
 PATIENCE_S = 20
@@ -84,6 +85,22 @@ def test_everybody_who_came_meanwhile_is_answered_by_one_pass() -> None:
     assert len(passes.seen) == 2
     assert sorted(passes.seen[1]) == list(range(12))
     assert passes.answers == {("k", i): f"answer to {i}" for i in ["first", *range(12)]}
+
+
+def test_a_pass_that_waits_for_its_turn_takes_those_who_come_meanwhile() -> None:
+    passes, entered = Passes(), threading.Event()
+
+    def other() -> None:
+        entered.set()
+        passes.go.wait(PATIENCE_S)
+
+    compute.submit(other)
+    assert entered.wait(PATIENCE_S)
+    for i in range(5):
+        passes.call("k", i)
+    passes.wait_for(5)
+    passes.release()
+    assert [sorted(items) for items in passes.seen] == [list(range(5))]
 
 
 def test_a_pass_has_at_most_the_largest_number() -> None:
