@@ -130,6 +130,8 @@ class Held:
 
 @pytest.fixture
 def held(bases: Callable[[str], Loaded], monkeypatch: pytest.MonkeyPatch) -> Iterator[Held]:
+    for thread in [t for t in threading.enumerate() if t.name == "graft-generate"]:
+        thread.join(PATIENCE_S)  # what the test before has left behind counts on
     made = Held(bases("llama"), monkeypatch)
     yield made
     for _ in range(2000):

@@ -157,14 +157,14 @@ def test_passes_overlap_unless_the_base_is_8bit(
     def leave(*_: object) -> None:
         inside.remove(threading.get_ident())
 
-    def classify(version: Version) -> None:
+    def encode(version: Version) -> None:
         with loaded.resident.pin(version) as slot:
-            loaded.labels.classify(TEXTS[0], slot)
+            loaded.resident.encode([TEXTS[0]], slot)
 
     body = loaded.resident.body
     hooks = [body.register_forward_pre_hook(enter), body.register_forward_hook(leave)]
     try:
-        in_threads([*(lambda v=v: classify(v) for v in copies), lambda: loaded.labels.embed("a text")])
+        in_threads([*(lambda v=v: encode(v) for v in copies), lambda: loaded.labels.embed("a text")])
     finally:
         for hook in hooks:
             hook.remove()
