@@ -13,8 +13,10 @@ from store import loading
 ON_GPU = torch.cuda.is_available()
 ATOL = 1e-4 if ON_GPU else 1e-5
 """What two ways of computing the same in float32 may differ by: a GPU sums in another order for each shape."""
-INT8_ATOL = 2e-2 if ON_GPU else 1e-4
-"""What LLM.int8 may be off by beside itself: on a GPU its products are float16, where the last bit falls by chance."""
+INT8_ATOL = 1e-1 if ON_GPU else 1e-4
+"""What LLM.int8 may be off by beside itself. It rounds what a layer is given to 127 steps, and where the last bit of
+float32 falls otherwise, one value comes to lie a step away: 0.03 of a tiny model's logits were seen. Here it is the CPU
+whose sums are known to fall alike."""
 
 
 def _float32() -> torch.dtype:
