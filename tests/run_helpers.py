@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import json
+import resource
+import signal
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -61,3 +64,16 @@ def begun(runs: Runs, home: Path, name: str = "plain") -> Run:
     run = runs.submit(plain(home, name))
     wait(lambda: run.progress.step)
     return runs.get(run.id)
+
+
+@contextmanager
+def file_limit(most: int) -> Iterator[None]:
+    """No file of this process grows beyond so many bytes: what a full disk does to a write."""
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    ignored = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (most, before[1]))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+        signal.signal(signal.SIGXFSZ, ignored)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import resource
 import signal
 import subprocess
 import sys
@@ -15,6 +14,7 @@ import pytest
 from errors import DataError, GraftError
 from settings import REPOSITORY
 from store.corrections import Corrections, as_jsonl
+from tests.run_helpers import file_limit
 
 WRITER = """
 import sys
@@ -109,6 +109,13 @@ def test_two_processes_write_at_once_and_another_one_sees_it(home: Path) -> None
     assert len(told) == 40 and {one.id for one in watching.list("echo")} == set(told)
 
 
+def test_r31_processes_that_correct_the_same_at_once_keep_it_once(home: Path) -> None:
+    """Each row is looked for and written while nobody else writes."""
+    processes = [writer(home, "a", 60) for _ in range(4)]
+    told = [set(process.communicate()[0].split()) for process in processes]
+    assert told == told[:1] * 4 and len(told[0]) == len(Corrections(home).list("echo")) == 60
+
+
 def test_what_was_acknowledged_survives_the_death_of_its_process(home: Path) -> None:
     process = writer(home, "a", 10_000)
     assert process.stdout is not None
@@ -135,15 +142,8 @@ def test_r20_a_full_disk_takes_nothing_away_and_says_so(home: Path) -> None:
     kept = Corrections(home)
     kept.add("echo", row("one"))
     size = (home / "corrections" / "echo.jsonl").stat().st_size
-    before = resource.getrlimit(resource.RLIMIT_FSIZE)
-    ignored = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (size + 20, before[1]))
-    try:
-        with pytest.raises(GraftError, match="could not be kept"):
-            kept.add("echo", row("two"))
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, before)
-        signal.signal(signal.SIGXFSZ, ignored)
+    with file_limit(size + 20), pytest.raises(GraftError, match="could not be kept"):
+        kept.add("echo", row("two"))
     assert (home / "corrections" / "echo.jsonl").stat().st_size == size
     assert [one.asked for one in kept.list("echo")] == ["one"]
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import zipfile
 from pathlib import Path
 
@@ -12,13 +13,14 @@ import transformers
 from peft import PeftModel
 
 from errors import AdapterError
-from store.adapters import AdapterStore
+from store.adapters import MANIFEST, AdapterStore
 from store.archive import pack
 from store.files import STAGING_PREFIX
 from store.models import ModelStore
 from tests import tiny
 from tests.conftest import Trained
-from training.export import main, merge
+from tests.run_helpers import file_limit
+from training.export import main, merge, merge_into_zip
 
 AUTO = {"bert": "AutoModelForSequenceClassification", "llama": "AutoModelForCausalLM"}
 
@@ -60,6 +62,31 @@ def test_r33_a_zip_unpacks_as_a_version_of_another_home(bert: Trained, tmp_path:
     assert copied.manifest == bert.first.manifest
     with pytest.raises(AdapterError, match="already there"):
         pack(bert.first, archive)
+
+
+def test_r33_a_zip_holds_what_the_manifest_lists_and_no_more(bert: Trained, tmp_path: Path) -> None:
+    home = tmp_path / "adapters"
+    shutil.copytree(bert.home / "adapters", home)
+    version = AdapterStore(tmp_path).get(bert.first.ref)
+    (version.path / "rows.csv").write_text("a secret")
+    with zipfile.ZipFile(pack(version, tmp_path / "first.zip")) as file:
+        inside = {Path(name).name for name in file.namelist()}
+    assert inside == {*version.manifest["files"], MANIFEST} and "adapter_model.safetensors" in inside
+
+
+def test_r32_a_full_disk_leaves_no_half_of_a_zip(bert: Trained, tmp_path: Path) -> None:
+    with file_limit(2000), pytest.raises(OSError, match="File too large"):
+        pack(bert.first, tmp_path / "first.zip")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_r32_nothing_that_is_there_is_written_over(bert: Trained, tmp_path: Path) -> None:
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine.zip").write_text("mine")
+    for write in (merge, merge_into_zip):
+        with pytest.raises(AdapterError, match="already there"):
+            write(bert.first, bert.model, tmp_path / ("mine" if write is merge else "mine.zip"))
+    assert list((tmp_path / "mine").iterdir()) == [] and (tmp_path / "mine.zip").read_text() == "mine"
 
 
 def test_the_command_says_what_it_wrote_or_why_not(
