@@ -20,6 +20,7 @@ from store.models import ModelStore  # noqa: E402
 from training.runs import Runs  # noqa: E402
 from ui import server, shell  # noqa: E402
 from ui.context import Context  # noqa: E402
+from ui.guard import log_without_tokens  # noqa: E402
 from ui.reload import Reloader  # noqa: E402
 
 
@@ -30,6 +31,7 @@ def compose(settings: Settings) -> Context:
     return Context(settings, discover(settings.plugins), pool, adapters, Runs(settings))
 
 
+log_without_tokens()  # before plugins are imported, whose errors are logged
 try:
     context = compose(Settings.from_env())
 except ConfigError as error:

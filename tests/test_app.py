@@ -58,6 +58,15 @@ def test_importing_the_app_imports_no_torch(tmp_path) -> None:
     assert done.stdout.startswith("[]"), done.stderr
 
 
+def test_r06_a_token_in_what_a_plugin_raises_is_left_out_of_the_log(tmp_path) -> None:
+    token = "hf_" + "canary" * 6
+    env = environment(tmp_path)
+    (tmp_path / "plugins" / "bad.py").write_text(f"raise ValueError('GET /api?token={token}')")
+    done = run(env, "-c", "import app; print(app.context.tabs[0].error is not None)")
+    assert done.stdout == "True\n" and "Traceback" in done.stderr and "token=hf_..." in done.stderr
+    assert token not in done.stderr
+
+
 WATCHING = """
 import socket
 connect = socket.socket.connect

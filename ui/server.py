@@ -14,7 +14,6 @@ from settings import REPOSITORY, Settings
 from store.corrections import FOLDER as CORRECTIONS
 from store.database import DATABASE
 from ui.context import Context
-from ui.guard import log_without_tokens
 from ui.inbound import middleware
 from ui.strings import translations
 from ui.theme import STYLE, THEME
@@ -43,7 +42,6 @@ def check_home(settings: Settings) -> None:
 def launch(demo: gr.Blocks, context: Context) -> None:
     """Serve until interrupted. Raises `GraftError` when the port is taken."""
     settings = context.settings
-    log_without_tokens()
     try:
         demo.launch(**options(context), prevent_thread_lock=True)
     except OSError as error:
