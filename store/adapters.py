@@ -204,9 +204,15 @@ class AdapterStore:
                 raise _needed(version, f"A roll back of {version.plugin} would return to it.")
             # One rename, so that no reader sees half of it; what a crash leaves is swept as any staging folder.
             aside = files.new_staging(self.root)
-            version.path.rename(aside / "deleted")
-            gone = {"version": version.ref, "why": why, "who": who, "deleted": True}
-            self._record(version.plugin, self.history(version.plugin), gone)
+            try:
+                version.path.rename(aside / "deleted")
+                gone = {"version": version.ref, "why": why, "who": who, "deleted": True}
+                self._record(version.plugin, self.history(version.plugin), gone)
+            except BaseException:
+                with suppress(FileNotFoundError):
+                    (aside / "deleted").rename(version.path)
+                aside.rmdir()
+                raise
         shutil.rmtree(aside, ignore_errors=True)
 
     def _record(self, plugin: str, entries: list[dict[str, Any]], entry: Mapping[str, Any]) -> None:

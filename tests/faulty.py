@@ -40,6 +40,7 @@ class Disk:
     def __init__(self, k: int, how: str) -> None:
         self.k, self.how, self.count, self.failed = k, how, 0, ""
         self.dirty: dict[Path, int] = {}  # files with bytes that were not synced, and how many were
+        self.renamed: list[tuple[Path, Path, Path, bytes | None]] = []  # whose directory was not: it, from, to, over
 
     def __enter__(self) -> Disk:
         self._kept = (Path.open, os.fsync, os.rename)
@@ -60,10 +61,22 @@ class Disk:
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
     def die(self) -> None:
-        for path, synced in self.dirty.items() if self.how == "power" else ():
+        self.lose()
+        os._exit(DEAD)
+
+    def lose(self) -> None:
+        """Where the power fails: half of what files got unsynced, and renames of which the directory was not synced."""
+        if self.how != "power":
+            return
+        for path, synced in self.dirty.items():
             with suppress(OSError):
                 os.truncate(path, (synced + path.stat().st_size) // 2)
-        os._exit(DEAD)
+        for _, source, target, was in reversed(self.renamed):
+            with suppress(OSError):
+                self._kept[2](target, source)
+                if was is not None:
+                    with open(target, "wb") as file:  # not by the way that is counted
+                        file.write(was)
 
     def _opener(self) -> Callable[..., Any]:
         disk, plain_open = self, self._kept[0]
@@ -88,11 +101,14 @@ class Disk:
         self.operate(f"fsync {path.name}")
         self._kept[1](descriptor)
         self.dirty.pop(path, None)
+        self.renamed = [rename for rename in self.renamed if rename[0] != path]
 
     def _rename(self, source: Any, target: Any, **named: Any) -> None:
         source, target = Path(source), Path(target)
         self.operate(f"rename to {target.name}")
+        was = target.read_bytes() if target.is_file() else None
         self._kept[2](source, target, **named)
+        self.renamed.append((target.parent, source, target, was))
         self.dirty = {target / path.relative_to(source) if path.is_relative_to(source) else path: synced
                       for path, synced in self.dirty.items()}  # fmt: skip
         self.operate(f"after the rename to {target.name}")
@@ -231,6 +247,7 @@ def attempt(home: Path, scenario: str, how: str, k: int) -> dict[str, Any]:
                 acknowledged = True
             except (OSError, GraftError):
                 acknowledged = False
+        disk.lose()  # the power may fail as soon as it was acknowledged
         os.write(
             writes, json.dumps({"failed": disk.failed, "acknowledged": acknowledged, "count": disk.count}).encode()
         )
@@ -240,7 +257,11 @@ def attempt(home: Path, scenario: str, how: str, k: int) -> dict[str, Any]:
         told = json.loads(pipe.read() or b"{}")
     os.waitpid(pid, 0)
     acknowledged = bool(told.get("acknowledged"))
-    found = problems(home, scenario, acknowledged) + again(home, scenario)
+    found = problems(home, scenario, acknowledged)
+    if how == "full" and not acknowledged:
+        found += [f"{path} is left over" for path in home.rglob(f"{files.STAGING_PREFIX}*")]
+        found += [f"{ref} is gone" for ref in {"mine@1", "mine@2"} - refs(home)]
+    found += again(home, scenario)
     return {"k": k, "acknowledged": acknowledged, "done": bool(told) and not told["failed"], "problems": found, **told}
 
 
