@@ -264,6 +264,15 @@ def test_r16_names_that_could_be_paths_or_words_are_refused(name: str) -> None:
         check_name(name)
 
 
+@pytest.mark.parametrize("ref", ["../other/adapters/tickets@1", "../other/adapters/tickets"])
+def test_r16_a_reference_leads_nowhere_else(store: AdapterStore, ref: str) -> None:
+    publish(store)
+    publish(AdapterStore(store.root.parent / "other"))
+    assert (store.root / "../other/adapters/tickets/1" / MANIFEST).is_file()
+    with pytest.raises(AdapterError, match="There are: tickets@1"):
+        store.get(ref)
+
+
 @pytest.mark.parametrize("ref", ["tickets@99", "tickets@-1", "../tickets@1", "tickets@1/..", "@1", "", "tickets@١"])
 def test_unknown_references_name_what_there_is(store: AdapterStore, ref: str) -> None:
     publish(store)

@@ -12,7 +12,7 @@ import torch
 from safetensors.torch import save_file
 
 from errors import AdapterError
-from store.header import MOST_TENSORS, read_header
+from store.header import MOST_HEADER, MOST_TENSORS, read_header
 
 ENTRY = {"dtype": "F32", "shape": [2], "data_offsets": [0, 8]}
 
@@ -38,6 +38,7 @@ def test_the_shapes_of_an_ordinary_file(tmp_path: Path) -> None:
         ({"a": ENTRY | {"shape": "2"}}, bytes(8), None), ({"a": 3}, bytes(8), None),
         ({str(n): ENTRY | {"shape": [0], "data_offsets": [0, 0]} for n in range(MOST_TENSORS + 1)}, b"", None),
         (b" " * 2_000_001, b"", None), (b"[" * 100_000, b"", None),
+        (json.dumps({"a": ENTRY}).encode() + b" " * MOST_HEADER, bytes(8), None),
     ],
 )  # fmt: skip
 def test_r45_a_header_that_is_bloated_or_lies_is_refused(tmp_path: Path, header: Any, data: bytes, length: Any) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 
 from errors import DataError
@@ -85,6 +87,13 @@ def test_names_of_labels(names: object, found: tuple[str, ...]) -> None:
                                   "text\n---\nconfigs: [{data_files: /x}]\n---\n"])  # fmt: skip
 def test_a_card_that_says_nothing_of_files(text: str) -> None:
     assert read_card("org/rows", text) == Card()
+
+
+@pytest.mark.parametrize("call", ["os.mkdir", "os.makedirs"])
+def test_r17_a_card_calls_nothing(tmp_path: Path, call: str) -> None:
+    canary = tmp_path / "canary"
+    read_card("org/rows", f"---\nconfigs: !!python/object/apply:{call} ['{canary}']\n---\n")
+    assert not canary.exists()
 
 
 def test_a_card_may_have_marks_and_line_ends() -> None:

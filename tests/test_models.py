@@ -62,6 +62,22 @@ def store(tmp_path: Path) -> ModelStore:
     return ModelStore(tmp_path / "models")
 
 
+def test_r02_pickled_weights_beside_other_files_are_not_opened(tmp_path: Path) -> None:
+    """A folder has safetensors, so that it is not refused at once, but those of something else."""
+    import torch
+    from safetensors.torch import load_file
+
+    from store.loading import load_model
+    from tests import tiny
+
+    folder = tiny.make("bert", tmp_path / "base")
+    torch.save(load_file(folder / "model.safetensors"), folder / "pytorch_model.bin")
+    (folder / "model.safetensors").rename(folder / "other.safetensors")
+    model = ModelStore(tmp_path, offline=True).resolve(str(folder))
+    with pytest.raises(ModelError, match=r"cannot be loaded as AutoModel"):
+        load_model(model, "AutoModel")
+
+
 def test_a_folder_by_either_path(store: ModelStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     model_files(tmp_path / "org" / "name")
     model = store.resolve(str(tmp_path / "org" / "name"))

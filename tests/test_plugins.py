@@ -75,6 +75,15 @@ def test_r15_a_taken_name_is_an_error_for_the_later_file(tmp_path: Path) -> None
     assert "Graft's own page" in str(page.error)
 
 
+def test_r15_only_a_python_file_right_in_the_folder_is_a_tab(tmp_path: Path) -> None:
+    for place in ("uploads", "__pycache__", "a.py.d"):
+        (tmp_path / place).mkdir()
+        write(tmp_path / place, "bad.py", "raise ValueError")
+    for name in ("bad.pth", "bad.so", "bad.pyc", ".hidden.py", "bad.py.txt"):
+        write(tmp_path, name, "raise ValueError")
+    assert discover(tmp_path) == []
+
+
 def test_files_with_an_underscore_are_not_tabs(tmp_path: Path) -> None:
     write(tmp_path, "_helper.py", "raise ValueError")
     assert discover(tmp_path) == []

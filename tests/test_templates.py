@@ -39,6 +39,12 @@ def test_r25_a_template_that_would_not_end_is_refused(trap: str) -> None:
         check_templates(TRAPS[trap], "org/base")
 
 
+def test_r25_a_template_that_is_tried_reaches_for_nothing(tmp_path: Path) -> None:
+    canary = tmp_path / "canary"
+    check_templates(f"{{{{ cycler.__init__.__globals__.os.mkdir('{canary}') }}}}", "org/base")
+    assert not canary.exists()
+
+
 @pytest.mark.parametrize("template", WALKS)
 def test_r25_a_template_reaches_for_nothing(template: str) -> None:
     check_templates(template, "org/base")

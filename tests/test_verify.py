@@ -11,7 +11,7 @@ import pytest
 import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from safetensors.torch import save_file
+from safetensors.torch import load_file, save_file
 
 from errors import AdapterError
 from store import verify
@@ -67,6 +67,14 @@ def test_r28_an_odd_configuration_is_refused_before_anything_is_loaded(tmp_path:
     tracemalloc.stop()
 
 
+@pytest.mark.parametrize("rank", [0, -8, 257, 10**30, True])
+def test_r28_a_rank_that_cannot_be_served_is_refused_before_the_weights_are_read(tmp_path: Path, rank: int) -> None:
+    folder = write(tmp_path, {**CONFIG, "r": rank})
+    (folder / WEIGHTS).unlink()
+    with pytest.raises(AdapterError, match=r"Its rank is .*; 1 to 256 can be served"):
+        read_adapter(folder, LAYERS, "mine@1")
+
+
 @pytest.mark.parametrize("text", ["", "[", "[]", "5", '"x"', "null", "[" * 100_000, '{"r":' * 100_000, " " * 2_000_000])
 def test_r28_what_is_no_configuration_is_refused(tmp_path: Path, text: str) -> None:
     with pytest.raises(AdapterError):
@@ -99,6 +107,13 @@ def test_r13_a_value_that_is_not_finite_is_refused(tmp_path: Path, value: float)
     held["base_model.model.encoder.layer.1.query.lora_A.weight"][3, 15] = value
     save_file(held, folder / WEIGHTS)
     with pytest.raises(AdapterError, match="not finite"):
+        read_adapter(folder, LAYERS, "mine@1")
+
+
+def test_r45_the_header_is_looked_at_before_a_library_opens_the_file(tmp_path: Path) -> None:
+    folder = write(tmp_path)
+    save_file({key: tensor.double() for key, tensor in load_file(folder / WEIGHTS).items()}, folder / WEIGHTS)
+    with pytest.raises(AdapterError, match="is held as F64"):
         read_adapter(folder, LAYERS, "mine@1")
 
 
