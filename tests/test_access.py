@@ -232,6 +232,13 @@ def test_r39_a_session_ends_and_cannot_be_forged() -> None:
     assert Access(Settings(host="0.0.0.0")).sign_in("") is None
 
 
+def test_r39_of_sessions_the_oldest_end_where_there_are_too_many() -> None:
+    found = Access(Settings(password=PASSWORD))
+    first, *_, last = [found.sign_in(PASSWORD) for _ in range(access.MOST_SESSIONS + 1)]
+    assert found.user(request_of(last)).owner and not found.user(request_of(first)).owner
+    assert len(found._sessions) == access.MOST_SESSIONS
+
+
 def oauth(name: str, expires_at: float = 9e12) -> dict[str, object]:
     return {"oauth_info": {"userinfo": {"preferred_username": name}, "expires_at": expires_at, "access_token": "t"}}
 
@@ -278,7 +285,9 @@ def test_r39_a_wrong_password_is_counted_and_the_right_one_leaves_a_cookie_for_t
     with serve(tmp_path, password=PASSWORD) as found:
         url = found.url
         assert "password" in httpx.get(f"{url}/signin").text
-        assert [sign_in(url, guess).status_code for guess in ("", "x", "é" * 2000, "y" * 9000)] == [403] * 4
+        assert [sign_in(url, guess).status_code for guess in ("", "x", "é" * 2000)] == [403] * 3
+        longer = {"more": "y" * 9000, "password": PASSWORD}
+        assert httpx.post(f"{url}/signin", data=longer).status_code == 403, "no more of a form is read"
         right = sign_in(url)
         assert right.status_code == 303 and right.headers["location"] == "./"
         (cookie,) = right.headers.get_list("set-cookie")

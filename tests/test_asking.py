@@ -43,6 +43,8 @@ class Line:
     def generate(self, text):
         if text == "too many":
             raise BusyError("Too many are waiting.")
+        if text == "exit":
+            raise SystemExit(1)
         assert self.turn.wait(20)
         yield text
         yield text * 2
@@ -87,6 +89,12 @@ def test_a_request_says_how_many_are_before_it(context: Context, lm: Line) -> No
 def test_an_error_is_raised_where_it_was_asked(context: Context) -> None:
     with pytest.raises(BusyError, match="Too many are waiting"):
         list(handler_of(context)("too many", "base"))
+
+
+def test_r26_a_plugin_that_calls_exit_ends_its_request_and_says_so(context: Context, lm: Line) -> None:
+    with pytest.raises(SystemExit):
+        list(handler_of(context)("exit", "base"))
+    assert lm.ended.wait(20)
 
 
 def test_a_request_that_nobody_waits_for_ends(context: Context, lm: Line) -> None:

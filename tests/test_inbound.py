@@ -8,11 +8,13 @@ import httpx
 import pytest
 from gradio.utils import get_upload_folder
 
+from errors import GraftError
 from settings import LOOPBACK, Settings
 from store import quota
 from tests.ui_site import Site, make, serve
 from ui import inbound, server
 from ui.rate import MOST_KEYS, Rate
+from ui.theme import STYLE
 
 pytestmark = pytest.mark.filterwarnings("ignore")
 FOREIGN = [
@@ -144,6 +146,14 @@ def test_r27_who_is_forgotten_has_a_full_bucket_again() -> None:
     assert len(rate._buckets) == MOST_KEYS and rate.take("a") == 0
 
 
+def test_r20_a_disk_without_room_is_told_at_the_start(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    server.check_home(Settings(home=tmp_path / "home"))
+    monkeypatch.setattr(server, "LEAST_DISK", 2**62)
+    with pytest.raises(GraftError, match="The disk is full"):
+        server.check_home(Settings(home=tmp_path / "home"))
+    assert list((tmp_path / "home").iterdir()) == []
+
+
 def test_r34_r40_r46_the_server_is_told_to_keep_closed_what_gradio_opens(tmp_path: Path) -> None:
     context, _, _ = make(tmp_path)
     told = server.options(context)
@@ -156,6 +166,17 @@ def test_r34_r40_r46_the_server_is_told_to_keep_closed_what_gradio_opens(tmp_pat
     assert {"docs_url", "redoc_url", "openapi_url", "middleware"} == set(told["app_kwargs"])
     blocked = {Path(path) for path in told["blocked_paths"]}
     assert {context.settings.home / name for name in ("adapters", "runs", "corrections", "graft.db")} <= blocked
+
+
+def test_r44_the_page_names_nothing_of_elsewhere_that_a_browser_would_fetch(site: Site) -> None:
+    page, style = httpx.get(site.url).text, httpx.get(f"{site.url}/theme.css").text + STYLE.read_text("utf-8")
+    named = [
+        *httpx.get(f"{site.url}/config").json()["stylesheets"],
+        *re.findall(r"<(?:link|script|img|iframe)\b[^>]*?(?:href|src)=[\"']([^\"']+)", page),
+        *re.findall(r"(?:url\(|@import\s+)[\"']?([^\"')]+)", style),
+    ]
+    assert len(named) > 2, "a script and a style of Gradio's at least"
+    assert [name for name in named if name.startswith(("http", "//")) and not name.startswith(site.url)] == []
 
 
 def test_r34_there_is_no_mcp(site: Site) -> None:

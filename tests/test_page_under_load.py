@@ -13,7 +13,7 @@ import pytest
 from tests.run_helpers import wait
 from tests.test_access import by_queue, by_run, endpoints
 from tests.ui_site import Site, serve
-from ui import server
+from ui import chat, server
 from ui.reload import Reloader
 
 pytestmark = pytest.mark.filterwarnings("ignore")
@@ -87,6 +87,20 @@ def test_r26_what_is_quick_stays_quick_while_answers_wait_and_the_queue_empties(
 def by_echo(site: Site) -> str:
     joined = httpx.post(f"{site.url}/gradio_api/call/echo", json={"data": ["ab", 2, "live"]}, timeout=20)
     return httpx.get(f"{site.url}/gradio_api/call/echo/{joined.json()['event_id']}", timeout=60).text
+
+
+def test_r26_a_queue_that_is_full_says_so_at_once(tmp_path, monkeypatch) -> None:
+    monkeypatch.setattr(chat, "CONCURRENCY", 1)
+    (tmp_path / "plugins").mkdir()
+    (tmp_path / "plugins" / "full.py").write_text(BLOCK.replace('"block"', '"full"'), encoding="utf-8")
+    with serve(tmp_path, queue=2) as found:
+        plugin, asked = sys.modules["graft_plugin_full"], f"{found.url}/gradio_api/call/full"
+        assert httpx.post(asked, json={"data": ["a", "live"]}, timeout=20).status_code == 200
+        wait(lambda: plugin.waiting == ["a"])
+        told = [httpx.post(asked, json={"data": [text, "live"]}, timeout=20).status_code for text in "bcd"]
+        plugin.gate.set()
+        assert told == [200, 200, 503]
+        wait(lambda: len(found.demo._queue) == 0 and plugin.waiting == ["a", "b", "c"])
 
 
 def test_r37_sessions_that_nobody_holds_are_forgotten(site: Site) -> None:

@@ -111,6 +111,27 @@ def test_r06_children_get_no_secret(monkeypatch: pytest.MonkeyPatch) -> None:
     assert child_environment(GRAFT_HOME="/there")["GRAFT_HOME"] == "/there"
 
 
+def test_r06_children_get_what_is_listed_and_no_more(monkeypatch: pytest.MonkeyPatch) -> None:
+    canary = "https://ada:canary@rows.example"
+    for key in ("DATABASE_URL", "NETRC", "XDG_CONFIG_HOME", "LD_PRELOAD", "PYTHONSTARTUP"):
+        monkeypatch.setenv(key, canary)
+    assert canary not in child_environment().values()
+
+
+def test_r06_a_child_finds_no_token_and_sends_none_that_nobody_meant(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Neither what the operator signed in with on this machine, nor one that it was given for another purpose."""
+    (tmp_path / "token").write_text("hf_" + "x" * 34)
+    monkeypatch.setenv("HF_HOME", str(tmp_path))
+    code = "from huggingface_hub import get_token; from huggingface_hub.utils import build_hf_headers; "
+    code += "print(get_token() is None, 'authorization' in build_hf_headers())"
+    for given, said in (({}, "True False"), ({"HF_TOKEN": "hf_" + "y" * 34}, "False False")):
+        told = subprocess.run([sys.executable, "-c", code], env=child_environment(**given), capture_output=True,
+                              text=True, check=True)  # fmt: skip
+        assert told.stdout.strip() == said
+
+
 def test_waiting_threads_soon_sleep_in_this_process_and_in_children(monkeypatch: pytest.MonkeyPatch) -> None:
     """Spinning ones make a run beside the page, and the page, several times slower."""
     assert os.environ["GOMP_SPINCOUNT"] == child_environment()["GOMP_SPINCOUNT"] == "20000"
