@@ -95,6 +95,27 @@ def test_a_real_run_is_paused_resumed_and_ends_as_if_it_had_not_been(real: Runs,
     assert [step for step, _ in ended.progress.curves["loss"]] == list(range(1, 61))
 
 
+LIMITED = """
+import resource, sys
+from dataclasses import replace
+from pathlib import Path
+from settings import Settings
+from training import child
+told = replace(Settings.from_env(), run_seconds=0)
+Settings.from_env = lambda: told
+code = child.main(Path(sys.argv[1]))
+print(code, resource.getrlimit(resource.RLIMIT_DATA)[0] > 0)
+"""
+
+
+def test_r12_a_real_run_has_its_limits_of_time_and_memory(spec: TabSpec, home: Path) -> None:
+    folder = folder_of(config_of(spec, home, "limited", max_steps=40), home)
+    ended = subprocess.run([sys.executable, "-c", LIMITED, str(folder)], cwd=REPOSITORY, input=GO, timeout=PATIENCE_S,
+                           env=child_environment(GRAFT_HOME=str(home)), stdout=subprocess.PIPE)  # fmt: skip
+    assert ended.stdout == b"0 True\n", "the limit of memory is set, where there was none"
+    assert files.read_json(folder / RESULT)["state"] == "paused"
+
+
 def start(folder: Path, home: Path, word: bytes) -> subprocess.Popen[bytes]:
     """The child as `Runs` starts it, given `word` instead of the one it waits for."""
     child = subprocess.Popen([sys.executable, "-m", "training.child", str(folder)], cwd=REPOSITORY,

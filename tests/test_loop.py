@@ -17,11 +17,12 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
+from errors import RunError
 from settings import REPOSITORY, child_environment
 from store.adapters import WEIGHTS, AdapterStore
 from tests import tiny
 from tests.training_helpers import config_of, run_worker, spec_of
-from training import loop
+from training import checkpoints, loop
 from training.config import TrainConfig
 from training.events import CONFIG, EVENTS, PAUSE, RESULT, read_events
 from training.loop import is_evaluated, schedule_factor
@@ -143,6 +144,17 @@ def test_r21_other_rows_do_not_go_on_from_a_checkpoint(tmp_path: Path) -> None:
     data.write_text(data.read_text() + "one more row,1\n")
     result = run_worker(config, tmp_path)
     assert result["state"] == "failed" and "the rows are others" in result["why"]
+
+
+def test_r21_other_libraries_do_not_go_on_from_a_checkpoint(tmp_path: Path) -> None:
+    config = config_for("bert", tmp_path, "libraries")
+    bound = checkpoints.binding(config, "rows")
+    assert {"torch", "transformers", "peft"} <= bound.keys()
+    checkpoints.save(tmp_path, 1, {"weight": torch.ones(2)}, {"bound": bound})
+    found = checkpoints.load(tmp_path, bound)
+    assert found is not None and found[1]["step"] == 1
+    with pytest.raises(RunError, match=r"torch was .* and is 99"):
+        checkpoints.load(tmp_path, {**bound, "torch": "99"})
 
 
 def test_r11_a_damaged_checkpoint_gives_way_to_the_one_before(tmp_path: Path) -> None:

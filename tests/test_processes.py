@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -81,6 +82,18 @@ def test_r18_nothing_that_a_run_started_is_left(runs: Runs, home: Path, name: st
         runs.wait(run.id)
     assert runs.get(run.id).state == ("cancelled" if how == "cancel" else "interrupted")
     wait(lambda: not any(map(alive, pids)), 30)
+
+
+def test_r38_a_run_holds_nothing_open_of_the_page(runs: Runs, home: Path) -> None:
+    """Neither a socket nor a file, also one that whoever opened it lets children have."""
+    with socket.socket() as held:
+        held.bind(("127.0.0.1", 0))
+        held.listen()
+        held.set_inheritable(True)
+        mine = os.readlink(f"/proc/self/fd/{held.fileno()}")
+        run = begun(runs, home)
+        opened = {os.readlink(path) for path in Path(f"/proc/{pid_of(run)}/fd").iterdir()}
+    assert mine.startswith("socket:") and mine not in opened and len(opened) >= 3
 
 
 def test_a_process_clears_away_what_it_started_and_lives(tmp_path: Path) -> None:

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 import training.runs
-from errors import RunError
+from errors import GraftError, RunError
 from settings import Settings
 from store import files
 from store.database import DATABASE
@@ -168,6 +168,14 @@ def test_a_home_that_cannot_be_written_is_told(home: Path, tmp_path: Path) -> No
     (tmp_path / "file").write_text("")
     with pytest.raises(RunError, match="could not be queued"):
         Runs(Settings(home=tmp_path / "file")).submit(plain(home))
+
+
+def test_r20_a_home_that_takes_all_it_may_takes_no_run(home: Path) -> None:
+    (home / "large").write_bytes(b"x" * 10_000)
+    runs = Runs(Settings(home=home, disk_bytes=5_000), STAND_IN)
+    with pytest.raises(GraftError, match=r"cannot be queued.*GRAFT_DISK_GB"):
+        runs.submit(plain(home))
+    assert runs.list() == []
 
 
 def test_half_a_submission_leaves_nothing(runs: Runs, home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
