@@ -204,6 +204,15 @@ def test_columns_below_each_other_are_one_text():
     assert to_row({"a+b": "x", "c": "y"}, {"text": "a+b", "target": "c"}, "text", False, 20)["text"] == "x"
 
 
+def test_a_deep_nesting_below_a_text_makes_a_bad_row():
+    mapping = {"text": "instruction+input", "target": "output"}
+    nested: list[Any] = []
+    for _ in range(100_000):
+        nested = [nested]
+    with pytest.raises(RowProblem, match="input is of type list"):
+        to_row({"instruction": "Add.", "input": nested, "output": "3"}, mapping, "text", False, 20)
+
+
 @pytest.mark.parametrize("answer", ["b", [ASSISTANT]])
 def test_a_prompt_that_is_a_list_of_messages(answer: object):
     mapping, record = {"text": "prompt", "target": "completion"}, {"prompt": [USER], "completion": answer}
