@@ -149,6 +149,15 @@ def test_tokens_that_the_base_does_not_have_are_refused_and_none_is_padded_with(
     assert result["state"] == "failed" and "cannot read this text" in result["what"], result
 
 
+def test_answers_in_tokens_that_the_base_does_not_have_are_not_learned(tmp_path: Path) -> None:
+    spec = spec_of("t5", with_more_tokens(tiny.make("t5", tmp_path / "t5")))
+    config = config_of(spec, tmp_path, "more")
+    rows = Path(config.data)
+    rows.write_text(rows.read_text().replace(': nothing"', ': outsider"'))
+    result = run_worker(config, tmp_path)
+    assert result["state"] == "failed" and "cannot read this text" in result["what"], result
+
+
 def test_a_base_with_beam_search_of_its_own_still_streams(tmp_path: Path) -> None:
     from serving.sampling import Sampling
 

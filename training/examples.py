@@ -57,8 +57,11 @@ class Examples(Sequence[Example]):
 
     @property
     def largest(self) -> int:
-        """The largest token of all rows."""
-        return max((int(np.from_dlpack(chunk.values).max(initial=0)) for chunk in self._ids.chunks), default=0)
+        """The largest token of all rows, of what is read and of what is learned."""
+        # An encoder-decoder learns tokens; others learn labels, or places of what they read.
+        columns = (self._ids, self._learn) if self._task == "seq2seq-lm" else (self._ids,)
+        chunks = (chunk for column in columns for chunk in column.chunks)
+        return max((int(np.from_dlpack(chunk.values).max(initial=0)) for chunk in chunks), default=0)
 
     def _numbers(self, name: str) -> NDArray[np.int32]:
         chunks = [np.from_dlpack(chunk) for chunk in self._table[name].chunks]
