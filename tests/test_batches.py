@@ -58,6 +58,17 @@ def test_padding_is_masked_and_nothing_else_is() -> None:
     assert collate([{"input_ids": [1], "labels": 3}], pad=9)["labels"].tolist() == [3]
 
 
+def test_padded_rows_are_of_few_widths_and_no_wider_than_a_model_takes() -> None:
+    rows = [{"input_ids": [5] * n, "labels": [5] * m} for n, m in ((3, 12), (1, 9))]
+    shapes = {
+        widest: [tuple(collate(rows, 9, widest)[key].shape) for key in ("input_ids", "attention_mask", "labels")]
+        for widest in (0, 13, 100)
+    }
+    assert shapes == {0: [(2, 3), (2, 3), (2, 12)], 13: [(2, 8), (2, 8), (2, 13)], 100: [(2, 8), (2, 8), (2, 16)]}
+    assert collate(rows, 9, 100)["attention_mask"].sum() == 4
+    assert {tuple(tensor.shape) for tensor in collate(rows[:1], 9, 100).values()} == {(1, 3), (1, 12)}
+
+
 def test_packed_rows_begin_anew_and_their_first_tokens_are_not_learned() -> None:
     batch = pack([{"input_ids": [5, 6], "labels": [5, 6]}, {"input_ids": [7, 8, 9], "labels": [7, IGNORED, 9]}])
     assert batch["input_ids"].tolist() == [[5, 6, 7, 8, 9]]

@@ -144,9 +144,9 @@ class Trial:
         """The summed loss of each row's learned tokens, in nats, and how many these are."""
         examples, pad = self.held_out.examples, int(self.tokenizer.pad_token_id)
         lengths = np.array([max(len(e["input_ids"]), len(e["labels"])) for e in examples], np.int32)
-        loss, tokens = np.zeros(len(examples)), np.zeros(len(examples))
+        loss, tokens, widest = np.zeros(len(examples)), np.zeros(len(examples)), int(lengths.max(initial=0))
         for group in micro_batches(range(len(examples)), lengths, self._at_once(net.device)):
-            batch = {k: v.to(net.device) for k, v in collate([examples[i] for i in group], pad).items()}
+            batch = {k: v.to(net.device) for k, v in collate([examples[i] for i in group], pad, widest).items()}
             each, rows = token_losses(net, batch)
             loss[group] = np.bincount(rows.cpu(), each.double().cpu(), len(group))
             tokens[group] = np.bincount(rows.cpu(), minlength=len(group))

@@ -75,6 +75,7 @@ class Loop:
             self._weights.values(), lr=config.learning_rate, weight_decay=config.weight_decay, fused=True
         )
         self._scaler = torch.amp.GradScaler(net.device.type, enabled=dtype == torch.float16)
+        self._widest = int(rows.lengths.max(initial=0))
         per_epoch = -(-len(rows) // config.batch_size)
         self._per_epoch = per_epoch
         self.steps = config.max_steps or max(1, math.ceil(config.epochs * per_epoch))
@@ -120,7 +121,7 @@ class Loop:
         loss, tokens = 0.0, 0
         for group in micro_batches(rows, self._rows.lengths, self._budget):
             examples = [self._rows[row] for row in group]
-            batch = pack(examples) if config.packing else collate(examples, self._pad)
+            batch = pack(examples) if config.packing else collate(examples, self._pad, self._widest)
             batch = {name: tensor.to(self._net.device) for name, tensor in batch.items()}
             with computing(self._dtype):
                 summed = row_loss(self._net, batch)[0] if batch["labels"].dim() == 1 else token_loss(self._net, batch)

@@ -74,8 +74,9 @@ class Validation:
     def __call__(self, net: Any) -> dict[str, float]:  # noqa: ANN401 - a PeftModel
         """`loss`, and `accuracy` where rows have labels."""
         loss, right, labelled = 0.0, 0, False
+        widest = int(self.rows.lengths.max(initial=0))
         for group in micro_batches(range(len(self.rows)), self.rows.lengths, BUDGET):
-            batch = {k: v.to(net.device) for k, v in collate([self.rows[i] for i in group], self.pad).items()}
+            batch = {k: v.to(net.device) for k, v in collate([self.rows[i] for i in group], self.pad, widest).items()}
             labelled = batch["labels"].dim() == 1
             with computing(self.dtype), _undropped(net):
                 if labelled:
