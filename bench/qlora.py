@@ -102,7 +102,7 @@ def _graft(base: Path, folder: Path, paths: Sequence[Path], length: int) -> Foun
     config = TrainConfig(
         name="bench", plugin="bench", model=str(base), task="causal-lm", columns={"messages": "messages"},
         data=str(paths[0]), held_out_data=str(paths[1]), quantize="4bit", epochs=1.0, max_length=length, evaluations=0,
-        card_rows=0, **SHARED,
+        card_rows=0, gradient_checkpointing="on", **SHARED,
     )  # fmt: skip
     (run / CONFIG).write_text(config.to_json(), encoding="utf-8")
     run_child([*RUN, str(run)], **LEAN, GRAFT_HOME=str(home))

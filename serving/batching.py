@@ -15,8 +15,8 @@ from serving import compute
 Item = TypeVar("Item")
 Result = TypeVar("Result")
 
-MOST_TOKENS = 16_384
-"""Tokens of one pass, padding counted."""
+MOST_TOKENS = 4096
+"""Tokens of one pass, padding counted: whoever else wants something computed waits for it."""
 SLACK = 512
 """Tokens of padding that are always allowed: so small a pass takes no longer for them."""
 

@@ -1,13 +1,13 @@
 """Continuous batching: generations on one causal base join and leave between steps (Orca; Yu et al., 2022).
 
-A step computes one token for all rows, each with its own version; between two steps a request that waits joins, one
-bounded piece of its prompt at a time, and one whose reader has gone leaves. One thread asks for turn after turn, each a
-job of `serving/compute.py`, and ends when there is nothing to do, so that an idle base is held by nobody.
+A step computes one token for all rows, each with its own version; between two steps requests that wait join, a bounded
+piece of their prompts at a time (`serving/reading.py`), and those whose readers have gone leave. One thread asks for
+turn after turn, each a job of `serving/compute.py`, and ends when there is nothing to do, so that an idle base is held
+by nobody.
 """
 
 from __future__ import annotations
 
-import inspect
 import logging
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -21,21 +21,18 @@ from serving.choice import Choice
 from serving.line import Line, failure
 from serving.mixture import mixed
 from serving.prefixes import Prefixes
+from serving.reading import Joiner, Reading, holding, states_of
 from serving.requests import Request
 from serving.resident import Resident
-from serving.rows_cache import RowsCache, State
+from serving.rows_cache import RowsCache
 from serving.sampling import Sampling
 from serving.slot import Adapting, Slot
 from store import free_memory
 
 log = logging.getLogger("graft")
 
-ROWS = 32
+ROWS = {"cpu": 32, "cuda": 128}
 """Generations that run at the same time."""
-PIECE, PIECE_ALONE = 128, 512
-"""Tokens of a prompt that are read between two steps; more where nobody is kept waiting by it."""
-TURN = 4
-"""Of so many pieces one is of whoever joined first, the others of whoever has least left to read."""
 CACHE_BYTES = 2 * 2**30
 """Keys and values of all rows together take at most this on a CPU, and a quarter of what is free; on a GPU half of it.
 
@@ -43,20 +40,6 @@ One row may always run.
 """
 TOLERANCE = 0.05
 """Of the range of logits: what a row beside others may differ by from the row alone. See `Decoding.proven`."""
-
-
-@dataclass(eq=False)
-class _Joiner:
-    """A request whose prompt is being read."""
-
-    request: Request
-    choice: Choice
-    cache: DynamicCache
-    read: int = 0
-
-    @property
-    def left(self) -> int:
-        return len(self.request.ids) - self.read
 
 
 @dataclass(eq=False)
@@ -70,16 +53,15 @@ class _Row:
 class _Batch:
     """What is being generated."""
 
-    joining: list[_Joiner] = field(default_factory=list)
+    reading: Reading
     rows: list[_Row] = field(default_factory=list)
     cache: RowsCache | None = None
     adapting: Adapting | None = None
     slots: list[Slot | None] = field(default_factory=list)
-    pieces: int = 0
 
     @property
     def requests(self) -> list[Request]:
-        return [joiner.request for joiner in self.joining] + [row.request for row in self.rows]
+        return [joiner.request for joiner in self.reading.joining] + [row.request for row in self.rows]
 
 
 class Decoding:
@@ -92,9 +74,6 @@ class Decoding:
         self._most_bytes = _most_bytes(resident.device)
         self._token_bytes = 0
         """Of one row's token in the cache; `proven` finds out."""
-        self._last_only = (
-            {"logits_to_keep": 1} if "logits_to_keep" in inspect.signature(self._net.forward).parameters else {}
-        )
 
     def submit(self, request: Request) -> None:
         """Put a request behind those that wait; raises `BusyError`, and `ModelError` for tokens the base lacks."""
@@ -116,17 +95,18 @@ class Decoding:
             return False
         try:
             asked = [Request(some, Sampling(), None) for some in (ids[:5], ids[:3])]
-            rows = [_Joiner(request, Choice(self._net, request), DynamicCache()) for request in asked]
-            alone = torch.stack([self._net(torch.tensor([[*row.request.ids, ids[-1]]], device=self._resident.device))
-                                 .logits[0, -1] for row in rows])  # fmt: skip
-            for row in rows:
-                self._read(row, len(row.request.ids))
-            if any(type(layer) is not DynamicLayer for row in rows for layer in row.cache.layers):
+            alone = torch.stack([self._net(torch.tensor([[*request.ids, ids[-1]]], device=self._resident.device))
+                                 .logits[0, -1] for request in asked])  # fmt: skip
+            reading = Reading(self._resident)
+            first, *rows = [Joiner(each, Choice(self._net, each), DynamicCache()) for each in (asked[0], *asked)]
+            reading.read([first], len(ids))
+            if any(type(layer) is not DynamicLayer for layer in first.cache.layers):
                 return False
-            cache = RowsCache(_states(rows[0].cache))
+            reading.read(rows, len(ids))
+            cache = RowsCache(states_of(first.cache))
             self._token_bytes = cache.bytes_of_token
             for row in reversed(rows):
-                cache.add(_states(row.cache))
+                cache.add(states_of(row.cache))
             beside = self._forward(cache, [ids[-1]] * 2)[[1, 0]]
         except (TypeError, ValueError, RuntimeError, AttributeError, IndexError, KeyError) as error:
             log.info("%s is answered one request at a time: %s", self._resident.model.id, error)
@@ -135,7 +115,7 @@ class Decoding:
         return bool((beside - alone).abs().max().item() <= TOLERANCE * scale)
 
     def _run(self) -> None:
-        batch = _Batch()
+        batch = _Batch(Reading(self._resident))
         try:
             while compute.run(partial(self._turn, batch)):
                 pass
@@ -146,18 +126,18 @@ class Decoding:
 
     @torch.inference_mode()
     def _turn(self, batch: _Batch) -> bool:
-        """Join, leave, read a piece of a prompt, and one step for all rows; whether there may be more to do."""
+        """Join, leave, read on in prompts, and one step for all rows; whether there may be more to do."""
         taken = self._line.take(bool(batch.requests), partial(self._fits, batch))
         if taken is None:
             return False
         for request in taken:
             self._join(batch, request)
-        for joiner in [joiner for joiner in batch.joining if joiner.request.is_over]:
-            batch.joining.remove(joiner)
+        for joiner in [joiner for joiner in batch.reading.joining if joiner.request.is_over]:
+            batch.reading.joining.remove(joiner)
             joiner.request.end()
         self._leave(batch, [row.request.is_over for row in batch.rows])
-        if batch.joining:
-            self._read_piece(batch)
+        if batch.reading.joining:
+            self._read(batch, batch.reading.choose(bool(batch.rows)))
         if batch.rows:
             self._step(batch)
         return True
@@ -167,39 +147,39 @@ class Decoding:
         requests = [*batch.requests, *taken, request]
         longest = max(len(each.ids) + each.sampling.max_new_tokens for each in requests)
         size = len(requests) * longest * self._token_bytes
-        return len(requests) == 1 or (len(requests) <= ROWS and size <= self._most_bytes)
+        rows = ROWS.get(self._resident.device.type, ROWS["cpu"])
+        return len(requests) == 1 or (len(requests) <= rows and size <= self._most_bytes)
 
     def _join(self, batch: _Batch, request: Request) -> None:
         """Begin to read a prompt, behind what is known of it; what fails is this request alone."""
         try:
             known, states = self._prefixes.find(request.slot, request.ids)
-            cache = DynamicCache()
-            for layer, (keys, values) in enumerate(states):
-                cache.update(keys, values, layer)
-            batch.joining.append(_Joiner(request, Choice(self._net, request), cache, known))
+            batch.reading.joining.append(Joiner(request, Choice(self._net, request), holding(states), known))
         except Exception as error:
             log.exception("a request could not begin")
             request.end(failure(error))
 
-    def _read_piece(self, batch: _Batch) -> None:
-        """Read on in one prompt: a short one is not kept waiting by a long one, nor the long one for ever."""
-        batch.pieces += 1
-        oldest = batch.pieces % TURN == 0
-        joiner = batch.joining[0] if oldest else min(batch.joining, key=lambda joiner: joiner.left)
+    def _read(self, batch: _Batch, joiners: Sequence[Joiner]) -> None:
+        """Read on in these prompts; whose prompt is read begins to be answered."""
         try:
-            logits = self._read(joiner, PIECE if batch.rows else PIECE_ALONE)
+            logits = batch.reading.read(joiners, batch.reading.most(bool(batch.rows)))
         except Exception as error:
+            if len(joiners) > 1:  # it may be one of them alone
+                for joiner in joiners:
+                    self._read(batch, [joiner])
+                return
             log.exception("a prompt could not be read")
-            batch.joining.remove(joiner)
-            joiner.request.end(failure(error))
+            batch.reading.joining.remove(joiners[0])
+            joiners[0].request.end(failure(error))
             return
-        if not joiner.left:
-            self._begin(batch, joiner, logits)
-            batch.joining.remove(joiner)  # not before: whatever fails, its reader is among those who hear of it
+        for i, joiner in enumerate(joiners):
+            if not joiner.left:
+                self._begin(batch, joiner, logits[i : i + 1])
+                batch.reading.joining.remove(joiner)  # not before: whatever fails, its reader must hear of it
 
-    def _begin(self, batch: _Batch, joiner: _Joiner, logits: torch.Tensor) -> None:
+    def _begin(self, batch: _Batch, joiner: Joiner, logits: torch.Tensor) -> None:
         """A prompt is read: its first token is chosen, and it takes its place among the rows."""
-        states = _states(joiner.cache)
+        states = states_of(joiner.cache)
         self._prefixes.keep(joiner.request.slot, joiner.request.ids, states)
         row = _Row(joiner.request, joiner.choice, 0)
         if self._write(row, self._chosen([row], logits)[0]):
@@ -208,16 +188,6 @@ class Decoding:
             batch.rows.append(row)
         else:
             row.request.end()
-
-    def _read(self, joiner: _Joiner, most: int) -> torch.Tensor:
-        """Logits (1, vocabulary) after the next tokens of a prompt."""
-        piece = joiner.request.ids[joiner.read : joiner.read + most]
-        inputs = torch.tensor([piece], device=self._resident.device)
-        with self._resident.using(joiner.request.slot):
-            outputs = self._net(inputs, past_key_values=joiner.cache, use_cache=True, **self._last_only)
-        joiner.read += len(piece)
-        logits: torch.Tensor = outputs.logits[:, -1]
-        return logits
 
     def _step(self, batch: _Batch) -> None:
         """One token for every row; those that have ended leave."""
@@ -278,7 +248,3 @@ def _most_bytes(device: torch.device) -> int:
     if device.type == "cuda":
         return int(torch.cuda.mem_get_info(device)[0] // 2)
     return min(CACHE_BYTES, free_memory.free() // 4)
-
-
-def _states(cache: DynamicCache) -> list[State]:
-    return [(layer.keys, layer.values) for layer in cache.layers]

@@ -25,17 +25,17 @@ class _Stack:
     rows: torch.Tensor | None
     """Indices of these rows, of shape (k,); None where it is all of them."""
     a: torch.Tensor
-    """(k, rank, inputs)"""
+    """(k, inputs, rank)"""
     b: torch.Tensor
-    """(k, outputs, rank), the scale multiplied in"""
+    """(k, rank, outputs), the scale multiplied in"""
 
     def added(self, inputs: torch.Tensor, output: torch.Tensor) -> torch.Tensor:
-        """`output` (rows, tokens, outputs) and what the adapters add to it."""
+        """`output` (rows, 1, outputs) and what the adapters add to it."""
         chosen = inputs if self.rows is None else inputs[self.rows]
-        low = torch.bmm(chosen.to(self.a.dtype), self.a.transpose(1, 2))
+        low = torch.bmm(chosen.to(self.a.dtype), self.a)
         if self.rows is None and output.dtype == self.b.dtype:
-            return torch.baddbmm(output, low, self.b.transpose(1, 2))
-        added = torch.bmm(low, self.b.transpose(1, 2)).to(output.dtype)
+            return torch.baddbmm(output, low, self.b)
+        added = torch.bmm(low, self.b).to(output.dtype)
         return output + added if self.rows is None else output.index_add(0, self.rows, added)
 
 
@@ -61,13 +61,18 @@ class Mixture:
         self.rows = tuple(rows)
         self._runs = [(slot, start, end) for slot, start, end in runs(self.rows) if slot]
         self._stacks: dict[str, _Stack | None] = {}
+        """By layer, once a step has asked; None where no row adapts it."""
+        self._unstacked: set[str] = set()
+        """Layers that some version replaces, or stretches (DoRA)."""
+        for slot in {id(slot): slot for slot, _, _ in self._runs}.values():
+            self._unstacked |= {name.removesuffix(".weight") for name in slot.whole} | set(slot.stretches)
 
     def change(self, path: str, inputs: torch.Tensor, output: torch.Tensor) -> torch.Tensor | None:
         """The layer's output with each row's version; a layer may get the tokens of all rows in one dimension."""
         count = len(self.rows)
         split = inputs.reshape(count, -1, inputs.shape[-1])
         made = output.reshape(count, -1, output.shape[-1])
-        if split.shape[1] == 1 and not any(slot.replaces(path) or path in slot.stretches for slot, _, _ in self._runs):
+        if split.shape[1] == 1 and path not in self._unstacked:
             stack = self._stack(path, output.device)
             return stack.added(split, made).view(output.shape) if stack else None
         for slot, start, end in self._runs:
@@ -87,11 +92,17 @@ class Mixture:
             return None
         highest = max(a.shape[0] for _, (a, _, _) in held)
         rank = 1 << (highest - 1).bit_length()
-        first_a, first_b, _ = held[0][1]
-        stack_a = first_a.new_zeros(len(held), rank, first_a.shape[1])
-        stack_b = first_b.new_zeros(len(held), first_b.shape[0], rank)
-        for i, (_, (a, b, scale)) in enumerate(held):
-            stack_a[i, : a.shape[0]] = a
-            torch.mul(b, scale, out=stack_b[i, :, : a.shape[0]])
+        stack_a = torch.stack([_padded(a, rank, 0) for _, (a, _, _) in held])
+        stack_b = torch.stack([_padded(b, rank, 1) for _, (_, b, _) in held])
+        scales = [scale for _, (_, _, scale) in held]
+        stack_b *= scales[0] if len(set(scales)) == 1 else stack_b.new_tensor(scales)[:, None, None]
         rows = None if len(held) == len(self.rows) else torch.tensor([row for row, _ in held], device=device)
-        return _Stack(rows, stack_a, stack_b)
+        return _Stack(rows, stack_a.transpose(1, 2), stack_b.transpose(1, 2))
+
+
+def _padded(matrix: torch.Tensor, rank: int, dim: int) -> torch.Tensor:
+    """A or B, its rank padded with zeros."""
+    missing = rank - matrix.shape[dim]
+    if not missing:
+        return matrix
+    return torch.nn.functional.pad(matrix, (0, missing) if dim else (0, 0, 0, missing))

@@ -13,7 +13,7 @@ import torch
 
 from errors import BusyError, ModelError
 from serving import decoding as module
-from serving import line, requests
+from serving import line, reading, requests
 from serving.decoding import Decoding
 from serving.generating import Generating
 from serving.loaded import Loaded
@@ -86,6 +86,22 @@ def test_rows_of_different_versions_are_each_answered_by_their_own(llama: Traine
         alone = [written(loaded, Request(ids, GREEDY, slot)) for ids, slot in asked]
         assert len({tuple(tokens) for tokens in alone[:3]}) == 3, "the versions must differ"
         assert beside(loaded, [Request(ids, GREEDY, slot) for ids, slot in asked]) == alone
+
+
+def test_a_prompt_that_fails_beside_others_fails_alone(held: Held, monkeypatch: pytest.MonkeyPatch) -> None:
+    held.submit(running := asked())
+    assert held.entered.acquire(timeout=PATIENCE_S)
+    bad, *good = [Request(list(ids), Sampling(max_new_tokens=3), None) for ids in (PROMPTS[3], *PROMPTS[:2])]
+    held.submit(bad, *good)
+    bad.ids[2] = -1  # which no base has, and nothing asks any more
+    held.next()
+    held.next()
+    held.next()
+    with pytest.raises(IndexError):
+        list(bad.tokens())
+    assert all(request.written for request in good)
+    for request in (running, *good):
+        request.stopped.set()
 
 
 @pytest.mark.parametrize("family", ["llama", "t5"])
@@ -161,17 +177,17 @@ def test_a_request_joins_between_two_steps_and_leaves_at_the_next_when_its_reade
 def test_a_short_prompt_is_not_kept_waiting_by_a_long_one_nor_that_for_ever(
     held: Held, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(module, "PIECE", 8)
+    monkeypatch.setattr(reading, "PIECE", dict.fromkeys(reading.PIECE, 8))
     held.submit(running := asked())
     assert held.entered.acquire(timeout=PATIENCE_S)
     long, short = Request(list(range(100, 200)), GREEDY, None), asked(prompt=1)
     held.submit(long, short)
     held.next()
     assert short.written and not long.written
-    for i in range(12):  # others keep coming, each of them shorter than what is left of the long one
+    for i in range(28):  # others keep coming, four in a pass, each of them shorter than what is left of the long one
         held.submit(Request([50 + i, 60], Sampling(max_new_tokens=1), None))
     before = next(j for j in read_now(held) if j.request is long).read
-    for _ in range(module.TURN):
+    for _ in range(reading.TURN):
         held.next()
     assert next(j for j in read_now(held) if j.request is long).read > before
     for request in (running, long, short):
@@ -183,7 +199,9 @@ def read_now(held: Held) -> Any:
     import sys
 
     frames = [frame for frame in sys._current_frames().values() for frame in stack(frame)]
-    return next(f.f_locals["batch"] for f in frames if f.f_code.co_name == "_run" and "batch" in f.f_locals).joining
+    return next(
+        f.f_locals["batch"] for f in frames if f.f_code.co_name == "_run" and "batch" in f.f_locals
+    ).reading.joining
 
 
 def stack(frame: Any) -> Iterator[Any]:
@@ -195,7 +213,7 @@ def stack(frame: Any) -> Iterator[Any]:
 def test_who_waits_is_told_how_many_are_before_and_too_many_are_told_to_come_again(
     held: Held, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(module, "ROWS", 2)
+    monkeypatch.setattr(module, "ROWS", dict.fromkeys(module.ROWS, 2))
     monkeypatch.setattr(line, "WAITING", 3)
     held.submit(first := asked(3))
     assert held.entered.acquire(timeout=PATIENCE_S)
@@ -232,7 +250,7 @@ def test_those_who_come_together_to_an_idle_base_wait_for_that_memory_too(
     bases: Callable[[str], Loaded], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     decoding, (first, second) = bases("llama").text._answers, (asked(5), asked(5))
-    idle = module._Batch()
+    idle = module._Batch(reading.Reading(bases("llama").resident))
     assert decoding._fits(idle, [first], second)
     monkeypatch.setattr(decoding, "_most_bytes", 1)
     assert decoding._fits(idle, [], first) and not decoding._fits(idle, [first], second)
@@ -288,7 +306,7 @@ def test_an_answer_is_cut_at_its_deadline_and_one_that_never_began_is_told(
 ) -> None:
     held.submit(first := asked())
     assert held.entered.acquire(timeout=PATIENCE_S)
-    monkeypatch.setattr(module, "ROWS", 1)
+    monkeypatch.setattr(module, "ROWS", dict.fromkeys(module.ROWS, 1))
     held.submit(waiting := asked())
     monkeypatch.setattr(requests, "DEADLINE_S", 0.0)
     held.go.release()
@@ -305,7 +323,9 @@ def test_a_prompt_that_begins_alike_is_read_once_for_each_version(
     decoding = loaded.text._answers
     assert isinstance(decoding, Decoding)
     real = decoding._read
-    monkeypatch.setattr(decoding, "_read", lambda joiner, most: (read.append(joiner.left), real(joiner, most))[1])
+    monkeypatch.setattr(
+        decoding, "_read", lambda batch, some: (read.extend(j.left for j in some), real(batch, some))[1]
+    )
     system = list(range(100, 140))
     with loaded.resident.pin(llama.first) as one, loaded.resident.pin(llama.second) as two:
         cold = {id(slot): written(loaded, Request([*system, 9, 10], GREEDY, slot)) for slot in (one, two, None)}

@@ -211,7 +211,7 @@ def test_matrices_are_gathered_once_for_a_composition(bases: Callable[[str, str]
             for _ in range(3):
                 base.loaded.resident.net(**batch)
     assert len(made) == len(set(made)) == len(base.loaded.resident.layers)
-    ranks = {stack.a.shape[1] for stack in mixture._stacks.values() if stack}
+    ranks = {stack.a.shape[2] for stack in mixture._stacks.values() if stack}
     assert ranks == {8}, "8 beside 3 and 6, padded to one power of two"
 
 
