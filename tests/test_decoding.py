@@ -88,22 +88,6 @@ def test_rows_of_different_versions_are_each_answered_by_their_own(llama: Traine
         assert beside(loaded, [Request(ids, GREEDY, slot) for ids, slot in asked]) == alone
 
 
-def test_a_prompt_that_fails_beside_others_fails_alone(held: Held, monkeypatch: pytest.MonkeyPatch) -> None:
-    held.submit(running := asked())
-    assert held.entered.acquire(timeout=PATIENCE_S)
-    bad, *good = [Request(list(ids), Sampling(max_new_tokens=3), None) for ids in (PROMPTS[3], *PROMPTS[:2])]
-    held.submit(bad, *good)
-    bad.ids[2] = -1  # which no base has, and nothing asks any more
-    held.next()
-    held.next()
-    held.next()
-    with pytest.raises(IndexError):
-        list(bad.tokens())
-    assert all(request.written for request in good)
-    for request in (running, *good):
-        request.stopped.set()
-
-
 @pytest.mark.parametrize("family", ["llama", "t5"])
 def test_a_seed_gives_the_same_answer_whoever_else_is_answered(family: str, bases: Callable[[str], Loaded]) -> None:
     loaded = bases(family)
@@ -281,12 +265,16 @@ def test_an_error_reaches_every_reader_and_later_requests_are_answered(
 def test_a_request_that_cannot_begin_fails_alone(held: Held) -> None:
     held.submit(running := asked())
     assert held.entered.acquire(timeout=PATIENCE_S)
-    held.submit(bad := Request(PROMPTS[1], GREEDY, cast("Slot", object())))
+    bad = Request(PROMPTS[3], GREEDY, cast("Slot", object()))
+    held.submit(bad, *(good := [Request(PROMPTS[i], GREEDY, None) for i in (0, 1)]))
+    held.next()
     held.next()
     with pytest.raises(AttributeError):
         list(bad.tokens())
+    assert all(request.written for request in good), "they were to be read in one pass with it"
     assert not running.left.is_set()
-    running.stopped.set()
+    for request in (running, *good):
+        request.stopped.set()
 
 
 @pytest.mark.parametrize("family", ["llama", "t5"])
