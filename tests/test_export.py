@@ -80,6 +80,13 @@ def test_r32_a_full_disk_leaves_no_half_of_a_zip(bert: Trained, tmp_path: Path) 
     assert list(tmp_path.iterdir()) == []
 
 
+def test_r32_a_full_disk_leaves_no_half_of_a_merged_model(bert: Trained, tmp_path: Path) -> None:
+    for write in (merge, merge_into_zip):
+        with file_limit(5_000), pytest.raises(OSError, match="File too large"):
+            write(bert.first, bert.model, tmp_path / "merged.zip")
+        assert list(tmp_path.iterdir()) == []
+
+
 def test_r32_nothing_that_is_there_is_written_over(bert: Trained, tmp_path: Path) -> None:
     (tmp_path / "mine").mkdir()
     (tmp_path / "mine.zip").write_text("mine")

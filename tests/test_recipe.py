@@ -11,6 +11,7 @@ import pytest
 import torch
 import transformers
 from peft import PeftModel
+from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import nn
 
@@ -60,11 +61,13 @@ def test_r13_a_loss_that_is_no_number_fails_the_run(family: str, value: float, t
     assert nothing_is_left(tmp_path)
 
 
+@pytest.mark.parametrize("error", [OSError(28, "No space left on device"), SafetensorError(
+    "Error while serializing: I/O error: No space left on device (os error 28)")])  # fmt: skip
 def test_r20_a_failure_while_publishing_leaves_nothing(
-    bert: Trained, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    bert: Trained, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, error: Exception
 ) -> None:
     def full(*_: Any) -> None:
-        raise OSError(28, "No space left on device")
+        raise error
 
     monkeypatch.setattr(recipe, "verify", full)
     result = run_worker(config_of(bert.spec, tmp_path, "full"), tmp_path)

@@ -21,6 +21,7 @@ from typing import Any
 
 import torch
 from peft import PeftModel
+from safetensors import SafetensorError
 
 from errors import AdapterError, GraftError
 from settings import Settings
@@ -43,7 +44,7 @@ def merge(version: Version, model: Model, target: Path, say: Callable[[str], obj
     """Write the folder `target`: the base with the version's matrices added to its own, in float32, and the tokenizer.
 
     It appears whole or not at all. `say` is told each phase. Raises `AdapterError` where the base is another than the
-    version was made for, and `ModelError` where there is no memory for it.
+    version was made for, `ModelError` where there is no memory for it, and `OSError`.
     """
     if target.exists():
         raise AdapterError(f"{target} is already there.", "", "Choose another folder.")
@@ -65,7 +66,10 @@ def merge(version: Version, model: Model, target: Path, say: Callable[[str], obj
         say("merge")
         merged = PeftModel.from_pretrained(net, version.path).merge_and_unload(safe_merge=True)
         say("write")
-        merged.save_pretrained(staging)
+        try:
+            merged.save_pretrained(staging)
+        except SafetensorError as error:  # what the library makes of a full disk
+            raise OSError(str(error)) from error
         load_tokenizer(model).save_pretrained(staging)
         shutil.copyfile(version.path / "README.md", staging / "README.md")
         files.seal(staging, target.absolute())

@@ -221,7 +221,7 @@ def _explain(error: BaseException) -> dict[str, str]:
     if isinstance(error, MemoryError | torch.OutOfMemoryError) or "not enough memory" in str(error):
         return {"what": "The training ran out of memory.", "why": str(error).split("\n")[0][:200],
                 "next": "Use a smaller batch or a shorter longest length, or quantize the base to 4bit."}  # fmt: skip
-    if isinstance(error, OSError) and error.errno == 28:
+    if (isinstance(error, OSError) and error.errno == 28) or "os error 28" in str(error):  # as safetensors says it
         return {"what": "The disk is full.", "why": "The version could not be written.", "next": "Free some space."}
     return {"what": "The training failed.", "why": f"{type(error).__name__}: {str(error).split(chr(10))[0][:200]}",
             "next": "The last lines of its log say more."}  # fmt: skip
