@@ -85,6 +85,16 @@ def test_r42_a_download_that_broke_off_goes_on(fake: FakeHub, rows: HubRows) -> 
     assert path.read_bytes() == FILES[ROWS]
 
 
+def test_r42_a_hub_that_ends_before_the_rows_came_is_told(fake: FakeHub, rows: HubRows) -> None:
+    listing = rows.look_up(REPO)
+    fake.status = 410
+    with pytest.raises(DataError, match=r"did not arrive whole.*goes on from where it was"):
+        rows.fetch(listing, [ROWS])
+    fake.status = 0
+    [path] = rows.fetch(listing, [ROWS])
+    assert path.read_bytes() == FILES[ROWS]
+
+
 def test_limits_of_size_are_kept_before_anything_is_fetched(fake: FakeHub, tmp_path: Path) -> None:
     rows = HubRows(tmp_path / "notes", most=500)
     listing = rows.look_up(REPO)

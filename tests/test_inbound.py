@@ -12,7 +12,7 @@ from errors import GraftError
 from settings import LOOPBACK, Settings
 from store import quota
 from tests.ui_site import Site, make, serve
-from ui import inbound, server
+from ui import inbound, server, shell
 from ui.rate import MOST_KEYS, Rate
 from ui.theme import STYLE
 
@@ -154,7 +154,9 @@ def test_r20_a_disk_without_room_is_told_at_the_start(tmp_path: Path, monkeypatc
     assert list((tmp_path / "home").iterdir()) == []
 
 
-def test_r34_r40_r46_the_server_is_told_to_keep_closed_what_gradio_opens(tmp_path: Path) -> None:
+def test_r34_r40_r44_r46_the_server_is_told_to_keep_closed_what_gradio_opens(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     context, _, _ = make(tmp_path)
     told = server.options(context)
     closed = {
@@ -162,6 +164,8 @@ def test_r34_r40_r46_the_server_is_told_to_keep_closed_what_gradio_opens(tmp_pat
         "ssr_mode": False, "pwa": False, "mcp_server": False,
     }  # fmt: skip
     assert closed.items() <= told.items() and "allowed_paths" not in told
+    monkeypatch.delenv("GRADIO_ANALYTICS_ENABLED", raising=False)
+    assert shell.build(context).analytics_enabled is False
     assert told["max_file_size"] == Settings().upload_bytes and told["server_name"] in LOOPBACK
     assert {"docs_url", "redoc_url", "openapi_url", "middleware"} == set(told["app_kwargs"])
     blocked = {Path(path) for path in told["blocked_paths"]}

@@ -123,7 +123,8 @@ def test_r18_a_canceller_that_died_is_finished_by_whoever_looks(
     assert runs.get(run.id).state == "running", "it has a grace"
     os.utime(run.folder / "cancel", (1, 1))
     runs.advance()
-    assert runs.wait(run.id).state == "cancelled" and not alive(pid_of(run))
+    wait(lambda: runs.get(run.id).state == "cancelled")
+    assert not alive(pid_of(run))
 
 
 def test_a_run_that_answers_to_being_ended_with_a_failure_is_cancelled(runs: Runs, home: Path) -> None:

@@ -13,7 +13,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from huggingface_hub import constants
+from huggingface_hub import constants, hf_hub_download
 from huggingface_hub.utils import close_session
 
 from errors import ModelError
@@ -58,6 +58,16 @@ def test_the_cache_answers_without_the_network(hub: FakeHub) -> None:
     hub.requests.clear()
     assert cached_snapshot(REPO, sha) == path
     assert hub.requests == []
+
+
+@pytest.mark.parametrize("parts", [["vocab.txt"], ["config.json", "vocab.txt"]])
+def test_r42_a_part_of_a_model_in_the_cache_is_no_model(hub: FakeHub, parts: list[str]) -> None:
+    """As another program leaves it that wanted the tokenizer alone."""
+    for name in parts:
+        hf_hub_download(REPO, name)
+    assert cached_snapshot(REPO, None) is None
+    path, _ = Hub().fetch(REPO, None, silent)
+    assert cached_snapshot(REPO, None) == path
 
 
 def test_a_branch_is_another_commit(hub: FakeHub) -> None:

@@ -75,6 +75,11 @@ def test_r28_a_rank_that_cannot_be_served_is_refused_before_the_weights_are_read
         read_adapter(folder, LAYERS, "mine@1")
 
 
+def test_r28_a_configuration_that_is_too_large_is_not_parsed(tmp_path: Path) -> None:
+    with pytest.raises(AdapterError, match="larger than 1000 kB"):
+        read_adapter(write(tmp_path, {**CONFIG, "more": "x" * 1_000_000}), LAYERS, "mine@1")
+
+
 @pytest.mark.parametrize("text", ["", "[", "[]", "5", '"x"', "null", "[" * 100_000, '{"r":' * 100_000, " " * 2_000_000])
 def test_r28_what_is_no_configuration_is_refused(tmp_path: Path, text: str) -> None:
     with pytest.raises(AdapterError):
