@@ -51,6 +51,12 @@ def alive(pid: int) -> bool:
         return False
 
 
+def blocked(inode: int) -> str:
+    """The lines of /proc/locks of those who wait for a lock on the file of that inode."""
+    lines = Path("/proc/locks").read_text().splitlines()
+    return "".join(line + "\n" for line in lines if "->" in line and f":{inode} " in line)
+
+
 def published(home: Path) -> list[str]:
     return [version.ref for version in AdapterStore(home).versions()]
 

@@ -16,7 +16,7 @@ from settings import REPOSITORY, Settings, child_environment
 from store import files
 from tasks import TabSpec
 from tests import tiny
-from tests.run_helpers import alive, end_all, pid_of, published, wait
+from tests.run_helpers import alive, blocked, end_all, pid_of, published, wait
 from tests.training_helpers import config_of, run_worker, spec_of
 from training.child import DEVICE_LOCK, NEVER_BEGAN
 from training.config import TrainConfig
@@ -138,16 +138,10 @@ def test_two_children_never_work_at_once_whatever_the_database_says(spec: TabSpe
     with files.lock(home / DEVICE_LOCK):
         child = start(folder, home, GO)
         lock = (home / DEVICE_LOCK).stat().st_ino
-        wait(lambda: f" {child.pid} " in blocked(lock), PATIENCE_S)
+        wait(lambda: f" {child.pid} " in blocked(lock))
         assert child.poll() is None and not (folder / EVENTS).exists(), "it waits, and has loaded nothing"
         assert "libtorch" not in Path(f"/proc/{child.pid}/maps").read_text()
     assert child.wait(PATIENCE_S) == 0 and (folder / RESULT).exists()
-
-
-def blocked(inode: int) -> str:
-    """The lines of /proc/locks of those who wait for a lock on the file of that inode."""
-    lines = Path("/proc/locks").read_text().splitlines()
-    return "".join(line + "\n" for line in lines if "->" in line and f":{inode} " in line)
 
 
 def folder_of(config: TrainConfig, home: Path) -> Path:

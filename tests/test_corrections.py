@@ -13,8 +13,9 @@ import pytest
 
 from errors import DataError, GraftError
 from settings import REPOSITORY
+from store import files
 from store.corrections import Corrections, as_jsonl
-from tests.run_helpers import file_limit
+from tests.run_helpers import blocked, file_limit, wait
 
 WRITER = """
 import sys
@@ -109,11 +110,15 @@ def test_two_processes_write_at_once_and_another_one_sees_it(home: Path) -> None
     assert len(told) == 40 and {one.id for one in watching.list("echo")} == set(told)
 
 
-def test_r31_processes_that_correct_the_same_at_once_keep_it_once(home: Path) -> None:
-    """Each row is looked for and written while nobody else writes."""
-    processes = [writer(home, "a", 60) for _ in range(4)]
-    told = [set(process.communicate()[0].split()) for process in processes]
-    assert told == told[:1] * 4 and len(told[0]) == len(Corrections(home).list("echo")) == 60
+def test_r31_whoever_corrects_waits_until_nobody_else_does(home: Path) -> None:
+    kept = Corrections(home)
+    kept.add("echo", row("one"))
+    lock = home / "corrections" / ".lock"
+    with files.lock(lock):
+        process = writer(home, "a", 1)
+        wait(lambda: f" {process.pid} " in blocked(lock.stat().st_ino))
+        assert len(kept.list("echo")) == 1
+    assert process.communicate()[0] and len(kept.list("echo")) == 2
 
 
 def test_what_was_acknowledged_survives_the_death_of_its_process(home: Path) -> None:
