@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 from errors import AdapterError
 from store import adapters, files
 from store.adapters import MANIFEST, AdapterStore, check_name, standing
+from tests.run_helpers import blocked, wait
 
 
 def publish(
@@ -242,6 +243,27 @@ def test_a_number_is_never_given_twice(store: AdapterStore) -> None:
     publish(store), publish(store)
     shutil.rmtree(store.get("tickets@2").path)
     assert publish(store) == "tickets@3"
+
+
+def _change(home: str, how: str) -> None:
+    store = AdapterStore(Path(home))
+    {"promote": lambda: store.promote("classification", "tickets@2"), "delete": lambda: store.delete("tickets@2"),
+     "roll back": lambda: store.roll_back("classification")}[how]()  # fmt: skip
+
+
+@pytest.mark.parametrize("how", ["promote", "delete", "roll back"])
+def test_r31_whoever_changes_what_is_live_waits_until_nobody_else_does(tmp_path: Path, how: str) -> None:
+    store = AdapterStore(tmp_path)
+    publish(store), publish(store)
+    store.promote("classification", "tickets@1")
+    before, lock = store.history("classification"), tmp_path / "live" / ".lock"
+    with files.lock(lock):
+        other = multiprocessing.get_context("spawn").Process(target=_change, args=(str(tmp_path), how))
+        other.start()
+        wait(lambda: f" {other.pid} " in blocked(lock.stat().st_ino))
+        assert store.history("classification") == before and len(store.versions()) == 2
+    other.join()
+    assert len(store.history("classification")) == len(before) + 1
 
 
 def test_promoting_what_is_live_leaves_the_way_back(store: AdapterStore) -> None:

@@ -157,6 +157,22 @@ def test_r21_other_libraries_do_not_go_on_from_a_checkpoint(tmp_path: Path) -> N
         checkpoints.load(tmp_path, {**bound, "torch": "99"})
 
 
+def test_r11_a_checkpoint_is_on_the_disk_before_it_is_seen(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    root, through = tmp_path / "checkpoints", os.fsync
+    synced: list[tuple[int, bool]] = []
+
+    def fsync(handle: int) -> None:
+        through(handle)
+        synced.append((os.fstat(handle).st_ino, any(root.glob("[0-9]*"))))
+
+    monkeypatch.setattr(os, "fsync", fsync)
+    checkpoints.save(tmp_path, 1, {"weight": torch.ones(2)}, {})
+    (folder,) = root.glob("[0-9]*")
+    parts = [folder, *folder.iterdir()]
+    assert len(parts) == 3 and {(part.stat().st_ino, False) for part in parts} <= {*synced}
+    assert synced[-1] == (root.stat().st_ino, True)
+
+
 def test_r11_a_damaged_checkpoint_gives_way_to_the_one_before(tmp_path: Path) -> None:
     config = config_for("bert", tmp_path, "damaged")
     folder = tmp_path / "runs" / "damaged"
