@@ -29,6 +29,9 @@ from store.tokenizers import check_tokens, load_tokenizer, window
 from store.verify import Adapter, read_adapter
 from tasks import resident_class
 
+SPARE = 1 / 16
+"""Of a GPU's memory, for versions beyond `serving.slots.CAPACITY` that nobody uses at the moment."""
+
 
 @dataclass(frozen=True)
 class Read:
@@ -58,7 +61,7 @@ class Resident:
         self.layers = _layers(self.net)
         # bitsandbytes' 8-bit layers keep state of the running pass in the module, so passes must not overlap.
         self._alone: AbstractContextManager[Any] = threading.RLock() if self.quantization == "8bit" else nullcontext()
-        self.slots = Slots(self.layers, self._read)
+        self.slots = Slots(self.layers, self._read, self._spare())
         self.own_head = self._own_head()
         self._probe = fingerprint.probe(self.tokenizer, self.config.is_encoder_decoder, self.device)
         self._unadapted = self._probed(None)
@@ -74,6 +77,12 @@ class Resident:
     def window(self) -> int:
         """The longest input in tokens."""
         return window(self.config, self.tokenizer)
+
+    def _spare(self) -> int:
+        """Bytes for versions that nobody uses at the moment: of a GPU's memory, which waits for nothing else."""
+        if self.device.type != "cuda":
+            return 0
+        return int(torch.cuda.mem_get_info(self.device)[1] * SPARE)
 
     @contextmanager
     def pin(self, version: Version | None) -> Iterator[Slot | None]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Protocol
 
 import torch
@@ -35,6 +36,12 @@ class Slot:
     stretches: Mapping[str, Stretch] = field(default_factory=dict)
     """Of a version that was trained with DoRA: what its layers' own outputs become."""
     users: int = field(default=0)
+
+    @cached_property
+    def size(self) -> int:
+        """Bytes of its matrices."""
+        held = [tensor for a, b, _ in self.pairs.values() for tensor in (a, b)] + [*self.whole.values()]
+        return sum(tensor.nbytes for tensor in held)
 
     def change(self, path: str, inputs: torch.Tensor, output: torch.Tensor) -> torch.Tensor | None:
         """The layer's output with this version, for every row alike; None where the version leaves it as it is."""

@@ -25,7 +25,7 @@ from store.adapters import Version
 __all__ = ["CAPACITY", "IN_USE", "Slot", "Slots"]
 
 CAPACITY = 8
-"""Versions kept in memory beside a base when no request uses them."""
+"""Versions kept in memory beside a base when no request uses them; up to `IN_USE` where there is memory to spare."""
 IN_USE = 32
 """Versions that requests use at the same time; whoever asks for one more waits."""
 WAIT_S = 60.0
@@ -35,10 +35,13 @@ WAIT_S = 60.0
 class Slots:
     """The versions that one base holds, and the hooks that apply them."""
 
-    def __init__(self, layers: Mapping[str, nn.Module], read: Callable[[Version], Slot]) -> None:
-        """`layers`: path -> linear layer. `read` verifies a version and prepares its tensors."""
+    def __init__(self, layers: Mapping[str, nn.Module], read: Callable[[Version], Slot], spare: int = 0) -> None:
+        """`layers`: path -> linear layer. `read` verifies a version and prepares its tensors.
+
+        `spare`: bytes that versions may take for which there is no other reason to be in memory.
+        """
         self._slots: OrderedDict[str, Slot] = OrderedDict()
-        self._read = read
+        self._read, self._spare = read, spare
         self._lock = threading.Lock()
         self._freed = threading.Condition(self._lock)
         self._loading = threading.Lock()
@@ -124,6 +127,8 @@ class Slots:
     def _evict(self) -> None:
         idle = [ref for ref, slot in self._slots.items() if slot.users == 0]
         for ref in idle[: max(0, len(self._slots) - CAPACITY)]:
+            if len(self._slots) <= IN_USE and sum(slot.size for slot in self._slots.values()) <= self._spare:
+                break
             del self._slots[ref]
 
     def _hook(self, path: str) -> Callable[[nn.Module, tuple[Any, ...], torch.Tensor], torch.Tensor | None]:
