@@ -77,6 +77,21 @@ def test_the_version_to_promote_is_the_newest_that_is_not_live(page: tuple[Site,
     assert section.refresh(Words(), "mine@2")[1]["value"] == "mine@2"  # what the user chose stays
 
 
+def test_only_what_would_change_something_is_offered(page: tuple[Site, adapters_page.Section]) -> None:
+    site, section = page
+    site.publish("mine"), site.publish("mine")
+
+    def offered(ref: str) -> tuple[bool, bool, bool]:
+        promote, back, base, *_ = section.refresh_kept(Words(), ref)
+        return promote["visible"], back["visible"], base["visible"]
+
+    assert offered("mine@1") == (True, False, False)
+    site.context.adapters.promote("echo", "mine@1")
+    assert offered("mine@1") == (False, True, False), "the way back is the base, and one button for it is enough"
+    site.context.adapters.promote("echo", "mine@2")
+    assert offered("mine@1") == (True, True, True) and offered("mine@2") == (False, True, True)
+
+
 def test_a_version_is_deleted_after_it_was_asked_for(page: tuple[Site, adapters_page.Section]) -> None:
     site, section = page
     for _ in range(3):

@@ -157,9 +157,9 @@ class Section:
         live, before, any_ = store.live(self._tab), store.way_back(self._tab), bool(store.versions(self._tab))
         back = say("adapters.roll_back_to", version=say("task.base") if before == BASE else before or "")
         return [
-            gr.update(visible=any_),
+            gr.update(visible=any_ and ref != (live.ref if live else None)),
             gr.update(visible=before is not None, value=back),
-            gr.update(visible=live is not None),
+            gr.update(visible=live is not None and before != BASE),
             *[gr.update(visible=any_)] * 5,
             versions_view.timeline(say, store.history(self._tab)),
             *self._rows.updates(say, ref, kind, search),
