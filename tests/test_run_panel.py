@@ -88,6 +88,18 @@ def test_clicks_choose_one_and_boxes_several(context, panel) -> None:
     assert table.count('aria-checked="true"') == 1 and "排队中 1" in table and "进行中" in table
 
 
+def test_a_run_names_its_tab_as_the_page_does(context, panel) -> None:
+    run = begun(context.runs, home_of(context))
+    plugin = next(plugin for plugin in context.plugins() if plugin.name == "echo")
+    plugin.words = {CHINESE: {"Echo": "回声"}}
+    for say, title in ((Words(), "Echo"), (Words(CHINESE), "回声")):
+        assert context.title(say, "echo") == title and context.title(say, "gone") == "gone"
+        listed = run_list.table(say, context.runs.list(), {run.id}, lambda name, title=title: f"{name}: {title}")
+        assert f"<td>{run.plugin}: {title}</td>" in listed
+        assert f"{title} · {run.data}" in run_view.run(say, run, title)
+    assert run.plugin in str(panel._show_list(Words(), [])[1]), "a tab that is gone keeps its name"
+
+
 def test_the_page_moves_only_when_there_is_something_to_show(context, panel) -> None:
     home = home_of(context)
     run = begun(context.runs, home)

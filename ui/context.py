@@ -20,6 +20,7 @@ from store.corrections import Corrections
 from tasks import TabSpec
 from ui.access import Access, Action
 from ui.guard import guarded
+from ui.strings import Words
 
 if TYPE_CHECKING:
     from training.runs import Runs
@@ -70,6 +71,11 @@ class Context:
     def spec(self, name: str) -> TabSpec:
         """The facts of a tab, with the base that the operator chose."""
         return self.plugin(name).spec(self.settings.models)
+
+    def title(self, say: Words, name: str) -> str:
+        """What the page calls a tab, in the reader's language; its name, where it is gone."""
+        plugin = next((plugin for plugin in self.plugins() if plugin.name == name), None)
+        return plugin.words.get(say.language, {}).get(plugin.title, plugin.title) if plugin else name
 
     def plugins(self) -> list[TaskPlugin]:
         """Every plugin that works."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Callable, Collection, Sequence
 from typing import TYPE_CHECKING
 
 from ui.render import Html, bar, div, span, tag
@@ -23,13 +23,13 @@ CHOOSE = """element.addEventListener('click', (event) => {
 """Runs in the browser: tells which row was clicked, and whether on its box."""
 
 
-def table(say: Words, runs: Sequence[Run], chosen: Collection[str]) -> Html:
-    """A row for each run; those in `chosen` are marked."""
+def table(say: Words, runs: Sequence[Run], chosen: Collection[str], titled: Callable[[str], str] = str) -> Html:
+    """A row for each run; those in `chosen` are marked. `titled` gives a tab's title by its name."""
     if not runs:
         return Html("")
     names = ("run.compare", "run.name", "run.state", "run.tab", "run.figure", "run.began", "run.took")
     head = tag("tr", *(tag("th", say(name)) for name in names))
-    body = (_row(say, run, run.id in chosen) for run in runs[:LISTED])
+    body = (_row(say, run, run.id in chosen, titled(run.plugin)) for run in runs[:LISTED])
     return div("g-table g-runlist", tag("table", tag("thead", head), tag("tbody", *body)))
 
 
@@ -40,13 +40,13 @@ def state(say: Words, run: Run) -> Html:
     return span(f"g-state g-{run.state}", words + place)
 
 
-def _row(say: Words, run: Run, chosen: bool) -> Html:
+def _row(say: Words, run: Run, chosen: bool, tab: str) -> Html:
     # Not an input: what its user clicked would stay checked, whatever the table says later.
     marked = "true" if chosen else "false"
     box = tag("button", type="button", role="checkbox", class_="g-box", aria_checked=marked,
               aria_label=f"{say('run.compare')} {run.name}")  # fmt: skip
     name = tag("button", run.name, type="button", class_="g-pick", aria_pressed=marked)
-    cells = (box, name, div("g-nowrap", state(say, run), _share(run)), run.plugin, _figure(say, run),
+    cells = (box, name, div("g-nowrap", state(say, run), _share(run)), tab, _figure(say, run),
              div("g-nowrap", day(run.started or run.created)), _took(say, run))  # fmt: skip
     return tag("tr", *(tag("td", cell) for cell in cells), data_run=run.id, class_="g-chosen" if chosen else None)
 

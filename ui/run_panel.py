@@ -145,7 +145,7 @@ class RunPanel:
 
     def _table_of(self, say: Words, chosen: Sequence[str]) -> Html:
         picked = {run.id for run in self._picked(chosen)}
-        return run_list.table(say, self._runs(), picked)
+        return run_list.table(say, self._runs(), picked, partial(self._context.title, say))
 
     def _verbs_of(self, chosen: Sequence[str], doubted: str) -> list[bool]:
         """Which buttons there are for what is chosen."""
@@ -166,8 +166,9 @@ class RunPanel:
 
     def _show_run(self, say: Words, chosen: Sequence[str]) -> list[Any]:
         picked = self._picked(chosen)
-        html = run_view.run(say, picked[0]) if len(picked) == 1 else run_view.several(say, picked)
-        return [html if picked else Html("")]
+        if len(picked) == 1:
+            return [run_view.run(say, picked[0], self._context.title(say, picked[0].plugin))]
+        return [run_view.several(say, picked) if picked else Html("")]
 
     def _mark_log(self, say: Words, chosen: Sequence[str]) -> object:
         return [(run.id, path.stat().st_size if (path := run.folder / LOG).exists() else 0)

@@ -43,10 +43,10 @@ OPEN = """element.addEventListener('click', async (event) => {
 """Runs in the browser: a link to a version shows it on the Adapters page, which is the last."""
 
 
-def run(say: Words, job: Run) -> Html:
-    """A run as it is now: where it is, or how it ended, and its curves."""
+def run(say: Words, job: Run, tab: str = "") -> Html:
+    """A run of the tab with that title as it is now: where it is, or how it ended, and its curves."""
     head = div("g-run-head", tag("b", job.name), state(say, job))
-    facts = span("g-dim", " · ".join((job.plugin, job.data, job.id)))
+    facts = span("g-dim", " · ".join((tab or job.plugin, job.data, job.id)))
     views: dict[str, Callable[[Words, Run], Html]] = {
         "queued": _queued, "running": _running, "paused": _paused, "done": _done, "failed": _failed,
         "interrupted": _failed,
