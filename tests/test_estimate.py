@@ -13,7 +13,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
-from errors import RunError
+from errors import DataError, RunError
 from settings import REPOSITORY, Settings
 from store import files
 from tasks import Columns, TabSpec
@@ -176,6 +176,19 @@ def test_a_run_that_cannot_fit_is_refused_when_it_is_submitted_and_at_its_turn(
     result = run_worker(config, tmp_path)
     assert (result["state"], result["what"]) == ("failed", "This run does not fit in memory.")
     assert run_worker(replace(config, name="anyway", anyway=True), tmp_path)["state"] == "done"
+
+
+def test_rows_whose_columns_have_to_be_chosen_are_refused_when_they_are_submitted(tmp_path: Path) -> None:
+    base = tiny.make("bert", tmp_path / "bert")
+    rows = tmp_path / "rows.csv"
+    rows.write_text("body,kind\n" + "".join(f"row {i},{'ab'[i % 2]}\n" for i in range(20)), encoding="utf-8")
+    spec = TabSpec("bert", str(base), "text-classification", Columns("text", "label"))
+    runs, config = Runs(Settings(home=tmp_path), STAND_IN), TrainConfig.for_tab(spec, rows, "mine")
+    for ask in (runs.case, runs.submit):
+        with pytest.raises(DataError, match="no column for") as caught:
+            ask(config)
+        assert "'body', 'kind'" in caught.value.why and "Choose" in caught.value.next
+    assert runs.list() == []
 
 
 def test_an_estimate_needs_no_torch() -> None:

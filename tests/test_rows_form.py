@@ -37,10 +37,10 @@ def test_a_report_of_an_example_fills_the_form(site) -> None:
 def test_columns_that_cannot_be_guessed_can_be_chosen(site, tmp_path) -> None:
     path = tmp_path / "My rows.csv"
     path.write_text("body,kind\n" + "".join(f"row {i},{'ab'[i % 2]}\n" for i in range(20)), encoding="utf-8")
-    *_, [shown, text, target, messages, name, *_] = rows_form.inspect(site.context, keep=False)(
+    *_, [shown, text, target, messages, name, bad, _] = rows_form.inspect(site.context, keep=False)(
         REQUEST, "echo", "upload", None, str(path), *NO_HUB, "text", "label", None
     )
-    assert "has no column" in shown and name == "my-rows"
+    assert "has no column" in shown and name == "my-rows" and not bad["visible"]
     assert text["choices"] == [("body", "body"), ("kind", "kind")] or text["choices"] == ["body", "kind"]
     assert text["value"] is target["value"] is None and text["visible"] and not messages["visible"]
     *_, [shown, text, *_] = rows_form.inspect(site.context, keep=True)(

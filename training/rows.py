@@ -156,11 +156,11 @@ def _ambiguous(part: str, guesses: Sequence[str], name: str, given: Mapping[str,
 
 def _missing(file: str, columns: Sequence[str], parts: Sequence[str], chat: Columns | None) -> UnknownColumns:
     needs = "messages, or text and target" if chat else "text and target"
-    advice = "`--columns messages=COLUMN` or " if chat else ""
+    advice = "--columns messages=COLUMN or " if chat else ""
     return UnknownColumns(
         f"{file} has no column for {' and '.join(['messages', *parts] if chat else parts)}.",
-        f"This tab needs {needs}; the first line or the rows name {_listed(columns)}.",
-        f"Choose its columns on the page, or in a terminal with {advice}`--columns text=COLUMN,target=COLUMN`.",
+        f"Rows need {needs}, which is the right answer; the columns here are {_listed(columns)}.",
+        f"Choose its columns on the page, or in a terminal with {advice}--columns text=COLUMN,target=COLUMN.",
         columns,
     )
 

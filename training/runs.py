@@ -17,7 +17,6 @@ import sys
 import threading
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -34,6 +33,7 @@ from training.events import CANCEL, CONFIG, CORRECTIONS, PAUSE, QUEUED, RESULT
 from training.inspection import Inspection
 from training.record import Run
 from training.report import LATER, Report
+from training.rows import UnknownColumns
 from training.selection import is_selection, read_selection
 
 log = logging.getLogger("graft")
@@ -199,15 +199,20 @@ class Runs:
     def _report(self, config: TrainConfig) -> Report | None:
         """The report on the rows of a run; None where they cannot be read, as the run itself will say.
 
-        One that is known will do, however long rows were allowed to be in it.
+        One that is known will do, however long rows were allowed to be in it. Raises `UnknownColumns`: what to learn
+        has to be chosen, and no run can do that.
         """
         spec = TabSpec(config.plugin, config.model, config.task, config.wanted, config.prompt)
         inspection = Inspection(Path(config.data), spec, config.mapping, config.max_length)
         rows = inspection.key()[0]
         known = next((report for (of, _), report in self._reports.items() if of == rows), None)
         if known is None:
-            with suppress(DataError):
+            try:
                 *_, known = self.look(inspection)
+            except UnknownColumns:
+                raise
+            except DataError:
+                known = None
         return known
 
     def inspect(

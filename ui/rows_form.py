@@ -136,7 +136,8 @@ def inspect(context: Context, keep: bool) -> Look:
         except GraftError as error:
             there = list(error.columns) if isinstance(error, UnknownColumns) else []
             columns = unchanged if keep else [*_choosable(context.spec(tab), there), suggested_name(path)]
-            yield [failure(error), *columns, gr.update(visible=True), ""]
+            # Where columns are to be chosen, no row was left out.
+            yield [failure(error), *columns, gr.update(visible=not isinstance(error, UnknownColumns)), ""]
 
     return look
 
