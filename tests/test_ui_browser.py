@@ -4,6 +4,7 @@ import pytest
 from playwright import sync_api
 
 from tests.ui_site import CHAT, ECHO, serve
+from ui.access import Action
 from ui.reload import Reloader
 
 sync_api.expect.set_options(timeout=30_000)  # the machine may be busy
@@ -92,6 +93,24 @@ def test_an_error_is_a_kind_sentence(chromium, site) -> None:
     page.get_by_role("button", name="Run").locator("visible=true").click()
     toast = page.locator(".toast-body").first
     sync_api.expect(toast).to_contain_text("There is no text. The input is empty & blank. Type one.")
+
+
+def test_what_is_refused_on_a_click_is_said(chromium, site) -> None:
+    """Gradio shows nothing of an event that goes past its queue and fails."""
+    page = opened(chromium, site, locale="en")
+    page.get_by_role("tab", name="Train").click()
+    page.locator("button.label-wrap", has_text="Fill the form from a command").locator("visible=true").click()
+    page.get_by_role("button", name="Fill the form", exact=True).locator("visible=true").click()
+    sync_api.expect(page.locator(".toast-body").first).to_contain_text(
+        "The command is not valid. The following arguments are required"
+    )
+
+
+def test_events_that_may_be_refused_go_through_the_queue(site) -> None:
+    functions = [*site.demo.fns.values()]
+    kept = [f for f in functions if getattr(f.fn, "action", None) in (Action.KEEP, Action.CORRECT)]
+    acts = {f.name: f.queue for f in kept if f.targets and f.targets[0][1] == "click"}
+    assert acts and all(acts.values()), acts
 
 
 @pytest.mark.parametrize("theme", ["light", "dark"])

@@ -22,7 +22,7 @@ from ui.access import Action
 from ui.card_rows import DOWNLOAD, CardRows
 from ui.context import Context
 from ui.owner import place_notice
-from ui.pulse import QUIET, Follower, Pulse
+from ui.pulse import ASKED, QUIET, Follower, Pulse
 from ui.render import Html, notice, tag
 from ui.strings import Words, t, words
 from ui.train_on import TrainForm
@@ -80,7 +80,7 @@ class Section:
                 self._place_kept(pulse, version, *acted)
         pulse.add(Follower([version], [listed, version, card], lambda say, _: context.changes, self.refresh))
         version.input(context.allow(Action.LOOK, self._chosen), version, card, **QUIET)
-        picked = listed.select(context.allow(Action.LOOK, self._picked), None, version, **QUIET)
+        picked = listed.select(context.allow(Action.LOOK, self._picked), None, version, **ASKED)
         picked.success(context.allow(Action.LOOK, self._chosen), version, card, **QUIET)
 
     def _place_controls(self, version: gr.Dropdown, form: TrainForm | None) -> tuple[Controls, list[Any]]:
@@ -98,11 +98,11 @@ class Section:
             (controls.base, lambda _, why, who: context.adapters.promote(self._tab, BASE, why, who)),
             (sure, self.delete),
         ]
-        given, settings = [version, controls.why], {"trigger_mode": "once", **QUIET}
+        given, settings = [version, controls.why], {"trigger_mode": "once", **ASKED}
         done = [button.click(self._allow(self.handler(act)), given, controls.why, **settings) for button, act in acts]
-        controls.delete.click(self._allow(self._ask), version, [asked, confirm], **QUIET)
+        controls.delete.click(self._allow(self._ask), version, [asked, confirm], **ASKED)
         file = gr.File(visible="hidden", show_label=False, elem_classes="g-unseen")
-        packed = controls.take.click(self._allow(self._pack), version, file, **QUIET)
+        packed = controls.take.click(self._allow(self._pack), version, file, **ASKED)
         packed.success(None, file, None, js=DOWNLOAD, api_visibility="private")
         made = controls.merged.click(self._allow(self._merge), version, [going, file], show_progress="hidden",
                                      api_visibility="private", trigger_mode="once")  # fmt: skip

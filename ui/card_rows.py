@@ -21,7 +21,7 @@ from errors import GraftError
 from ui import rows_view
 from ui.access import Action
 from ui.context import Context
-from ui.pulse import QUIET
+from ui.pulse import ASKED, QUIET
 from ui.rows_view import WRITERS
 from ui.strings import Words, t, words
 
@@ -61,7 +61,7 @@ class CardRows:
         for change in (self._kind.input, self._search.change):
             change(self._context.allow(self._action, self._filtered), given, html, trigger_mode="always_last", **QUIET)
         for kind, button in files:
-            made = button.click(self._context.allow(self._action, self._file(kind, taken)), given, taken, **QUIET)
+            made = button.click(self._context.allow(self._action, self._file(kind, taken)), given, taken, **ASKED)
             made.success(None, taken, None, js=DOWNLOAD, api_visibility="private")
 
     def updates(self, say: Words, id: str | None, kind: str | None, search: str | None) -> list[Any]:

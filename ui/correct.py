@@ -28,7 +28,7 @@ from ui.access import Action
 from ui.card_rows import DOWNLOAD
 from ui.context import Context
 from ui.differences import plain_answer
-from ui.pulse import QUIET, Follower, Pulse
+from ui.pulse import ASKED, QUIET, Follower, Pulse
 from ui.render import Html
 from ui.strings import Words, t, words
 
@@ -99,8 +99,8 @@ class Correct:
 
     def _connect(self) -> None:
         form = [self._editing, self._question, self._right, self._delete, self._form]
-        self._wrong.click(self._allow(self._open), self.asked, form, **QUIET)
-        self._list.select(self._allow(self._edit), None, form, **QUIET)
+        self._wrong.click(self._allow(self._open), self.asked, form, **ASKED)
+        self._list.select(self._allow(self._edit), None, form, **ASKED)
         self._cancel.click(self._context.allow(Action.LOOK, _hidden), None, self._form, **QUIET)
         acts: Sequence[tuple[gr.Button, Callable[..., Any], list[Component], Component | None]] = (
             (self._save, self._keep, [self.asked, self._editing, self._right], self._form),
@@ -109,9 +109,9 @@ class Correct:
             (self._teach, self._start, [], None),
         )
         for button, act, given, hidden in acts:
-            done = button.click(self._allow(act), given, hidden, trigger_mode="once", **QUIET)
+            done = button.click(self._allow(act), given, hidden, trigger_mode="once", **ASKED)
             done.success(self._follower.handler(self._context.access), None, self._shown, **QUIET)
-        made = self._export.click(self._allow(self._pack), None, self._file, **QUIET)
+        made = self._export.click(self._allow(self._pack), None, self._file, **ASKED)
         made.success(None, self._file, None, js=DOWNLOAD, api_visibility="private")
 
     def _open(self, request: gr.Request, asked: Record | None) -> list[Any]:

@@ -20,7 +20,12 @@ log = logging.getLogger("graft")
 
 PULSE_S = 1.0
 QUIET: dict[str, Any] = {"queue": False, "show_progress": "hidden", "api_visibility": "private"}
-"""How events run that are not work: past the queue, with no sign on the page, not for API callers."""
+"""How events run that are not work: past the queue, with no sign on the page, not for API callers.
+
+Gradio shows no error of an event past the queue, so this is not for what a person asks for and may be refused.
+"""
+ASKED: dict[str, Any] = {"show_progress": "hidden", "api_visibility": "private"}
+"""How events run that a person asks for and that may be refused: as `QUIET`, but what went wrong is shown."""
 
 
 @dataclass(frozen=True)

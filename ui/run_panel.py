@@ -19,7 +19,7 @@ from ui import run_list, run_view, train_on
 from ui.access import Action
 from ui.card_rows import CardRows
 from ui.context import Context
-from ui.pulse import QUIET, Follower, Pulse
+from ui.pulse import ASKED, QUIET, Follower, Pulse
 from ui.render import Html, failure, tag
 from ui.strings import Words, t
 
@@ -54,7 +54,7 @@ class RunPanel:
                 file = gr.DownloadButton(elem_id=SAVE_LOG)
         self._follow(pulse)
         self._connect()
-        save.click(self._allow(self._copy_log), self.chosen, file, **QUIET).then(None, js=FETCH)
+        save.click(self._allow(self._copy_log), self.chosen, file, **ASKED).then(None, js=FETCH)
 
     def _place_buttons(self) -> None:
         with gr.Row(elem_classes="g-buttons"):
@@ -95,14 +95,14 @@ class RunPanel:
         for verb, act in acts.items():
             self._act(self._verbs[verb], act)
         doubted = self._verbs["delete"].click(
-            self._allow(lambda chosen: self.one(chosen).id), self.chosen, self._doubted, **QUIET
+            self._allow(lambda chosen: self.one(chosen).id), self.chosen, self._doubted, **ASKED
         )
         doubted.then(self.refresh, self.taken, self.shown, **QUIET)
         self._act(self._sure, runs.delete)
 
     def _act(self, button: gr.Button, act: Callable[[str], None]) -> None:
         done = button.click(
-            self._allow(lambda chosen: act(self.one(chosen).id)), self.chosen, None, trigger_mode="once", **QUIET
+            self._allow(lambda chosen: act(self.one(chosen).id)), self.chosen, None, trigger_mode="once", **ASKED
         )
         done.then(self.refresh, self.taken, self.shown, **QUIET)
 

@@ -17,7 +17,7 @@ from training.knobs import KNOBS
 from ui import examples
 from ui.access import Action
 from ui.context import Context
-from ui.pulse import QUIET, Follower, Pulse
+from ui.pulse import ASKED, Follower, Pulse
 from ui.strings import Words
 
 TO_TRAIN = """() => {
@@ -80,7 +80,7 @@ def connect(context: Context, button: gr.Button, version: Component, form: Train
     def fill(ref: str | None) -> list[Any]:
         return values(context, context.adapters.get(ref or ""), form)
 
-    done = button.click(context.allow(Action.TRAIN, fill), version, form.filled, **QUIET)
+    done = button.click(context.allow(Action.TRAIN, fill), version, form.filled, **ASKED)
     done.success(None, js=TO_TRAIN)
 
 

@@ -22,7 +22,7 @@ from ui.card_rows import DOWNLOAD
 from ui.context import Context
 from ui.knobs_form import place_knobs, place_presets
 from ui.owner import place_notice
-from ui.pulse import QUIET, Pulse
+from ui.pulse import ASKED, QUIET, Pulse
 from ui.rows_form import RowsForm, place_rows
 from ui.run_panel import RunPanel, page_copy
 from ui.strings import t, words
@@ -99,13 +99,13 @@ def _place(context: Context, demo: gr.Blocks, pulse: Pulse, here: gr.Textbox) ->
     waits = gr.State("")
     outputs = [report, *form.rows.columns, form.name, bad, waits]
     _connect(context, demo, form, outputs, command, listed, expected)
-    made = bad.click(allow(rows_form.bad_rows(context, taken)), form.source, taken, **QUIET)
+    made = bad.click(allow(rows_form.bad_rows(context, taken)), form.source, taken, **ASKED)
     made.success(None, taken, None, js=DOWNLOAD, api_visibility="private")
     for button, anyway in ((start, False), (expected[1], True)):
         begun = button.click(allow(_start(context, form, anyway)), form.all, panel.chosen, api_visibility="private",
                              trigger_mode="once", show_progress="minimal")  # fmt: skip
         begun.then(panel.refresh, panel.taken, panel.shown, **QUIET)
-    used = panel.use.click(allow(_use(context, panel, form)), panel.chosen, form.all, **QUIET)
+    used = panel.use.click(allow(_use(context, panel, form)), panel.chosen, form.all, **ASKED)
     look = allow(rows_form.inspect(context, keep=True))
     looked = used.success(look, form.looked, outputs, api_visibility="private", show_progress_on=report)
     looked.then(None, js=TO_THE_FORM)
@@ -147,7 +147,7 @@ def _form(context: Context) -> tuple[Form, gr.HTML, gr.Code, tuple[gr.HTML, gr.B
     start = gr.Button(t("train.start"), variant="primary")
     form = Form(tab, rows, name, promote, preset, base, knobs)
     fill.click(allow(_fill(context, form)), pasted, [tab, *rows.place, preset, *form.fields.values()],
-               trigger_mode="once", **QUIET)  # fmt: skip
+               trigger_mode="once", **ASKED)  # fmt: skip
     return form, listed, command, expected, start
 
 
