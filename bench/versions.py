@@ -6,6 +6,7 @@ Published through the store, with the fingerprint that a load compares, as the w
 from __future__ import annotations
 
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -72,7 +73,15 @@ def make_site(folder: Path, base: str, task: str, quantize: str = "none", name: 
 
 
 def publish(site: Site, names: Sequence[str], rank: int = 8, spread: float = SPREAD) -> list[Version]:
-    """The next version of each name, each from a seed of its own; `spread` is the standard deviation in B."""
+    """The next version of each name, each from a seed of its own; `spread` is the standard deviation in B.
+
+    In a thread that ends: one that has computed and stays makes what others compute slower (`serving/compute.py`).
+    """
+    with ThreadPoolExecutor(1) as thread:
+        return thread.submit(_publish, site, names, rank, spread).result()
+
+
+def _publish(site: Site, names: Sequence[str], rank: int, spread: float) -> list[Version]:
     model = site.model
     task = task_for(site.spec.task, model.config)
     quantize = resolve_quantization(site.settings.quantize)

@@ -93,11 +93,11 @@ class Mixture:
         highest = max(a.shape[0] for _, (a, _, _) in held)
         rank = 1 << (highest - 1).bit_length()
         stack_a = torch.stack([_padded(a, rank, 0) for _, (a, _, _) in held])
-        stack_b = torch.stack([_padded(b, rank, 1) for _, (_, b, _) in held])
+        stack_b = torch.stack([_padded(b, rank, 1).T for _, (_, b, _) in held])  # so laid out, B is read faster
         scales = [scale for _, (_, _, scale) in held]
         stack_b *= scales[0] if len(set(scales)) == 1 else stack_b.new_tensor(scales)[:, None, None]
         rows = None if len(held) == len(self.rows) else torch.tensor([row for row, _ in held], device=device)
-        return _Stack(rows, stack_a.transpose(1, 2), stack_b.transpose(1, 2))
+        return _Stack(rows, stack_a.transpose(1, 2), stack_b)
 
 
 def _padded(matrix: torch.Tensor, rank: int, dim: int) -> torch.Tensor:
