@@ -32,7 +32,7 @@ class Examples(Sequence[Example]):
     """The rows of a file, mapped into memory: `examples[i]` is `{"input_ids": list, "labels": int or list}`."""
 
     def __init__(self, path: Path, task: str) -> None:
-        self._task = task
+        self._path, self._task = path, task
         self._table = pa.ipc.open_file(pa.memory_map(str(path))).read_all()
         self._ids, self._learn = self._table["input_ids"], self._table["learn"]
 
@@ -59,9 +59,13 @@ class Examples(Sequence[Example]):
     def largest(self) -> int:
         """The largest token of all rows, of what is read and of what is learned."""
         # An encoder-decoder learns tokens; others learn labels, or places of what they read.
-        columns = (self._ids, self._learn) if self._task == "seq2seq-lm" else (self._ids,)
-        chunks = (chunk for column in columns for chunk in column.chunks)
-        return max((int(np.from_dlpack(chunk.values).max(initial=0)) for chunk in chunks), default=0)
+        names, largest = ("input_ids", "learn") if self._task == "seq2seq-lm" else ("input_ids",), 0
+        # Read and let go: pages of the mapped file that were looked at would all stay in memory.
+        with pa.OSFile(str(self._path)) as file, pa.ipc.open_file(file) as reader:
+            for number in range(reader.num_record_batches):
+                batch = reader.get_batch(number)
+                largest = max(largest, *(int(np.from_dlpack(batch[name].values).max(initial=0)) for name in names))
+        return largest
 
     def _numbers(self, name: str) -> NDArray[np.int32]:
         chunks = [np.from_dlpack(chunk) for chunk in self._table[name].chunks]
