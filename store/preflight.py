@@ -20,7 +20,7 @@ CODE_KEYS = frozenset(
 UNSAFE = (".bin", ".pt", ".pth", ".pkl", ".ckpt", ".h5", ".msgpack")
 TEMPLATES = "additional_chat_templates"
 TEMPLATE_NAME = re.compile(r"[a-z0-9_-]+\.jinja")
-BASENAME = re.compile(r"[\w.-]+")
+BASENAME = re.compile(r"[\w.-]{1,200}", re.ASCII)
 IGNORED_PATHS = frozenset({"special_tokens_map_file"})
 """Written by old versions with the author's home folder in it, in many good repositories; never opened since."""
 JSON_LIMIT = 8_000_000

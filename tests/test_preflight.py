@@ -81,7 +81,8 @@ def test_a_list_beside_the_configuration_is_no_harm(folder: Path) -> None:
 
 @given(shard=st.one_of(st.text(max_size=30), st.sampled_from(
     ["../B/model.safetensors", "/etc/passwd", "a/b.safetensors", "..", "a\\b.safetensors", "C:x.safetensors", "",
-     "model.safetensors\n", "pytorch_model.bin", ".safetensors", "gone.safetensors"])))  # fmt: skip
+     "model.safetensors\n", "pytorch_model.bin", ".safetensors", "gone.safetensors",
+     "9" * 400 + ".safetensors", "é" * 200 + ".safetensors"])))  # fmt: skip
 def test_r05_shards_outside_the_folder(shard: str, tmp_path_factory: pytest.TempPathFactory) -> None:
     folder = tmp_path_factory.mktemp("m")
     model_files(folder)
@@ -110,7 +111,7 @@ def test_a_whole_sharded_folder(folder: Path) -> None:
     assert check_model(folder, ID) == CONFIG
 
 
-@pytest.mark.parametrize("value", ["/etc/passwd", "../vocab.txt", "a/b", "a\\b", "..", ["x"], {"a": "b"}])
+@pytest.mark.parametrize("value", ["/etc/passwd", "../vocab.txt", "a/b", "a\\b", "..", "a" * 400, ["x"], {"a": "b"}])
 def test_r05_a_vocabulary_elsewhere(folder: Path, value: object) -> None:
     (folder / "tokenizer_config.json").write_text(json.dumps({"vocab_file": value}))
     assert "vocab_file" in refusal(folder)
