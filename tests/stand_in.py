@@ -56,7 +56,8 @@ def train(folder: Path, name: str) -> int:
             [sys.executable, "-c", STUBBORN], stdout=subprocess.PIPE, start_new_session=True, stderr=subprocess.DEVNULL
         )
         child.stdout.readline()
-        (folder / "grandchild").write_text(str(child.pid))
+        (folder / "grandchild.new").write_text(str(child.pid))
+        (folder / "grandchild.new").replace(folder / "grandchild")  # whoever finds it can read it whole
     print("It began.", flush=True)
     if name == "chatty":
         print("x" * 10 * 2**20, flush=True)

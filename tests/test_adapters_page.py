@@ -58,7 +58,7 @@ def test_promoting_and_going_back_keep_who_and_why(page: tuple[Site, adapters_pa
     listed, version, _ = section.refresh(Words(), "mine@1")
     _, back, *_, history = section.refresh_kept(Words(), "mine@1")[:9]
     assert "g-live" in listed and "customers asked" in history and "page" in history
-    assert version["value"] == "mine@1" and back["value"] == "Roll back to mine@1"
+    assert "value" not in version and back["value"] == "Roll back to mine@1", "what is chosen is not sent back"
     click(section, lambda _, why, who: store.roll_back("echo", why, who), "mine@1")
     told = [(e["version"], e["why"], e["who"]) for e in store.history("echo")]
     assert told == [("mine@1", "customers asked", "page"), ("mine@2", "x" * 200, "page"), ("mine@1", "", "page")]
@@ -74,7 +74,7 @@ def test_the_version_to_promote_is_the_newest_that_is_not_live(page: tuple[Site,
         site.context.adapters.promote("echo", live)
         chosen.append(section.refresh(Words(), None)[1]["value"])
     assert chosen == ["mine@1", "mine@1", "mine@2", "mine@1"]
-    assert section.refresh(Words(), "mine@2")[1]["value"] == "mine@2"  # what the user chose stays
+    assert "value" not in section.refresh(Words(), "mine@2")[1], "what the user chose stays"
 
 
 def test_only_what_would_change_something_is_offered(page: tuple[Site, adapters_page.Section]) -> None:
@@ -97,8 +97,8 @@ def test_a_version_is_deleted_after_it_was_asked_for(page: tuple[Site, adapters_
     for _ in range(3):
         site.publish("mine")
     site.publish("foreign", plugin="stream")
-    asked, box = kindly(section._ask, "mine@3", REQUEST)
-    assert "Delete mine@3 for good?" in asked and box["visible"]
+    doubted, asked, box = kindly(section._ask, "mine@3", REQUEST)
+    assert doubted == "mine@3" and "Delete mine@3 for good?" in asked and box["visible"]
     click(section, section.delete, "mine@3", "no use")
     assert "released mine@3" in site.pool.warmed
     timeline = section.refresh_kept(Words(), None)[8]
@@ -233,3 +233,50 @@ def test_the_owner_signs_in_and_sees_what_visitors_do_not(chromium: Any, tmp_pat
         page.get_by_role("button", name="Sign out").click()
         sync_api.expect(page.get_by_role("link", name="Sign in").locator("visible=true")).to_be_visible()
         assert page.problems == []
+
+
+def test_a_choice_outlives_what_was_on_its_way_to_the_page(chromium: Any, site: Site) -> None:  # noqa: F811
+    """Neither a beat that was sent before it nor a question that names another version makes it mean another."""
+    for _ in range(3):
+        site.publish("mine", card=label_card())
+    beats = {number for number, event in site.demo.fns.items() if ("tick" in {kind for _, kind in event.targets})}
+    page = rows_tab(chromium, site, locale="en", viewport={"width": 1280, "height": 900})
+    version = page.get_by_label("Version").locator("visible=true")
+    question = page.locator(".g-confirm").locator("visible=true")
+
+    def choose(ref: str) -> None:
+        version.click()
+        page.get_by_role("option", name=ref).click()
+
+    choose("mine@1")
+    sync_api.expect(page.get_by_role("heading", name="mine@1")).to_be_visible()
+    held: list[tuple[Any, Any]] = []
+    holding = True
+
+    def hold(route: Any) -> None:
+        if holding and route.request.post_data_json["fn_index"] in beats:
+            held.append((route, route.fetch()))
+        else:
+            route.continue_()
+
+    page.route("**/gradio_api/run/**", hold)
+    site.context.adapters.promote("echo", "mine@3")
+    site.context.versions_changed()
+    while not any("mine@3 made live" in answer.text() for _, answer in held):
+        page.wait_for_timeout(100)
+    choose("mine@2")
+    sync_api.expect(page.get_by_role("heading", name="mine@2")).to_be_visible()
+    holding = False
+    for route, answer in held:
+        route.fulfill(response=answer)
+    sync_api.expect(page.locator(".g-timeline").locator("visible=true")).to_contain_text("mine@3 made live")
+    sync_api.expect(version).to_have_value("mine@2")
+    sync_api.expect(page.get_by_role("heading", name="mine@2")).to_be_visible()
+
+    page.get_by_role("button", name="Delete", exact=True).locator("visible=true").click()
+    sync_api.expect(question).to_contain_text("mine@2")
+    choose("mine@1")
+    page.get_by_role("button", name="Delete it").locator("visible=true").click()
+    sync_api.expect(page.locator(".g-version").locator("visible=true")).to_have_count(2)
+    assert {v.ref for v in site.context.adapters.versions()} == {"mine@1", "mine@3"}
+    assert page.problems == []

@@ -22,7 +22,7 @@ from ui.access import Action
 from ui.card_rows import DOWNLOAD, CardRows
 from ui.context import Context
 from ui.owner import place_notice
-from ui.pulse import ASKED, QUIET, Follower, Pulse
+from ui.pulse import ASKED, QUIET, Follower, Pulse, chosen_of
 from ui.render import Html, notice, tag
 from ui.strings import Words, t, words
 from ui.train_on import TrainForm
@@ -78,7 +78,8 @@ class Section:
         if kept:
             with pulse.reserved(Action.KEEP):
                 self._place_kept(pulse, version, *acted)
-        pulse.add(Follower([version], [listed, version, card], lambda say, _: context.changes, self.refresh))
+        looked = [listed, version, card]
+        pulse.add(Follower([version], looked, lambda say, ref: (context.changes, ref), self.refresh))
         version.input(context.allow(Action.LOOK, self._chosen), version, card, **QUIET)
         picked = listed.select(context.allow(Action.LOOK, self._picked), None, version, **ASKED)
         picked.success(context.allow(Action.LOOK, self._chosen), version, card, **QUIET)
@@ -86,6 +87,7 @@ class Section:
     def _place_controls(self, version: gr.Dropdown, form: TrainForm | None) -> tuple[Controls, list[Any]]:
         """Buttons for the version that is looked at; gives them, and the events after which all is shown anew."""
         context, controls = self._context, self._controls()
+        doubted = gr.State("")  # the version whose deletion was asked for and waits for a second word
         with gr.Column(visible=False, elem_classes="g-confirm") as confirm:
             asked = gr.HTML("", elem_classes="g-list")
             with gr.Row(elem_classes="g-buttons"):
@@ -96,11 +98,15 @@ class Section:
             (controls.promote, self.promote),
             (controls.back, lambda _, why, who: context.adapters.roll_back(self._tab, why, who)),
             (controls.base, lambda _, why, who: context.adapters.promote(self._tab, BASE, why, who)),
-            (sure, self.delete),
         ]
-        given, settings = [version, controls.why], {"trigger_mode": "once", **ASKED}
-        done = [button.click(self._allow(self.handler(act)), given, controls.why, **settings) for button, act in acts]
-        controls.delete.click(self._allow(self._ask), version, [asked, confirm], **ASKED)
+        settings = {"trigger_mode": "once", **ASKED}
+
+        def on(button: gr.Button, act: Act, of: Any) -> Any:  # noqa: ANN401 - components and events of Gradio's
+            return button.click(self._allow(self.handler(act)), [of, controls.why], controls.why, **settings)
+
+        # What is deleted is what the question named, whatever is looked at by then.
+        done = [*(on(button, act, version) for button, act in acts), on(sure, self.delete, doubted)]
+        controls.delete.click(self._allow(self._ask), version, [doubted, asked, confirm], **ASKED)
         file = gr.File(visible="hidden", show_label=False, elem_classes="g-unseen")
         packed = controls.take.click(self._allow(self._pack), version, file, **ASKED)
         packed.success(None, file, None, js=DOWNLOAD, api_visibility="private")
@@ -147,7 +153,8 @@ class Section:
         newest = next((ref for ref in refs if not live or ref != live.ref), next(iter(refs), None))
         ref = chosen if chosen in refs else newest
         listed = versions_view.versions(say, found, live.ref if live else "")
-        return [listed, gr.update(choices=refs, value=ref, visible=bool(refs)), self._figures(say, ref)]
+        menu = chosen_of([(ref, ref) for ref in refs], chosen, newest)
+        return [listed, {**menu, "visible": bool(refs)}, self._figures(say, ref)]
 
     def refresh_kept(
         self, say: Words, ref: str | None, kind: str | None = None, search: str | None = None
@@ -190,8 +197,9 @@ class Section:
     def _ask(self, ref: str | None, request: gr.Request) -> list[Any]:
         """Whether to delete this version, before it is done."""
         say = words(request)
-        text = tag("strong", say("adapters.delete_ask", version=self._own(ref or "").ref))
-        return [notice(text, tag("p", say("adapters.delete_about")), kind="warn"), gr.update(visible=True)]
+        own = self._own(ref or "").ref
+        text = tag("strong", say("adapters.delete_ask", version=own))
+        return [own, notice(text, tag("p", say("adapters.delete_about")), kind="warn"), gr.update(visible=True)]
 
     def _pack(self, ref: str | None) -> str:
         """A version in one file of Gradio's own cache, which it serves and sweeps."""

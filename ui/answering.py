@@ -8,14 +8,13 @@ from collections.abc import Callable, Generator, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
-import gradio as gr
-
 from errors import AdapterError
 from plugins import OwnModel, TaskPlugin
 from store.adapters import BASE, LIVE
 from ui import limits
 from ui.context import Context, own_key
 from ui.correct import record
+from ui.pulse import chosen_of
 from ui.strings import Words
 from ui.train_on import label
 
@@ -67,12 +66,6 @@ def choices_of(context: Context, name: str) -> Callable[[Words, str | None], lis
         return [chosen_of(menu(context, name, say), chosen, LIVE)]
 
     return choices
-
-
-def chosen_of(found: Sequence[tuple[str, str]], chosen: str | None, default: str) -> Any:  # noqa: ANN401 - an update
-    """A menu's update: the choices there are, and what was chosen if that is one of them."""
-    known = chosen in {value for _, value in found}
-    return gr.update(choices=found, value=chosen if known else default)
 
 
 def menu(context: Context, name: str, say: Words) -> list[tuple[str, str]]:

@@ -18,14 +18,14 @@ from errors import AdapterError
 from plugins import TaskPlugin
 from store.adapters import BASE, LIVE, NEWEST
 from ui.access import Action
-from ui.answering import ADAPTER_SCHEMA, chosen_of, described, fill, menu
+from ui.answering import ADAPTER_SCHEMA, described, fill, menu
 from ui.asking import Asking, follow
 from ui.badge import make_badge
 from ui.chat import CONCURRENCY, retry
 from ui.context import Context
 from ui.differences import marked, plain_answer
 from ui.guard import sentence
-from ui.pulse import Follower, Pulse
+from ui.pulse import Follower, Pulse, chosen_of
 from ui.strings import Words, t
 
 DEFAULTS = {"first": BASE, "second": LIVE, "third": NEWEST}

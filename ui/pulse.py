@@ -133,3 +133,12 @@ def _look(follower: Follower, user: User, say: Words, values: Sequence[Any], see
         # What one part cannot show must not keep the others from following.
         log.exception("a part of the page cannot be brought up to date")
         return seen or "", nothing
+
+
+def chosen_of(found: Sequence[tuple[str, str]], chosen: str | None, default: str | None) -> Any:  # noqa: ANN401 - an update
+    """A menu's update: the choices there are, and `default` where what was chosen is none of them.
+
+    What was chosen is not sent back: another choice made meanwhile would be undone.
+    """
+    known = chosen in {value for _, value in found}
+    return gr.update(choices=found) if known else gr.update(choices=found, value=default)

@@ -17,7 +17,7 @@ from training.knobs import KNOBS
 from ui import examples
 from ui.access import Action
 from ui.context import Context
-from ui.pulse import ASKED, Follower, Pulse
+from ui.pulse import ASKED, Follower, Pulse, chosen_of
 from ui.strings import Words
 
 TO_TRAIN = """() => {
@@ -54,9 +54,7 @@ def follow(context: Context, pulse: Pulse, form: TrainForm) -> None:
     chosen = form.fields["start_from"]
 
     def refresh(say: Words, tab: str | None, value: str | None) -> list[Any]:
-        found = choices(context, say, tab or "")
-        known = (value or "") in {ref for _, ref in found}
-        return [gr.update(choices=found, value=value if known else "")]
+        return [chosen_of(choices(context, say, tab or ""), value or "", "")]
 
     pulse.add(Follower([form.tab, chosen], [chosen], lambda say, tab, _: (context.changes, tab), refresh, Action.TRAIN))
 
