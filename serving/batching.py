@@ -17,8 +17,10 @@ Result = TypeVar("Result")
 
 MOST_TOKENS = 4096
 """Tokens of one pass, padding counted: whoever else wants something computed waits for it."""
-SLACK = 512
-"""Tokens of padding that are always allowed: so small a pass takes no longer for them."""
+OVERHEAD = {"cpu": 64, "cuda": 512}
+"""What a pass takes whatever is in it, as so many tokens take: less padding than that costs less than another pass."""
+AHEAD = 128
+"""Of those who wait, so many are looked at; choosing would otherwise take as long as what it spares."""
 
 
 class _Call(Generic[Item, Result]):
@@ -38,9 +40,12 @@ class _Call(Generic[Item, Result]):
 class Batcher(Generic[Item, Result]):
     """Turns concurrent calls into passes over several items that share a key. Thread-safe; not for jobs themselves."""
 
-    def __init__(self, run: Callable[[Sequence[Item]], Sequence[Result]], largest: int = 32) -> None:
-        """`run` answers 1 to `largest` items of one key at once, in order."""
+    def __init__(
+        self, run: Callable[[Sequence[Item]], Sequence[Result]], largest: int = 32, device: str = "cpu"
+    ) -> None:
+        """`run` answers 1 to `largest` items of one key at once, in order, on a `device` of that type."""
         self._run, self._largest = run, largest
+        self._overhead = OVERHEAD.get(device, OVERHEAD["cpu"])
         self._waiting: list[_Call[Item, Result]] = []
         self._lock = threading.Lock()
         self._asked = False
@@ -65,9 +70,9 @@ class Batcher(Generic[Item, Result]):
         return [cast(Result, call.result) for call in calls]
 
     def _pass(self) -> None:
-        """Answer those who have waited longest and what fits beside them; the others stand in line again."""
+        """Answer whoever has waited longest and those who fit beside him; the others stand in line again."""
         with self._lock:
-            batch = _chosen(self._waiting, self._largest)
+            batch = _chosen(self._waiting[:AHEAD], self._largest, self._overhead)
             taken = set(map(id, batch))
             self._waiting = [call for call in self._waiting if id(call) not in taken]
         try:
@@ -84,19 +89,21 @@ class Batcher(Generic[Item, Result]):
             compute.submit(self._pass)
 
 
-def _chosen(waiting: Sequence[_Call[Item, Result]], largest: int) -> list[_Call[Item, Result]]:
-    """The first of those who wait, and of the others with its key those whose padding costs less than they gain.
+def _chosen(waiting: Sequence[_Call[Item, Result]], largest: int, overhead: int) -> list[_Call[Item, Result]]:
+    """The pass of whoever has waited longest, where all with his key are answered in passes of the least cost.
 
-    So a long text does not make a hundred short ones as long as itself; and whoever is first is always taken.
+    A pass costs its tokens, padding counted, and the overhead. Sorted by length, those of a pass stand side by side;
+    where each of the passes begins is found by dynamic programming, the cost of the first `end` calls from that of
+    fewer.
     """
-    batch = [waiting[0]]
-    longest = total = waiting[0].tokens
-    for call in waiting[1:]:
-        if len(batch) == largest:
-            break
-        longer, padded = max(longest, call.tokens), max(longest, call.tokens) * (len(batch) + 1)
-        fits = padded <= MOST_TOKENS and padded <= 2 * (total + call.tokens) + SLACK
-        if call.key == batch[0].key and fits:
-            batch.append(call)
-            longest, total = longer, total + call.tokens
-    return batch
+    calls = sorted((call for call in waiting if call.key == waiting[0].key), key=lambda call: call.tokens)
+    costs, begins = [0], [0]
+    for end, call in enumerate(calls, 1):
+        most = max(1, min(end, largest, MOST_TOKENS // max(1, call.tokens)))
+        cost, begin = min((costs[begin] + (end - begin) * call.tokens, -begin) for begin in range(end - most, end))
+        costs.append(cost + overhead)
+        begins.append(-begin)
+    end, place = len(calls), calls.index(waiting[0])
+    while begins[end] > place:
+        end = begins[end]
+    return calls[begins[end] : end]

@@ -31,8 +31,9 @@ class Labels:
 
     def __init__(self, resident: Resident) -> None:
         self._resident = resident
-        self._logits: Batcher[_Question, torch.Tensor] = Batcher(self._logit_pass)
-        self._vectors: Batcher[Read, torch.Tensor] = Batcher(self._embed_pass)
+        device = resident.device.type
+        self._logits: Batcher[_Question, torch.Tensor] = Batcher(self._logit_pass, device=device)
+        self._vectors: Batcher[Read, torch.Tensor] = Batcher(self._embed_pass, device=device)
         self._read = lru_cache(KEPT)(resident.read)
 
     def classify(self, text: str, slot: Slot | None) -> dict[str, float]:

@@ -21,7 +21,10 @@ class Adapting(Protocol):
     """What a pass is adapted by: one version for all of its rows (`Slot`), or several (`serving.mixture.Mixture`)."""
 
     def change(self, path: str, inputs: torch.Tensor, output: torch.Tensor) -> torch.Tensor | None:
-        """What the layer at `path`, which made `output` of `inputs`, answers instead; None: what it made."""
+        """What the layer at `path`, which made `output` of `inputs`, answers instead; None: what it made.
+
+        `output` may be written to: it was made for this pass, and nobody else has it.
+        """
 
 
 @dataclass(eq=False)
@@ -55,7 +58,7 @@ class Slot:
             output = stretch.of(output)
         low = nn.functional.linear(inputs.to(a.dtype), a).flatten(0, -2)
         if output.dtype == b.dtype:
-            return torch.addmm(output.flatten(0, -2), low, b.T, alpha=scale).view(output.shape)
+            return output.flatten(0, -2).addmm_(low, b.T, alpha=scale).view(output.shape)
         return output + (low @ b.T * scale).view(output.shape).to(output.dtype)
 
     def replaces(self, path: str) -> bool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 import threading
 import time
 from collections.abc import Callable, Sequence
@@ -10,7 +11,7 @@ from typing import Any
 import pytest
 
 from serving import compute
-from serving.batching import MOST_TOKENS, Batcher
+from serving.batching import AHEAD, MOST_TOKENS, OVERHEAD, Batcher
 
 PATIENCE_S = 20
 
@@ -199,18 +200,53 @@ def test_many_callers_each_get_their_own_answer() -> None:
     assert wrong == [] and batcher._waiting == []
 
 
-def in_one_pass(tokens: Sequence[int], largest: int = 32) -> list[list[int]]:
+def in_one_pass(tokens: Sequence[int], largest: int = 32, device: str = "cpu") -> list[list[int]]:
     """The passes that items of so many tokens go through when all wait at the same time."""
     seen: list[list[int]] = []
-    batcher: Batcher[int, int] = Batcher(lambda items: (seen.append(list(items)), list(items))[1], largest)
+    batcher: Batcher[int, int] = Batcher(lambda items: (seen.append(list(items)), list(items))[1], largest, device)
     assert batcher.every("k", [(count, count) for count in tokens]) == list(tokens)
     return seen
 
 
 def test_a_long_text_does_not_make_short_ones_as_long_as_itself() -> None:
     assert in_one_pass([10] * 20 + [500] + [10] * 5) == [[10] * 25, [500]]
-    assert in_one_pass([500, *[10] * 30]) == [[500, 10, 10], [10] * 28]
-    assert in_one_pass([20, 30, 10, 25]) == [[20, 30, 10, 25]], "a little padding costs less than another pass"
+    assert in_one_pass([500, *[10] * 30]) == [[500], [10] * 30]
+    assert in_one_pass([20, 30, 10, 25]) == [[10, 20, 25, 30]], "a little padding costs less than another pass"
+
+
+def test_on_a_gpu_more_padding_costs_less_than_another_pass() -> None:
+    mixed = [60, 60, *[10] * 8]
+    assert in_one_pass(mixed) == [[60, 60], [10] * 8]
+    assert in_one_pass(mixed, device="cuda") == [[*[10] * 8, 60, 60]]
+    assert in_one_pass(mixed, device="mps") == in_one_pass(mixed), "an unknown device is like a CPU"
+
+
+def cost(passes: Sequence[Sequence[int]]) -> int:
+    return sum(len(one) * max(one) + OVERHEAD["cpu"] for one in passes)
+
+
+def least_cost(tokens: Sequence[int], largest: int) -> int:
+    """That of the best way to cut the sorted lengths into passes, all ways tried."""
+    sizes = range(1, min(largest, len(tokens)) + 1)
+    return min((cost([tokens[:n]]) + least_cost(tokens[n:], largest) for n in sizes), default=0)
+
+
+def test_all_who_wait_are_answered_at_the_least_cost() -> None:
+    dice = random.Random(0)
+    several = 0
+    for _ in range(60):
+        tokens = [dice.randint(1, 90) for _ in range(dice.randint(1, 9))]
+        passes = in_one_pass(tokens, largest=4)
+        assert sorted(n for one in passes for n in one) == sorted(tokens)
+        assert cost(passes) == least_cost(sorted(tokens), 4), (tokens, passes)
+        assert tokens[0] in passes[0], "whoever waited longest is in the first"
+        several += len(passes) > 2
+    assert several > 10
+
+
+def test_of_very_many_those_behind_wait_until_they_are_looked_at() -> None:
+    passes = in_one_pass([10, *[90] * (AHEAD - 1), 10, 10])
+    assert passes[0] == [10] and sum(map(len, passes)) == AHEAD + 2
 
 
 def test_a_pass_has_at_most_so_many_tokens_and_whoever_is_first_is_always_taken() -> None:
@@ -228,7 +264,8 @@ def test_several_items_of_one_caller_are_answered_in_order_beside_those_of_other
     passes.wait_for(3)
     passes.release()
     thread.join(PATIENCE_S)
-    assert found["many"] == ["answer to a", "answer to b"] and passes.seen[1:] == [["a", "b", "c"]]
+    assert found["many"] == ["answer to a", "answer to b"]
+    assert [sorted(items) for items in passes.seen[1:]] == [["a", "b", "c"]]
 
 
 def test_no_items_need_no_pass() -> None:
