@@ -191,6 +191,8 @@ def prepare_environment() -> None:
     for key in [key for key in os.environ if key.startswith("GRADIO_") and key not in OURS_OF_GRADIO]:
         del os.environ[key]
     os.environ.update({"GRADIO_ANALYTICS_ENABLED": "False", "GRADIO_RUN_HISTORY": "False"})
+    # Of the last 10,000 requests Gradio makes a table after each, for /monitoring, which is closed: 8.5 ms of its lock.
+    os.environ["GRADIO_ANALYTICS_CACHE_FREQUENCY"] = str(10**9)
     os.environ.update({"HF_HUB_DISABLE_TELEMETRY": "1", "USE_HUB_KERNELS": "NO"})
     uploads = _home(os.environ) / UPLOADS
     with suppress(OSError):  # which is said once the page can say it; Gradio writes there as soon as it is imported

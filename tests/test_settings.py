@@ -164,6 +164,7 @@ def test_r48_no_switch_of_gradios_is_left_but_those_that_mean_something_here(
         "GRADIO_MCP_SERVER",
         "GRADIO_VIBE_MODE",
         "GRADIO_PROFILING",
+        "GRADIO_ANALYTICS_CACHE_FREQUENCY",
     } <= known
     environ = dict.fromkeys(known, "1") | {"PATH": os.environ["PATH"], "GRAFT_HOME": str(tmp_path)}
     monkeypatch.setattr(os, "environ", environ)
@@ -172,5 +173,5 @@ def test_r48_no_switch_of_gradios_is_left_but_those_that_mean_something_here(
     left = {key: value for key, value in environ.items() if key.startswith("GRADIO_")}
     assert left == {
         "GRADIO_ANALYTICS_ENABLED": "False", "GRADIO_RUN_HISTORY": "False", "GRADIO_SERVER_PORT": "1",
-        "GRADIO_TEMP_DIR": str(tmp_path / "uploads"),
+        "GRADIO_TEMP_DIR": str(tmp_path / "uploads"), "GRADIO_ANALYTICS_CACHE_FREQUENCY": "1000000000",
     }  # fmt: skip
