@@ -23,6 +23,7 @@ logging.getLogger("bitsandbytes.backends.cpu.ops").setLevel(logging.ERROR)
 
 REPOSITORY = Path(__file__).resolve().parent
 QUANTIZATIONS = ("auto", "none", "8bit", "4bit")
+PRECISIONS = ("auto", "float32", "bfloat16")
 GATES = ("not-worse", "better", "always", "never")
 MODEL_PREFIX = "GRAFT_MODEL_"
 SHORTEST_PASSWORD = 12
@@ -47,6 +48,9 @@ class Settings:
     """`GRAFT_PORT`: the port to listen on."""
     quantize: str = "auto"
     """`GRAFT_QUANTIZE`: how resident bases are stored: auto (4bit on a GPU, none on a CPU), none, 8bit, 4bit."""
+    precision: str = "auto"
+    """`GRAFT_PRECISION`: what resident bases are held and computed in where they are not quantized: float32, bfloat16,
+    or auto (bfloat16 on a GPU that has it; float32 on a CPU, where an answer is the same alone and among others)."""
     gate: str = "not-worse"
     """`GRAFT_GATE`: when a new version may answer by itself: not-worse, better (surely), always, never."""
     offline: bool = False
@@ -110,6 +114,7 @@ class Settings:
             host=env.get("GRAFT_HOST") or ("0.0.0.0" if space else "127.0.0.1"),  # noqa: S104 - a Space's own proxy
             port=_port(env, problems),
             quantize=_choice(env, "GRAFT_QUANTIZE", QUANTIZATIONS, problems),
+            precision=_choice(env, "GRAFT_PRECISION", PRECISIONS, problems),
             gate=_choice(env, "GRAFT_GATE", GATES, problems),
             offline=_flag(env, "HF_HUB_OFFLINE", problems),
             space=space,

@@ -23,7 +23,7 @@ from typing import Any
 from gradio_client import Client
 
 from bench.measure import alternate, ratio
-from bench.mixed import LEAST_SAME, QUESTIONS, counter
+from bench.mixed import LEAST_SAME, QUESTIONS, alike, counter
 from bench.people import together
 from bench.servers import serve_app, serve_stock
 from bench.versions import SMOLLM, make_site
@@ -71,7 +71,7 @@ def _compare(
 
     for side in asked:
         once(side)
-    same = sum(one.strip() == other.strip() for one, other in zip(texts["graft"], texts["stock"], strict=True))
+    same = alike(texts["graft"], texts["stock"])
     if same < LEAST_SAME * people:
         raise RuntimeError(f"Only {same} of {people} answers are the same:\n{texts}")
     speeds = alternate({side: partial(once, side) for side in asked}, options.rounds)

@@ -8,18 +8,18 @@ from serving.labels import Labels
 from serving.resident import Resident
 from serving.text import Generator
 from store import room
-from store.loading import resolve_quantization
+from store.loading import compute_dtype, resolve_quantization
 from store.models import Model
 
 
 class Loaded:
     """A resident base, and its two ways of answering."""
 
-    def __init__(self, model: Model, quantize: str, beside: bool = False) -> None:
+    def __init__(self, model: Model, quantize: str, precision: str = "auto", beside: bool = False) -> None:
         """Loads the weights; takes seconds. Raises `ModelError`, also where a base `beside` others does not fit."""
         if beside:
             accelerator = torch.cuda.mem_get_info()[0] if torch.cuda.is_available() else None
-            room.require(model, resolve_quantization(quantize), accelerator)
-        self.resident = Resident(model, quantize)
+            room.require(model, resolve_quantization(quantize), compute_dtype(precision).itemsize, accelerator)
+        self.resident = Resident(model, quantize, precision)
         self.labels = Labels(self.resident)
         self.text = Generator(self.resident)

@@ -214,7 +214,7 @@ class Pool:
             if found := next((loaded for loaded in same if loaded.resident.model.path == model.path), None):
                 return found  # under another name
             module = importlib.import_module("serving.loaded")
-            return module.Loaded(model, self._settings.quantize, beside=of_a_version)
+            return module.Loaded(model, self._settings.quantize, self._settings.precision, beside=of_a_version)
 
 
 def _stated(spec: TabSpec, version: Version) -> tuple[str, str, str]:

@@ -30,8 +30,11 @@ def device() -> torch.device:
     return torch.device("cuda" if torch.cuda.is_available() else "cpu")
 
 
-def compute_dtype() -> torch.dtype:
-    """bfloat16 where the accelerator computes in it, float16 on older ones, float32 on a CPU."""
+def compute_dtype(precision: str = "auto") -> torch.dtype:
+    """`precision`; `auto` is bfloat16 where the accelerator computes in it, float16 on older ones, float32 on a CPU."""
+    if precision != "auto":
+        chosen: torch.dtype = getattr(torch, precision)
+        return chosen
     if not torch.cuda.is_available():
         return torch.float32
     return torch.bfloat16 if torch.cuda.is_bf16_supported(including_emulation=False) else torch.float16
@@ -39,11 +42,8 @@ def compute_dtype() -> torch.dtype:
 
 def training_dtype(precision: str) -> torch.dtype:
     """What matrices are multiplied in while training; `auto` is bfloat16 on a CPU with instructions for it."""
-    if precision != "auto":
-        chosen: torch.dtype = getattr(torch, precision)
-        return chosen
-    if torch.cuda.is_available():
-        return compute_dtype()
+    if precision != "auto" or torch.cuda.is_available():
+        return compute_dtype(precision)
     able = torch.cpu.get_capabilities()
     return torch.bfloat16 if able.get("avx512_bf16") or able.get("amx_bf16") else torch.float32
 

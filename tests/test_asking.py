@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+import time
 from contextlib import contextmanager
 from pathlib import Path
 from types import SimpleNamespace
@@ -11,7 +12,7 @@ import pytest
 
 from errors import BusyError
 from tests.ui_site import make
-from ui import task_tab
+from ui import asking, task_tab
 from ui.asking import Asking, follow
 from ui.context import Context
 
@@ -47,7 +48,12 @@ class Line:
             raise SystemExit(1)
         assert self.turn.wait(20)
         yield text
-        yield text * 2
+        if text == "slowly":
+            for count in range(2, 9):
+                time.sleep(0.02)
+                yield text * count
+        else:
+            yield text * 2
 
 
 @pytest.fixture
@@ -114,6 +120,17 @@ def test_several_wait_and_end_together(context: Context, lm: Line) -> None:
     list(going)
     assert [asking.outputs for asking in askings] == [["aa"], ["bb"], [None]]
     assert [asking.whole for asking in askings] == [True, True, False] and isinstance(askings[2].error, BusyError)
+
+
+def test_a_page_is_told_less_often_than_words_are_written(
+    context: Context, lm: Line, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("UPDATE_S", "LOOK_S"):
+        monkeypatch.setattr(asking, name, 20)
+    lm.turn.set()
+    first, last = [said for said, _ in handler_of(context)("slowly", "base")]
+    assert first == "slowly" and last == "slowly" * 8, "the first word at once, and the end"
+    assert not asking._followed
 
 
 def test_a_request_of_a_model_that_has_no_line_waits_for_nobody() -> None:

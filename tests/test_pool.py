@@ -124,6 +124,20 @@ def test_a_live_version_that_is_refused_gives_way_to_the_one_before(store: Store
         pass
 
 
+def test_a_base_is_held_in_the_precision_of_the_settings(bert: Trained, tmp_path: Path) -> None:
+    """Its versions load, though their proof was told in float32, and answer as they do there."""
+    copy_of(bert.first, tmp_path, "mine")
+    said = {}
+    for precision in ("float32", "bfloat16"):
+        settings = Settings(home=tmp_path, offline=True, quantize="none", precision=precision)
+        pool = Pool(settings, bert.models, AdapterStore(tmp_path))
+        pool.declare(bert.spec.model)
+        with pool.open(bert.spec, "mine@1") as lm:
+            said[precision] = lm.classify("the plot drags")
+        assert str(pool._entries[bert.spec.model].loaded.resident.net.dtype) == f"torch.{precision}"
+    assert said["bfloat16"] == pytest.approx(said["float32"], abs=0.02) and said["bfloat16"] != said["float32"]
+
+
 def test_warm_brings_the_live_version_into_its_slot(store: Store) -> None:
     store.name("base")
     loaded = store.pool._entries[store.spec.model].loaded

@@ -42,7 +42,8 @@ def test_the_defaults_of_the_table_are_those_of_the_settings() -> None:
     plain, shown = Settings.from_env({}), settings_shown()
     assert (ROOT / shown["GRAFT_HOME"], ROOT / shown["GRAFT_PLUGINS"]) == (ROOT / plain.home.name, plain.plugins)
     assert (shown["GRAFT_HOST"], int(shown["GRAFT_PORT"])) == (plain.host, plain.port)
-    assert (shown["GRAFT_QUANTIZE"], shown["GRAFT_GATE"]) == (plain.quantize, plain.gate)
+    assert (shown["GRAFT_QUANTIZE"], shown["GRAFT_PRECISION"]) == (plain.quantize, plain.precision)
+    assert shown["GRAFT_GATE"] == plain.gate
     unit = {"GB": 10**9, "MB": 10**6, "HOURS": 3600}
     limits = {
         "CACHE_GB": plain.cache_bytes, "DOWNLOAD_GB": plain.download_bytes, "UPLOAD_MB": plain.upload_bytes,

@@ -175,9 +175,9 @@ def slow(monkeypatch: pytest.MonkeyPatch, go: threading.Event) -> None:
     """The base of a version takes as long to load as `go` says."""
     real = loading.Loaded
 
-    def held_back(model: Model, quantize: str, beside: bool = False) -> Any:
+    def held_back(*given: Any, beside: bool = False) -> Any:
         assert not beside or go.wait(60)
-        return real(model, quantize, beside)
+        return real(*given, beside)
 
     monkeypatch.setattr(loading, "Loaded", held_back)
 

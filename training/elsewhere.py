@@ -58,7 +58,8 @@ class Elsewhere:
         model = self._resolve(live)
         if live and not live.fits(model):
             raise ModelError(f"The base of {name} has other weights.", "")
-        room.require(model, self.quantize, torch.cuda.mem_get_info()[0] if torch.cuda.is_available() else None)
+        accelerator = torch.cuda.mem_get_info()[0] if torch.cuda.is_available() else None
+        room.require(model, self.quantize, training_dtype(trial.config.precision).itemsize, accelerator)
         task = task_for(trial.config.task, model.config)
         asked = _as_asked(trial, model, live, task)
         if len(asked.held_out.kept) < len(trial.held_out.kept):

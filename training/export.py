@@ -52,7 +52,7 @@ def merge(version: Version, model: Model, target: Path, say: Callable[[str], obj
         why = f"It was made for {version.manifest['base']['id']}, not for {model.id}."
         raise AdapterError(f"{version.ref} cannot be merged.", why, "Name that base with --base.")
     version.check_files()
-    room.require(model, "none")
+    room.require(model, "none", torch.float32.itemsize)
     labels = dict(enumerate(version.labels))
     named: dict[str, Any] = {
         "num_labels": len(labels),

@@ -66,9 +66,10 @@ def take_in(
         names = _labels_of(_head_size(shapes), parcel, labels) if task.answers == "label" else []
         quantize = resolve_quantization(settings.quantize)
         base = base_facts(spec.model, model, quantize)
-        room.require(model, quantize, torch.cuda.mem_get_info()[0] if torch.cuda.is_available() else None)
-        options = {"num_labels": len(names), "ignore_mismatched_sizes": True} if names else {}
         dtype = training_dtype("auto")
+        accelerator = torch.cuda.mem_get_info()[0] if torch.cuda.is_available() else None
+        room.require(model, quantize, dtype.itemsize, accelerator)
+        options = {"num_labels": len(names), "ignore_mismatched_sizes": True} if names else {}
         net, missing = load_model(model, task.auto_class, quantize, dtype, **options)
         _say("verify")
         layers = _layers(net, model)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextvars
 import threading
+import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing, suppress
 from dataclasses import dataclass, field
@@ -19,6 +20,9 @@ from ui.context import Context
 
 LOOK_S = 0.5
 """How often it is looked where a request stands in the line."""
+UPDATE_S = 0.025
+"""How long each page goes without an update for each that is followed: telling pages takes from what they wait for. One
+alone sees every word as it is written; eight are told five times a second, of what was written since."""
 Resolve = Callable[[str], str]
 """What a choice of version means now; may raise `AdapterError`."""
 
@@ -66,32 +70,39 @@ class Asking:
 
 def follow(context: Context, name: str, askings: Sequence[Asking], resolve: Resolve = str) -> Iterator[None]:
     """Let all be answered at once; yields when any has something new, or waits. Closing it stops them all."""
-    news, stopped = SimpleQueue[Asking](), threading.Event()
+    news, stopped, due = SimpleQueue[Asking](), threading.Event(), 0.0
     for number, asking in enumerate(askings):
         # Each has a copy of the context variables, in which Gradio keeps whose request this is.
         run, work = contextvars.copy_context().run, (_answer, context, name, asking, resolve, news, stopped)
         threading.Thread(target=run, args=work, name=f"graft-asking-{number}", daemon=True).start()
     going = True
+    _followed.add(news)
     try:
         while going:
-            new = _wait(news)
+            new = _wait(news, due)
             # Asked before anything is shown, so that the last to end is among what is shown last.
             going = not all(asking.done for asking in askings)
             if new or any(asking.before for asking in askings):
                 yield
+                due = time.monotonic() + min(UPDATE_S * len(_followed), LOOK_S)
     finally:
         stopped.set()
+        _followed.discard(news)
 
 
-def _wait(news: SimpleQueue[Asking]) -> bool:
-    """Until there is something new, or it is time to look; what came together is shown together."""
+_followed: set[SimpleQueue[Asking]] = set()
+"""The news of every page that is answered."""
+
+
+def _wait(news: SimpleQueue[Asking], due: float) -> bool:
+    """Until there is something new, or it is time to look; what comes until `due` is shown together, an end at once."""
     try:
-        news.get(timeout=LOOK_S)
+        new = news.get(timeout=LOOK_S)
+        with suppress(Empty):
+            while not new.done:
+                new = news.get(timeout=max(0.0, due - time.monotonic()))
     except Empty:
         return False
-    with suppress(Empty):
-        while True:
-            news.get_nowait()
     return True
 
 

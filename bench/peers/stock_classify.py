@@ -12,8 +12,8 @@ from typing import Any
 from peft import PeftModel
 from transformers import AutoModelForSequenceClassification, AutoTokenizer, pipeline
 
+from bench.peers.held import device, dtype
 from bench.worker import Question, serve
-from store.loading import compute_dtype, device
 
 
 def classifier(job: Question) -> Any:  # noqa: ANN401 - a pipeline
@@ -21,7 +21,7 @@ def classifier(job: Question) -> Any:  # noqa: ANN401 - a pipeline
     labels = job["labels"]
     net = AutoModelForSequenceClassification.from_pretrained(
         job["classifier"], num_labels=len(labels), id2label=dict(enumerate(labels)),
-        label2id={label: i for i, label in enumerate(labels)}, dtype=compute_dtype(), trust_remote_code=False,
+        label2id={label: i for i, label in enumerate(labels)}, dtype=dtype(), trust_remote_code=False,
     )  # fmt: skip
     net = PeftModel.from_pretrained(net, job["adapter"]).merge_and_unload().to(device()).eval()
     tokenizer = AutoTokenizer.from_pretrained(job["classifier"], trust_remote_code=False)

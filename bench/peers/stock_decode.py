@@ -15,8 +15,8 @@ import torch
 from peft import PeftModel
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
+from bench.peers.held import device, dtype
 from bench.worker import Question, serve
-from store.loading import compute_dtype, device
 
 
 class Decoder:
@@ -43,7 +43,7 @@ class Decoder:
         return {"seconds": time.perf_counter() - started, "texts": texts}
 
     def _load(self, folder: str) -> Any:  # noqa: ANN401
-        net = AutoModelForCausalLM.from_pretrained(folder, dtype=compute_dtype(), trust_remote_code=False)
+        net = AutoModelForCausalLM.from_pretrained(folder, dtype=dtype(), trust_remote_code=False)
         return net.to(device()).eval()
 
     def _none(self) -> Any:  # noqa: ANN401 - a tensor of token ids

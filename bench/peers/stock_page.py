@@ -91,9 +91,9 @@ def _writing(job: Job, name: str) -> gr.Interface:
 def _writer(job: Job) -> Any:  # noqa: ANN401 - a model and its tokenizer
     from transformers import AutoModelForCausalLM, AutoTokenizer  # noqa: PLC0415
 
-    from store.loading import compute_dtype, device  # noqa: PLC0415
+    from bench.peers.held import device, dtype  # noqa: PLC0415
 
-    net = AutoModelForCausalLM.from_pretrained(job["writer"], dtype=compute_dtype(), trust_remote_code=False)
+    net = AutoModelForCausalLM.from_pretrained(job["writer"], dtype=dtype(), trust_remote_code=False)
     return net.to(device()).eval(), AutoTokenizer.from_pretrained(job["writer"], trust_remote_code=False)
 
 

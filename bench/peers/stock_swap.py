@@ -14,8 +14,8 @@ import torch
 from peft import PeftModel
 from transformers import AutoModelForCausalLM, AutoModelForSequenceClassification, AutoTokenizer
 
+from bench.peers.held import device, dtype
 from bench.worker import Question, serve
-from store.loading import compute_dtype, device
 
 
 class Swapper:
@@ -27,7 +27,7 @@ class Swapper:
         auto, options = AutoModelForCausalLM, {}
         if job["kind"] == "SEQ_CLS":
             auto, options = AutoModelForSequenceClassification, {"num_labels": len(self._labels)}
-        base = auto.from_pretrained(job["base"], dtype=compute_dtype(), trust_remote_code=False, **options)
+        base = auto.from_pretrained(job["base"], dtype=dtype(), trust_remote_code=False, **options)
         self._net = PeftModel.from_pretrained(base.to(device()), job["adapter"], adapter_name="first").eval()
         self._ids = torch.tensor([job["ids"]], device=device())
         self._number = 0
