@@ -35,6 +35,9 @@ class Head:
         """`tensors`: parameters of the classification model by name. Raises `AdapterError` if they do not fit."""
         config = copy.deepcopy(config)
         config.num_labels = len(labels)
+        # With a type of its own it would be made under another default type of torch, which is the whole process's: a
+        # base that is being loaded meanwhile would get, and leave behind, whichever was set last.
+        config.dtype = None
         with torch.device("meta"):
             model = AutoModelForSequenceClassification.from_config(config)
         self._replay = _Replay()

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 
 from errors import AdapterError, BusyError, ModelError
 from serving import pool as module
@@ -136,6 +137,21 @@ def test_a_base_is_held_in_the_precision_of_the_settings(bert: Trained, tmp_path
             said[precision] = lm.classify("the plot drags")
         assert str(pool._entries[bert.spec.model].loaded.resident.net.dtype) == f"torch.{precision}"
     assert said["bfloat16"] == pytest.approx(said["float32"], abs=0.02) and said["bfloat16"] != said["float32"]
+
+
+def test_loading_a_version_leaves_the_process_its_default_type(
+    bert: Trained, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Another base may be loading, under a default type of its own: one of the two would be left behind for good."""
+    copy_of(bert.first, tmp_path, "mine")
+    settings = Settings(home=tmp_path, offline=True, quantize="none", precision="bfloat16")
+    pool, changes = Pool(settings, bert.models, AdapterStore(tmp_path)), list[Any]()
+    pool.declare(bert.spec.model)
+    pool.check(bert.spec, "base")
+    real = torch.set_default_dtype
+    monkeypatch.setattr(torch, "set_default_dtype", lambda dtype: (changes.append(dtype), real(dtype)))
+    with pool.open(bert.spec, "mine@1") as lm:
+        assert lm.classify("the plot drags") and changes == []
 
 
 def test_warm_brings_the_live_version_into_its_slot(store: Store) -> None:
