@@ -4,9 +4,9 @@
     python -m bench swap --history --answers 10000 --publishes 200  every answer is that of the version it names
     python -m bench swap --memory --swaps 500                       memory is flat
 
-The clock starts when a version that lies on the disk is promoted, and stops with its first answer; the same question
-asked again tells how much of that is the answer. PEFT is given the same folder. "Others" ask the live version all the
-while, from threads of their own; for text it is the pause between two pieces that is told.
+The clock starts when a version that lies on the disk is promoted, and stops with its first answer; the same question to
+a copy of it that is in memory tells how much of that is the answer. PEFT is given the same folder, and asked twice.
+"Others" ask the live version all the while, from threads of their own; of a text each piece's wait is told.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ import threading
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from itertools import count
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +29,7 @@ from bench.people import percentile
 from bench.tabs import KINDS, Tab, open_tab
 from bench.versions import LABELS, publish, republish
 from bench.worker import Worker
+from store.adapters import Version
 from store.prompts import as_messages, encode
 from store.tokenizers import load_tokenizer
 from tasks import TASKS
@@ -120,16 +122,21 @@ class Swaps:
 
     def _graft(self) -> dict[str, Any]:
         tab, self._number = self._tab, self._number + 1
-        version = republish(tab.site, self._source("graft"), f"swap{self._number}")
-        started = time.perf_counter()
+        source, number = self._source("graft"), self._number
+        version, ready = (republish(tab.site, source, f"{name}{number}") for name in ("swap", "ready"))
+        answered, said = self._promoted(version)
+        tab.pool.check(tab.site.spec, ready.ref)
+        return {"answered": answered, "alone": self._promoted(ready)[0], "said": said}
+
+    def _promoted(self, version: Version) -> tuple[float, Any]:
+        """Seconds from promoting a version to its first answer, and that."""
+        tab, started = self._tab, time.perf_counter()
         tab.site.adapters.promote(tab.site.spec.name, version.ref)
         named, said = tab.ask("live", tab.texts[0])
-        answered = time.perf_counter()
-        tab.ask("live", tab.texts[0])
-        again = time.perf_counter()
+        seconds = time.perf_counter() - started
         if named != version.ref:
             raise RuntimeError(f"{version.ref} is live and {named} answered.")
-        return {"answered": answered - started, "alone": again - answered, "said": said}
+        return seconds, said
 
     def _said(self) -> list[tuple[Any, Any]]:
         ours, theirs = ([one["said"] for one in self._found[name]] for name in ("graft", "stock"))
@@ -198,11 +205,12 @@ class Others:
         while len(waits) < self.asked:
             pause.wait(0.002)
 
-    def _person(self, number: int, waits: list[float], stop: threading.Event) -> None:
-        texts = self.tab.texts
+    def _person(self, place: int, waits: list[float], stop: threading.Event) -> None:
+        texts, numbers = self.tab.texts, count(place, self.load)
         while not stop.is_set():
-            number += 1
-            waits += self.tab.waits("live", texts[number % len(texts)])
+            number = next(numbers)
+            # Nobody's question was asked before: what a version remembers of a prompt would be gone with each swap.
+            waits += self.tab.waits("live", f"{number}. {texts[number % len(texts)]}")
 
 
 def _ms(seconds: Sequence[float]) -> float:
