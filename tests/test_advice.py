@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -31,6 +32,20 @@ def test_little_memory_leaves_the_small_ones(tmp_path: Path) -> None:
     few, many = (advice.advise(TEXTS, Settings(home=tmp_path), room, "en") for room in (TIGHT, ROOMY))
     largest = [max(one.base.shape.parameters for one in found) for found in (few, many)]
     assert largest[0] < largest[1] and all(one.estimate.peak < TIGHT.memory for one in few)
+
+
+@pytest.mark.parametrize(
+    ("gpu", "quantize", "precision", "width"),
+    [(False, "auto", "auto", 4), (False, "auto", "bfloat16", 2), (True, "none", "auto", 2),
+     (True, "none", "float32", 4), (True, "auto", "auto", 1)],
+)  # fmt: skip
+def test_what_answering_takes_is_as_the_bases_are_held(
+    gpu: bool, quantize: str, precision: str, width: int, tmp_path: Path
+) -> None:
+    settings = Settings(home=tmp_path, quantize=quantize, precision=precision)
+    for one in advice.advise(TEXTS, settings, replace(ROOMY, gpu=gpu), "en"):
+        weights = one.base.shape.parameters
+        assert one.serving == width * weights if width > 1 else one.serving < 1.5 * weights
 
 
 SIZES = {"all-MiniLM-L6-v2": 22.7, "bert-base-chinese": 102, "roberta-base": 125, "ModernBERT-base": 149,

@@ -60,7 +60,9 @@ def _advice(base: Base, spec: TabSpec, settings: Settings, room: Room, preset: s
     shape, here = shape_of(base, settings)
     found = Case(config, shape, of_limit(config.max_length, ROWS), 2, room, settings.home).estimate()
     quantized = room.gpu and settings.quantize in ("auto", "4bit")
-    serving = shape.multiplied * 0.53 + (shape.parameters - shape.multiplied) * 2 if quantized else 4 * shape.parameters
+    wide = settings.precision == "float32" or (settings.precision == "auto" and not room.gpu)
+    whole = (4 if wide else 2) * shape.parameters
+    serving = shape.multiplied * 0.53 + (shape.parameters - shape.multiplied) * 2 if quantized else whole
     return Advice(base, found, int(serving), here)
 
 
