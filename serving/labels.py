@@ -36,6 +36,11 @@ class Labels:
         self._vectors: Batcher[Read, torch.Tensor] = Batcher(self._embed_pass, device=device)
         self._read = lru_cache(KEPT)(resident.read)
 
+    @property
+    def known(self) -> bool:
+        """Whether the base answers with labels of its own, for it has a trained head."""
+        return self._resident.own_head is not None
+
     def classify(self, text: str, slot: Slot | None) -> dict[str, float]:
         """Probability of each label of the slot's head, or of the base's own. Raises `InputError` if it has none."""
         head = slot.head if slot else self._resident.own_head

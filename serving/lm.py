@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from serving.labels import Labels
     from serving.slots import Slot
     from serving.text import Generator
+    from store.adapters import Version
 
 LONGEST_TEXT = 200_000
 """Characters of one input."""
@@ -38,6 +39,8 @@ class LM:
         self.version = slot.version.ref if slot else BASE
         self.asked: dict[str, Any] = {}
         """What was asked last, as the row of a training file has it: text, or messages."""
+        self.lender: Version | None = None
+        """The version whose labels a base is asked that has none, where no others are given."""
         self._place = Place()
 
     @property
@@ -49,6 +52,9 @@ class LM:
         """Labels with probabilities: the version's own, or the given ones by similarity of meaning (by the base)."""
         check_text(text)
         self.asked = {"text": text}
+        if labels is None and self.lender and self._slot is None and not self._labels.known:
+            self.notes.append(f"The base has no labels of its own: it was asked those of {self.lender.ref}.")
+            return self._by_meaning(text, self.lender.labels)
         if labels is None:
             self.notes += self._labels.notes(text)
             return self._labels.classify(text, self._slot)
@@ -60,7 +66,10 @@ class LM:
             )
         # No version knows these labels, so the tab's own base answers.
         self.version, self.base = BASE, self._spec.model
-        return self._by_own(text).zero_shot(text, list(dict.fromkeys(labels)))
+        return self._by_meaning(text, list(dict.fromkeys(labels)))
+
+    def _by_meaning(self, text: str, labels: Sequence[str]) -> dict[str, float]:
+        return self._by_own(text).zero_shot(text, labels)
 
     def embed(self, text: str) -> list[float]:
         """The sentence embedding of the tab's own base: a vector of length 1."""

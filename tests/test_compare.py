@@ -1,5 +1,6 @@
 """Versions side by side: columns that answer at once, each with its own badge, error and differences."""
 
+import inspect
 import sys
 import threading
 import time
@@ -10,8 +11,13 @@ import pytest
 from gradio_client import Client
 
 from errors import AdapterError
+from plugins._discovery import discover
+from settings import REPOSITORY, Settings
+from tests.test_pool import Store
 from tests.ui_site import CHAT, serve
-from ui.compare import resolve
+from training.runs import Runs
+from ui.compare import Asked, compare, resolve
+from ui.context import Context
 from ui.differences import MOST_PIECES, marked, plain_answer
 
 pytestmark = pytest.mark.filterwarnings("ignore")  # Gradio's and httpx's own
@@ -107,6 +113,29 @@ def test_base_live_and_newest_answer_one_input(client, parrot) -> None:
 def test_labels_that_differ_are_told(client) -> None:
     answer = client.predict("x", api_name="/labels_compare")
     assert answer[3]["differs"] == [["gone", "bug"], ["come", "praise"]]
+
+
+def test_a_base_without_labels_is_asked_those_of_a_version_beside_it(bert, tmp_path) -> None:
+    """Real models: what the tab's own columns say of one text when no labels were typed, and when some were."""
+    store = Store(bert, tmp_path)
+    tab = next(tab for tab in discover(REPOSITORY / "plugins") if tab.name == "classification")
+    settings = Settings(home=tmp_path, models={"classification": bert.spec.model})
+    context = Context(settings, [tab], store.pool, store.adapters, Runs(settings))
+    parameters = list(inspect.signature(tab.plugin.predict).parameters.values())[1:]
+    ask = compare(context, "classification", Asked([], parameters, None), 1)
+
+    def columns(labels: str, *chosen: str) -> list[tuple[dict[str, float], dict]]:
+        *_, told = ask("a text", labels, *chosen)
+        return list(zip(told[::2], told[1::2], strict=True))
+
+    (base, badge), (_, known), (_, other) = columns("", "base", "one@1", "two@1")
+    assert set(base) == {"0", "1"} and badge["version"] == "base" and "differs" in known
+    assert badge["notes"] == ["The base has no labels of its own: it was asked those of one@1."]
+    assert known["notes"] == other["notes"] == [] and "error" not in badge
+    [(scores, typed), *_] = columns("praise, delay", "base", "one@1", "two@1")
+    assert set(scores) == {"praise", "delay"} and typed["notes"] == []
+    store.adapters.promote("classification", "two@1")
+    assert "those of two@1" in columns("", "base", "base", "base")[0][1]["notes"][0], "where no version is beside it"
 
 
 def test_columns_answer_at_the_same_time(site, monkeypatch, client) -> None:

@@ -83,6 +83,18 @@ def test_a_base_without_labels_says_what_to_do(labels: Store) -> None:
         lm.classify("a text")
 
 
+def test_a_base_without_labels_is_asked_those_that_a_version_lends_it(labels: Store) -> None:
+    with labels.pool.open(labels.spec, "base") as lm:
+        lm.lender = labels.adapters.get("one@1")
+        scores = lm.classify("a text")
+        assert lm.version == "base" and lm.notes == ["The base has no labels of its own: it was asked those of one@1."]
+        assert scores == pytest.approx(lm.classify("a text", ["0", "1"])) and len(lm.notes) == 1
+    with labels.pool.open(labels.spec, "two@1") as lm:
+        own = lm.classify("a text")
+        lm.lender = labels.adapters.get("one@1")
+        assert (lm.classify("a text"), lm.version, lm.notes) == (pytest.approx(own), "two@1", [])
+
+
 def test_an_embedding_has_length_one(labels: Store) -> None:
     with labels.pool.open(labels.spec) as lm:
         vector = lm.embed("a text")

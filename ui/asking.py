@@ -15,6 +15,7 @@ from dataclasses import dataclass, field
 from queue import Empty, SimpleQueue
 from typing import Any
 
+from store.adapters import Version
 from ui.answering import answers
 from ui.context import Context
 
@@ -41,6 +42,8 @@ class Asking:
     """What a correction needs."""
     error: BaseException | None = None
     done: bool = False
+    lender: Version | None = None
+    """The version whose labels a base is asked that has none."""
     lm: Any = None
     """What `predict` was given, once it is bound."""
 
@@ -60,8 +63,10 @@ class Asking:
         return self.badge or ({"before": self.before} if self.before else None)
 
     def bind(self, lm: Any) -> None:  # noqa: ANN401 - an LM or an OwnModel
-        """Take note of what answers."""
+        """Take note of what answers, and lend it labels."""
         self.lm = lm
+        if self.lender:
+            lm.lender = self.lender
 
     def show(self, outputs: Sequence[Any], badge: dict[str, Any], kept: Any) -> None:  # noqa: ANN401
         """Take the answer as it is now."""

@@ -1,13 +1,15 @@
 """Compare: up to three versions answer one input side by side, streamed at the same time.
 
 Each column is a request of its own through the plugin's `predict`; the pool answers what comes together in one batch.
-An error of one column is shown there alone, and Stop, or a caller that leaves, ends all of them.
+A base without labels of its own is asked those of a version beside it, unless others were typed. An error of one column
+is shown there alone, and Stop, or a caller that leaves, ends all of them.
 """
 
 from __future__ import annotations
 
 import inspect
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
@@ -16,7 +18,7 @@ from gradio.components import Component
 
 from errors import AdapterError
 from plugins import TaskPlugin
-from store.adapters import BASE, LIVE, NEWEST
+from store.adapters import BASE, LIVE, NEWEST, Version
 from ui.access import Action
 from ui.answering import ADAPTER_SCHEMA, described, fill, menu
 from ui.asking import Asking, follow
@@ -78,13 +80,25 @@ def compare(context: Context, name: str, asked: Asked, width: int) -> Callable[.
         given, adapters = values[: -len(DEFAULTS)], values[-len(DEFAULTS) :]
         filled = fill(asked.parameters, _question(asked, list(given)))
         chosen = [adapter or default for adapter, default in zip(adapters, DEFAULTS.values(), strict=True)]
-        columns = [Asking(adapter, filled, [None] * width) for adapter in chosen]
+        lender = _lender(context, name, chosen)
+        columns = [Asking(adapter, filled, [None] * width, lender=lender) for adapter in chosen]
         yield _flat(columns)
         for _ in follow(context, name, columns, lambda adapter: resolve(context, name, adapter)):
             _tell(columns)
             yield _flat(columns)
 
     return described(stream, asked.parameters, *DEFAULTS)
+
+
+def _lender(context: Context, name: str, chosen: Sequence[str]) -> Version | None:
+    """The version whose labels a base without any is asked: the first of the columns, or else what the tab has."""
+    for adapter in (*chosen, LIVE, NEWEST):
+        with suppress(AdapterError):
+            live = adapter == LIVE
+            version = context.adapters.live(name) if live else context.adapters.get(resolve(context, name, adapter))
+            if version and version.plugin == name and version.labels:
+                return version
+    return None
 
 
 def _question(asked: Asked, given: list[Any]) -> list[Any]:
