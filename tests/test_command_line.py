@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from errors import ConfigError
+from errors import ConfigError, GraftError
 from settings import REPOSITORY
 from tasks import Columns, TabSpec
 from training import command_line
@@ -63,6 +63,15 @@ def test_what_cannot_be_read_is_said(wrong: str) -> None:
     with pytest.raises(ConfigError) as caught:
         command_line.read(wrong)
     assert len(caught.value.problems) == 1
+    assert "whole python -m training command" in caught.value.next
+
+
+@pytest.mark.parametrize("wrong", ["--held-out-data a --held-out-split b", "--columns {", "--columns text", "--rank 0"])
+def test_what_does_not_fit_says_what_to_do_next(wrong: str) -> None:
+    options = command_line.read(f"--plugin talk --data owner/rows --name mine {wrong}")
+    with pytest.raises(GraftError) as caught:
+        command_line.to_config(options, SPEC)
+    assert caught.value.why and caught.value.next
 
 
 def test_the_page_says_what_the_command_says() -> None:

@@ -194,7 +194,7 @@ def test_a_held_out_split_is_another_one_of_a_hub_data_set(tmp_path: Path) -> No
         with pytest.raises(ConfigError, match=why):
             TrainConfig.for_tab(SPEC, tmp_path, "mine", **wrong)
     both = "--plugin x --data org/rows --name mine --held-out-split test --held-out-data rows.csv"
-    with pytest.raises(ConfigError, match="not both"):
+    with pytest.raises(ConfigError, match="in a file and as a split"):
         command_line.to_config(command_line.read(both), SPEC)
     named = command_line.read("--plugin x --data org/rows --name mine --held-out-split test")
     assert command_line.to_config(named, SPEC).held_out_split == "test"

@@ -22,6 +22,8 @@ OPTIONS: Mapping[str, Mapping[str, Any]] = {
     "switch": {"action": argparse.BooleanOptionalAction},
 }  # fmt: skip
 """How a setting of each kind is read."""
+NEXT = f"Paste a whole {COMMAND} command, as the Train page writes it; {COMMAND} --help tells its options."
+"""What to do about a command that cannot be read."""
 
 
 class Parser(argparse.ArgumentParser):
@@ -32,7 +34,7 @@ class Parser(argparse.ArgumentParser):
     def error(self, message: str) -> NoReturn:
         """What argparse calls with whatever is wrong."""
         if self.raises:
-            raise ConfigError("The command", [f"{message[0].upper()}{message[1:]}."])
+            raise ConfigError("The command", [f"{message[0].upper()}{message[1:]}."], NEXT)
         super().error(message)
 
 
@@ -74,7 +76,7 @@ def to_config(options: argparse.Namespace, spec: TabSpec) -> TrainConfig:
     chosen["hub"] = place.named if place else getattr(options, "hub", None)
     chosen["mapping"] = parse_columns(options.columns) or None
     if place and options.held_out_data and options.held_out_split:
-        raise ConfigError("The command", ["Name held-out rows in a file or as a split, not both."])
+        raise ConfigError("The command", ["It names held-out rows in a file and as a split."], "Leave out one of them.")
     return TrainConfig.for_tab(spec, None if place else options.data, options.name, **chosen)
 
 
@@ -88,12 +90,12 @@ def read(command: str) -> argparse.Namespace:
     try:
         words = shlex.split(command.replace("\\\n", " "))
     except ValueError as error:
-        raise ConfigError("The command", [f"{error}."]) from error
+        raise ConfigError("The command", [f"{error}."], NEXT) from error
     start = next((i for i, word in enumerate(words) if word.startswith("-") and word != "-m"), len(words))
     made = parser()
     made.raises = True
     if {"-h", "--help"} & set(words):
-        raise ConfigError("The command", ["It asks for help only."])
+        raise ConfigError("The command", ["It asks for help only."], NEXT)
     return made.parse_args(words[start:])
 
 

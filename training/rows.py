@@ -243,13 +243,17 @@ def _either(message: Mapping[str, object], name: str, other: str) -> object:
 
 def parse_columns(text: str) -> dict[str, str]:
     """The mapping that `text=COLUMN,target=COLUMN` spells, or a JSON object for odd names; raises `DataError`."""
+    next_ = "Write text=COLUMN,target=COLUMN."
     if text.startswith("{"):
-        return {str(part): str(name) for part, name in json.loads(text).items()}
+        try:
+            return {str(part): str(name) for part, name in json.loads(text).items()}
+        except (ValueError, RecursionError) as error:
+            raise DataError("The choice of columns cannot be read.", "It is not JSON.", next_) from error
     mapping: dict[str, str] = {}
     for pair in filter(None, text.split(",")):
         part, _, name = pair.partition("=")
         if part.strip() not in PARTS or not name.strip():
             why = f"{pair!r} is not one of {', '.join(PARTS)}, an equals sign and the name of a column."
-            raise DataError("The choice of columns cannot be read.", why, "Write text=COLUMN,target=COLUMN.")
+            raise DataError("The choice of columns cannot be read.", why, next_)
         mapping[part.strip()] = name.strip()
     return mapping
