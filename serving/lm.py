@@ -61,7 +61,7 @@ class LM:
         if not 2 <= len(set(labels)) <= MOST_LABELS:
             raise InputError(
                 f"Your own labels must be 2 to {MOST_LABELS} different ones.",
-                f"There are {len(set(labels))}.",
+                f"There are {len(set(labels)):,}.",
                 "Separate them by commas, for example: billing, bug, praise.",
             )
         # No version knows these labels, so the tab's own base answers.

@@ -26,7 +26,7 @@ class Sampling:
             raise InputError(
                 "These options cannot be used.",
                 f"Length {self.max_new_tokens}, temperature {self.temperature}, top-p {self.top_p}.",
-                "Length is 1 to 4096, temperature 0 to 10, top-p above 0 and at most 1.",
+                "Length is 1 to 4,096, temperature 0 to 10, top-p above 0 and at most 1.",
             )
         if self.seed is not None and not (type(self.seed) is int and 0 <= self.seed < 2**63):
             raise InputError("This seed cannot be used.", f"It is {self.seed!r}.", "Give a whole number from 0 on.")

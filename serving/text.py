@@ -65,7 +65,7 @@ class Generator:
         while len(ids := self._chat_ids([*system, *turns])) > room and len(turns) > 1:
             turns, left_out = turns[1:], left_out + 1
         if left_out:
-            notes.append(f"The conversation is long; the oldest {left_out} messages were left out.")
+            notes.append(f"The conversation is long; the oldest {left_out:,} messages were left out.")
         if len(ids) > room:
             notes.append(f"The message has {len(ids):,} tokens; the last {room:,} were read.")
         yield from self._stream(ids[-room:], sampling, slot, notes, place)
@@ -74,8 +74,8 @@ class Generator:
         room = min(self._resident.window, LONGEST_PROMPT) - sampling.max_new_tokens
         if room < 16:
             raise InputError(
-                f"An answer of {sampling.max_new_tokens} tokens leaves no room for the question.",
-                f"{self._resident.model.id} reads and writes {self._resident.window} tokens in all.",
+                f"An answer of {sampling.max_new_tokens:,} tokens leaves no room for the question.",
+                f"{self._resident.model.id} reads and writes {self._resident.window:,} tokens in all.",
                 "Ask for a shorter answer.",
             )
         return room

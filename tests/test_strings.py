@@ -9,7 +9,9 @@ import pytest
 
 from plugins._discovery import discover
 from settings import REPOSITORY
+from ui.render import line, table, tag
 from ui.strings import CHINESE, ENGLISH, Words, english, language_of, t, texts, translations, words
+from ui.views import figure
 
 SECTIONS = sorted({key.split(".")[0] for key in texts(ENGLISH)})
 TABLES = re.compile(
@@ -83,3 +85,14 @@ def test_language_by_request(accept: str, language: str) -> None:
 def test_places_are_filled() -> None:
     assert Words()("run.step", step=3, steps=9) == "Step 3 of 9"
     assert Words(CHINESE)("run.step", step=3, steps=9) == "第 3 步，共 9 步"
+
+
+@pytest.mark.parametrize("language", [ENGLISH, CHINESE])
+def test_numbers_have_separators_of_thousands(language) -> None:
+    said = Words(language)
+    assert "8,541" in said("adapters.rows", n=8541) and "1,234,567" in said("run.step", step=7, steps=1234567)
+    assert "2026" in said("history.promoted", version="2026") and "0.25" in said("estimate.needs", memory=0.25, free="",
+                                                                             disk="", time="")  # fmt: skip
+    assert table(["n"], [[8541]]).count("8,541") == line("n", 1, 8541).count("8,541") == 1
+    assert 'width="1000"' in tag("rect", width=1000), "an attribute is no text"
+    assert figure("perplexity", 1234.5) == "1,234.50" and figure("accuracy", 0.5) == "50.0 %"

@@ -124,9 +124,9 @@ def _follow(runs: Runs, id: str) -> Run:
 
 
 def _print_report(report: Report) -> None:
-    print(f"{report.file}: {report.usable} of {report.rows} rows can be used.")
+    print(f"{report.file}: {report.usable:,} of {report.rows:,} rows can be used.")
     for bad in report.bad[:5]:
-        print(f"  row {bad.number}: {bad.reason}")
+        print(f"  row {bad.number:,}: {bad.reason}")
     for warning in report.warnings:
         print(f"  {warning}")
 

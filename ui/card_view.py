@@ -80,7 +80,7 @@ def difference(say: Words, metric: str, facts: Facts) -> str:
 
 def _signed(metric: str, value: float) -> str:
     """A difference: points of a share, else the figure's own unit."""
-    text = f"{100 * value:+.1f}" if metric in SHARES else f"{value:+.2f}"
+    text = f"{100 * value:+.1f}" if metric in SHARES else f"{value:+,.2f}"
     return text.replace("-", "−")
 
 

@@ -27,7 +27,7 @@ class Line:
     dots: bool = False
 
 
-def plot(title: str, lines: Sequence[Line], last_x: float = 0, write: Format = lambda y: f"{y:g}") -> Html:
+def plot(title: str, lines: Sequence[Line], last_x: float = 0, write: Format = lambda y: f"{y:,g}") -> Html:
     """Lines over a common x from 0 to `last_x` or the last point; nothing where there is no line to draw."""
     drawn = [line for line in lines if line.points]
     if not any(len(line.points) > 1 or line.dots for line in drawn):
@@ -120,7 +120,7 @@ def _path(line: Line, number: int, at: Callable[[float, float], tuple[float, flo
     course = "M" + "L".join(f"{x:.1f} {y:.2f}" for x, y in found)
     if not line.dots:
         return tag("path", d=course, class_=_look(line, number))
-    marks = (tag("path", tag("title", f"{line.name} {x:g}: {y:.4g}"), d=f"M{a:.1f} {b:.2f}h{POINT}",
+    marks = (tag("path", tag("title", f"{line.name} {x:,g}: {y:,.4g}"), d=f"M{a:.1f} {b:.2f}h{POINT}",
                  class_=_look(line, number)) for (x, y), (a, b) in zip(line.points, found, strict=True))  # fmt: skip
     return join([tag("path", d=course, class_=f"g-join g-look{number % PATTERNS}"), *marks])
 

@@ -10,6 +10,7 @@ import html
 from collections.abc import Iterable, Sequence
 
 from errors import GraftError
+from ui.strings import readable
 
 Child = object
 
@@ -26,8 +27,8 @@ def escape(value: object) -> Html:
 
 
 def join(children: Iterable[Child]) -> Html:
-    """Children one after the other; None is left out."""
-    return Html("".join(escape(child) for child in children if child is not None))
+    """Children one after the other, numbers as people read them; None is left out."""
+    return Html("".join(escape(readable(child)) for child in children if child is not None))
 
 
 def tag(name: str, /, *children: Child, **attributes: object) -> Html:

@@ -37,7 +37,7 @@ def report(say: Words, found: Report, more: bool = False) -> Html:
 
 
 def _figure(say: Words, key: str, n: object) -> Html:
-    return div("", tag("b", f"{n:,}" if isinstance(n, int) else n), span("", say(key)))
+    return div("", tag("b", n), span("", say(key)))
 
 
 def _labels(say: Words, found: Report) -> Html | None:
@@ -62,17 +62,17 @@ def _tokens(say: Words, found: Report, more: bool) -> Html | None:
 
 
 def _lengths(say: Words, found: Report, tokens: Tokens) -> Html:
-    of = say("report.sampled", n=f"{tokens.rows:,}") if tokens.rows < found.usable else None
+    of = say("report.sampled", n=tokens.rows) if tokens.rows < found.usable else None
     figures = (("report.median", tokens.median), ("report.p95", tokens.p95), ("report.longest", tokens.longest),
                ("report.learned", f"{tokens.learned_mean:,.0f}"))  # fmt: skip
     if tokens.truncated:
         share = f"{100 * tokens.truncated / tokens.rows:.1f}"
-        said = notice(say("report.truncated", n=f"{tokens.truncated:,}", share=share, limit=f"{tokens.limit:,}"),
+        said = notice(say("report.truncated", n=tokens.truncated, share=share, limit=tokens.limit),
                       kind="warn")  # fmt: skip
     else:
-        said = tag("p", say("report.fits", limit=f"{tokens.limit:,}"), class_="g-dim")
+        said = tag("p", say("report.fits", limit=tokens.limit), class_="g-dim")
     drawn = histogram(say("report.lengths"), tokens.edges, tokens.counts, tokens.limit,
-                      say("report.limit", n=f"{tokens.limit:,}"))  # fmt: skip
+                      say("report.limit", n=tokens.limit))  # fmt: skip
     shown = figures[:3] if found.labels else figures
     return join([drawn, div("g-figures g-small-figures", *(_figure(say, key, n) for key, n in shown)), said,
                  tag("p", of, class_="g-dim") if of else None])  # fmt: skip
@@ -114,15 +114,15 @@ def _cell(value: Any) -> Html:  # noqa: ANN401 - a text, or the messages of a ch
 
 def _held_out(say: Words, other: HeldOut) -> Html:
     """The file of one's own rows to compare on, and what of it is in both."""
-    words = tag("p", say("report.held_out", file=other.file, known=f"{other.known:,}", rows=f"{other.rows:,}"))
+    words = tag("p", say("report.held_out", file=other.file, known=other.known, rows=other.rows))
     unknown = None
     if other.unknown:
         names = ", ".join(f"{short(name, 40)} ({n:,})" for name, n in list(other.unknown.items())[:LABELS])
-        unknown = notice(say("report.unknown", n=f"{sum(other.unknown.values()):,}", names=names), kind="warn")
+        unknown = notice(say("report.unknown", n=sum(other.unknown.values()), names=names), kind="warn")
     shared = None
     if other.shared:
         examples = folded(say("report.shared_rows"), *(tag("p", short(text, 300)) for text in other.examples))
-        shared = notice(say("report.shared", n=f"{other.shared:,}"), examples, kind="warn")
+        shared = notice(say("report.shared", n=other.shared), examples, kind="warn")
     return join([tag("h4", say("report.held_out_title")), words, unknown, shared])
 
 
@@ -130,7 +130,7 @@ def _near(say: Words, near: Near) -> Html | None:
     """Rows that say nearly the same, with examples."""
     if not near.same and not near.alike:
         return None
-    title = say("report.near", same=f"{near.same:,}", alike=f"{near.alike:,}", rows=f"{near.rows:,}")
+    title = say("report.near", same=near.same, alike=near.alike, rows=near.rows)
     head = (say("report.row"), say("report.row"), say("report.common"))
     rows = [(div("", span("g-role", pair.numbers[0]), " ", short(pair.texts[0], 200)),
              div("", span("g-role", pair.numbers[1]), " ", short(pair.texts[1], 200)), f"{100 * pair.share:.0f} %")
@@ -142,5 +142,5 @@ def _bad(say: Words, found: Report) -> Html | None:
     if not found.bad:
         return None
     rows = [(bad.number, bad.reason) for bad in found.bad[:BAD_ROWS]]
-    title = say("report.bad", n=f"{found.left_out:,}")
+    title = say("report.bad", n=found.left_out)
     return folded(title, table((say("report.row"), say("report.reason")), rows))

@@ -34,6 +34,11 @@ def t(key: str) -> I18nData:
     return I18nData(key)
 
 
+def readable(value: object) -> object:
+    """A whole number as people read it, 8,541; anything else as it is."""
+    return f"{value:,}" if type(value) is int else value
+
+
 class Words:
     """Composes texts in one language."""
 
@@ -41,8 +46,8 @@ class Words:
         self.language = language
 
     def __call__(self, key: str, **values: Any) -> str:  # noqa: ANN401 - anything that a text can hold
-        """The text of `key` with its {places} filled."""
-        return texts(self.language)[key].format(**values)
+        """The text of `key` with its {places} filled; whole numbers with separators of thousands."""
+        return texts(self.language)[key].format(**{name: readable(value) for name, value in values.items()})
 
 
 def words(request: gr.Request | None) -> Words:

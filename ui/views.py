@@ -38,7 +38,7 @@ def models(say: Words, statuses: Sequence[Status]) -> Html:
 
 def figure(metric: str, value: float) -> str:
     """A figure as people read it."""
-    return f"{value:.2f}" if metric in LOWER_IS_BETTER else f"{100 * value:.1f} %"
+    return f"{value:,.2f}" if metric in LOWER_IS_BETTER else f"{100 * value:.1f} %"
 
 
 def duration(say: Words, seconds: float) -> str:
