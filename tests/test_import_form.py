@@ -6,16 +6,19 @@ import shutil
 from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
 import gradio as gr
 import pytest
+from playwright import sync_api
 
 from plugins._discovery import discover
 from settings import REPOSITORY, Settings
 from store.adapters import AdapterStore
 from tests import tiny
 from tests.test_importing import LABELS, made_elsewhere
-from tests.ui_site import Pool
+from tests.test_ui_browser import chromium, opened  # noqa: F401 - a fixture
+from tests.ui_site import Pool, serve
 from training.runs import Runs
 from ui import import_form, versions_view
 from ui.access import Action
@@ -44,15 +47,39 @@ def archive(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
 
 def test_a_zip_becomes_a_version_that_waits_for_a_person(archive: str, tmp_path: Path) -> None:
     context = context_of(tmp_path / "home")
-    handler = partial(context.allow(Action.KEEP, import_form.take_in(context)), REQUEST)
-    *_, failed = handler(REQUEST, archive, "classification", "theirs", "")
+    tabs = ["generation", "classification"]
+    handler = partial(context.allow(Action.KEEP, import_form.take_in(context, tabs)), REQUEST)
+    *_, (failed, *menus) = handler(REQUEST, archive, "classification", "theirs", "")
+    assert menus == [gr.skip()] * 2
     assert "g-bad" in failed and "a head of 3 labels" in failed and context.changes == 0
-    *steps, done = handler(REQUEST, archive, "classification", " theirs ", ", ".join(LABELS))
-    said = "".join(steps)
+    *steps, (done, other, menu) = handler(REQUEST, archive, "classification", " theirs ", ", ".join(LABELS))
+    said = "".join(step for step, *_ in steps)
+    assert (other, menu["value"], menu["choices"]) == (gr.skip(), "theirs@1", ["theirs@1"])
     assert "Unpacking" in said and "Checking it against its base" in said and "theirs@1 is here" in done
     assert context.changes == 1 and context.adapters.live("classification") is None
     listed = versions_view.versions(Words(), context.adapters.versions("classification"), "")
     assert "made elsewhere" in listed and context.adapters.get("theirs@1").labels == LABELS
+
+
+def test_what_was_taken_in_is_what_the_page_looks_at(chromium: Any, archive: str, tmp_path: Path) -> None:  # noqa: F811
+    (tmp_path / "plugins").mkdir()
+    shutil.copy(REPOSITORY / "plugins" / "classification.py", tmp_path / "plugins")
+    with serve(tmp_path) as site:
+        site.publish("mine", "classification"), site.publish("echoes")
+        page = opened(chromium, site, locale="en", viewport={"width": 1280, "height": 900})
+        page.get_by_role("tab", name="Adapters", exact=True).click()
+        versions = page.get_by_label("Version").locator("visible=true")
+        sync_api.expect(versions.nth(0)).to_have_value("mine@1")
+        page.get_by_role("button", name="Take in an adapter made elsewhere").locator("visible=true").click()
+        page.locator(".g-import input[type=file]").set_input_files(archive)
+        page.get_by_label("Name of the adapter").locator("visible=true").fill("theirs")
+        page.get_by_label("Labels").locator("visible=true").fill(", ".join(LABELS))
+        page.get_by_role("button", name="Take it in").locator("visible=true").click()
+        sync_api.expect(page.locator(".g-import")).to_contain_text("theirs@1 is here", timeout=120_000)
+        sync_api.expect(versions.nth(0)).to_have_value("theirs@1")
+        sync_api.expect(page.locator(".g-version").locator("visible=true")).to_have_count(3)
+        assert [versions.nth(number).input_value() for number in range(2)] == ["theirs@1", "echoes@1"]
+        assert page.problems == []
 
 
 @pytest.mark.parametrize(
@@ -62,17 +89,17 @@ def test_a_zip_becomes_a_version_that_waits_for_a_person(archive: str, tmp_path:
 )  # fmt: skip
 def test_what_is_missing_is_said_before_anything_begins(given, why: str, tmp_path: Path) -> None:
     context = context_of(tmp_path)
-    handler = partial(context.allow(Action.KEEP, import_form.take_in(context)), REQUEST)
+    handler = partial(context.allow(Action.KEEP, import_form.take_in(context, [])), REQUEST)
     with pytest.raises(gr.Error, match=why):
         list(handler(REQUEST, *given))
 
 
 def test_nobody_takes_anything_in_where_the_page_may_not_train(tmp_path: Path) -> None:
     context = context_of(tmp_path, space=True)
-    handler = partial(context.allow(Action.KEEP, import_form.take_in(context)), REQUEST)
+    handler = partial(context.allow(Action.KEEP, import_form.take_in(context, [])), REQUEST)
     with pytest.raises(gr.Error, match="not for visitors"):
         list(handler(REQUEST, "a.zip", "classification", "mine", ""))
     for found, functions in ((context, 0), (context_of(tmp_path), 2)):
         with gr.Blocks() as page:
-            import_form.build(found, Pulse(found.access, lambda: None))
+            import_form.build(found, Pulse(found.access, lambda: None), {})
         assert len(page.fns) == functions

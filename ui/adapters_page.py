@@ -55,11 +55,12 @@ def build(context: Context, pulse: Pulse, form: TrainForm | None = None) -> None
     """Place a section for each tab that learns; `form` is the Train page's, which a version can fill."""
     gr.Markdown(t("adapters.about"), elem_classes="g-about")
     place_notice(context, pulse)
+    menus = dict[str, gr.Dropdown]()
     for plugin in context.learners():
         with gr.Column(elem_classes="g-section"):
             gr.Markdown(plugin.say(plugin.title), elem_classes="g-section-title")
-            Section(context, plugin, pulse, form)
-    import_form.build(context, pulse)
+            menus[plugin.name] = Section(context, plugin, pulse, form).version
+    import_form.build(context, pulse, menus)
 
 
 class Section:
@@ -70,6 +71,8 @@ class Section:
         self._context, self._tab, self._allow = context, plugin.name, partial(context.allow, Action.KEEP)
         listed = gr.HTML("", elem_classes="g-list", js_on_load=versions_view.CHOOSE)
         version = gr.Dropdown([], label=t("adapters.version"), show_label=False, interactive=True)
+        self.version = version
+        """Which of them is looked at."""
         card, kept = gr.HTML("", elem_classes="g-list", render=False), context.access.possible
         if kept:
             with pulse.reserved(Action.KEEP):

@@ -6,7 +6,8 @@ The zip is opened by a process of its own, the command `python -m training impor
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any
 
 import gradio as gr
 
@@ -26,15 +27,18 @@ PHASES = ("unpack", "base", "verify", "publish")
 """What the process says of itself, a line each; the last line after them is the version."""
 
 
-def build(context: Context, pulse: Pulse) -> None:
-    """Place the form and connect it, where the page may train."""
+def build(context: Context, pulse: Pulse, menus: Mapping[str, gr.Dropdown]) -> None:
+    """Place the form and connect it, where the page may train.
+
+    `menus` choose which version of a tab is looked at, by its name: what was taken in is chosen there.
+    """
     learners = context.learners()
     if context.access.possible and learners:
         with pulse.reserved(Action.KEEP):
-            _place(context, learners)
+            _place(context, learners, menus)
 
 
-def _place(context: Context, learners: Sequence[TaskPlugin]) -> None:
+def _place(context: Context, learners: Sequence[TaskPlugin], menus: Mapping[str, gr.Dropdown]) -> None:
     with gr.Accordion(t("import.title"), open=False, elem_classes="g-import"):
         gr.Markdown(t("import.about"), elem_classes="g-about")
         with gr.Row(elem_classes="g-columns"):
@@ -51,35 +55,45 @@ def _place(context: Context, learners: Sequence[TaskPlugin]) -> None:
         said = gr.HTML("", elem_classes="g-list")
     shown = context.allow(Action.KEEP, lambda chosen: gr.update(visible=_has_labels(context, chosen)), silently=True)
     tab.change(shown, tab, labels, **QUIET)
-    take.click(context.allow(Action.KEEP, take_in(context)), [file, tab, name, labels], said, show_progress="hidden",
-               api_visibility="private", trigger_mode="once")  # fmt: skip
+    take.click(context.allow(Action.KEEP, take_in(context, list(menus))), [file, tab, name, labels],
+               [said, *menus.values()], show_progress="hidden", api_visibility="private",
+               trigger_mode="once")  # fmt: skip
 
 
-def take_in(context: Context) -> Callable[..., Iterator[Html]]:
-    """The handler: says each step on the way, and at last which version it is, or why there is none."""
+def take_in(context: Context, tabs: Sequence[str]) -> Callable[..., Iterator[list[Any]]]:
+    """The handler: says each step on the way, and at last which version it is, or why there is none.
+
+    Behind what it says come the updates of the menus of `tabs`.
+    """
+    unchanged = [gr.skip()] * len(tabs)
 
     def handler(
         request: gr.Request, file: str | None, tab: str | None, name: str | None, labels: str | None
-    ) -> Iterator[Html]:
+    ) -> Iterator[list[Any]]:
         say, spec = words(request), context.spec(tab or "")
         if not file:
             raise InputError("There is no file.", "Nothing was chosen.", "Choose the zip of a PEFT adapter.")
         command = [*COMMAND, str(file), f"--plugin={spec.name}", f"--name={check_name((name or '').strip())}",
                    f"--labels={labels or ''}"]  # fmt: skip
-        yield _step(say, PHASES[0])
+        yield [_step(say, PHASES[0]), *unchanged]
         ref = ""
         try:
             for line in followed(command, context.settings.home, say("import.refused")):
                 ref = line
                 if line in PHASES:
-                    yield _step(say, line)
+                    yield [_step(say, line), *unchanged]
         except AdapterError as error:
-            yield failure(error)
+            yield [failure(error), *unchanged]
             return
         context.versions_changed()
-        yield notice(tag("strong", say("import.done", version=ref)), tag("p", say("import.next")))
+        done = notice(tag("strong", say("import.done", version=ref)), tag("p", say("import.next")))
+        yield [done, *(_choose(context, spec.name, ref) if other == spec.name else gr.skip() for other in tabs)]
 
     return handler
+
+
+def _choose(context: Context, tab: str, ref: str) -> Any:  # noqa: ANN401 - an update
+    return gr.update(choices=[version.ref for version in context.adapters.versions(tab)], value=ref, visible=True)
 
 
 def _has_labels(context: Context, tab: str | None) -> bool:
