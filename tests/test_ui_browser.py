@@ -133,6 +133,29 @@ def test_every_page_fits_a_phone_and_speaks_chinese(chromium, site, theme) -> No
     assert page.problems == []
 
 
+def test_a_phone_shows_no_mark_without_a_neighbour_no_cut_choice_and_no_empty_room(chromium, tmp_path) -> None:
+    with serve(tmp_path) as site:
+        page = opened(chromium, site, locale="en", viewport={"width": 390, "height": 800})
+        sync_api.expect(page.locator("footer .settings")).to_be_visible()
+        sync_api.expect(page.locator("footer .divider").locator("visible=true")).to_have_count(0)
+        choice = page.locator(".secondary-wrap input").locator("visible=true").first
+        text_end, arrow, overflow = choice.evaluate("""(input) => {
+            const style = getComputedStyle(input), arrow = input.parentElement.querySelector('.icon-wrap');
+            return [input.getBoundingClientRect().right - parseFloat(style.paddingRight),
+                    arrow.getBoundingClientRect().left, style.textOverflow];
+        }""")
+        assert text_end <= arrow + 2 and overflow == "ellipsis"
+        page.get_by_role("tab", name="Adapters", exact=True).click()
+        none = page.locator(".g-section .g-empty").locator("visible=true")
+        sync_api.expect(none).to_have_count(1)
+        ends = [box["y"] + box["height"] for box in (page.locator(".g-section").bounding_box(), none.bounding_box())]
+        assert ends[0] - ends[1] < 32
+        site.publish("mine")
+        site.context.versions_changed()
+        sync_api.expect(page.get_by_role("button", name="Make live").locator("visible=true")).to_be_visible()
+        assert page.problems == []
+
+
 def test_a_page_is_asked_to_reload_when_its_tabs_changed(chromium, site) -> None:
     page = opened(chromium, site, locale="en")
     reload = Reloader(site.context, site.demo)
