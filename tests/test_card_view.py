@@ -164,5 +164,13 @@ def test_the_history_says_what_when_who_and_why() -> None:
     said = plain(versions_view.timeline(EN, history))
     assert re.search(r"Rolled back to base .* · on the page rude mine@2 made live .* · gate of run 7 accuracy", said)
     assert said.endswith("mine@1 made live") and versions_view.timeline(EN, []) == ""
+    gate = {"version": "mine@2", "who": "gate of run 7", "why": "accuracy 0.760 (base) -> 0.880; gate: not-worse"}
+    told = [gate, {"version": "mine@1", "why": "ships with Graft"}, {"version": "mine@1", "why": "as she asked"}]
+    for say, reason, shipped in (
+        (EN, "Accuracy 76.0 % (base) → 88.0 %; the gate's rule: not worse than before", "ships with Graft"),
+        (Words(CHINESE), "准确率 76.0 %（基础模型）→ 88.0 %；门控规则：不比之前差", "随 Graft 提供"),
+    ):
+        said = plain(versions_view.timeline(say, told))
+        assert reason in said and shipped in said and "as she asked" in said
     many = versions_view.timeline(EN, [dict(entry) for entry in history * 4])
     assert "7 earlier changes" in many and many.count("<li") == 12 and many.count("g-now") == 1

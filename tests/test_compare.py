@@ -8,6 +8,7 @@ from contextlib import contextmanager
 from types import SimpleNamespace
 
 import pytest
+from gradio.context import LocalContext
 from gradio_client import Client
 
 from errors import AdapterError
@@ -136,6 +137,11 @@ def test_a_base_without_labels_is_asked_those_of_a_version_beside_it(bert, tmp_p
     assert set(scores) == {"praise", "delay"} and typed["notes"] == []
     store.adapters.promote("classification", "two@1")
     assert "those of two@1" in columns("", "base", "base", "base")[0][1]["notes"][0], "where no version is beside it"
+    request = LocalContext.request.set(SimpleNamespace(headers={"accept-language": "zh"}))
+    try:
+        assert columns("", "base", "base", "base")[0][1]["notes"] == ["基础模型没有自己的标签：使用了 two@1 的标签。"]
+    finally:
+        LocalContext.request.reset(request)
 
 
 def test_columns_answer_at_the_same_time(site, monkeypatch, client) -> None:
@@ -160,6 +166,14 @@ def test_an_error_of_one_column_is_shown_there_alone(client, parrot) -> None:
     half = client.predict("parrots@1", 3, "base", "parrots@1", "parrots@2", api_name="/parrot_compare")
     assert half[2] == "parrots@1 parrots@1 0" and "Something went wrong" in half[3]["error"]
     assert "secret" not in str(half) and half[4].endswith(" 2") and "differs" not in half[3]
+
+
+def test_what_fails_is_said_in_the_language_of_who_asks(site) -> None:
+    chinese = Client(site.url, verbose=False, headers={"Accept-Language": "zh-CN"})
+    answer = chinese.predict("hi", 3, "base", "parrots@1", "nope@9", api_name="/parrot_compare")
+    assert answer[5]["error"].startswith("没有版本 'nope@9'。现有：")
+    with pytest.raises(Exception, match="没有文本"):
+        chinese.predict("", api_name="/echo")
 
 
 def test_where_the_first_column_fails_the_others_are_compared_with_each_other(client) -> None:

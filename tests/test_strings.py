@@ -16,7 +16,7 @@ from ui.views import figure
 SECTIONS = sorted({key.split(".")[0] for key in texts(ENGLISH)})
 TABLES = re.compile(
     r"(adapters|base_by|bases|bases\.why|change|compare|estimate|estimate\.by|gate|help|history|hub|import|knob|knobs|merged|metric|models|no_live"
-    r"|phase|preset|rows|run|train|train\.column|verdict)[._]"
+    r"|phase|preset|rows|run|said|train|train\.column|verdict)[._]"
 )
 """Beginnings of keys whose ends are values."""
 KEY = re.compile(rf"({'|'.join(SECTIONS)})\.[a-z_0-9]*[a-z0-9]")
@@ -49,7 +49,35 @@ def test_every_key_used_exists_and_every_key_is_used() -> None:
     exact, prefixes = {k for k in used if not k.endswith("*")}, tuple(k[:-1] for k in used if k.endswith("*"))
     assert len(exact) > 60 and len(prefixes) >= 4
     assert exact - keys == set()
-    assert {key for key in keys - exact if not key.startswith(prefixes)} == set()
+    assert {key for key in keys - exact if not key.startswith((*prefixes, "said."))} == set()
+
+
+def made_in_code() -> set[str]:
+    """Every text in the code that makes answers and errors, its values left out."""
+    found = set()
+    for folder in ("serving", "store", "ui"):
+        for path in (REPOSITORY / folder).glob("*.py"):
+            for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+                if isinstance(node, ast.Constant) and isinstance(node.value, str):
+                    found.add(node.value)
+                if isinstance(node, ast.JoinedStr):
+                    parts = (part.value if isinstance(part, ast.Constant) else "{}" for part in node.values)
+                    found.add("".join(map(str, parts)))
+    return found
+
+
+def test_every_sentence_that_is_translated_is_one_that_the_code_says() -> None:
+    said = {key: re.sub(r"{\w+}", "{}", text) for key, text in texts(ENGLISH).items() if key.startswith("said.")}
+    made = made_in_code()
+    assert len(said) > 40 and {key for key, text in said.items() if text not in made} == set()
+
+
+def test_sentences_of_errors_are_said_in_the_readers_language() -> None:
+    say = Words(CHINESE)
+    long = "It has 200,001 characters; the limit is 200,000."
+    assert say.sentence(long) == "共 200,001 个字符；上限为 200,000 个。" and Words().sentence(long) == long
+    assert say.sentence("There is no text. And more.") == "There is no text. And more.", "it is not one that is known"
+    assert say.sentence("{n} is still loading.") == "{n} 仍在加载。"
 
 
 @pytest.mark.parametrize("tab", discover(REPOSITORY / "plugins"), ids=lambda tab: tab.name)

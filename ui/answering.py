@@ -15,7 +15,7 @@ from ui import limits
 from ui.context import Context, own_key
 from ui.correct import record
 from ui.pulse import chosen_of
-from ui.strings import Words
+from ui.strings import Words, asked
 from ui.train_on import label
 
 ADAPTER_SCHEMA = {"type": "string", "additional_description": "live, base, a name, or a version such as name@7"}
@@ -45,7 +45,7 @@ def answers(
 
     `bound` is told what answers, before it is asked. Raises `GraftError`.
     """
-    start = time.monotonic()
+    start, say = time.monotonic(), asked()
     context.load_models()
     plugin = context.plugin(name)
     limits.check(context.settings, filled)
@@ -55,7 +55,12 @@ def answers(
         for value in result if inspect.isgenerator(result) else [result]:
             outputs = list(value) if isinstance(value, tuple) else [value]
             milliseconds = round(1000 * (time.monotonic() - start))
-            badge = {"version": lm.version, "base": lm.base, "ms": milliseconds, "notes": list(lm.notes)}
+            badge = {
+                "version": lm.version,
+                "base": lm.base,
+                "ms": milliseconds,
+                "notes": [say.sentence(note) for note in lm.notes],
+            }
             yield [*outputs, badge, record(lm, outputs, filled)]
 
 

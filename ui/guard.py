@@ -20,6 +20,7 @@ import gradio as gr
 
 from errors import GraftError
 from ui.access import Access, Action, permitted
+from ui.strings import asked
 
 log = logging.getLogger("graft")
 TOKEN = re.compile(r"\bhf_[A-Za-z0-9]{16,}")
@@ -39,13 +40,15 @@ def explained() -> Iterator[None]:
 
 def sentence(error: BaseException) -> str:
     """What a user reads of it; what is no `GraftError` is logged under a number that the user can quote."""
+    say = asked()
     if isinstance(error, GraftError):
-        return str(error)
+        told = " ".join(say.sentence(part) for part in (error.what, error.why, error.next) if part)
+        return told.replace("。 ", "。")  # no space stands between Chinese sentences
     if isinstance(error, gr.Error):
         return str(error.message)
     number = secrets.token_hex(3)
     log.error("error %s", number, exc_info=error)
-    return f"Something went wrong in Graft itself. The log has the details under {number}."
+    return say.sentence(f"Something went wrong in Graft itself. The log has the details under {number}.")
 
 
 def guarded(access: Access, action: Action, handler: F, silently: bool = False) -> F:

@@ -147,11 +147,9 @@ def _done(say: Words, job: Run) -> Html:
     result = job.result
     promoted = bool(result.get("promoted"))
     text = say("run.promoted" if promoted else "run.waits", version=result.get("version", ""))
-    gate = (result.get("card") or {}).get("gate") or {}
-    why = tag("p", gate["why"]) if gate.get("why") else None
     ref = str(result.get("version", ""))
     link = tag("button", say("run.open", version=ref), type="button", class_="g-link", data_open=ref) if ref else None
-    said = notice(tag("strong", text), why, link, kind="good" if promoted else "warn")
+    said = notice(tag("strong", text), link, kind="good" if promoted else "warn")
     return join([said, figures(say, result.get("card") or {})])
 
 

@@ -2,17 +2,21 @@
 
 t("train.button")                      # a label: the browser translates it
 words(request)("train.rows", rows=240) # a sentence composed here, in the language that the request asks for
+asked().sentence("There is no text.")  # one of an error, made where no language is known, by the texts of `said`
 """
 
 from __future__ import annotations
 
 import json
+import re
+import string
 from collections.abc import Iterable, Mapping
 from functools import cache
 from pathlib import Path
 from typing import Any
 
 import gradio as gr
+from gradio.context import LocalContext
 from gradio.i18n import I18nData
 
 from plugins import TaskPlugin
@@ -48,6 +52,30 @@ class Words:
     def __call__(self, key: str, **values: Any) -> str:  # noqa: ANN401 - anything that a text can hold
         """The text of `key` with its {places} filled; whole numbers with separators of thousands."""
         return texts(self.language)[key].format(**{name: readable(value) for name, value in values.items()})
+
+    def sentence(self, english: str) -> str:
+        """A sentence that was made away from the page, as those of errors are, in this language if `said` has it."""
+        if self.language == ENGLISH:
+            return english
+        found = ((key, pattern.fullmatch(english)) for key, pattern in _sentences().items())
+        return next((self(key, **match.groupdict()) for key, match in found if match), english)
+
+
+@cache
+def _sentences() -> Mapping[str, re.Pattern[str]]:
+    """What recognizes each sentence of `said`, by its key."""
+    return {key: pattern_of(text) for key, text in texts(ENGLISH).items() if key.startswith("said.")}
+
+
+def pattern_of(text: str) -> re.Pattern[str]:
+    """What recognizes a text with its {places} filled, and finds what they were filled with."""
+    parts = string.Formatter().parse(text)
+    return re.compile("".join(re.escape(plain) + (f"(?P<{name}>.+)" if name else "") for plain, name, *_ in parts))
+
+
+def asked() -> Words:
+    """The words for the one whose request is being answered, wherever that is; English outside of any request."""
+    return words(LocalContext.request.get(None))
 
 
 def words(request: gr.Request | None) -> Words:

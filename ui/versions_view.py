@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -19,6 +20,13 @@ CHOOSE = """element.addEventListener('click', (event) => {
 """Runs in the browser: tells which version was clicked."""
 GATE = "gate of run "
 """How the history names a run whose gate promoted."""
+GATE_WHY = re.compile(
+    r"(accuracy|macro_f1|log_loss|loss|perplexity|rouge_l) ([\d.]+) \((.+)\) -> ([\d.]+);"
+    r" gate: (always|better|not-worse)"
+)
+"""What a gate that promoted has written there."""
+SHIPPED = "ships with Graft"
+"""Why a version that comes with Graft is live."""
 
 
 def versions(say: Words, found: Sequence[Version], live: str) -> Html:
@@ -67,8 +75,21 @@ def _entry(say: Words, entry: Mapping[str, Any], now: bool) -> Html:
     what = say(f"history.{kind}", version=version)
     at = day(entry["at"]) if entry.get("at") else ""
     facts = " · ".join(part for part in (at, _who(say, str(entry.get("who") or ""))) if part)
-    why = tag("p", entry["why"], class_="g-why") if entry.get("why") else None
+    why = tag("p", _why(say, str(entry["why"])), class_="g-why") if entry.get("why") else None
     return tag("li", tag("b", what), " ", span("g-dim", facts), why, class_="g-now" if now else None)
+
+
+def _why(say: Words, why: str) -> str:
+    """A reason: in the reader's language where a gate gave it, or it came with Graft."""
+    if why == SHIPPED:
+        return say("history.shipped")
+    found = GATE_WHY.fullmatch(why)
+    if not found:
+        return why
+    metric, was, name, now, rule = found.groups()
+    was, now = (figure(metric, float(value)) for value in (was, now))
+    name = say("task.base") if name == BASE else name
+    return say("history.by_gate", metric=say(f"metric.{metric}"), was=was, name=name, now=now, rule=say(f"gate.{rule}"))
 
 
 def _who(say: Words, who: str) -> str:
