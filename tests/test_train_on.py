@@ -99,7 +99,10 @@ def test_the_rows_of_a_run_are_shown_with_its_card(context: Context) -> None:
         files.write_json(run.folder / RESULT, {**result, "card": {**result["card"], "rows": [row]}})
         id, version, on, box, _, html = panel._show_rows(Words(), [run.id], "all", "")
         assert (id, version) == (run.id, ref) and on["visible"] and box["visible"]
-        assert "&lt;b&gt;where" in html and 'data-open="mine@1"' in panel._show_run(Words(), [run.id])[-1]
+        assert (
+            "&lt;b&gt;where" in html
+            and '<p><button type="button" class="g-link" data-open="mine@1"' in panel._show_run(Words(), [run.id])[-1]
+        )
         assert panel._show_rows(Words(), [run.id, run.id], "all", "nowhere")[-1].count("where") == 0
     finally:
         end_all(context.runs)

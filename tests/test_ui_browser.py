@@ -149,7 +149,7 @@ def test_a_phone_shows_no_mark_without_a_neighbour_no_cut_choice_and_no_empty_ro
         none = page.locator(".g-section .g-empty").locator("visible=true")
         sync_api.expect(none).to_have_count(1)
         ends = [box["y"] + box["height"] for box in (page.locator(".g-section").bounding_box(), none.bounding_box())]
-        assert ends[0] - ends[1] < 32
+        assert ends[0] - ends[1] < 20
         site.publish("mine")
         site.context.versions_changed()
         sync_api.expect(page.get_by_role("button", name="Make live").locator("visible=true")).to_be_visible()

@@ -149,7 +149,7 @@ def _done(say: Words, job: Run) -> Html:
     text = say("run.promoted" if promoted else "run.waits", version=result.get("version", ""))
     ref = str(result.get("version", ""))
     link = tag("button", say("run.open", version=ref), type="button", class_="g-link", data_open=ref) if ref else None
-    said = notice(tag("strong", text), link, kind="good" if promoted else "warn")
+    said = notice(tag("strong", text), tag("p", link) if link else None, kind="good" if promoted else "warn")
     return join([said, figures(say, result.get("card") or {})])
 
 
