@@ -150,11 +150,12 @@ PASSED_ON = re.compile(
     r"|SSL_CERT_\w+|REQUESTS_CA_BUNDLE|CURL_CA_BUNDLE|(HTTPS?|NO)_PROXY|(https?|no)_proxy"
 )
 """What a child process needs to find its libraries, its GPU and its index, and no more: above all no token."""
-SHARED = {"GOMP_SPINCOUNT": "20000", "ONEDNN_PRIMITIVE_CACHE_CAPACITY": "64"}
+SHARED = {"GOMP_SPINCOUNT": "20000", "ONEDNN_PRIMITIVE_CACHE_CAPACITY": "256"}
 """Threads that wait for work spin for 0.2 ms, not for 3, and then sleep: long enough to be awake for the next small
 product of a generation's step, a third of which waking them would take; short enough that two processes on the same
-cores (a run beside the page) do not make each other several times slower. Of kernels for bfloat16 and their buffers
-oneDNN keeps those of 1,024 shapes, up to a gigabyte, and makes one again in a moment. Set before torch is imported."""
+cores (a run beside the page) do not make each other several times slower. Of kernels for bfloat16, with their buffers,
+oneDNN keeps 1,024, which can come to a gigabyte; with 64 a person who classifies alone waits half as long again for
+kernels that are made anew. Set before torch is imported."""
 LEAN = {"ONEDNN_PRIMITIVE_CACHE_CAPACITY": "16"}
 """For runs, whose micro-batches come in many shapes and whose steps do not hang on a moment."""
 FOLDERS = ("GRAFT_HOME", "GRAFT_PLUGINS", MODEL_PREFIX)
