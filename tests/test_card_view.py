@@ -12,7 +12,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from settings import REPOSITORY
 from tests.cards import label_card, text_card
+from training.card import gate
 from ui import card_view, matrix_view, rows_view, versions_view
 from ui.rows_view import FORMULA, as_csv, as_jsonl, differences, harmless, select
 from ui.strings import CHINESE, Words
@@ -164,8 +166,10 @@ def test_the_history_says_what_when_who_and_why() -> None:
     said = plain(versions_view.timeline(EN, history))
     assert re.search(r"Rolled back to base .* · on the page rude mine@2 made live .* · gate of run 7 accuracy", said)
     assert said.endswith("mine@1 made live") and versions_view.timeline(EN, []) == ""
-    gate = {"version": "mine@2", "who": "gate of run 7", "why": "accuracy 0.760 (base) -> 0.880; gate: not-worse"}
-    told = [gate, {"version": "mine@1", "why": "ships with Graft"}, {"version": "mine@1", "why": "as she asked"}]
+    why = gate("not-worse", "accuracy", {"accuracy": 0.76}, {"accuracy": 0.88}, "base")["why"]
+    with_graft = json.loads((REPOSITORY / "adapters" / "live" / "classification.json").read_text())[0]
+    told = [{"version": "mine@2", "who": "gate of run 7", "why": why}, with_graft,
+            {"version": "mine@1", "why": "as she asked"}]  # fmt: skip
     for say, reason, shipped in (
         (EN, "Accuracy 76.0 % (base) → 88.0 %; the gate's rule: not worse than before", "ships with Graft"),
         (Words(CHINESE), "准确率 76.0 %（基础模型）→ 88.0 %；门控规则：不比之前差", "随 Graft 提供"),
