@@ -12,16 +12,17 @@ from settings import Settings, prepare_environment
 prepare_environment()  # before Gradio is imported, because it reads some of it then
 
 from errors import ConfigError, GraftError  # noqa: E402
+from models.resolve import ModelStore  # noqa: E402
 from plugins._discovery import discover  # noqa: E402
 from serving.pool import Pool  # noqa: E402
-from serving.watch import Watch  # noqa: E402
 from store.adapters import AdapterStore  # noqa: E402
-from store.models import ModelStore  # noqa: E402
-from training.runs import Runs  # noqa: E402
-from ui import server, shell  # noqa: E402
+from store.watch import Watch  # noqa: E402
+from training.runs.runs import Runs  # noqa: E402
+from ui import shell  # noqa: E402
 from ui.context import Context  # noqa: E402
-from ui.guard import log_without_tokens  # noqa: E402
-from ui.reload import Reloader  # noqa: E402
+from ui.shell import Reloader  # noqa: E402
+from ui.web import server  # noqa: E402
+from ui.web.guard import log_without_tokens  # noqa: E402
 
 
 def compose(settings: Settings) -> Context:

@@ -6,7 +6,27 @@ logged with its traceback, and reaches the user only as a short sentence. Messag
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any, Self
+
+
+class Text(str):
+    """An English sentence made of a template and its values, so that it can be translated later.
+
+        >>> Text("{n} requests wait.", n=3)
+        '3 requests wait.'
+
+    It is a plain `str` to everybody else; `template` is the key under which translations are found.
+    """
+
+    template: str
+    values: Mapping[str, Any]
+
+    def __new__(cls, template: str, /, **values: Any) -> Self:  # noqa: ANN401 - anything that can be formatted
+        """Format `template` with `values`, as `str.format` does."""
+        text = super().__new__(cls, template.format(**values))
+        text.template, text.values = template, values
+        return text
 
 
 class GraftError(Exception):
@@ -18,6 +38,15 @@ class GraftError(Exception):
 
     def __str__(self) -> str:
         return " ".join(part for part in (self.what, self.why, self.next) if part)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the sentences as JSON values, which is how a child process hands an error to its parent."""
+        return {"what": self.what, "why": self.why, "next": self.next}
+
+    @classmethod
+    def from_dict(cls, facts: Mapping[str, Any]) -> Self:
+        """Make the error that `to_dict` described."""
+        return cls(**facts)
 
 
 class ConfigError(GraftError):

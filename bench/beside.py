@@ -17,7 +17,7 @@ from bench.versions import Site
 from settings import REPOSITORY
 from training.config import TrainConfig
 from training.events import read_events
-from training.runs import Runs
+from training.runs.runs import Runs
 
 ENDLESS = 10**6
 """Steps: the run is cancelled when enough was asked."""

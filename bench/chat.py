@@ -27,8 +27,8 @@ from bench.mixed import LEAST_SAME, QUESTIONS, alike, counter
 from bench.people import together
 from bench.servers import serve_app, serve_stock
 from bench.versions import SMOLLM, make_site
+from models.chat_template import as_text
 from store.adapters import BASE
-from store.prompts import as_text
 
 TAB = "generation"
 Ask = Callable[[str], str]

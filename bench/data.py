@@ -120,7 +120,7 @@ def _words(base: Path) -> list[str]:
 
 def _inspect(file: Path) -> tuple[Child, float]:
     wanted = ["--answers", "text", "--wanted", "text=text,target=summary"]
-    child = run_child([sys.executable, "-m", "training.inspect", str(file), *wanted])
+    child = run_child([sys.executable, "-m", "training.data.inspect", str(file), *wanted])
     return child, child.seconds
 
 

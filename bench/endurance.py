@@ -40,7 +40,7 @@ from store.corrections import Corrections
 from tasks import Columns, TabSpec
 from training.config import TrainConfig
 from training.events import PROCESS
-from training.runs import Runs
+from training.runs.runs import Runs
 
 TAB = "generation"
 ROWS = REPOSITORY / "examples" / "voice.jsonl"

@@ -24,10 +24,10 @@ from bench.measure import RUN, run_child
 from bench.sized_base import ENCODER, FAMILIES, WRITER
 from settings import LEAN, Settings
 from tasks import Columns, TabSpec
-from training import speed
 from training.config import TrainConfig
+from training.estimate import speed
 from training.events import CONFIG, RESULT
-from training.runs import Runs
+from training.runs.runs import Runs
 
 ROWS, STEPS, BATCH = 24, 2, 4
 WITHIN = 0.25

@@ -25,17 +25,17 @@ import pyarrow.parquet as pq
 from safetensors.numpy import save_file
 
 from errors import GraftError
+from models.adapter_check import read_adapter
+from models.preflight import check_model
 from settings import Settings
 from store.adapters import WEIGHTS, AdapterStore
 from store.corrections import Corrections
-from store.preflight import check_model
-from store.verify import read_adapter
 from tasks import Columns
 from training.config import TrainConfig
-from training.content import Limits
-from training.data import read_table
-from training.hub import parse_place
-from training.runs import Runs
+from training.data.files.formats import Limits
+from training.data.files.hub_dataset import parse_place
+from training.data.table import read_table
+from training.runs.runs import Runs
 
 FOUND = Path(__file__).resolve().parent / "results" / "fuzz"
 LIMITS = Limits(file_bytes=10**7, rows=10**5, decoded_bytes=10**7)

@@ -32,8 +32,8 @@ from bench.soak import resident_bytes
 from bench.swap import Others, Swaps
 from bench.tabs import Tab
 from bench.versions import Site, make_site, publish
+from models.loading import device
 from store.adapters import BASE
-from store.loading import device
 
 FULL = Shape(hidden_size=4096, intermediate_size=14336, num_hidden_layers=32, num_attention_heads=32,
              num_key_value_heads=8)  # fmt: skip

@@ -32,13 +32,13 @@ from bench.measure import alternate, ratio, run_child
 from bench.servers import HOST, Server, serving
 from bench.snippets import read_snippets, split_snippets
 from bench.train import MINILM
+from models.resolve import ModelStore
 from settings import Settings, child_environment
 from store.adapters import AdapterStore
-from store.models import ModelStore
 from tasks import Columns, TabSpec
 from training.config import TrainConfig
 from training.events import read_events
-from training.runs import Runs
+from training.runs.runs import Runs
 
 SHARED: Mapping[str, Any] = {"rank": 16, "alpha": 32.0, "learning_rate": 2e-3, "batch_size": 16, "epochs": 3.0,
                              "max_steps": 0}  # fmt: skip

@@ -9,10 +9,10 @@ import torch
 from transformers import LlamaConfig, LlamaForCausalLM
 
 from bench.versions import SMOLLM
+from models.loading import device
+from models.resolve import ModelStore
+from models.tokenizer import load_tokenizer
 from settings import Settings
-from store.loading import device
-from store.models import ModelStore
-from store.tokenizers import load_tokenizer
 
 POSITIONS = 8192
 

@@ -26,7 +26,7 @@ LIBRARIES = ("torch", "transformers", "tokenizers", "peft", "bitsandbytes", "dat
 
 RUN = (
     sys.executable, "-c",
-    "import sys; from pathlib import Path; from training.child import work; sys.exit(work(Path(sys.argv[1])))",
+    "import sys; from pathlib import Path; from training.runs.child import work; sys.exit(work(Path(sys.argv[1])))",
 )  # fmt: skip
 """A training run as its own process, neither queued nor niced; its folder, with a config.json, comes behind it."""
 

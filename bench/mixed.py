@@ -22,11 +22,11 @@ from bench.measure import alternate, ratio
 from bench.people import together
 from bench.versions import SMOLLM, Site, make_site, publish
 from bench.worker import Worker
+from models.chat_template import as_messages, encode
+from models.tokenizer import load_tokenizer
 from serving.pool import Pool
 from settings import Settings
 from store.adapters import BASE, Version
-from store.prompts import as_messages, encode
-from store.tokenizers import load_tokenizer
 
 QUESTIONS = (
     "Write a long story about a lighthouse keeper and a storm.",

@@ -16,10 +16,10 @@ from typing import Any
 
 from bench.measure import RUN, alternate, ratio, run_child
 from bench.train import labelled
+from models.chat_template import encode
+from models.resolve import ModelStore
+from models.tokenizer import load_tokenizer
 from settings import LEAN, REPOSITORY
-from store.models import ModelStore
-from store.prompts import encode
-from store.tokenizers import load_tokenizer
 from training.config import TrainConfig
 from training.events import CONFIG, RESULT
 

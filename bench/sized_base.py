@@ -12,9 +12,9 @@ from typing import Any
 
 import transformers
 
+from models.resolve import ModelStore
+from models.tokenizer import load_tokenizer
 from settings import Settings
-from store.models import ModelStore
-from store.tokenizers import load_tokenizer
 
 ENCODER, WRITER = "sentence-transformers/all-MiniLM-L6-v2", "HuggingFaceTB/SmolLM2-135M-Instruct"
 LAYERS = 4

@@ -29,9 +29,9 @@ from bench.people import percentile
 from bench.tabs import KINDS, Tab, open_tab
 from bench.versions import LABELS, publish, republish
 from bench.worker import Worker
+from models.chat_template import as_messages, encode
+from models.tokenizer import load_tokenizer
 from store.adapters import Version
-from store.prompts import as_messages, encode
-from store.tokenizers import load_tokenizer
 from tasks import TASKS
 
 SOURCES = 4

@@ -10,9 +10,9 @@ from pathlib import Path
 
 from transformers import LlamaConfig, LlamaForCausalLM
 
+from models.resolve import ModelStore
+from models.tokenizer import load_tokenizer
 from settings import Settings
-from store.models import ModelStore
-from store.tokenizers import load_tokenizer
 
 TOKENIZER_OF = "HuggingFaceTB/SmolLM2-135M-Instruct"
 

@@ -24,10 +24,10 @@ from typing import Any
 
 from bench.measure import RUN, alternate, ratio, run_child
 from bench.snippets import read_snippets, split_snippets
+from models.chat_template import encode
+from models.resolve import Model, ModelStore
+from models.tokenizer import load_tokenizer
 from settings import LEAN, REPOSITORY, Settings
-from store.models import Model, ModelStore
-from store.prompts import encode
-from store.tokenizers import load_tokenizer
 from training.config import TrainConfig
 from training.events import CONFIG, RESULT
 

@@ -14,13 +14,13 @@ from typing import Any
 import peft
 import torch
 
+from models import fingerprint
+from models.loading import compute_dtype, linear_paths, load_model, resolve_quantization
+from models.resolve import Model, ModelStore
+from models.tokenizer import load_tokenizer
 from serving.pool import Pool
 from settings import Settings
-from store import fingerprint
 from store.adapters import AdapterStore, Version
-from store.loading import compute_dtype, linear_paths, load_model, resolve_quantization
-from store.models import Model, ModelStore
-from store.tokenizers import load_tokenizer
 from tasks import TASKS, Columns, TabSpec, task_for
 
 MINILM, SMOLLM = "sentence-transformers/all-MiniLM-L6-v2", "HuggingFaceTB/SmolLM2-135M-Instruct"
@@ -75,7 +75,7 @@ def make_site(folder: Path, base: str, task: str, quantize: str = "none", name: 
 def publish(site: Site, names: Sequence[str], rank: int = 8, spread: float = SPREAD) -> list[Version]:
     """The next version of each name, each from a seed of its own; `spread` is the standard deviation in B.
 
-    In a thread that ends: one that has computed and stays makes what others compute slower (`serving/compute.py`).
+    In a thread that ends: one that has computed and stays makes what others compute slower (`compute_thread.py`).
     """
     with ThreadPoolExecutor(1) as thread:
         return thread.submit(_publish, site, names, rank, spread).result()

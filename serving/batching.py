@@ -1,6 +1,6 @@
 """Calls that arrive while a pass runs, or waits for its turn, are answered together; an idle model makes nobody wait.
 
-The first call asks for a pass (`serving/compute.py`). Who is in it is chosen when its turn has come, and where others
+The first call asks for a pass (`compute_thread.py`). Who is in it is chosen when its turn has come, and where others
 still wait then, it asks for the next. There is no thread and no timer of its own.
 """
 
@@ -10,7 +10,7 @@ import threading
 from collections.abc import Callable, Hashable, Sequence
 from typing import Generic, TypeVar, cast
 
-from serving import compute
+from serving import compute_thread
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
@@ -62,7 +62,7 @@ class Batcher(Generic[Item, Result]):
             self._waiting += calls
             first, self._asked = bool(calls) and not self._asked, self._asked or bool(calls)
         if first:
-            compute.submit(self._pass)
+            compute_thread.submit(self._pass)
         for call in calls:
             call.answered.wait()
         if failed := next((call for call in calls if call.error), None):
@@ -86,7 +86,7 @@ class Batcher(Generic[Item, Result]):
         with self._lock:
             self._asked = again = bool(self._waiting)
         if again:
-            compute.submit(self._pass)
+            compute_thread.submit(self._pass)
 
 
 def _chosen(waiting: Sequence[_Call[Item, Result]], largest: int, overhead: int) -> list[_Call[Item, Result]]:

@@ -6,16 +6,15 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
 from errors import InputError
-from serving.place import Place
-from serving.sampling import Sampling
+from models.chat_template import Message, as_text
+from serving.generation.sampling import Place, Sampling
 from store.adapters import BASE
-from store.prompts import Message, as_text
 from tasks import TabSpec
 
 if TYPE_CHECKING:
-    from serving.labels import Labels
-    from serving.slots import Slot
-    from serving.text import Generator
+    from serving.base.slots import Slot
+    from serving.classifier import Labels
+    from serving.generation.generator import Generator
     from store.adapters import Version
 
 LONGEST_TEXT = 200_000

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import torch
 
-from serving.labels import Labels
-from serving.resident import Resident
-from serving.text import Generator
-from store import room
-from store.loading import compute_dtype, resolve_quantization
-from store.models import Model
+from models import memory_use
+from models.loading import compute_dtype, resolve_quantization
+from models.resolve import Model
+from serving.base.base_model import Resident
+from serving.classifier import Labels
+from serving.generation.generator import Generator
 
 
 class Loaded:
@@ -19,7 +19,7 @@ class Loaded:
         """Loads the weights; takes seconds. Raises `ModelError`, also where a base `beside` others does not fit."""
         if beside:
             accelerator = torch.cuda.mem_get_info()[0] if torch.cuda.is_available() else None
-            room.require(model, resolve_quantization(quantize), compute_dtype(precision).itemsize, accelerator)
+            memory_use.require(model, resolve_quantization(quantize), compute_dtype(precision).itemsize, accelerator)
         self.resident = Resident(model, quantize, precision)
         self.labels = Labels(self.resident)
         self.text = Generator(self.resident)

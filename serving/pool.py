@@ -1,7 +1,7 @@
 """The pool of resident bases: each loaded once, in the background, and shared by every tab and version that names it.
 
 A version decides its base: it is answered by the one that it was made for, be that the tab's own or another. What is
-kept in memory, and how long, is said in `serving/bases.py`. No torch is imported here. `declare` returns at once;
+kept in memory, and how long, is said in `serving/base_cache.py`. No torch is imported here. `declare` returns at once;
 `open` answers as soon as the base is there, or says why not.
 """
 
@@ -16,12 +16,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from errors import AdapterError, GraftError, ModelError
-from serving.bases import Bases, Entry, Status
+from models.resolve import Model, ModelStore, Origins, short_name
+from serving.base_cache import Bases, Entry, Status
 from serving.lm import LM
 from settings import Settings
 from store.adapters import BASE, LIVE, AdapterStore, Version
-from store.models import Model, ModelStore
-from store.origins import Origins, short_name
 from tasks import TabSpec
 
 if TYPE_CHECKING:

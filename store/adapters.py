@@ -22,7 +22,6 @@ from typing import Any
 
 from errors import AdapterError
 from store import files
-from store.models import Model
 
 BASE = "base"
 LIVE = "live"
@@ -70,12 +69,6 @@ class Version:
         """The before/after comparison made by the run; empty where there is none."""
         path = self.path / CARD
         return dict(files.read_json(path)) if path.exists() else {}
-
-    def fits(self, model: Model) -> bool:
-        """Whether it was made for this base: one of the same name and shapes, or the very same weights."""
-        base = self.manifest.get("base") or {}
-        same_name = base.get("id") == model.id.partition("@")[0] and base.get("shape_id") == model.shape_id
-        return (same_name and model.source != "folder") or base.get("identity") == model.identity
 
     def check_files(self) -> None:
         """Compare every file with the manifest's sizes and hashes; raises `AdapterError` at the first difference."""

@@ -21,6 +21,10 @@ from weakref import finalize
 
 STAGING_PREFIX = ".staging-"
 STALE_AFTER_S = 24 * 3600
+JSON_LIMIT = 8_000_000
+"""Bytes of a configuration file; the largest real ones (label maps, shard indexes) stay below 4 MB."""
+UNSAFE = (".bin", ".pt", ".pth", ".pkl", ".ckpt", ".h5", ".msgpack")
+"""Suffixes of weight files that can run code when they are loaded."""
 
 
 def sha256(path: Path, watch: Callable[[int], None] = lambda done: None) -> str:

@@ -8,19 +8,19 @@ from pathlib import Path
 
 import pytest
 
-from tests import exact  # noqa: F401 - first of all, see there
+from tests.helpers import exact  # noqa: F401 - first of all, see there
 
 # isort: split
 
+from models.resolve import Model, ModelStore
 from serving.loaded import Loaded
 from settings import Settings
 from store.adapters import AdapterStore, Version
-from store.models import Model, ModelStore
 from tasks import TabSpec
-from tests import tiny
-from tests.run_helpers import STAND_IN, end_all
-from tests.training_helpers import spec_of, train
-from training.runs import Runs
+from tests.helpers import tiny
+from tests.helpers.run_helpers import STAND_IN, end_all
+from tests.helpers.training_helpers import spec_of, train
+from training.runs.runs import Runs
 
 # A shell that runs the tests in the background has Ctrl-C ignored, and so would every child that they interrupt.
 signal.signal(signal.SIGINT, signal.default_int_handler)

@@ -16,12 +16,12 @@ import pytest
 from gradio_client import Client
 from playwright.sync_api import Browser, Page, expect, sync_playwright
 
+from models.resolve import Model
 from plugins.classification import Classification
 from settings import REPOSITORY, Settings
 from store.adapters import AdapterStore, Version
-from store.models import Model
 from training.config import TrainConfig
-from training.runs import Runs
+from training.runs.runs import Runs
 
 expect.set_options(timeout=60_000)  # the machine may be busy
 CHROMIUM = "/usr/bin/chromium"

@@ -21,14 +21,14 @@ import yaml
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
+from models.resolve import ModelStore
 from plugins._discovery import discover
 from serving.pool import Pool
 from settings import Settings
 from store.adapters import AdapterStore
-from store.models import ModelStore
-from tests import tiny
-from training import commands, estimate_command, inspect_command, teach_commands
-from training.knobs import TRACKERS
+from tests.helpers import tiny
+from training.cli import correction_commands, estimate_command, inspect_command, run_commands
+from training.config import TRACKERS
 
 ROOT = Path(__file__).resolve().parent.parent
 README = (ROOT / "README.md").read_text(encoding="utf-8")
@@ -130,7 +130,13 @@ def test_the_hooks_and_the_guide_have_the_checks_of_ci() -> None:
     assert [line.strip() for line in DOCUMENTS["CONTRIBUTING.md"].splitlines() if line.strip() in checks] == checks
 
 
-VERBS = ("import", *commands.COMMANDS, *teach_commands.COMMANDS, *inspect_command.COMMANDS, *estimate_command.COMMANDS)
+VERBS = (
+    "import",
+    *run_commands.COMMANDS,
+    *correction_commands.COMMANDS,
+    *inspect_command.COMMANDS,
+    *estimate_command.COMMANDS,
+)
 
 
 def module_commands() -> list[tuple[str, list[str]]]:

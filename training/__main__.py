@@ -3,9 +3,9 @@
     python -m training --plugin classification --data examples/tickets.csv --name tickets --promote
 
 A running app notices the new version by itself. Ctrl-C cancels the run. One run goes on at a time; others wait their
-turn. What can be done with runs that there are is in `training/commands.py`: `python -m training runs`. What one would
-need is in `training/estimate_command.py`: `python -m training estimate`. An adapter made elsewhere is taken in by
-`training/importing.py`: `python -m training import`.
+turn. What can be done with runs that there are is in `run_commands.py`: `python -m training runs`. What one would
+need is in `training/cli/estimate_command.py`: `python -m training estimate`. An adapter made elsewhere is taken in by
+`training/publish/import_peft.py`: `python -m training import`.
 """
 
 from __future__ import annotations
@@ -21,14 +21,14 @@ from tqdm import tqdm
 
 from errors import GraftError
 from settings import Settings
-from training import command_line, commands, estimate_command, inspect_command, teach_commands
-from training.commands import print_result
-from training.facts import find_tab
-from training.fetching import fetch_model, fetch_rows
-from training.record import Run
-from training.report import Report
-from training.rows import parse_columns
-from training.runs import Runs, new_id
+from training.cli import correction_commands, estimate_command, inspect_command, run_arguments, run_commands
+from training.cli.fetch import fetch_model, fetch_rows
+from training.cli.run_commands import print_result
+from training.cli.tabs import find_tab
+from training.data.inspect.report import Report
+from training.data.rows import parse_columns
+from training.runs.run import Run
+from training.runs.runs import Runs, new_id
 
 POLL_S = 0.3
 
@@ -37,9 +37,9 @@ def main(arguments: Sequence[str]) -> int:
     """Train one version and print its card; the exit code: 0 published, 1 failed, 2 refused, 3 paused, 130 ended."""
     # Set anew, because a shell that starts this in the background has it ignored, and then Ctrl-C would do nothing.
     signal.signal(signal.SIGINT, signal.default_int_handler)
-    if arguments and arguments[0] in commands.COMMANDS:
-        return commands.main(arguments)
-    if arguments and arguments[0] in teach_commands.COMMANDS:
+    if arguments and arguments[0] in run_commands.COMMANDS:
+        return run_commands.main(arguments)
+    if arguments and arguments[0] in correction_commands.COMMANDS:
         return _teach(arguments)
     if arguments and arguments[0] in inspect_command.COMMANDS:
         return inspect_command.main(arguments)
@@ -47,14 +47,14 @@ def main(arguments: Sequence[str]) -> int:
         return estimate_command.main(arguments)
     if arguments and arguments[0] == "import":
         # Imported here: it needs torch and PEFT, which the other commands leave to the run.
-        return int(importlib.import_module("training.importing").main(arguments[1:]))
-    options, id = command_line.parser().parse_args(arguments), new_id()
+        return int(importlib.import_module("training.publish.import_peft").main(arguments[1:]))
+    options, id = run_arguments.parser().parse_args(arguments), new_id()
     try:
         settings = Settings.from_env()
         spec = find_tab(options.plugin, options.base)
-        command_line.to_config(options, spec)  # what is wrong with it is said before anything is fetched
+        run_arguments.to_config(options, spec)  # what is wrong with it is said before anything is fetched
         fetch_rows(settings, options)
-        config, runs = command_line.to_config(options, spec), Runs(settings)
+        config, runs = run_arguments.to_config(options, spec), Runs(settings)
         _print_report(runs.inspect(options.data, spec, parse_columns(options.columns)))
         fetch_model(settings, spec.model)
         if case := runs.case(config):
@@ -72,12 +72,12 @@ def main(arguments: Sequence[str]) -> int:
 
 def _teach(arguments: Sequence[str]) -> int:
     """One command about corrections or a lesson; the exit code is as of `main`."""
-    options, id = teach_commands.parser().parse_args(arguments), new_id()
+    options, id = correction_commands.parser().parse_args(arguments), new_id()
     try:
         if options.verb == "corrections":
-            teach_commands.corrections(options, Settings.from_env(), find_tab)
+            correction_commands.corrections(options, Settings.from_env(), find_tab)
             return 0
-        runs, run = teach_commands.lesson(options, Settings.from_env(), find_tab, id)
+        runs, run = correction_commands.lesson(options, Settings.from_env(), find_tab, id)
         return _detached(run) if options.detach else print_result(_follow(runs, id))
     except GraftError as error:
         print(error, file=sys.stderr)
@@ -89,7 +89,7 @@ def _teach(arguments: Sequence[str]) -> int:
 
 
 def _detached(run: Run) -> int:
-    print(commands.waiting(run) if run.place else f"{run.id} has begun.")
+    print(run_commands.waiting(run) if run.place else f"{run.id} has begun.")
     print(f"python -m training show {run.id}")
     return 0
 
@@ -109,7 +109,7 @@ def _follow(runs: Runs, id: str) -> Run:
         while (run := runs.get(id)).active:
             runs.advance()
             progress = run.progress
-            now = commands.waiting(run) if run.place else progress.phase
+            now = run_commands.waiting(run) if run.place else progress.phase
             if now != said:
                 said = now
                 bar.set_description(said)

@@ -1,4 +1,4 @@
-"""One run, in the child process that `training/child.py` begins: reads config.json in its folder and writes the rest.
+"""One run, in the child process that `child.py` begins: reads config.json in its folder and writes the rest.
 
 It shares nothing with its parent but that folder: events.jsonl while it goes on, result.json once, last. It outlives
 the page, and the server that started it. It publishes a version only after the version was trained, compared with
@@ -20,29 +20,31 @@ from peft import PeftModel
 from transformers import AutoConfig
 
 from errors import ConfigError, GraftError, RunError
+from models import fingerprint
+from models.loading import require_quantization, resolve_quantization, training_dtype
+from models.memory_use import return_large_blocks
+from models.resolve import ModelStore, Origins
+from models.tokenizer import check_tokens, load_tokenizer, window
 from settings import Settings
-from store import files, fingerprint
+from store import files
 from store.adapters import AdapterStore, Version
-from store.allocator import return_large_blocks
 from store.corrections import Corrections
-from store.loading import require_quantization, resolve_quantization, training_dtype
-from store.models import ModelStore
-from store.origins import Origins
-from store.tokenizers import check_tokens, load_tokenizer, window
 from tasks import task_for
-from training import card, checkpoints, estimate, fit, lineage, model_card, recipe, room
 from training.config import TrainConfig
-from training.elsewhere import Elsewhere
-from training.estimate import Estimate
-from training.evaluation import Trial
+from training.data.prepare import Prepared, encode_lessons, prepare
+from training.estimate import estimate, fit, machine
+from training.estimate.estimate import Estimate
+from training.estimate.lengths import of_rows
 from training.events import CONFIG, RESULT, Events
-from training.learned import held_back
-from training.lengths import of_rows
-from training.loop import Loop, Paused, peak_memory
-from training.prepared import Prepared, encode_lessons, prepare
-from training.processes import age
-from training.tracking import Tracking
-from training.validation import Validation, choose_rows
+from training.loop import checkpoints, lora
+from training.loop.tracking import Tracking
+from training.loop.trainer import Loop, Paused, peak_memory
+from training.loop.validation import Validation, choose_rows
+from training.publish import card, lineage, model_card
+from training.publish.card import held_back
+from training.publish.evaluate import Trial
+from training.publish.other_base import Elsewhere
+from training.runs.run_process import age
 
 
 def main(folder: Path, foreseen: Callable[[Estimate], object] = bool) -> int:
@@ -109,7 +111,7 @@ class Session:
         rows, looked_at = choose_rows(data.train, data.looked_at, self.config)
         dtype = training_dtype(self.config.precision)
         most = int(rows.lengths.max())
-        net = recipe.build(self.config, self.task, self.model, data.labels, self.quantize, dtype, most, start)
+        net = lora.build(self.config, self.task, self.model, data.labels, self.quantize, dtype, most, start)
         vocabulary = int(net.get_base_model().get_input_embeddings().weight.shape[0])
         check_tokens(max(data.train.largest, data.looked_at.largest), vocabulary, self.model)
         self.events.phase("train", rows=len(rows), held_out=len(data.held_out.examples))
@@ -117,7 +119,7 @@ class Session:
         pad = int(tokenizer.pad_token_id)
         look = Validation(looked_at, pad, dtype)
         measured = Loop(net, rows, pad, self.config, self.folder, self.events, data.fingerprint, look, dtype).run()
-        if recipe.changes_nothing(net):
+        if lora.changes_nothing(net):
             raise RunError("The training changed nothing; nothing was published.", "Every LoRA matrix is still zero.",
                            "Train for more steps, or with a higher learning rate.")  # fmt: skip
         self.events.phase("evaluate")
@@ -145,7 +147,7 @@ class Session:
         None where the shape of the base is not known.
         """
         lengths, held_out = of_rows(data.train.lengths, data.train.learned), len(data.held_out.examples)
-        free = room.measure(self.settings.home, [self.folder])
+        free = machine.measure(self.settings.home, [self.folder])
         case = estimate.case(self.config, self.settings.home, lengths, len(data.labels), free)
         live = self.store.live(self.config.plugin) is not None
         found = fit.check(replace(case, held_out=held_out, live=live)) if case else None
@@ -189,7 +191,7 @@ class Session:
             # No embeddings are trained, so none are saved; "auto" would ask the Hub about the base.
             net.save_pretrained(staging, selected_adapters=["default"], save_embedding_layers=False)
             files.write_json(staging / "card.json", comparison)
-            recipe.verify(net, staging, self.config.name)
+            lora.verify(net, staging, self.config.name)
             text = model_card.readme(self.config.name, facts, comparison)
             (staging / "README.md").write_text(text, encoding="utf-8")
             return self.store.publish(staging, self.config.name, facts)

@@ -18,12 +18,12 @@ from settings import Settings
 from store.adapters import AdapterStore
 from store.corrections import Corrections
 from tasks import TabSpec
-from ui.access import Access, Action
-from ui.guard import guarded
-from ui.strings import Words
+from ui.i18n import Words
+from ui.web.access import Access, Action
+from ui.web.guard import guarded
 
 if TYPE_CHECKING:
-    from training.runs import Runs
+    from training.runs.runs import Runs
 
 log = logging.getLogger("graft")
 F = TypeVar("F", bound=Callable[..., Any])

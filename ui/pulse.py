@@ -12,9 +12,9 @@ from typing import Any
 import gradio as gr
 from gradio.components import Component
 
-from ui.access import Access, Action, User, permitted
-from ui.guard import guarded
-from ui.strings import LANGUAGES, Words, texts, words
+from ui.i18n import LANGUAGES, Words, texts, words
+from ui.web.access import Access, Action, User, permitted
+from ui.web.guard import guarded
 
 log = logging.getLogger("graft")
 

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import torch
 
+from models.loading import compute_dtype, device
 from settings import Settings
-from store.loading import compute_dtype, device
 
 __all__ = ["device", "dtype"]
 

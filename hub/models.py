@@ -1,0 +1,117 @@
+"""Models in the Hugging Face cache and on the Hub, always as one commit, always without code or pickles.
+
+A Hub that cannot be reached is asked once and then left alone for five minutes: name resolution and connection
+together get three seconds, after which the caller goes on without it.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Iterable
+from fnmatch import fnmatchcase
+from pathlib import Path
+from typing import Any
+
+from huggingface_hub import HfApi, snapshot_download
+from huggingface_hub.errors import HFValidationError, LocalEntryNotFoundError
+from huggingface_hub.hf_api import ModelInfo
+
+from errors import ModelError
+from hub.client import MODEL, Unreachable, byte_counter, check_room, explained, within
+from hub.progress import Meter, Progress
+from store.files import UNSAFE
+
+__all__ = ["Hub", "Unreachable", "cached_snapshot"]
+
+ALLOWED = ["*.json", "*.safetensors", "*.model", "*.txt", "*.jinja"]
+IGNORED = ["*/*", "consolidated*.safetensors", "*.fp16.safetensors"]
+"""Other formats in subfolders (onnx, openvino, original), and the same weights a second time."""
+WEIGHTS = (".safetensors", ".bin", ".pt", ".pth", ".h5", ".msgpack")
+REACH_SECONDS = 3.0
+FORGET_SECONDS = 300.0
+
+
+def cached_snapshot(repo: str, revision: str | None) -> Path | None:
+    """The complete snapshot in the Hugging Face cache, or None; asks nothing of the network."""
+    try:
+        folder = _snapshot(repo, revision, local_files_only=True)
+    except (LocalEntryNotFoundError, OSError):
+        return None
+    # Another program may have fetched a tokenizer alone; then there is more to ask the Hub for.
+    whole = (folder / "config.json").is_file() and any(p.suffix in WEIGHTS for p in folder.iterdir())
+    return folder if whole else None
+
+
+def check_names(names: Iterable[str], model_id: str) -> None:
+    """Refuse a folder or repository that has no configuration or no safetensors, from its top-level names alone."""
+    what, present = f"The model {model_id} is refused.", set(names)
+    if "config.json" not in present:
+        adapter = "It is an adapter, not a base." if "adapter_config.json" in present else "It has no config.json."
+        raise ModelError(what, adapter, "Give the id or folder of a base model in the transformers format.")
+    if any(name.endswith(".safetensors") for name in present):
+        return
+    unsafe = sorted(name for name in present if name.endswith(UNSAFE))
+    found = f"It has only {', '.join(unsafe[:3])}, which can run code." if unsafe else "It has no weights."
+    raise ModelError(
+        what,
+        f"Graft reads weights from *.safetensors only. {found}",
+        "Choose a revision with safetensors, or convert it: load it where you trust it, then save_pretrained.",
+    )
+
+
+class Hub:
+    """The Hub as one process sees it: it remembers for a while that it could not be reached. Safe for threads."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._quiet_until = 0.0
+
+    def fetch(self, repo: str, revision: str | None, progress: Progress) -> tuple[Path, str]:
+        """Download a model and return its folder and its commit sha.
+
+        Raises `ModelError` for what the Hub refuses, `Unreachable` when it does not answer.
+        """
+        info = self._look_up(repo, revision)
+        names = [sibling.rfilename for sibling in info.siblings or ()]
+        check_names([name for name in names if "/" not in name], repo)
+        sizes = {sibling.rfilename: sibling.size or 0 for sibling in info.siblings or ()}
+        total = sum(size for name, size in sizes.items() if _matches(name, ALLOWED) and not _matches(name, IGNORED))
+        check_room(MODEL, repo, total)
+        meter = Meter(progress, "download", total)
+        meter.at(0)
+        # Asked for by name, it resolves the name to a commit once, downloads that commit, and notes in the cache which
+        # one the name stands for; asked for by commit it would not, and the cache would not know the name.
+        path = explained(MODEL, repo, revision, lambda: _snapshot(repo, revision, tqdm_class=byte_counter(meter)))
+        meter.at(total)
+        return path, path.name
+
+    def _look_up(self, repo: str, revision: str | None) -> ModelInfo:
+        """Which commit and which files the revision is; one caller at a time, so that only one waits in vain."""
+        with self._lock:
+            if time.monotonic() < self._quiet_until:
+                raise Unreachable("it did not answer a moment ago")
+            try:
+                return explained(
+                    MODEL, repo, revision, lambda: within(REACH_SECONDS, lambda: _describe(repo, revision))
+                )
+            except Unreachable:
+                self._quiet_until = time.monotonic() + FORGET_SECONDS
+                raise
+
+
+def _describe(repo: str, revision: str | None) -> ModelInfo:
+    try:
+        return HfApi().model_info(repo, revision=revision, files_metadata=True, timeout=REACH_SECONDS)
+    except HFValidationError:
+        raise
+    except (ValueError, TypeError, KeyError) as error:  # the login page of a hotel, say, in place of the Hub
+        raise Unreachable("something else answered") from error
+
+
+def _matches(name: str, patterns: Iterable[str]) -> bool:
+    return any(fnmatchcase(name, pattern) for pattern in patterns)
+
+
+def _snapshot(repo: str, revision: str | None, **options: Any) -> Path:  # noqa: ANN401 - passed on as they are
+    return Path(snapshot_download(repo, revision=revision, allow_patterns=ALLOWED, ignore_patterns=IGNORED, **options))

@@ -1,0 +1,215 @@
+"""From a model's name to a folder that is safe to load: local folder, Hugging Face cache, Hub, package mirror.
+
+    ModelStore(settings.home / "models", settings.offline).resolve("HuggingFaceTB/SmolLM2-135M-Instruct")
+
+An id is a folder or `org/name`, with `@revision` where a certain commit, branch or tag is wanted. What a package gave
+once is kept and taken before the Hub is asked again: a base must not change under the adapters that were made for it.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any, Literal
+
+from errors import AdapterError, ModelError
+from hub.models import Hub, Unreachable, cached_snapshot
+from hub.package_index import MIRRORS, Mirror, install
+from hub.progress import Progress, silent
+from models import weights
+from models.preflight import check_model
+from store import files
+from store.adapters import Version
+from store.staging import is_placed, place
+
+__all__ = ["Model", "ModelStore", "Progress"]
+
+MODEL_ID = re.compile(r"(?P<repo>[\w.-]+/[\w.-]+)(?:@(?P<revision>[\w.-]+))?", re.ASCII)
+Source = Literal["folder", "cache", "hub", "package"]
+
+
+@dataclass(frozen=True)
+class Model:
+    """A base on this disk that passed the preflight."""
+
+    id: str
+    path: Path
+    revision: str
+    """The commit sha, `package==version`, or "local"."""
+    source: Source
+    config: Mapping[str, Any]
+    """Its `config.json`."""
+
+    @cached_property
+    def identity(self) -> str:
+        """A short digest of the weights, the same after a re-save; raises `ModelError` for damaged files."""
+        return weights.identity(self.path)
+
+    @cached_property
+    def shape_id(self) -> str:
+        """A short digest of tensor names and shapes: what an adapter has to fit; raises `ModelError`."""
+        return weights.shape_id(self.path)
+
+
+def fits(version: Version, model: Model) -> bool:
+    """Return whether `version` was made for this base: one of the same name and shapes, or the very same weights."""
+    base = version.manifest.get("base") or {}
+    same_name = base.get("id") == model.id.partition("@")[0] and base.get("shape_id") == model.shape_id
+    return (same_name and model.source != "folder") or base.get("identity") == model.identity
+
+
+class ModelStore:
+    """Finds, fetches and checks bases. Safe for threads and for several processes on one folder."""
+
+    def __init__(self, root: Path, offline: bool = False) -> None:
+        """`root` is where bases that came from packages are kept; `offline` asks nothing of any network."""
+        self._root, self._offline, self._hub = root, offline, Hub()
+
+    def resolve(self, model_id: str, progress: Progress = silent) -> Model:
+        """The model of that name, downloaded and converted when it has to be; raises `ModelError`."""
+        return self._folder(model_id) or self.named(model_id, progress)
+
+    def _folder(self, model_id: str) -> Model | None:
+        folder = os.path.expanduser(model_id)  # as os.path.isdir, it takes any text without raising
+        if os.path.isdir(folder):
+            return _checked(model_id, Path(folder).absolute(), "local", "folder")
+        if MODEL_ID.fullmatch(model_id) and not model_id.startswith((".", "~", "/")):
+            return None
+        raise ModelError(
+            f"{model_id[:200]!r} is not a model.",
+            "It is neither a folder on this computer nor a Hub id such as org/name or org/name@revision.",
+            "Give one of the two.",
+        )
+
+    def named(self, model_id: str, progress: Progress = silent) -> Model:
+        """As `resolve`, for an id from outside: never a folder, whatever lies here under that name."""
+        match = MODEL_ID.fullmatch(model_id)
+        if match is None or model_id.startswith("."):
+            raise ModelError(f"{model_id[:200]!r} is not a model.", "It is no Hub id such as org/name.")
+        repo, revision = match.group("repo", "revision")
+        if (snapshot := cached_snapshot(repo, revision)) is not None:
+            return _checked(model_id, snapshot, snapshot.name, "cache")
+        mirror = None if revision else MIRRORS.get(repo)
+        if mirror is not None and is_placed(self._root / _folder_name(repo), _facts(repo, mirror)):
+            return self._from_package(model_id, repo, mirror, progress)
+        if self._offline:
+            raise _missing(model_id, "Graft is offline (HF_HUB_OFFLINE) and the model is not on this computer.")
+        try:
+            folder, sha = self._hub.fetch(repo, revision, progress)
+        except (Unreachable, ModelError) as error:
+            if mirror is not None:
+                return self._from_package(model_id, repo, mirror, progress)
+            if isinstance(error, ModelError):
+                raise
+            why = f"It is not on this computer and the Hugging Face Hub cannot be reached: {error}."
+            raise _missing(model_id, why) from error
+        return _checked(model_id, folder, sha, "hub")
+
+    def _from_package(self, model_id: str, repo: str, mirror: Mirror, progress: Progress) -> Model:
+        def build(work: Path, out: Path) -> None:
+            install(mirror, work, out, progress)
+
+        folder = place(self._root, _folder_name(repo), _facts(repo, mirror), build)
+        return _checked(model_id, folder.absolute(), mirror.package.requirement, "package")
+
+
+def _checked(model_id: str, folder: Path, revision: str, source: Source) -> Model:
+    return Model(model_id, folder, revision, source, check_model(folder, model_id))
+
+
+def _facts(repo: str, mirror: Mirror) -> Mapping[str, str]:
+    return {"id": repo, "source": "package", "revision": mirror.package.requirement}
+
+
+def _folder_name(repo: str) -> str:
+    return repo.replace("/", "--")
+
+
+def _missing(model_id: str, why: str) -> ModelError:
+    return ModelError(
+        f"The model {model_id} is not available.",
+        why,
+        "Connect once to fetch it, give a local folder, or use one that a package index has: "
+        + ", ".join(MIRRORS)
+        + ".",
+    )
+
+
+RECORD = "bases.json"
+COMMIT = re.compile(r"[0-9a-f]{40}")
+
+
+class Origins:
+    """Where the bases of versions are to be found. Safe for threads and for several processes on one home."""
+
+    def __init__(self, home: Path, named: Iterable[str] = ()) -> None:
+        """`named` are the bases of the operator's settings."""
+        self._home = home
+        self._named = [name for name in named if os.path.isdir(name)]
+
+    def note(self, model: Model) -> None:
+        """Remember where a run of this home found a base that is a folder."""
+        if model.source != "folder":
+            return
+        with files.lock(self._home / f".{RECORD}.lock"):
+            others = [entry for entry in self._noted() if entry["path"] != str(model.path)]
+            entry = {"path": str(model.path), "identity": model.identity}
+            files.write_json(self._home / RECORD, [*others, entry])
+
+    def id_of(self, version: Version, own: str = "", model: Model | None = None) -> str:
+        """The id of a version's base: `own`, the tab's, where `model`, which that is, is the one.
+
+        Otherwise the absolute path of a folder, or a Hub id, to be resolved by `ModelStore.named`. Raises
+        `AdapterError` for a base that cannot be found.
+        """
+        base: dict[str, Any] = version.manifest.get("base") or {}
+        name, revision = str(base.get("id", "")), str(base.get("revision", ""))
+        pinned = f"{name}@{revision}" if COMMIT.fullmatch(revision) else name
+        if model is not None and fits(version, model):
+            # The Hub's newest commit may be another than the one it was made on; that one is taken where it is here.
+            same = base.get("identity") == model.identity or pinned == name or not MODEL_ID.fullmatch(pinned)
+            return own if same or cached_snapshot(name, revision) is None else pinned
+        if base.get("source") == "folder":
+            return self._folder(version, name, str(base.get("identity", "")))
+        if not MODEL_ID.fullmatch(name) or name.startswith("."):
+            raise _unknown(version, name, "That is no Hub id.")
+        return own if model is None and own.partition("@")[0] == name else pinned
+
+    def _folder(self, version: Version, name: str, identity: str) -> str:
+        for entry in self._noted():
+            if entry["identity"] == identity and os.path.isdir(entry["path"]):
+                return str(entry["path"])
+        for path in self._named:
+            if Path(path).name == name:
+                return str(Path(path).absolute())
+        raise _unknown(version, name, "That is a folder, and nobody has said where it lies here.")
+
+    def _noted(self) -> list[dict[str, Any]]:
+        try:
+            found = files.read_json(self._home / RECORD)
+        except (OSError, ValueError):
+            return []
+        return [entry for entry in found if isinstance(entry, dict) and {"path", "identity"} <= entry.keys()]
+
+
+def short_name(version: Version) -> str:
+    """The last part of the name of a version's base."""
+    return str((version.manifest.get("base") or {}).get("id", "")).rsplit("/", 1)[-1]
+
+
+def of_another_base(version: Version, own: str) -> bool:
+    """Whether a version says that it was made for another base than `own`, by its name alone."""
+    name = str((version.manifest.get("base") or {}).get("id", ""))
+    return name not in ("", own.partition("@")[0], Path(own).name)
+
+
+def _unknown(version: Version, name: str, why: str) -> AdapterError:
+    return AdapterError(
+        f"{version.ref} cannot be loaded.",
+        f"It was made for the base {name[:100]!r}. {why}",
+        "Give a tab that folder as its base (GRAFT_MODEL_<TAB>), or choose another version.",
+    )

@@ -1,0 +1,67 @@
+"""Tiny training runs for tests: the real worker, in this process."""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+
+from store.adapters import AdapterStore, Version
+from tasks import Columns, TabSpec
+from tests.helpers import tiny
+from tests.helpers.exact import ON_GPU
+from training.config import TrainConfig
+from training.events import CONFIG, RESULT
+from training.worker import main
+
+
+def spec_of(family: str, base: Path) -> TabSpec:
+    """The facts of a tab for a base of that family."""
+    if family in tiny.ENCODERS:
+        return TabSpec("classification", str(base), "text-classification", Columns(text="text", target="label"))
+    return TabSpec("summarization", str(base), "causal-lm", Columns(text="text", target="summary"), "Sum up: {text}")
+
+
+def write_rows(spec: TabSpec, path: Path) -> Path:
+    """A small file of rows for the tab."""
+    if spec.task == "text-classification":
+        lines = ["text,label", *(f"{'late parcel' if i % 2 else 'great work'} number {i},{i % 2}" for i in range(24))]
+        path = path.with_suffix(".csv")
+    else:
+        rows = [{"text": f"notes of meeting {i}, nothing new", "summary": f"meeting {i}: nothing"} for i in range(12)]
+        lines, path = [json.dumps(row) for row in rows], path.with_suffix(".jsonl")
+    path.write_text("\n".join(lines) + "\n", encoding="utf-8")
+    return path
+
+
+def config_of(spec: TabSpec, home: Path, name: str, **chosen: object) -> TrainConfig:
+    """Two quick steps with a learning rate that changes answers visibly, on a base as it is.
+
+    On a GPU in float32, because `auto` would say 16 bits to a process of its own and 32 to this one (`exact`).
+    """
+    options = {"max_steps": 2, "batch_size": 4, "max_length": 64, "learning_rate": 5e-2, "held_out": 0.2,
+               "quantize": "none", **({"precision": "float32"} if ON_GPU else {}), **chosen}  # fmt: skip
+    return TrainConfig.for_tab(spec, write_rows(spec, home / name), name, **options)
+
+
+def run_worker(config: TrainConfig, home: Path, id: str = "") -> dict:
+    """Run the worker as its own process would run it; returns its result."""
+    folder = home / "runs" / (id or config.name)
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / CONFIG).write_text(config.to_json())
+    before = os.environ.get("GRAFT_HOME")
+    os.environ["GRAFT_HOME"] = str(home)
+    try:
+        main(folder)
+    finally:
+        os.environ.pop("GRAFT_HOME")
+        if before is not None:
+            os.environ["GRAFT_HOME"] = before
+    return json.loads((folder / RESULT).read_text())
+
+
+def train(spec: TabSpec, home: Path, name: str = "tiny", **chosen: object) -> Version:
+    """Train and return what was published."""
+    result = run_worker(config_of(spec, home, name, **chosen), home)
+    assert result["state"] == "done", result
+    return AdapterStore(home).get(result["version"])

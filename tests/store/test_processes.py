@@ -1,0 +1,76 @@
+"""store/processes.py: lines of a child as they come, its refusal as an error, and no process left behind."""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Mapping
+from pathlib import Path
+
+import psutil
+import pytest
+
+from errors import DataError
+from store import processes
+
+
+def died() -> DataError:
+    return DataError("It ended early.")
+
+
+def lines_of(code: str, seconds: float | None = None) -> list[str]:
+    def refused(facts: Mapping[str, str]) -> DataError:
+        return DataError.from_dict(facts)
+
+    return list(processes.lines([sys.executable, "-c", code], refused, died, seconds=seconds))
+
+
+def test_lines_arrive_as_a_child_prints_them() -> None:
+    assert lines_of("print('one'); print('two')") == ["one\n", "two\n"]
+
+
+def test_a_refusal_of_a_child_is_raised_with_all_its_parts() -> None:
+    code = "import sys; from errors import DataError; from store.processes import fail; print('one')"
+    with pytest.raises(DataError) as raised:
+        lines_of(f"{code}; sys.exit(fail(DataError('No rows.', 'It is empty.', 'Add some.')))")
+    assert (raised.value.what, raised.value.why, raised.value.next) == ("No rows.", "It is empty.", "Add some.")
+
+
+@pytest.mark.parametrize("code", ["raise SystemExit(3)", "raise SystemExit(2)", "import os; os.kill(os.getpid(), 9)"])
+def test_a_child_that_ends_without_a_reason_is_an_error_too(code: str) -> None:
+    with pytest.raises(DataError, match="It ended early"):
+        lines_of(code)
+
+
+def test_a_child_that_takes_too_long_is_ended() -> None:
+    with pytest.raises(TimeoutError):
+        lines_of("import time; time.sleep(600)", seconds=0.5)
+
+
+def test_a_reader_that_goes_away_ends_the_child_and_what_it_started() -> None:
+    code = (
+        "import subprocess, sys, time; "
+        "child = subprocess.Popen([sys.executable, '-c', 'import time; time.sleep(600)']); "
+        "print(child.pid, flush=True); time.sleep(600)"
+    )
+    reader = processes.lines([sys.executable, "-c", code], lambda facts: died(), died)
+    grandchild = int(next(reader))
+    reader.close()
+    deadline = time.monotonic() + 30
+    while psutil.pid_exists(grandchild) and psutil.Process(grandchild).status() != psutil.STATUS_ZOMBIE:
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+
+
+def test_a_tick_that_raises_ends_the_child(tmp_path: Path) -> None:
+    def cancel() -> None:
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        processes.run(processes.python("http.server", "0"), {"PATH": ""}, tmp_path, tmp_path / "log", cancel)
+
+
+def test_output_of_a_child_goes_into_its_log(tmp_path: Path) -> None:
+    command = [sys.executable, "-c", "import sys; print('out'); print('error', file=sys.stderr); sys.exit(3)"]
+    assert processes.run(command, {}, tmp_path, tmp_path / "log", lambda: None) == 3
+    assert set((tmp_path / "log").read_text().split()) == {"out", "error"}

@@ -1,0 +1,187 @@
+"""A placed folder is whole or absent, however many ask for it and whenever they die."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from pathlib import Path
+
+import pytest
+
+from settings import REPOSITORY
+from store.files import STAGING_PREFIX
+from store.staging import discard, place, read_manifest, sweep
+
+CHILD = """
+import os, sys, time
+from pathlib import Path
+from store import files
+from store.staging import place
+root, mode = Path(sys.argv[1]), sys.argv[2]
+syncs = 0
+sync = files.sync
+def count(path):
+    global syncs
+    syncs += 1
+    if mode == f"die{syncs}":
+        os._exit(9)
+    sync(path)
+files.sync = count
+def build(work, out):
+    with (root / "builds").open("a") as log:
+        log.write("x")
+    (out / "a").write_text("first")
+    if mode == "hang":
+        print("half", flush=True)
+        time.sleep(60)
+    time.sleep(0.2 if mode == "slow" else 0)
+    (out / "b").write_text("second")
+place(root, "m", {"revision": "1"}, build)
+print("syncs", syncs)
+"""
+
+
+def child(root: Path, mode: str) -> subprocess.Popen[str]:
+    argv = [sys.executable, "-c", CHILD, str(root), mode]
+    return subprocess.Popen(argv, env={**os.environ, "PYTHONPATH": str(REPOSITORY)}, stdout=subprocess.PIPE, text=True)
+
+
+FACTS = {"revision": "1"}
+
+
+def build(work: Path, out: Path) -> None:
+    (out / "a").write_text("first")
+    (out / "b").write_text("second")
+
+
+def check_whole(root: Path) -> None:
+    manifest = read_manifest(root / "m")
+    assert manifest is not None and sorted(manifest["files"]) == ["a", "b"]
+    assert (root / "m" / "b").read_text() == "second"
+
+
+def test_a_killed_process_leaves_nothing_that_is_taken_for_whole(tmp_path: Path) -> None:
+    with child(tmp_path, "hang") as process:
+        assert process.stdout is not None and process.stdout.readline() == "half\n"
+        process.send_signal(signal.SIGKILL)
+    assert read_manifest(tmp_path / "m") is None
+    assert not (tmp_path / "m").exists()
+    place(tmp_path, "m", FACTS, build)  # and the dead process holds no lock
+    check_whole(tmp_path)
+
+
+def test_r11_death_at_every_sync_leaves_all_or_nothing(tmp_path: Path) -> None:
+    with child(tmp_path / "count", "whole") as process:
+        (tmp_path / "count").mkdir()
+        output, _ = process.communicate()
+    total = int(output.split()[1])
+    assert total >= 6
+    for k in range(1, total + 1):
+        root = tmp_path / str(k)
+        root.mkdir()
+        with child(root, f"die{k}") as process:
+            assert process.wait() == 9
+        assert (read_manifest(root / "m") is not None) == (root / "m").exists() == (k == total)
+        place(root, "m", FACTS, build)
+        check_whole(root)
+
+
+def test_two_processes_and_two_threads_build_once(tmp_path: Path) -> None:
+    with child(tmp_path, "slow") as one, child(tmp_path, "slow") as two:
+        assert (one.wait(), two.wait()) == (0, 0)
+    assert (tmp_path / "builds").read_text() == "x"
+    check_whole(tmp_path)
+    built: list[int] = []
+
+    def slow(work: Path, out: Path) -> None:
+        built.append(1)
+        time.sleep(0.1)
+        build(work, out)
+
+    threads = [threading.Thread(target=place, args=(tmp_path, "n", FACTS, slow)) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert built == [1]
+
+
+def test_a_failed_build_leaves_nothing(tmp_path: Path) -> None:
+    def fail(work: Path, out: Path) -> None:
+        (out / "a").write_text("x")
+        raise RuntimeError("no")
+
+    with pytest.raises(RuntimeError, match="no"):
+        place(tmp_path, "m", FACTS, fail)
+    assert [path.name for path in tmp_path.iterdir()] == [".m.lock"]
+
+
+def test_a_damaged_folder_is_set_aside_and_built_again(tmp_path: Path) -> None:
+    place(tmp_path, "m", FACTS, build)
+    (tmp_path / "m" / "b").write_text("secon")
+    os.utime(tmp_path / "m", (time.time() - 90_000,) * 2)
+    assert read_manifest(tmp_path / "m") is None
+    place(tmp_path, "m", FACTS, build)
+    check_whole(tmp_path)
+    place(tmp_path, "n", FACTS, build)  # sweeps, but what was set aside stays for a day
+    aside = list(tmp_path.glob(f"{STAGING_PREFIX}*"))
+    assert [(path / "b").read_text() for path in aside] == ["secon"]
+
+
+def test_other_facts_replace_it(tmp_path: Path) -> None:
+    place(tmp_path, "m", FACTS, build)
+
+    def other(work: Path, out: Path) -> None:
+        (out / "c").write_text("third")
+
+    place(tmp_path, "m", {"revision": "2"}, other)
+    manifest = read_manifest(tmp_path / "m")
+    assert manifest is not None and list(manifest["files"]) == ["c"] and manifest["revision"] == "2"
+
+
+@pytest.mark.parametrize("text", ["", "[]", "{}", '{"files": []}', '{"files": {"a": 1}}'])
+def test_a_manifest_of_another_shape_counts_as_none(tmp_path: Path, text: str) -> None:
+    (tmp_path / "manifest.json").write_text(text)
+    assert read_manifest(tmp_path) is None
+
+
+def test_stale_staging_folders_are_swept(tmp_path: Path) -> None:
+    old, young = tmp_path / f"{STAGING_PREFIX}old", tmp_path / f"{STAGING_PREFIX}young"
+    for folder in (old, young):
+        folder.mkdir()
+    os.utime(old, (time.time() - 90_000,) * 2)
+    place(tmp_path, "m", FACTS, build)
+    assert not old.exists() and young.exists()
+
+
+def test_with_hashes_a_changed_file_of_the_same_size_is_placed_again(tmp_path: Path) -> None:
+    def build(work: Path, out: Path) -> None:
+        (out / "a").write_text("first")
+
+    folder = place(tmp_path, "m", {}, build, hashes=True)
+    (folder / "a").write_text("FIRST")
+    assert (place(tmp_path, "m", {}, build) / "a").read_text() == "FIRST", "sizes alone do not show it"
+    assert (place(tmp_path, "m", {}, build, hashes=True) / "a").read_text() == "first"
+
+
+def test_only_what_dead_builders_have_left_is_swept(tmp_path: Path) -> None:
+    dead = child(tmp_path, "hang")
+    assert dead.stdout is not None and dead.stdout.readline() == "half\n"
+    [staging] = tmp_path.glob(".staging-*")
+    sweep(tmp_path)
+    assert staging.exists(), "its builder lives"
+    dead.kill()
+    dead.communicate()
+    sweep(tmp_path)
+    assert not staging.exists()
+
+
+def test_what_is_discarded_is_gone(tmp_path: Path) -> None:
+    place(tmp_path, "m", {}, lambda work, out: None)
+    discard(tmp_path, "m")
+    discard(tmp_path, "m")
+    assert not [path for path in tmp_path.iterdir() if path.is_dir()]

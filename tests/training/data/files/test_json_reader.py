@@ -1,0 +1,142 @@
+"""json_reader.py: rows from JSON of every shape, a bad one named by its number, in little memory."""
+
+from __future__ import annotations
+
+import json
+import tracemalloc
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from errors import DataError
+from training.data.files import json_reader
+from training.data.files.formats import Limits
+from training.data.files.readers import open_source
+from training.data.files.records import Record
+
+SMALL = Limits(cell=100, columns=20)
+ROWS = [{"text": f"row {i}" + ' } ] \\ " é', "label": i} for i in range(5)]
+
+
+def read(path: Path, *columns: str, limits: Limits = SMALL) -> list[Record]:
+    with open_source(path, limits) as source:
+        return list(source.read(columns or source.columns))
+
+
+def write(tmp_path: Path, text: str) -> Path:
+    (tmp_path / "a.json").write_text(text, encoding="utf-8")
+    return tmp_path / "a.json"
+
+
+SHAPES = [
+    json.dumps(ROWS),
+    json.dumps(ROWS, indent=2),
+    json.dumps({"data": ROWS}),
+    json.dumps({"version": "1", "tags": ["a", [1]], "none": [], "data": ROWS, "more": {"x": [1]}}, indent=1),
+    json.dumps({"info": {"a": 1}, "data": {"count": 5, "rows": ROWS}}),
+    "\n".join(map(json.dumps, ROWS)),
+    "\ufeff " + json.dumps(ROWS) + "\n\n",
+]
+
+
+@pytest.mark.parametrize("text", SHAPES)
+@pytest.mark.parametrize("block", [1, 7, 1 << 18])
+def test_every_shape_gives_the_same_rows(tmp_path: Path, text: str, block: int, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(json_reader, "BLOCK", block)
+    assert read(write(tmp_path, text), "text", "label") == ROWS
+
+
+JSON = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | st.text(max_size=5),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=3), inner, max_size=3),
+    max_leaves=6,
+)
+
+
+@given(st.lists(st.fixed_dictionaries({"text": JSON}), min_size=1, max_size=5), st.integers(1, 9))
+def test_whatever_json_can_say_is_read(rows: list[dict[str, object]], block: int):
+    import tempfile
+
+    with tempfile.TemporaryDirectory() as folder, pytest.MonkeyPatch.context() as patch:
+        patch.setattr(json_reader, "BLOCK", block)
+        path = Path(folder) / "a.json"
+        path.write_text(json.dumps([*rows, {"text": 0}]), encoding="utf-8")
+        assert read(path, "text") == [*rows, {"text": 0}]
+
+
+def test_bad_rows_are_named_and_the_others_read(tmp_path: Path):
+    number = "9" * 5000
+    text = '[{"text": "a"}, 7, {"text": tru}, "b", {"text": "c" "d"}, {"text": NUMBER}, nul, {"text": "e"},]'
+    text = text.replace("NUMBER", number)
+    records = read(write(tmp_path, text))
+    assert [record for record in records if isinstance(record, dict)] == [{"text": "a"}, {"text": "e"}]
+    assert records[1] == records[3] == "not a JSON object"
+    assert records[2] == "not JSON: Expecting value at character 10"
+    assert [str(records[i]).partition(":")[0] for i in (4, 5, 6)] == [
+        "not JSON",
+        "not JSON that can be read",
+        "not JSON",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("text", "refusal"),
+    [
+        ('[{"text": "a"}, {"text": "b"', "Row 2: not JSON"),
+        ('[{"text": "a"}, {"text": "b}]', "Row 2: not JSON: Unterminated string"),
+        ('[{"text": "a"} {"text": "b"}]', "Row 1: , is expected"),
+        ('[{"text": "a"}', "Row 1: , is expected"),
+        ('[{"text": "a"}] [1]', "follows after the end"),
+        ("[1, 2]", "has no array of objects"),
+        ("[]", "has no array of objects"),
+        ('{"text": ["a", "b"]}', "has no array of objects"),
+        ('{"a": {"b": {"c": [{"text": "a"}]}}}', "has no array of objects"),
+        ('{"train": [{"text": "a"}], "test": [{"text": "b"}]}', "They are 'train' and 'test'"),
+        ('{"a": {"x": [{"text": "a"}], "y": [{"text": "b"}]}}', "They are 'a.x' and 'a.y'"),
+        ('{"data" 1}', "Its beginning: : is expected"),
+        ('[{"text": "' + "x" * 20_000 + '"}]', "Row 1: it has more than 10,000 characters"),
+        ('{"data": "' + "x" * 20_000 + '"}', "Its beginning: it has more than 10,000 characters"),
+        ('{"a":' * 30_000, "Its beginning: it has more than 10,000 characters"),
+    ],
+)
+def test_refuses(tmp_path: Path, text: str, refusal: str, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(json_reader, "BLOCK", 1000)
+    with pytest.raises(DataError) as caught:
+        read(write(tmp_path, text))
+    assert refusal in str(caught.value)
+
+
+def test_r22_a_nesting_without_end_is_one_bad_row(tmp_path: Path):
+    deep = "[" * 100_000 + "]" * 100_000  # deeper than any Python's decoder goes
+    path = write(tmp_path, f'[{{"text": {deep}}}, {{"text": "a"}}]')
+    records = read(path, "text", limits=Limits(cell=10_000, columns=20))
+    assert isinstance(records[0], str) and records[1] == {"text": "a"}
+
+
+def test_bytes_that_are_not_utf8_are_refused(tmp_path: Path):
+    (tmp_path / "a.json").write_bytes(b'[{"text": "\xff"}]')
+    with pytest.raises(DataError, match="is not UTF-8"):
+        read(tmp_path / "a.json")
+
+
+@pytest.mark.parametrize("one_line", [True, False])
+def test_a_large_file_takes_little_memory(tmp_path: Path, one_line: bool):
+    path, cell = tmp_path / "a.json", "x" * 1000
+    with path.open("w") as file:
+        file.write('{"data": [')
+        for i in range(60_000):
+            file.write(json.dumps({"text": f"{i} {cell}"}) + ("," if one_line else ",\n"))
+        file.write('{"text": "last"}]}')
+    assert path.stat().st_size > 60_000_000
+    tracemalloc.start()
+    with open_source(path, Limits()) as source:
+        count, last = 0, None
+        for record in source.read(["text"]):
+            count, last = count + 1, record
+        assert source.part() == 1
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert (count, last) == (60_001, {"text": "last"})
+    assert peak < 40_000_000

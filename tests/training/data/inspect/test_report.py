@@ -1,0 +1,115 @@
+"""A report says what is there, survives JSON, and refuses what cannot be learned from."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+import pytest
+
+from errors import DataError
+from training.data.inspect.report import (
+    MOST_BAD,
+    MOST_REASONS,
+    OTHER_REASONS,
+    BadRow,
+    BadRows,
+    Report,
+    by_count,
+    check_learnable,
+    find_warnings,
+)
+
+GOOD = Report(
+    file="a.csv",
+    format="CSV",
+    rows=12,
+    usable=10,
+    columns=("text", "label"),
+    mapping={"text": "text", "target": "label"},
+    bad=(BadRow(3, "text is empty"), BadRow(5, "duplicate of row 2")),
+    reasons={"text is empty": 1, "duplicate of row 2": 1},
+    duplicates=1,
+    conflicts=0,
+    labels={"b": 6, "a": 4},
+    words={"median": 3, "max": 9},
+    sample=({"text": "é \u2028", "target": "a"},),
+    warnings=("Look.",),
+)
+
+
+def test_json_and_back():
+    assert Report.from_json(GOOD.to_json()) == GOOD
+    assert "\n" not in GOOD.to_json()
+
+
+def test_labels_by_count():
+    assert list(by_count({"x": 1, "z": 3, "y": 3}).items()) == [("y", 3), ("z", 3), ("x", 1)]
+
+
+def test_bad_rows_are_counted_by_kind_and_kept_by_number():
+    bad = BadRows()
+    for number in [*range(0, 4 * MOST_BAD, 2), *range(1, 4 * MOST_BAD, 2)]:
+        bad.add(BadRow(number, f"text has {number:,} characters" if number % 2 else "text is empty"))
+    assert [row.number for row in bad.first] == list(range(MOST_BAD))
+    assert bad.reasons == {"text is empty": 2 * MOST_BAD, "text has 1 characters": 2 * MOST_BAD}
+
+
+def test_reasons_that_quote_the_file_fill_no_memory():
+    bad = BadRows()
+    for number in range(MOST_REASONS + 50):
+        bad.add(BadRow(number, f"the role {'x' * number!r}"))
+    assert len(bad.reasons) == MOST_REASONS + 1
+    assert bad.reasons[OTHER_REASONS] == 50
+
+
+@pytest.mark.parametrize(
+    ("arguments", "warning"),
+    [
+        (({"a": 9, "b": 1}, 0, 10, 0), "1 label has one row only"),
+        (({"a": 9, "b": 9}, 0, 18, 2), "2 texts have more than one label"),
+        (({}, 3, 10, 0), "3 of 10 rows are left out"),
+        (({"a": 199, "b": 6}, 0, 205, 0), "over 20 times"),
+        (({"a": 9, "b": 4}, 0, 13, 0), "1 label has fewer than 5 rows"),
+    ],
+)
+def test_warnings(arguments: Any, warning: str):
+    (found,) = find_warnings(*arguments)
+    assert found.startswith(warning) or warning in found
+
+
+def test_no_warnings():
+    assert find_warnings({"a": 5, "b": 5}, 1, 11, 0) == ()
+    assert find_warnings({}, 0, 10, 4) == ()
+
+
+REFUSED: list[tuple[dict[str, Any], str]] = [
+    ({"rows": 0, "usable": 0, "bad": (), "reasons": {}}, "has no rows"),
+    ({"usable": 0}, "no usable row. Left out: text is empty (1 row); duplicate of row 2 (1 row)."),
+    ({"usable": 7}, "only 7 rows to learn from"),
+    ({"labels": {"a": 10}}, "All 10 usable rows are labelled 'a'"),
+    ({"labels": {str(i): 1 for i in range(10)}}, "looks like free text"),
+    ({"usable": 402, "labels": {str(i): 2 for i in range(201)}}, "201 different labels; at most 200"),
+]
+
+
+@pytest.mark.parametrize(("changes", "refusal"), REFUSED)
+def test_refuses(changes: dict[str, Any], refusal: str):
+    with pytest.raises(DataError) as caught:
+        check_learnable(replace(GOOD, **changes), "label")
+    assert refusal in str(caught.value)
+    assert caught.value.next
+
+
+def test_accepts():
+    check_learnable(GOOD, "label")
+    check_learnable(replace(GOOD, usable=8, labels={}), "text")
+    check_learnable(replace(GOOD, usable=400, labels={str(i): 2 for i in range(200)}), "label")
+
+
+def test_reasons_are_grouped_by_kind():
+    bad = BadRows()
+    for row in (*(BadRow(i, f"duplicate of row {i}") for i in range(1, 1001)), BadRow(2000, "text is empty")):
+        bad.add(row)
+    with pytest.raises(DataError, match=r"duplicate of row 1 \(1,000 rows\); text is empty \(1 row\)"):
+        check_learnable(replace(GOOD, usable=0, bad=bad.first, reasons=bad.reasons), "text")

@@ -1,0 +1,228 @@
+"""Columns are guessed and said, and every cell becomes text or a reason."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from errors import DataError
+from tasks import Columns
+from training.data.rows import Row, RowProblem, asked, choose_columns, columns_read, to_row
+
+PAIR = Columns(text="text", target="summary")
+CHAT = Columns(messages="messages")
+
+GUESSES = [
+    ("text summary", "text", PAIR, {}, {"text": "text", "target": "summary"}),
+    ("TEXT Summary", "text", PAIR, {}, {"text": "TEXT", "target": "Summary"}),
+    ("article highlights id", "text", PAIR, {}, {"text": "article", "target": "highlights"}),
+    ("sentence label", "label", Columns("text", "label"), {}, {"text": "sentence", "target": "label"}),
+    ("review Sentiment", "label", Columns("text", "label"), {}, {"text": "review", "target": "Sentiment"}),
+    ("input output", "text", Columns("text", "target"), {}, {"text": "input", "target": "output"}),
+    ("content text", "text", Columns("title", "text"), {}, {"text": "content", "target": "text"}),
+    ("kind body label", "label", Columns("text", "label"), {"target": "kind"}, {"text": "body", "target": "kind"}),
+    ("conversations id", "text", CHAT, {}, {"messages": "conversations"}),
+    ("prompt completion", "text", CHAT, {}, {"text": "prompt", "target": "completion"}),
+    ("messages prompt completion", "text", CHAT, {"text": "prompt"}, {"text": "prompt", "target": "completion"}),
+    ("log text target", "text", CHAT, {"messages": "log"}, {"messages": "log"}),
+    ("sentence sentiment", "label", Columns("text", "label"), {}, {"text": "sentence", "target": "sentiment"}),
+    ("id dialogue summary", "text", PAIR, {}, {"text": "dialogue", "target": "summary"}),
+    ("document summary id", "text", PAIR, {}, {"text": "document", "target": "summary"}),
+    ("prompt response", "text", CHAT, {}, {"text": "prompt", "target": "response"}),
+    ("question answer", "text", CHAT, {}, {"text": "question", "target": "answer"}),
+    ("instruction output", "text", CHAT, {}, {"text": "instruction", "target": "output"}),
+    (
+        "instruction input output text",
+        "text",
+        PAIR,
+        {"text": "instruction"},
+        {"text": "instruction", "target": "output"},
+    ),
+    ("input instruction output", "text", PAIR, {}, {"text": "instruction+input", "target": "output"}),
+    ("instruction context response", "text", CHAT, {}, {"text": "instruction+context", "target": "response"}),
+    ("id row row.text row.label", "label", Columns("text", "label"), {}, {"text": "row.text", "target": "row.label"}),
+    (
+        "context question answers answers.text answers.text.0 answers.answer_start.0",
+        "text",
+        CHAT,
+        {},
+        {"text": "question+context", "target": "answers.text.0"},
+    ),
+    ("chat chat.0.text", "text", CHAT, {"messages": "chat"}, {"messages": "chat"}),
+    (
+        "l l.0.text",
+        "label",
+        Columns("text", "label"),
+        {"text": "l.1.text", "target": "l"},
+        {"text": "l.1.text", "target": "l"},
+    ),
+]
+
+
+@pytest.mark.parametrize(("names", "answers", "wanted", "given", "mapping"), GUESSES)
+def test_guesses_columns(names: str, answers: Any, wanted: Columns, given: dict[str, str], mapping: dict[str, str]):
+    found, warnings = choose_columns("a.csv", names.split(), answers, wanted, given)
+    assert found == mapping
+    assert warnings == ()
+
+
+def test_says_which_guess_it_made_among_several():
+    mapping, warnings = choose_columns("a.csv", ["prompt", "question", "output"], "text", PAIR, {})
+    assert mapping == {"text": "question", "target": "output"}
+    assert warnings == ("text is read from the column 'question'; 'prompt' could be meant too.",)
+
+
+@pytest.mark.parametrize(
+    ("names", "answers", "wanted", "given", "refusal"),
+    [
+        ("id words", "text", PAIR, {}, ["no column for text and target", "'id', 'words'", "--columns text=COLUMN"]),
+        ("text words", "text", PAIR, {}, ["no column for target"]),
+        ("messages", "text", PAIR, {}, ["no column for text and target"]),
+        ("id", "text", CHAT, {}, ["messages, or text and target", "--columns messages=COLUMN"]),
+        ("text summary", "text", PAIR, {"text": "body"}, ["no column 'body' for text", "'text', 'summary'"]),
+        ("text summary", "text", PAIR, {"text": "text+more"}, ["no column 'text+more' for text"]),
+        ("a a.text b b.text summary", "text", PAIR, {}, ["no column for text"]),
+        ("text summary", "text", PAIR, {"topic": "text"}, ["no 'topic'"]),
+        ("text summary", "text", PAIR, {"text": "text", "target": "text"}, ["cannot be both"]),
+        ("text", "label", Columns("text", "label"), {}, ["no column for target"]),
+        (" ".join(f"c{i}" for i in range(99)), "text", PAIR, {}, ["and 79 more"]),
+    ],
+)
+def test_refuses_columns(names: str, answers: Any, wanted: Columns, given: dict[str, str], refusal: list[str]):
+    with pytest.raises(DataError) as caught:
+        choose_columns("a.csv", names.split(), answers, wanted, given)
+    assert all(part in str(caught.value) for part in refusal), str(caught.value)
+
+
+def row(text: object, target: object, answers: Any = "label", chat: bool = False) -> Row:
+    return to_row({"text": text, "target": target}, {"text": "text", "target": "target"}, answers, chat, 20)
+
+
+@pytest.mark.parametrize(
+    ("target", "label"),
+    [
+        (1, "1"),
+        (1.0, "1"),
+        (-2.0, "-2"),
+        (0.5, "0.5"),
+        (True, "true"),
+        ("None", "None"),
+        (" a ", "a"),
+        (1e300, "1e+300"),
+    ],
+)
+def test_labels_are_text(target: object, label: str):
+    assert row("x", target) == {"text": "x", "target": label}
+
+
+@pytest.mark.parametrize(
+    ("text", "reason"),
+    [
+        (None, "text is missing"),
+        (float("nan"), "text is missing"),
+        (" \t\n", "text is empty"),
+        (["a"], "text is of type list, not text"),
+        (b"a", "text is of type bytes, not text"),
+        ("x" * 21, "text has 21 characters, more than 20"),
+        ("a\ud800", "text has half of a surrogate pair"),
+    ],
+)
+def test_bad_cells(text: object, reason: str):
+    with pytest.raises(RowProblem, match=f"^{reason}$"):
+        row(text, "a")
+    with pytest.raises(RowProblem, match=f"^{reason.replace('text', 'target', 1)}$"):
+        row("a", text)
+
+
+def test_text_answers_keep_their_white_space_and_a_chat_gets_messages():
+    assert row("a", " b\n", "text") == {"text": "a", "target": " b\n"}
+    messages = [{"role": "user", "content": "a"}, {"role": "assistant", "content": "b"}]
+    assert row("a", "b", "text", chat=True) == {"messages": messages}
+
+
+def messages(value: object) -> Row:
+    return to_row({"chat": value}, {"messages": "chat"}, "text", True, 20)
+
+
+USER, ASSISTANT = {"role": "user", "content": "a"}, {"role": "assistant", "content": "b"}
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        [USER, ASSISTANT],
+        '[{"role": "user", "content": "a"}, {"role": "assistant", "content": "b"}]',
+        [{"from": "human", "value": "a"}, {"from": "gpt", "value": "b"}],
+        [USER | {"name": "x", "from": None}, {"role": None, "content": None, "from": "gpt", "value": "b"}],
+    ],
+)
+def test_messages_in_all_their_spellings(value: object):
+    assert messages(value) == {"messages": [USER, ASSISTANT]}
+
+
+@pytest.mark.parametrize(
+    ("value", "reason"),
+    [
+        (None, "messages is missing"),
+        ("", "messages is missing"),
+        ("hello", "messages is text, but not a JSON list"),
+        ("[" * 100_000, "messages is text, but not a JSON list"),
+        ({"role": "user"}, "messages is not a list"),
+        ("1", "messages is not a list"),
+        ([], "messages is empty"),
+        ([USER], "the last message is not the assistant's"),
+        ([ASSISTANT], "no message is the user's"),
+        ([USER, "b"], "message 2 is not an object"),
+        ([USER, {"role": "tool", "content": "b"}], "message 2 has the role 'tool', not system, user, assistant"),
+        ([USER, {"role": ["x"], "content": "b"}], "message 2 has the role"),
+        ([USER, {"role": "assistant"}], "the content of message 2 is missing"),
+        ([USER, {"role": "assistant", "content": " "}], "the content of message 2 is empty"),
+        ([USER, {"role": "assistant", "content": [1]}], "the content of message 2 is not text"),
+        ([USER, {"role": "assistant", "content": "x" * 21}], "the content of message 2 has 21 characters"),
+        ('[{"role": "user", "content": "\\ud800"}]', "the content of message 1 has half of a surrogate pair"),
+    ],
+)
+def test_bad_messages(value: object, reason: str):
+    with pytest.raises(RowProblem) as caught:
+        messages(value)
+    assert str(caught.value).startswith(reason)
+
+
+def test_columns_below_each_other_are_one_text():
+    mapping = {"text": "instruction+input", "target": "output"}
+    row = {"instruction": "Add.", "input": "1 and 2", "output": "3"}
+    assert columns_read(["instruction", "input", "output"], mapping) == ("instruction", "input", "output")
+    assert columns_read(["instruction+input", "output"], mapping) == ("instruction+input", "output")
+    assert to_row(row, mapping, "text", False, 20) == {"text": "Add.\n\n1 and 2", "target": "3"}
+    for nothing in ("", "  ", None):
+        assert to_row(row | {"input": nothing}, mapping, "text", False, 20) == {"text": "Add.", "target": "3"}
+    with pytest.raises(RowProblem, match="text is empty"):
+        to_row(row | {"instruction": ""}, mapping, "text", False, 20)
+    with pytest.raises(RowProblem, match="text has 27 characters, more than 20"):
+        to_row(row | {"instruction": "x" * 5, "input": "y" * 20}, mapping, "text", False, 20)
+    assert to_row({"a+b": "x", "c": "y"}, {"text": "a+b", "target": "c"}, "text", False, 20)["text"] == "x"
+
+
+def test_a_deep_nesting_below_a_text_makes_a_bad_row():
+    mapping = {"text": "instruction+input", "target": "output"}
+    nested: list[Any] = []
+    for _ in range(100_000):
+        nested = [nested]
+    with pytest.raises(RowProblem, match="input is of type list"):
+        to_row({"instruction": "Add.", "input": nested, "output": "3"}, mapping, "text", False, 20)
+
+
+@pytest.mark.parametrize("answer", ["b", [ASSISTANT]])
+def test_a_prompt_that_is_a_list_of_messages(answer: object):
+    mapping, record = {"text": "prompt", "target": "completion"}, {"prompt": [USER], "completion": answer}
+    assert to_row(record, mapping, "text", True, 20) == {"messages": [USER, ASSISTANT]}
+    with pytest.raises(RowProblem, match="the last message is not the assistant's"):
+        to_row({"prompt": [USER], "completion": [USER]}, mapping, "text", True, 20)
+    with pytest.raises(RowProblem, match="text is of type list"):
+        to_row(record, mapping, "text", False, 20)
+
+
+def test_asked_leaves_the_answer_out():
+    assert asked({"messages": [{"role": "system", "content": "s"}, USER, ASSISTANT]}) == "s\na"
+    assert asked({"text": "a", "target": "b"}) == "a"

@@ -1,0 +1,108 @@
+"""training/publish/export.py and store/archive.py: what was taken away answers as the version does."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import zipfile
+from pathlib import Path
+
+import pytest
+import torch
+import transformers
+from peft import PeftModel
+
+from errors import AdapterError
+from models.resolve import ModelStore
+from store.adapters import MANIFEST, AdapterStore
+from store.archive import pack
+from store.files import STAGING_PREFIX
+from tests.conftest import Trained
+from tests.helpers import tiny
+from tests.helpers.run_helpers import file_limit
+from training.publish.export import main, merge, merge_into_zip
+
+AUTO = {"bert": "AutoModelForSequenceClassification", "llama": "AutoModelForCausalLM"}
+
+
+@pytest.mark.parametrize("family", AUTO)
+def test_a_merged_model_answers_as_the_version_without_peft(
+    family: str, tmp_path: Path, request: pytest.FixtureRequest
+) -> None:
+    trained: Trained = request.getfixturevalue(family)
+    folder = merge(trained.first, trained.model, tmp_path / "merged")
+    auto = getattr(transformers, AUTO[family])
+    options = {"num_labels": len(trained.first.labels)} if trained.first.labels else {}
+    base = auto.from_pretrained(trained.model.path, **options)
+    ids = torch.tensor([[5, 20, 30, 40, 7]])
+    with torch.inference_mode():
+        plain = base.eval()(ids).logits
+        wanted = PeftModel.from_pretrained(base, trained.first.path).eval()(ids).logits
+        found = auto.from_pretrained(folder).eval()(ids).logits
+    assert torch.allclose(found, wanted, atol=1e-4) and not torch.allclose(found, plain, atol=1e-2)
+    assert transformers.AutoTokenizer.from_pretrained(folder).decode([20]) is not None
+    if trained.first.labels:
+        assert list(json.loads((folder / "config.json").read_text())["id2label"].values()) == trained.first.labels
+    assert not list(tmp_path.glob(f"{STAGING_PREFIX}*"))
+
+
+def test_r32_another_base_is_refused_and_leaves_nothing(bert: Trained, tmp_path: Path) -> None:
+    other = ModelStore(tmp_path / "models", offline=True).resolve(str(tiny.make("bert", tmp_path / "other", seed=5)))
+    with pytest.raises(AdapterError, match="cannot be merged"):
+        merge(bert.first, other, tmp_path / "merged")
+    assert not (tmp_path / "merged").exists()
+
+
+def test_r33_a_zip_unpacks_as_a_version_of_another_home(bert: Trained, tmp_path: Path) -> None:
+    archive = pack(bert.first, tmp_path / "first.zip")
+    with zipfile.ZipFile(archive) as file:
+        file.extractall(tmp_path / "home" / "adapters")
+    copied = AdapterStore(tmp_path / "home").get(bert.first.ref)
+    copied.check_files()
+    assert copied.manifest == bert.first.manifest
+    with pytest.raises(AdapterError, match="already there"):
+        pack(bert.first, archive)
+
+
+def test_r33_a_zip_holds_what_the_manifest_lists_and_no_more(bert: Trained, tmp_path: Path) -> None:
+    home = tmp_path / "adapters"
+    shutil.copytree(bert.home / "adapters", home)
+    version = AdapterStore(tmp_path).get(bert.first.ref)
+    (version.path / "rows.csv").write_text("a secret")
+    with zipfile.ZipFile(pack(version, tmp_path / "first.zip")) as file:
+        inside = {Path(name).name for name in file.namelist()}
+    assert inside == {*version.manifest["files"], MANIFEST} and "adapter_model.safetensors" in inside
+
+
+def test_r32_a_full_disk_leaves_no_half_of_a_zip(bert: Trained, tmp_path: Path) -> None:
+    with file_limit(2000), pytest.raises(OSError, match="File too large"):
+        pack(bert.first, tmp_path / "first.zip")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_r32_a_full_disk_leaves_no_half_of_a_merged_model(bert: Trained, tmp_path: Path) -> None:
+    for write in (merge, merge_into_zip):
+        with file_limit(5_000), pytest.raises(OSError, match="File too large"):
+            write(bert.first, bert.model, tmp_path / "merged.zip")
+        assert list(tmp_path.iterdir()) == []
+
+
+def test_r32_nothing_that_is_there_is_written_over(bert: Trained, tmp_path: Path) -> None:
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine.zip").write_text("mine")
+    for write in (merge, merge_into_zip):
+        with pytest.raises(AdapterError, match="already there"):
+            write(bert.first, bert.model, tmp_path / ("mine" if write is merge else "mine.zip"))
+    assert list((tmp_path / "mine").iterdir()) == [] and (tmp_path / "mine.zip").read_text() == "mine"
+
+
+def test_the_command_says_what_it_wrote_or_why_not(
+    bert: Trained, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("GRAFT_HOME", str(bert.home))
+    target = tmp_path / "merged"
+    assert main([bert.first.ref, str(target), "--merged", "--base", bert.spec.model]) == 0
+    assert capsys.readouterr().out.strip() == str(target) and (target / "model.safetensors").exists()
+    assert main([bert.first.ref, str(tmp_path / "a.zip")]) == 0
+    assert main(["nothing@1", str(tmp_path / "b.zip")]) == 2
+    assert "nothing@1" in capsys.readouterr().err

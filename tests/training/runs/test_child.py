@@ -1,0 +1,194 @@
+"""training/runs/child.py: the real worker on a tiny model, from the queue to a version, with nobody looking."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from settings import REPOSITORY, Settings, child_environment
+from store import files
+from tasks import TabSpec
+from tests.helpers import tiny
+from tests.helpers.run_helpers import alive, blocked, end_all, pid_of, published, wait
+from tests.helpers.training_helpers import config_of, run_worker, spec_of
+from training.config import TrainConfig
+from training.events import CONFIG, EVENTS, RESULT, read_events
+from training.runs.child import DEVICE_LOCK, NEVER_BEGAN
+from training.runs.run_process import GO
+from training.runs.runs import Runs
+
+PATIENCE_S = 240
+CANARY = "hf_" + "canary" * 6
+
+
+@pytest.fixture(scope="module")
+def spec(tmp_path_factory: pytest.TempPathFactory) -> TabSpec:
+    return spec_of("bert", tiny.make("bert", tmp_path_factory.mktemp("base") / "bert"))
+
+
+@pytest.fixture
+def real(home: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Runs]:
+    """Runs with the real worker; whatever a failed test left running is ended."""
+    for key in ("HF_TOKEN", "HUGGING_FACE_HUB_TOKEN", "OPENAI_API_KEY", "AWS_SECRET_ACCESS_KEY"):
+        monkeypatch.setenv(key, CANARY)
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    found = Runs(Settings(home=home, offline=True))
+    yield found
+    end_all(found)
+
+
+def test_r06_two_real_runs_one_after_the_other_with_nobody_looking(real: Runs, spec: TabSpec, home: Path) -> None:
+    """The first worker starts the second: neither page nor terminal is there meanwhile."""
+    first, second = (real.submit(config_of(spec, home, "twin")) for _ in range(2))
+    (home / "twin.csv").unlink()  # as an upload goes when its server stops: a run has its own copy
+    assert (first.state, first.result, second.state, second.place) == ("running", {}, "queued", 1)
+    secrets = Path(f"/proc/{pid_of(first)}/environ").read_bytes() + Path(f"/proc/{pid_of(first)}/cmdline").read_bytes()
+    assert CANARY.encode() not in secrets and b"GRAFT_HOME=" in secrets
+    wait(lambda: (second.folder / RESULT).exists(), PATIENCE_S)
+    first, second = real.get(first.id), real.get(second.id)
+    assert (first.state, second.state) == ("done", "done"), (first.result, second.result)
+    assert [first.version, second.version] == ["twin@1", "twin@2"] and set(published(home)) == {"twin@1", "twin@2"}
+    assert first.metric == first.result["card"]["metric"] == "accuracy"
+    assert first.figure == first.result["card"]["new"]["accuracy"] and "log" not in first.result
+    assert second.started is not None and first.ended is not None and second.started >= first.ended
+    assert (first.progress.phase, first.progress.step, first.progress.steps) == ("publish", 2, 2)
+    assert [step for step, _ in first.progress.curves["loss"]] == [1, 2]
+    assert not [path for path in home.rglob(".staging-*")]
+    assert CANARY not in "".join(p.read_text(errors="replace") for p in home.rglob("*") if p.is_file())
+    real.cancel(first.id)
+    assert real.get(first.id).state == "done", "a run that has ended stays what it is"
+
+
+def test_cancel_ends_a_real_run_and_its_turn_passes_on(real: Runs, spec: TabSpec, home: Path) -> None:
+    run = real.submit(config_of(spec, home, "endless", max_steps=100_000, learning_rate=1e-5))
+    after = real.submit(config_of(spec, home, "after"))
+    wait(lambda: run.progress.step >= 3, PATIENCE_S)
+    assert run.progress.left_s and run.progress.phase == "train" and run.progress.steps == 100_000
+    leader = pid_of(run)
+    assert os.getpgid(leader) == leader == os.getsid(leader)
+    assert Path(f"/proc/{leader}/oom_score_adj").read_text() == "1000\n", "the first to go where memory is short"
+    real.cancel(run.id)
+    wait(lambda: not alive(leader))
+    run = real.get(run.id)
+    assert (run.state, run.result) == ("cancelled", {"state": "cancelled"})
+    assert real.wait(after.id).state == "done" and published(home) == ["after@1"]
+
+
+def test_a_real_run_is_paused_resumed_and_ends_as_if_it_had_not_been(real: Runs, spec: TabSpec, home: Path) -> None:
+    run = real.submit(config_of(spec, home, "stops", max_steps=60))
+    wait(lambda: run.progress.step >= 3, PATIENCE_S)
+    real.pause(run.id)
+    assert real.wait(run.id).state == "paused", real.get(run.id).result
+    paused = real.get(run.id)
+    assert paused.resumable and 3 <= paused.result["step"] == paused.progress.step < 60
+    assert published(home) == []
+    real.resume(run.id)
+    ended = real.wait(run.id)
+    assert (ended.state, ended.version) == ("done", "stops@1"), ended.result
+    assert [step for step, _ in ended.progress.curves["loss"]] == list(range(1, 61))
+
+
+LIMITED = """
+import resource, sys
+from dataclasses import replace
+from pathlib import Path
+from settings import Settings
+from training import child
+told = replace(Settings.from_env(), run_seconds=0)
+Settings.from_env = lambda: told
+code = child.main(Path(sys.argv[1]))
+print(code, resource.getrlimit(resource.RLIMIT_DATA)[0] > 0)
+"""
+
+
+def test_r12_a_real_run_has_its_limits_of_time_and_memory(spec: TabSpec, home: Path) -> None:
+    folder = folder_of(config_of(spec, home, "limited", max_steps=40), home)
+    ended = subprocess.run([sys.executable, "-c", LIMITED, str(folder)], cwd=REPOSITORY, input=GO, timeout=PATIENCE_S,
+                           env=child_environment(GRAFT_HOME=str(home)), stdout=subprocess.PIPE)  # fmt: skip
+    assert ended.stdout == b"0 True\n", "the limit of memory is set, where there was none"
+    assert files.read_json(folder / RESULT)["state"] == "paused"
+
+
+def start(folder: Path, home: Path, word: bytes) -> subprocess.Popen[bytes]:
+    """The child as `Runs` starts it, given `word` instead of the one it waits for."""
+    child = subprocess.Popen([sys.executable, "-m", "training.runs.child", str(folder)], cwd=REPOSITORY,
+                             env=child_environment(GRAFT_HOME=str(home)), stdin=subprocess.PIPE)  # fmt: skip
+    if child.stdin:
+        child.stdin.write(word)
+        child.stdin.close()
+    return child
+
+
+@pytest.mark.parametrize("word", [b"", b"x"])
+def test_a_child_whose_start_was_not_noted_does_nothing(spec: TabSpec, home: Path, word: bytes) -> None:
+    folder = folder_of(config_of(spec, home, "unknown"), home)
+    assert start(folder, home, word).wait(PATIENCE_S) == NEVER_BEGAN
+    assert [path.name for path in folder.iterdir()] == [CONFIG]
+
+
+def test_two_children_never_work_at_once_whatever_the_database_says(spec: TabSpec, home: Path) -> None:
+    folder = folder_of(config_of(spec, home, "patient"), home)
+    with files.lock(home / DEVICE_LOCK):
+        child = start(folder, home, GO)
+        lock = (home / DEVICE_LOCK).stat().st_ino
+        wait(lambda: f" {child.pid} " in blocked(lock))
+        assert child.poll() is None and not (folder / EVENTS).exists(), "it waits, and has loaded nothing"
+        assert "libtorch" not in Path(f"/proc/{child.pid}/maps").read_text()
+    assert child.wait(PATIENCE_S) == 0 and (folder / RESULT).exists()
+
+
+def folder_of(config: TrainConfig, home: Path) -> Path:
+    folder = home / "runs" / config.name
+    folder.mkdir(parents=True)
+    (folder / CONFIG).write_text(config.to_json())
+    return folder
+
+
+def missing_file(config: TrainConfig, tmp_path: Path) -> TrainConfig:
+    return dataclasses.replace(config, data=str(tmp_path / "gone.csv"))
+
+
+def missing_base(config: TrainConfig, tmp_path: Path) -> TrainConfig:
+    return dataclasses.replace(config, model="nobody/nothing")
+
+
+def base_with_code(config: TrainConfig, tmp_path: Path) -> TrainConfig:
+    folder = tiny.make("bert", tmp_path / "code")
+    values = json.loads((folder / "config.json").read_text())
+    (folder / "config.json").write_text(json.dumps({**values, "auto_map": {"AutoModel": "evil.Evil"}}))
+    (folder / "evil.py").write_text(f"open({str(tmp_path / 'canary')!r}, 'w')")
+    return dataclasses.replace(config, model=str(folder))
+
+
+CRASHES = {
+    "no file": (missing_file, "gone.csv"),
+    "no base": (missing_base, "nobody/nothing"),
+    "remote code": (base_with_code, "remote code"),
+}
+
+
+@pytest.mark.parametrize("name", CRASHES)
+def test_what_cannot_be_trained_is_told_with_its_name(
+    real: Runs, spec: TabSpec, home: Path, tmp_path: Path, name: str
+) -> None:
+    """One by a child of its own, and the others, which end in the same lines, by the worker in this process."""
+    change, told = CRASHES[name]
+    config = change(config_of(spec, home, "crash"), tmp_path)
+    if name == "remote code":
+        run = real.wait(real.submit(config).id)
+        assert run.state == "failed" and run.result["log"]
+        result, folder = run.result, run.folder
+    else:
+        result, folder = run_worker(config, home), home / "runs" / "crash"
+    assert result["state"] == "failed" and all(isinstance(result[part], str) for part in ("what", "why", "next"))
+    assert told in f"{result['what']} {result['why']}" and result["next"]
+    assert "Traceback" not in f"{result['what']} {result['why']} {result['next']}"
+    assert [event["phase"] for event in read_events(folder)] == ["data"], "no model was loaded"
+    assert published(home) == [] and not (tmp_path / "canary").exists()

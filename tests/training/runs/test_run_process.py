@@ -1,0 +1,155 @@
+"""training/runs/run_process.py: whatever ends a run's process, the run says so, and nothing that it started is left."""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from settings import REPOSITORY, Settings, child_environment
+from store import files
+from tests.helpers.run_helpers import alive, begun, pid_of, plain, wait
+from training.events import PROCESS
+from training.runs.run_process import MARK
+from training.runs.runs import Runs
+
+
+@pytest.mark.parametrize("how", ["SIGKILL", "exit"])
+def test_r12_a_death_is_an_interruption_with_its_reason(runs: Runs, home: Path, how: str) -> None:
+    run = begun(runs, home)
+    if how == "exit":
+        (run.folder / "crash").touch()
+    else:
+        os.kill(pid_of(run), signal.SIGKILL)
+    run = runs.wait(run.id)
+    assert run.state == "interrupted" and not run.resumable and run.may("resume")
+    result = run.result
+    assert "nothing was published" in result["what"] and "begins anew" in result["next"]
+    assert ("SIGKILL" if how != "exit" else "code 3") in result["why"] and "log" in result
+    assert Runs(Settings(home=home)).get(run.id).result == result, "the reason is in the folder"
+    (run.folder / "crash").unlink(missing_ok=True)
+    runs.resume(run.id)
+    wait(lambda: runs.get(run.id).state == "running")
+
+
+def test_r18_a_server_that_was_killed_finds_its_run_again(home: Path, runs: Runs) -> None:
+    code = f"""
+import sys
+from pathlib import Path
+from settings import Settings
+from tests.helpers.run_helpers import STAND_IN, plain
+from training.runs.run_process import MARK
+from training.runs.runs import Runs
+home = Path({str(home)!r})
+print(Runs(Settings(home=home), STAND_IN).submit(plain(home)).id, flush=True)
+sys.stdin.read()
+"""
+    server = subprocess.Popen(
+        [sys.executable, "-c", code], cwd=REPOSITORY, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    )
+    assert server.stdout is not None and server.stdin is not None
+    id = server.stdout.readline().strip()
+    server.kill()
+    server.wait()
+    server.stdin.close()
+    server.stdout.close()
+    run = runs.get(id)
+    assert run.state == "running" and alive(pid_of(run))
+    before = run.progress.step
+    wait(lambda: run.progress.step > before)
+    os.kill(pid_of(run), signal.SIGKILL)
+    assert runs.wait(id).state == "interrupted" and "is gone" in runs.get(id).result["why"]
+
+
+@pytest.mark.parametrize("name", ["stubborn", "deaf"])
+@pytest.mark.parametrize("how", ["cancel", "kill"])
+def test_r18_nothing_that_a_run_started_is_left(runs: Runs, home: Path, name: str, how: str) -> None:
+    run = begun(runs, home, name)
+    pids = [pid_of(run)]
+    if name == "stubborn":
+        pids.append(int((run.folder / "grandchild").read_text()))
+    assert all(map(alive, pids))
+    if how == "cancel":
+        runs.cancel(run.id)
+    else:
+        os.kill(pids[0], signal.SIGKILL)
+        runs.wait(run.id)
+    assert runs.get(run.id).state == ("cancelled" if how == "cancel" else "interrupted")
+    wait(lambda: not any(map(alive, pids)), 30)
+
+
+def test_r38_a_run_holds_nothing_open_of_the_page(runs: Runs, home: Path) -> None:
+    """Neither a socket nor a file, also one that whoever opened it lets children have."""
+    with socket.socket() as held:
+        held.bind(("127.0.0.1", 0))
+        held.listen()
+        held.set_inheritable(True)
+        mine = os.readlink(f"/proc/self/fd/{held.fileno()}")
+        run = begun(runs, home)
+        opened = {os.readlink(path) for path in Path(f"/proc/{pid_of(run)}/fd").iterdir()}
+    assert mine.startswith("socket:") and mine not in opened and len(opened) >= 3
+
+
+def test_a_process_clears_away_what_it_started_and_lives(tmp_path: Path) -> None:
+    code = """
+import subprocess, sys
+from pathlib import Path
+from training.runs.run_process import sweep
+child = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(900)"], start_new_session=True)
+sweep(Path(sys.argv[1]))
+print(child.wait(30))
+"""
+    others = subprocess.Popen(["sleep", "900"], env={MARK: f"{tmp_path}-other"})
+    ended = subprocess.run(
+        [sys.executable, "-c", code, str(tmp_path)], cwd=REPOSITORY, env=child_environment(**{MARK: str(tmp_path)}),
+        capture_output=True, text=True, check=True,
+    )  # fmt: skip
+    assert ended.stdout.strip() == str(-signal.SIGKILL) and alive(others.pid)
+    others.kill()
+    others.wait()
+
+
+def test_r18_a_canceller_that_died_is_finished_by_whoever_looks(
+    runs: Runs, home: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = begun(runs, home, "deaf")
+    (run.folder / "cancel").touch()
+    assert runs.get(run.id).state == "running", "it has a grace"
+    os.utime(run.folder / "cancel", (1, 1))
+    runs.advance()
+    wait(lambda: runs.get(run.id).state == "cancelled")
+    assert not alive(pid_of(run))
+
+
+def test_a_run_that_answers_to_being_ended_with_a_failure_is_cancelled(runs: Runs, home: Path) -> None:
+    run = begun(runs, home, "deaf")
+    (run.folder / "cancel").touch()
+    (run.folder / "fail").touch()
+    assert runs.wait(run.id).state == "cancelled"
+
+
+def test_r20_a_disk_that_is_full_after_the_process_began_leaves_none(
+    runs: Runs, home: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The note of the process cannot be written: the process ends before it has done anything, and the run says why."""
+    write, seen = files.write_json, []
+
+    def full(path: Path, value: Any) -> None:
+        if path.name == PROCESS:
+            seen.append(value["pid"])
+            raise OSError(28, "No space left on device")
+        write(path, value)
+
+    monkeypatch.setattr(files, "write_json", full)
+    run = runs.submit(plain(home))
+    assert run.state == "interrupted" and "No space left" in run.result["why"]
+    assert len(seen) == 1 and not alive(seen[0]) and run.progress.step == 0
+    monkeypatch.undo()
+    runs.resume(run.id)
+    wait(lambda: run.progress.step)

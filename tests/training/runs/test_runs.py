@@ -1,0 +1,210 @@
+"""training/runs/runs.py: queued and one at a time; paused, resumed and deleted; listed again from the folders alone."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import threading
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+import training.runs.runs
+from errors import GraftError, RunError
+from settings import Settings
+from store import files
+from store.database import DATABASE
+from tests.helpers.run_helpers import STAND_IN, begun, plain, states, wait
+from training.events import CONFIG, LOG, PAUSE, PROCESS, RESULT, read_events
+from training.runs.runs import Runs
+
+
+def test_one_runs_and_the_others_say_their_place(runs: Runs, home: Path) -> None:
+    ids = [runs.submit(plain(home, name)).id for name in ("a", "b", "c")]
+    assert states(runs) == {"a": "running", "b": "queued", "c": "queued"}
+    assert [runs.get(id).place for id in ids] == [0, 1, 2]
+    assert [run.id for run in runs.list()] == ids[::-1], "newest first"
+    runs.cancel(ids[1])
+    assert states(runs) == {"a": "running", "b": "cancelled", "c": "queued"}
+    (runs.get(ids[0]).folder / "finish").touch()
+    assert runs.wait(ids[0]).state == "done"
+    runs.advance()
+    assert states(runs) == {"a": "done", "b": "cancelled", "c": "running"}
+    assert not (runs.get(ids[1]).folder / PROCESS).exists(), "it never had a process"
+
+
+def test_a_large_file_is_linked_into_its_run_and_a_small_one_copied(
+    runs: Runs, home: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("small", "large"):
+        (home / f"{name}.csv").write_text("text,label\n")
+    small = runs.submit(replace(plain(home, "small"), data=str(home / "small.csv")))
+    monkeypatch.setattr(training.runs, "LARGE", 3)
+    large = runs.submit(replace(plain(home, "large"), data=str(home / "large.csv")))
+    assert os.stat(small.config.data).st_nlink == 1 and os.stat(large.config.data).st_nlink > 1
+    assert all(Path(run.config.data).is_relative_to(run.folder) for run in (small, large))
+
+
+def test_r31_many_that_advance_at_once_start_one(runs: Runs, home: Path) -> None:
+    for name in ("a", "b", "c"):
+        runs.submit(plain(home, name))
+    runs.cancel(runs.list()[-1].id)
+    others = [Runs(Settings(home=home), STAND_IN) for _ in range(6)]
+    threads = [threading.Thread(target=other.advance) for other in others]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert states(runs) == {"a": "cancelled", "b": "running", "c": "queued"}
+
+
+def test_pause_and_resume_go_on_from_the_checkpoint(runs: Runs, home: Path) -> None:
+    run, other = begun(runs, home), runs.submit(plain(home, "other"))
+    runs.pause(run.id)
+    wait(lambda: runs.get(run.id).state == "paused")
+    paused = runs.get(run.id)
+    step = paused.progress.step
+    assert paused.resumable and paused.result["step"] == step and not paused.pausing
+    assert not paused.may("pause") and paused.may("resume") and paused.may("delete")
+    runs.advance()
+    assert states(runs)["other"] == "running", "its turn passed on"
+    runs.resume(run.id)
+    again = runs.get(run.id)
+    assert again.state == "queued" and again.place == 1
+    assert not (run.folder / RESULT).exists() and not (run.folder / PAUSE).exists()
+    runs.cancel(other.id)
+    wait(lambda: runs.get(run.id).progress.step > step)
+    assert runs.get(run.id).state == "running" and runs.get(run.id).duration > paused.duration
+    (run.folder / "finish").touch()
+    ended = runs.wait(run.id)
+    assert (ended.state, ended.figure, ended.version) == ("done", 0.75, "plain@1")
+    steps = [event["step"] for event in read_events(run.folder) if event["kind"] == "step"]
+    assert steps == list(range(1, len(steps) + 1)), "in one file, from the step after the checkpoint"
+
+
+def test_r19_a_run_that_prints_without_a_reader_goes_on(runs: Runs, home: Path) -> None:
+    run = begun(runs, home, "chatty")
+    assert (run.folder / LOG).stat().st_size > 10 * 2**20 and len("".join(run.log_tail())) <= 20_000
+
+
+def test_without_its_database_a_home_is_listed_again(runs: Runs, home: Path) -> None:
+    done = begun(runs, home, "done")
+    (done.folder / "finish").touch()
+    runs.wait(done.id)
+    paused = begun(runs, home, "paused")
+    runs.pause(paused.id)
+    wait(lambda: runs.get(paused.id).state == "paused")
+    begun(runs, home, "running")
+    for name in ("waits", "waits-longer"):
+        runs.submit(plain(home, name))
+    before = runs.list()
+    for path in home.glob(f"{DATABASE}*"):
+        path.unlink()
+    after = Runs(Settings(home=home), STAND_IN).list()
+    kept = ("id", "state", "name", "plugin", "data", "version", "metric", "figure", "place")
+    facts = [[getattr(run, key) for key in kept] for run in after]
+    assert sorted(facts) == sorted([getattr(run, key) for key in kept] for run in before)
+    assert {run.name: run.place for run in after if run.place} == {"waits": 1, "waits-longer": 2}
+    assert [run.state for run in after].count("running") == 1
+
+
+def test_folders_of_old_installs_appear(runs: Runs, home: Path) -> None:
+    """They had neither a table nor a mark for waiting; one may have died without a word."""
+    for name, result in {"ended": {"state": "failed", "what": "w"}, "died": None}.items():
+        folder = home / "runs" / f"20260101-000000-{name}"
+        folder.mkdir(parents=True)
+        (folder / CONFIG).write_text(plain(home, name).to_json())
+        (folder / PROCESS).write_text(json.dumps({"pid": os.getpid(), "started": 1}))
+        if result:
+            (folder / RESULT).write_text(json.dumps(result))
+    assert states(runs) == {"ended": "failed", "died": "interrupted"}
+    assert "is gone" in runs.get("20260101-000000-died").result["why"]
+
+
+def test_folders_that_are_no_runs_are_passed_over(runs: Runs, home: Path) -> None:
+    run = begun(runs, home)
+    for name, text in {"c-empty": None, "d-half": '{"name": "x', "e-list": "[]", "f-old": '{"name": "x"}'}.items():
+        (home / "runs" / name).mkdir()
+        if text is not None:
+            (home / "runs" / name / CONFIG).write_text(text)
+    (home / "runs" / "stray.txt").write_text("")
+    assert [found.id for found in runs.list()] == [run.id]
+    for id in ("../adapters", "", "d-half"):
+        with pytest.raises(RunError, match="There is no run"):
+            runs.get(id)
+
+
+def test_a_folder_that_was_removed_by_hand_is_no_longer_listed(runs: Runs, home: Path) -> None:
+    first, second = runs.submit(plain(home, "a")), runs.submit(plain(home, "b"))
+    shutil.rmtree(second.folder)
+    assert [run.id for run in runs.list()] == [first.id]
+
+
+def test_delete_takes_the_folder_and_never_a_running_one(runs: Runs, home: Path) -> None:
+    run = begun(runs, home)
+    with pytest.raises(RunError, match=r"is running.*can be deleted"):
+        runs.delete(run.id)
+    runs.cancel(run.id)
+    runs.delete(run.id)
+    assert runs.list() == [] and list((home / "runs").iterdir()) == []
+    with pytest.raises(RunError, match="There is no run"):
+        runs.delete(run.id)
+
+
+@pytest.mark.parametrize(("verb", "state"), [("pause", "queued"), ("resume", "queued"), ("resume", "cancelled")])
+def test_what_is_not_possible_is_told(runs: Runs, home: Path, verb: str, state: str) -> None:
+    runs.submit(plain(home, "first"))
+    run = runs.submit(plain(home, "second"))
+    if state == "cancelled":
+        runs.cancel(run.id)
+    with pytest.raises(RunError, match=f"is {state}") as caught:
+        getattr(runs, verb)(run.id)
+    assert f"can be {verb}" in str(caught.value) and runs.get(run.id).state == state
+
+
+def test_a_home_that_cannot_be_written_is_told(home: Path, tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    with pytest.raises(RunError, match="could not be queued"):
+        Runs(Settings(home=tmp_path / "file")).submit(plain(home))
+
+
+def test_r20_a_home_that_takes_all_it_may_takes_no_run(home: Path) -> None:
+    (home / "large").write_bytes(b"x" * 10_000)
+    runs = Runs(Settings(home=home, disk_bytes=5_000), STAND_IN)
+    with pytest.raises(GraftError, match=r"cannot be queued.*GRAFT_DISK_GB"):
+        runs.submit(plain(home))
+    assert runs.list() == []
+
+
+def test_half_a_submission_leaves_nothing(runs: Runs, home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(*_: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(files, "seal", full)
+    with pytest.raises(RunError, match="No space left"):
+        runs.submit(plain(home, "half"))
+    assert list((home / "runs").iterdir()) == [] and runs.list() == []
+
+
+def test_a_server_looks_after_the_queue_and_outlives_trouble(
+    runs: Runs, home: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    first, second = begun(runs, home, "first"), runs.submit(plain(home, "second"))
+    stop = threading.Event()
+    thread = threading.Thread(target=runs.attend, args=(stop, 0.01))
+    thread.start()
+    try:
+        for path in home.glob(f"{DATABASE}*"):
+            path.unlink(missing_ok=True)  # the journals go with the last who has them open
+        (home / DATABASE).write_bytes(b"not a database\n" * 100)
+        wait(lambda: "graft.db is damaged" in caplog.text)
+        (home / DATABASE).unlink()
+        (first.folder / "finish").touch()
+        wait(lambda: second.progress.step)
+    finally:
+        stop.set()
+        thread.join()
+    assert states(runs) == {"first": "done", "second": "running"}
+    assert caplog.text.count("held up") <= 3, "said once, not each time"

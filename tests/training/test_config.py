@@ -1,0 +1,158 @@
+"""training/config.py: no invalid configuration exists, and every error is told at once, in words."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from errors import ConfigError
+from tasks import TASKS, Columns, TabSpec
+from training.config import KNOBS, PRESET, PRESETS, TrainConfig
+
+NUMBERS = [key for key, knob in KNOBS.items() if knob.kind in ("whole", "number")]
+VALID: dict[str, Any] = {
+    "name": "tickets",
+    "plugin": "classification",
+    "model": "org/name",
+    "task": "text-classification",
+    "data": "/tmp/rows.csv",  # noqa: S108 - never opened
+    "columns": {"text": "text", "target": "label"},
+}
+SPECS = {
+    "text-classification": TabSpec("sort", "org/bert", "text-classification", Columns(text="text", target="label")),
+    "causal-lm": TabSpec("sum", "org/llm", "causal-lm", Columns(text="t", target="s"), "Sum up: {text}"),
+    "seq2seq-lm": TabSpec("talk", "org/t5", "seq2seq-lm", Columns(messages="messages")),
+}
+
+
+def problems(**changed: Any) -> tuple[str, ...]:
+    with pytest.raises(ConfigError) as caught:
+        TrainConfig(**{**VALID, **changed})
+    return caught.value.problems
+
+
+def test_every_error_is_told_at_once() -> None:
+    told = problems(rank=0, alpha=-1, dropout=2, learning_rate=9, epochs=0, batch_size=0, seed=-1, held_out=0.9)
+    assert [text.split()[0] for text in told] == [
+        "epochs", "batch_size", "rank", "alpha", "dropout", "learning_rate", "held_out", "seed",
+    ]  # fmt: skip
+    told = problems(
+        name="No Name", plugin="", task="painting", quantize="2bit", prompt="no place", columns={"text": "a"}
+    )
+    assert len(told) == 6
+    assert "painting" in told[2] and "text-classification" in told[2]
+
+
+@pytest.mark.parametrize("key", NUMBERS)
+def test_ranges_include_their_ends_and_nothing_beyond(key: str) -> None:
+    least, most = KNOBS[key].least, KNOBS[key].most
+    for end in (least, most):
+        assert getattr(TrainConfig(**VALID, **{key: end}), key) == end
+    for beyond in (least - 1, most + 1, 10**400):
+        assert problems(**{key: beyond})[0].startswith(f"{key} is")
+
+
+@pytest.mark.parametrize("key", NUMBERS)
+@pytest.mark.parametrize("value", ["5", None, True, [], {}, float("nan"), float("inf"), -float("inf")])
+def test_a_number_of_another_kind_is_refused(key: str, value: object) -> None:
+    assert problems(**{key: value})[0].startswith(f"{key} is")
+
+
+@pytest.mark.parametrize("key", ["rank", "batch_size", "max_length", "max_steps", "seed"])
+def test_whole_numbers_are_whole(key: str) -> None:
+    assert problems(**{key: 8.5}) == (f"{key} is 8.5: expected a whole number.",)
+
+
+@pytest.mark.parametrize("key", ["name", "plugin", "model", "task", "data", "held_out_data", "prompt", "quantize"])
+@pytest.mark.parametrize("value", [None, 5, ["a"], {"a": 1}, True])
+def test_a_text_of_another_kind_is_refused(key: str, value: object) -> None:
+    assert problems(**{key: value})[0].startswith(f"{key} is")
+
+
+@pytest.mark.parametrize("key", ["columns", "mapping"])
+@pytest.mark.parametrize("value", [None, 5, "text", ["text"], {"text": 5}, {"text": None}, {"odd": "a"}])
+def test_columns_of_another_shape_are_refused(key: str, value: object) -> None:
+    assert problems(**{key: value})[0].startswith(key)
+
+
+@pytest.mark.parametrize("columns", [{}, {"text": "a"}, {"target": "a"}, {"messages": ""}])
+def test_columns_that_name_too_little_are_refused(columns: dict[str, str]) -> None:
+    assert problems(columns=columns) == ("columns must name text and target, or messages.",)
+
+
+@pytest.mark.parametrize("value", ["yes", 1, None])
+def test_promote_is_true_or_false(value: object) -> None:
+    assert problems(promote=value)[0].startswith("promote is")
+
+
+@pytest.mark.parametrize("name", ["", "a/b", "../x", "Big", "base", "live", "a" * 41, "a b", "-a", "a\n"])
+def test_r16_names_that_cannot_be_folders_are_refused(name: str) -> None:
+    assert "cannot name an adapter" in problems(name=name)[0]
+
+
+def test_json_round_trip() -> None:
+    config = TrainConfig(**VALID, held_out_data="/tmp/ü.csv", mapping={"text": "文本"}, rank=4, promote=True, epochs=2)  # noqa: S108
+    assert TrainConfig.from_json(config.to_json()) == config
+    assert "文本" in config.to_json()
+
+
+def test_unknown_and_missing_fields_are_named() -> None:
+    values = {k: v for k, v in VALID.items() if k not in ("data", "columns")}
+    with pytest.raises(ConfigError) as caught:
+        TrainConfig.from_json(json.dumps({**values, "rnak": 8, "code": "x"}))
+    assert caught.value.problems == (
+        "code is not a field.", "rnak is not a field.", "data is missing.", "columns is missing.",
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    "text", ["", "{", "[]", '["name", "rank"]', "null", "5", '"text"', "[" * 100_000, "{} {}", "\x00"], ids=range(10)
+)
+def test_text_that_is_no_object_is_refused(text: str) -> None:
+    with pytest.raises(ConfigError):
+        TrainConfig.from_json(text)
+
+
+JSON = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=8),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=8), inner, max_size=3),
+    max_leaves=8,
+)
+
+
+@given(changed=st.dictionaries(st.sampled_from([*TrainConfig.__dataclass_fields__, "odd"]), JSON, min_size=1))
+def test_any_json_is_a_configuration_or_a_config_error(changed: dict[str, Any]) -> None:
+    try:
+        config = TrainConfig.from_json(json.dumps({**VALID, **changed}))
+    except ConfigError as error:
+        assert error.problems
+    else:
+        assert TrainConfig.from_json(config.to_json()) == config
+        assert config.wanted.names
+
+
+@pytest.mark.parametrize("task", TASKS)
+def test_a_tab_begins_with_the_defaults_of_its_task(task: str) -> None:
+    config = TrainConfig.for_tab(SPECS[task], Path("rows.csv"), "tickets")
+    for key, value in PRESETS[TASKS[task].answers][PRESET].items():
+        assert getattr(config, key) == value
+    assert config.wanted == SPECS[task].columns
+    assert (config.plugin, config.model, config.prompt) == (SPECS[task].name, SPECS[task].model, SPECS[task].prompt)
+    assert Path(config.data).is_absolute()
+
+
+def test_what_the_user_chose_wins_and_none_means_no_choice() -> None:
+    config = TrainConfig.for_tab(SPECS["causal-lm"], Path("rows.csv"), "tickets", rank=2, epochs=None, promote=True)
+    assert (config.rank, config.epochs, config.promote) == (2, PRESETS["text"][PRESET]["epochs"], True)
+    with pytest.raises(ConfigError, match="rank"):
+        TrainConfig.for_tab(SPECS["causal-lm"], Path("rows.csv"), "tickets", rank=0)
+
+
+def test_a_tab_that_does_not_learn_is_refused() -> None:
+    with pytest.raises(ConfigError, match="names no columns"):
+        TrainConfig.for_tab(TabSpec("own", "", "causal-lm"), Path("rows.csv"), "tickets")

@@ -1,0 +1,184 @@
+"""Bases resident at 4bit and 8bit: versions trained on either kind of base answer from them as PEFT does."""
+
+from __future__ import annotations
+
+import threading
+from pathlib import Path
+
+import pytest
+import torch
+from peft import PeftModel
+
+from models.loading import dense_weight, load_model
+from serving.generation.sampling import Sampling
+from serving.loaded import Loaded
+from store.adapters import Version
+from tasks import task_for
+from tests.conftest import Trained
+from tests.helpers.exact import INT8_ATOL
+from tests.helpers.training_helpers import train
+from tests.serving.base.test_base_model import copy_of
+
+TEXTS = ["where is my parcel", "thank you, well done", "the app crashes on start"]
+QUANTIZED = ["4bit", "8bit"]
+
+
+@pytest.fixture(scope="module")
+def versions(bert: Trained, llama: Trained, tmp_path_factory: pytest.TempPathFactory) -> dict[tuple[str, str], Version]:
+    """By family, and by how the base was held in training."""
+    found = {("bert", "none"): bert.first, ("llama", "none"): llama.first}
+    for family, trained in (("bert", bert), ("llama", llama)):
+        found[family, "4bit"] = train(trained.spec, tmp_path_factory.mktemp(family), quantize="4bit")
+    return found
+
+
+@pytest.fixture(scope="module")
+def residents(bert: Trained, llama: Trained) -> dict[tuple[str, str], Loaded]:
+    return {(f, q): Loaded(t.model, q) for f, t in (("bert", bert), ("llama", llama)) for q in QUANTIZED}
+
+
+@pytest.mark.parametrize("trained_on", ["none", "4bit"])
+@pytest.mark.parametrize("resident_at", QUANTIZED)
+@pytest.mark.parametrize("family", ["bert", "llama"])
+def test_a_quantized_resident_answers_as_peft_on_the_same_base(
+    family: str,
+    resident_at: str,
+    trained_on: str,
+    residents: dict[tuple[str, str], Loaded],
+    versions: dict[tuple[str, str], Version],
+) -> None:
+    loaded, version = residents[family, resident_at], versions[family, trained_on]
+    resident = loaded.resident
+    assert resident.quantization == resident_at
+    task = task_for(version.manifest["task"], resident.model.config)
+    head = {"num_labels": len(version.labels), "ignore_mismatched_sizes": True} if version.labels else {}
+    net, _ = load_model(resident.model, task.auto_class, resident_at, **head)
+    peft = PeftModel.from_pretrained(net, version.path).eval()
+    batch = dict(resident.tokenizer(TEXTS, padding=True, return_tensors="pt"))
+    batch = {k: v.to(resident.device) for k, v in batch.items() if k in ("input_ids", "attention_mask")}
+    with resident.pin(version) as slot, torch.inference_mode():
+        theirs = peft(**batch).logits
+        with peft.disable_adapter():
+            bare = peft(**batch).logits
+        if slot.head:
+            outputs, own = resident.encode(TEXTS, slot)
+            ours = slot.head(outputs, own)
+        else:
+            with resident.using(slot):
+                ours = resident.net(**batch).logits
+    atol = INT8_ATOL if resident_at == "8bit" else 1e-4
+    assert torch.allclose(ours, theirs, atol=atol), (ours - theirs).abs().max()
+    assert (theirs - bare).abs().max() > 1e-3, "the adapter must act"
+
+
+def in_threads(work: list) -> None:
+    threads = [threading.Thread(target=one) for one in work]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+
+
+@pytest.mark.parametrize("quantize", QUANTIZED)
+def test_texts_of_concurrent_callers_are_those_of_one(
+    quantize: str, residents: dict[tuple[str, str], Loaded], llama: Trained
+) -> None:
+    loaded = residents["llama", quantize]
+
+    def write(version: Version | None, text: str) -> str:
+        with loaded.resident.pin(version) as slot:
+            return list(loaded.text.generate(text, "Sum up: {text}", Sampling(max_new_tokens=8), slot, []))[-1]
+
+    asked = [(v, t) for v in (None, llama.first, llama.second) for t in TEXTS[:2]]
+    golden = [write(v, t) for v, t in asked]
+    assert len(set(golden)) > 2
+    found: dict[int, list[str]] = {}
+
+    def work(n: int) -> None:
+        found[n] = [write(*asked[(i + n) % len(asked)]) for i in range(len(asked))]
+
+    in_threads([lambda n=n: work(n) for n in range(5)])
+    for n, answers in found.items():
+        assert answers == [golden[(i + n) % len(asked)] for i in range(len(asked))]
+    assert len(found) == 5
+
+
+@pytest.mark.parametrize("quantize", QUANTIZED)
+def test_labels_embeddings_and_swaps_side_by_side(
+    quantize: str, residents: dict[tuple[str, str], Loaded], bert: Trained, tmp_path: Path
+) -> None:
+    """Two kinds of passes, and the proof of each newly loaded version, at the same time on one 8bit base."""
+    loaded = residents["bert", quantize]
+
+    def classify(version: Version, text: str) -> dict[str, float]:
+        with loaded.resident.pin(version) as slot:
+            return loaded.labels.classify(text, slot)
+
+    golden = {(v.ref, t): classify(v, t) for v in (bert.first, bert.second) for t in TEXTS}
+    own = {t: loaded.labels.zero_shot(t, ["praise", "delay"]) for t in TEXTS}
+    copies = [copy_of(bert.first, tmp_path, f"copy{i}") for i in range(12)]
+    wrong: list[str] = []
+
+    def label(seed: int) -> None:
+        for i in range(30):
+            version, text = (bert.first, bert.second)[(i + seed) % 2], TEXTS[i % 3]
+            if classify(version, text) != pytest.approx(golden[version.ref, text], abs=2e-2):
+                wrong.append(f"{version.ref} {text}")
+
+    def match() -> None:
+        for i in range(30):
+            text = TEXTS[i % 3]
+            if loaded.labels.zero_shot(text, ["praise", "delay"]) != pytest.approx(own[text], abs=2e-2):
+                wrong.append(text)
+
+    def swap() -> None:
+        for version in copies:
+            if classify(version, TEXTS[0]) != pytest.approx(golden[bert.first.ref, TEXTS[0]], abs=2e-2):
+                wrong.append(version.ref)
+
+    in_threads([lambda: label(0), lambda: label(1), match, match, swap])
+    assert wrong == []
+
+
+@pytest.mark.parametrize("quantize", QUANTIZED)
+def test_passes_overlap_unless_the_base_is_8bit(
+    quantize: str, residents: dict[tuple[str, str], Loaded], bert: Trained, tmp_path: Path
+) -> None:
+    """bitsandbytes' 8-bit layers keep state of the running pass in the module."""
+    loaded, inside, overlapped = residents["bert", quantize], list[int](), threading.Event()
+    copies = [copy_of(bert.first, tmp_path, f"apart{i}") for i in range(2)]
+
+    def enter(*_: object) -> None:
+        inside.append(threading.get_ident())
+        if len(inside) > 1:
+            overlapped.set()
+        overlapped.wait(0.2)  # the chance for another pass to begin
+
+    def leave(*_: object) -> None:
+        inside.remove(threading.get_ident())
+
+    def encode(version: Version) -> None:
+        with loaded.resident.pin(version) as slot:
+            loaded.resident.encode([TEXTS[0]], slot)
+
+    body = loaded.resident.body
+    hooks = [body.register_forward_pre_hook(enter), body.register_forward_hook(leave)]
+    try:
+        in_threads([*(lambda v=v: encode(v) for v in copies), lambda: loaded.labels.embed("a text")])
+    finally:
+        for hook in hooks:
+            hook.remove()
+    assert overlapped.is_set() == (quantize != "8bit")
+
+
+def test_packed_weights_stay_as_they_were_quantized(llama: Trained) -> None:
+    """On processors with bfloat16, bitsandbytes rearranges them in a pass, and what reads them then reads noise."""
+    net, _ = load_model(llama.model, "AutoModelForCausalLM", "4bit", torch.bfloat16)
+    layers = [module for module in net.modules() if type(module).__name__ == "Linear4bit"]
+    before = [(layer.weight.data.clone(), layer.weight.quant_state.nested, dense_weight(layer)) for layer in layers]
+    with torch.inference_mode():
+        net(input_ids=torch.arange(4, 40, device=net.device)[None])
+    assert layers
+    for layer, (weight, nested, dense) in zip(layers, before, strict=True):
+        assert torch.equal(layer.weight.data, weight) and layer.weight.quant_state.nested == nested
+        assert torch.equal(dense_weight(layer), dense)

@@ -1,0 +1,105 @@
+"""ui/adapters/import_form.py: an adapter made elsewhere is taken in on the page by a process of its own."""
+
+from __future__ import annotations
+
+import shutil
+from functools import partial
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import gradio as gr
+import pytest
+from playwright import sync_api
+
+from plugins._discovery import discover
+from settings import REPOSITORY, Settings
+from store.adapters import AdapterStore
+from tests.helpers import tiny
+from tests.helpers.ui_site import Pool, serve
+from tests.training.publish.test_import_peft import LABELS, made_elsewhere
+from tests.ui.test_page_browser import chromium, opened  # noqa: F401 - a fixture
+from training.runs.runs import Runs
+from ui.adapters import import_form, versions_view
+from ui.context import Context
+from ui.i18n import Words
+from ui.pulse import Pulse
+from ui.web.access import Action
+
+pytestmark = pytest.mark.filterwarnings("ignore")
+REQUEST = SimpleNamespace(headers={})
+
+
+def context_of(home: Path, **changes: object) -> Context:
+    settings = Settings(home=home, shipped=home / "none", plugins=REPOSITORY / "plugins", **changes)  # type: ignore[arg-type]
+    adapters = AdapterStore(settings.home)
+    return Context(settings, discover(settings.plugins), Pool(adapters), adapters, Runs(settings))  # type: ignore[arg-type]
+
+
+@pytest.fixture
+def archive(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
+    base = tiny.make("bert", tmp_path / "bert")
+    monkeypatch.setenv("GRAFT_MODEL_CLASSIFICATION", str(base))
+    monkeypatch.setenv("GRAFT_QUANTIZE", "none")
+    made_elsewhere("bert", base, tmp_path / "theirs")
+    return shutil.make_archive(str(tmp_path / "packed"), "zip", tmp_path, "theirs")
+
+
+def test_a_zip_becomes_a_version_that_waits_for_a_person(archive: str, tmp_path: Path) -> None:
+    context = context_of(tmp_path / "home")
+    tabs = ["generation", "classification"]
+    handler = partial(context.allow(Action.KEEP, import_form.take_in(context, tabs)), REQUEST)
+    *_, (failed, *menus) = handler(REQUEST, archive, "classification", "theirs", "")
+    assert menus == [gr.skip()] * 2
+    assert "g-bad" in failed and "a head of 3 labels" in failed and context.changes == 0
+    *steps, (done, other, menu) = handler(REQUEST, archive, "classification", " theirs ", ", ".join(LABELS))
+    said = "".join(step for step, *_ in steps)
+    assert (other, menu["value"], menu["choices"]) == (gr.skip(), "theirs@1", ["theirs@1"])
+    assert "Unpacking" in said and "Checking it against its base" in said and "theirs@1 is here" in done
+    assert context.changes == 1 and context.adapters.live("classification") is None
+    listed = versions_view.versions(Words(), context.adapters.versions("classification"), "")
+    assert "made elsewhere" in listed and context.adapters.get("theirs@1").labels == LABELS
+
+
+def test_what_was_taken_in_is_what_the_page_looks_at(chromium: Any, archive: str, tmp_path: Path) -> None:  # noqa: F811
+    (tmp_path / "plugins").mkdir()
+    shutil.copy(REPOSITORY / "plugins" / "classification.py", tmp_path / "plugins")
+    with serve(tmp_path) as site:
+        site.publish("mine", "classification"), site.publish("echoes")
+        page = opened(chromium, site, locale="en", viewport={"width": 1280, "height": 900})
+        page.get_by_role("tab", name="Adapters", exact=True).click()
+        versions = page.get_by_label("Version").locator("visible=true")
+        sync_api.expect(versions.nth(0)).to_have_value("mine@1")
+        page.get_by_role("button", name="Take in an adapter made elsewhere").locator("visible=true").click()
+        page.locator(".g-import input[type=file]").set_input_files(archive)
+        page.get_by_label("Name of the adapter").locator("visible=true").fill("theirs")
+        page.get_by_label("Labels").locator("visible=true").fill(", ".join(LABELS))
+        page.get_by_role("button", name="Take it in").locator("visible=true").click()
+        sync_api.expect(page.locator(".g-import")).to_contain_text("theirs@1 is here", timeout=120_000)
+        sync_api.expect(versions.nth(0)).to_have_value("theirs@1")
+        sync_api.expect(page.locator(".g-version").locator("visible=true")).to_have_count(3)
+        assert [versions.nth(number).input_value() for number in range(2)] == ["theirs@1", "echoes@1"]
+        assert page.problems == []
+
+
+@pytest.mark.parametrize(
+    ("given", "why"),
+    [((None, "classification", "mine", ""), "Nothing was chosen"), (("a.zip", "nope", "mine", ""), "There is no tab"),
+     (("a.zip", "classification", "--base=x", ""), "cannot name an adapter")],
+)  # fmt: skip
+def test_what_is_missing_is_said_before_anything_begins(given, why: str, tmp_path: Path) -> None:
+    context = context_of(tmp_path)
+    handler = partial(context.allow(Action.KEEP, import_form.take_in(context, [])), REQUEST)
+    with pytest.raises(gr.Error, match=why):
+        list(handler(REQUEST, *given))
+
+
+def test_nobody_takes_anything_in_where_the_page_may_not_train(tmp_path: Path) -> None:
+    context = context_of(tmp_path, space=True)
+    handler = partial(context.allow(Action.KEEP, import_form.take_in(context, [])), REQUEST)
+    with pytest.raises(gr.Error, match="not for visitors"):
+        list(handler(REQUEST, "a.zip", "classification", "mine", ""))
+    for found, functions in ((context, 0), (context_of(tmp_path), 2)):
+        with gr.Blocks() as page:
+            import_form.build(found, Pulse(found.access, lambda: None), {})
+        assert len(page.fns) == functions

@@ -1,0 +1,262 @@
+"""The page's handlers and endpoints, in a real Gradio server with a pool that has no models."""
+
+import re
+import sys
+import time
+from dataclasses import replace
+from types import SimpleNamespace
+
+import gradio as gr
+import httpx
+import pytest
+from gradio_client import Client
+from gradio_client.exceptions import AppError
+
+from errors import GraftError
+from settings import Settings
+from tests.helpers.run_helpers import STAND_IN, plain
+from tests.helpers.ui_site import ECHO, OWN, PASSWORD, make, serve
+from training.runs.runs import Runs
+from ui import context, shell
+from ui.adapters import card_rows, card_view, versions_view
+from ui.html.plot import Line, plot
+from ui.html.tags import Html, failure, table, tag
+from ui.i18n import Words
+from ui.pulse import Pulse, _look
+from ui.shell import Reloader
+from ui.train import train_page
+from ui.train.run_panel import RunPanel
+from ui.web.access import User
+
+pytestmark = pytest.mark.filterwarnings("ignore")  # Gradio's and httpx's own
+REQUEST = SimpleNamespace(headers={})
+NASTY = "<img src=x onerror=alert(1)>\"'`${alert(1)}{{x}}"
+
+
+@pytest.fixture(scope="module")
+def site(tmp_path_factory):
+    with serve(tmp_path_factory.mktemp("site")) as found:
+        yield found
+
+
+@pytest.fixture(scope="module")
+def client(site):
+    return Client(site.url, verbose=False)
+
+
+def test_api_names_are_the_arguments_of_predict(client) -> None:
+    api = client.view_api(return_format="dict")["named_endpoints"]
+    assert set(api) == {"/echo", "/echo_compare", "/stream", "/stream_compare", "/own"}
+    parameters = api["/echo"]["parameters"]
+    assert [p["parameter_name"] for p in parameters] == ["text", "times", "adapter"]
+    assert all(p["parameter_has_default"] for p in parameters)
+    assert api["/echo"]["returns"][-1]["label"] == "answer"
+
+
+def test_an_answer_names_what_made_it(site, client) -> None:
+    said, answer = client.predict("ab", api_name="/echo")
+    assert said == "abab"
+    assert answer["version"] == "base" and answer["base"] == "org/base" and answer["notes"] == ["a <b>note"]
+    assert isinstance(answer["ms"], int)
+    ref = site.publish("mine")
+    assert client.predict("ab", 3, ref, api_name="/echo")[1]["version"] == ref
+    assert client.predict(text="ab", times=1, adapter="base", api_name="/echo")[0] == "ab"
+
+
+def test_a_plugin_with_its_own_module(client) -> None:
+    *values, answer = client.predict("abc", api_name="/own")
+    assert values == ["ABC", 3] and answer["version"] == "own" and answer["base"] == "Own"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        ({"text": ""}, "There is no text. The input is empty &amp; blank. Type one."),
+        ({"text": "x", "adapter": "nope@1"}, "There is no version 'nope@1'"),
+        ({"text": "x", "adapter": "../../etc"}, "There is no version"),
+        ({"text": "boom"}, "Something went wrong in Graft itself"),
+    ],
+)
+def test_r46_errors_are_sentences(client, arguments, said) -> None:
+    with pytest.raises(AppError) as caught:
+        client.predict(**arguments, api_name="/echo")
+    assert said in str(caught.value)
+    assert "secret" not in str(caught.value) and "Traceback" not in str(caught.value)
+
+
+def test_a_version_of_another_tab_is_refused(site, client) -> None:
+    ref = site.publish("foreign", plugin="stream")
+    with pytest.raises(AppError, match="is not a version of echo"):
+        client.predict("x", adapter=ref, api_name="/echo")
+
+
+def test_a_cancelled_stream_is_closed(client) -> None:
+    job = client.submit("gone", api_name="/stream")
+    while not job.outputs():
+        time.sleep(0.05)
+    job.cancel()
+    ended = sys.modules["graft_plugin_stream"].ended
+    deadline = time.monotonic() + 60
+    while "gone" not in ended and time.monotonic() < deadline:
+        time.sleep(0.02)
+    assert "gone" in ended
+
+
+def test_r03_foreign_hosts_and_sites_are_refused(site) -> None:
+    post = {"url": f"{site.url}/gradio_api/call/echo", "json": {"data": ["x", 1, "live"]}}
+    assert httpx.post(**post).status_code == 200
+    assert httpx.post(**post, headers={"Origin": site.url}).status_code == 200
+    assert httpx.post(**post, headers={"Origin": "http://evil.example"}).status_code == 403
+    assert httpx.post(**post, headers={"Origin": "null"}).status_code == 403
+    assert httpx.post(**post, headers={"Sec-Fetch-Site": "cross-site"}).status_code == 403
+    assert httpx.get(site.url, headers={"Host": "evil.example"}).status_code == 400
+
+
+@pytest.mark.parametrize(
+    ("path", "status"),
+    [("/monitoring/summary", 403), ("/docs", 404), ("/openapi.json", 404), ("/gradio_api/file=/etc/passwd", 403),
+     ("/gradio_api/file=app.py", 403)],
+)  # fmt: skip
+def test_r40_closed_routes(site, path, status) -> None:
+    assert httpx.get(site.url + path).status_code == status
+
+
+def test_r40_files_of_the_home_are_not_served(site) -> None:
+    ref = site.publish("kept")
+    path = site.context.adapters.get(ref).path / "manifest.json"
+    assert httpx.get(f"{site.url}/gradio_api/file={path}").status_code == 403
+
+
+def loaded_with(demo: gr.Blocks) -> list[str]:
+    """The handlers that run when the page is opened."""
+    return [fn.name for fn in demo.fns.values() if (demo._id, "load") in fn.targets]
+
+
+def test_a_page_without_training_asks_for_none_of_it_when_it_opens(tmp_path) -> None:
+    own, _, _ = make(tmp_path / "own")
+    assert set(loaded_with(shell.build(own))) == {"defaults", "_beat"}
+    own.tabs = [tab for tab in own.tabs if tab.name == "own"]
+    assert loaded_with(shell.build(own)) == ["_beat"]
+    with pytest.raises(GraftError, match="There is no tab that can be trained"):
+        train_page._defaults(own)(None)
+    assert loaded_with(shell.build(make(tmp_path / "space", space=True)[0])) == ["_beat"]
+
+
+def test_strangers_see_no_runs(tmp_path) -> None:
+    """What a beat tells a page, by who looks at it: the owner of a page, and somebody else."""
+    for space in (False, True):
+        context, _, _ = make(tmp_path / str(space), password="" if space else PASSWORD, space=space)
+        home = context.settings.home
+        run = Runs(Settings(home=home), STAND_IN).submit(replace(plain(home, "mine"), data="/secret.csv"))
+        context.runs.cancel(run.id)
+        followers = []
+        with gr.Blocks():
+            pulse = Pulse(context.access, lambda: None)
+            RunPanel(context, pulse)
+        followers = pulse._followers
+        assert len(followers) == 5
+        for owner in (True, False):
+            shown = str(
+                [_look(f, User("", owner), Words(), [[run.id], "", ""][: len(f.taken)], None) for f in followers]
+            )
+            assert (run.id in shown) is owner and ("secret.csv" in shown) is owner
+        assert ("g-runs" in str(shell.build(context).get_config_file())) is not space
+
+
+def test_a_base_that_failed_is_tried_again_after_a_pause(tmp_path, monkeypatch) -> None:
+    found, pool, _ = make(tmp_path)
+    clock = SimpleNamespace(now=1000.0)
+    monkeypatch.setattr(context, "time", SimpleNamespace(monotonic=lambda: clock.now))
+    found.load_models()
+    pool.failed.add("org/base")
+    for seconds, failed in ((0, True), (29, True), (2, False)):
+        clock.now += seconds
+        found.load_models()
+        assert ("org/base" in pool.failed) is failed
+    pool.failed.add("org/base")
+    found.load_models()
+    assert "org/base" in pool.failed  # the next failure waits as long
+
+
+def save(site, file: str, text: str) -> None:
+    (site.folder / file).write_text(text, encoding="utf-8")
+
+
+def test_saving_a_plugin_reloads_that_tab_alone(site) -> None:
+    reload, client = Reloader(site.context, site.demo), Client(site.url, verbose=False)
+    before, untouched = site.demo.app_id, site.context.plugin("own")
+    stream = client.submit("s", api_name="/stream")
+
+    save(site, "echo.py", ECHO.format(mark="!"))
+    reload()
+    assert client.predict("a", api_name="/echo")[0] == "aa!"
+    assert site.demo.app_id == before and site.context.plugin("own") is untouched
+
+    save(site, "echo.py", "raise ValueError('half written')")
+    reload()
+    assert client.predict("a", api_name="/echo")[0] == "aa!"
+    assert "half written" in str(site.context.notices["echo"])
+
+    changed = ECHO.format(mark="?").replace('label="Times"', 'label="Often"').replace("options", "options")
+    save(site, "echo.py", changed.replace("times=2", "often=2").replace("int(times)", "int(often)"))
+    save(site, "fresh.py", ECHO.format(mark="new").replace('"echo"', '"fresh"'))
+    reload()
+    assert site.demo.app_id != before and "echo" not in site.context.notices
+    assert client.predict("abc", api_name="/own")[0] == "ABC"  # a page that was open, by the ids it knows
+    later = Client(site.url, verbose=False)
+    assert later.predict("a", often=3, api_name="/echo")[0] == "aaa?"
+    assert later.predict("a", api_name="/fresh")[0] == "aanew"
+    assert stream.result()[0] == "s" * 60  # it was under way through all of this
+
+    (site.folder / "fresh.py").unlink()
+    save(site, "echo.py", ECHO.format(mark=""))
+    reload()
+    assert set(Client(site.url, verbose=False).view_api(return_format="dict")["named_endpoints"]) == {
+        "/echo", "/echo_compare", "/stream", "/stream_compare", "/own",
+    }  # fmt: skip
+
+
+def test_a_renamed_argument_of_predict_is_a_new_page(site) -> None:
+    reload, before = Reloader(site.context, site.demo), site.demo.app_id
+    save(site, "echo.py", ECHO.format(mark="").replace("times=2", "often=2").replace("int(times)", "int(often)"))
+    reload()
+    assert site.demo.app_id != before
+    assert Client(site.url, verbose=False).predict("a", often=3, api_name="/echo")[0] == "aaa"
+    save(site, "echo.py", ECHO.format(mark=""))
+    reload()
+
+
+def test_saving_a_plugin_loads_its_own_module_again(site, client) -> None:
+    reload = Reloader(site.context, site.demo)
+    save(site, "own.py", "raise ValueError('half written')")
+    reload()
+    assert client.predict("aBc", api_name="/own")[0] == "ABC"
+    save(site, "own.py", OWN.replace("str.upper", "str.lower"))
+    reload()
+    assert client.predict("aBc", api_name="/own")[0] == "abc"
+    save(site, "own.py", OWN)
+    reload()
+
+
+def test_r30_everything_that_is_shown_is_escaped() -> None:
+    card = {
+        "new": {"accuracy": 0.5}, "base": {"accuracy": 0.4}, "live": None, "held_out": 4, "fixed": 1, "broken": 0,
+        "rows": [{"text": NASTY, "target": NASTY, "base": NASTY, "live": "", "new": NASTY, "change": "fixed"}],
+        "no_live": {"ref": NASTY, "why": "refused", "detail": NASTY}, "base_by": "meaning",
+        "classes": {"labels": [NASTY], "confusion": {"base": [[4]], "new": [[4]]},
+                    "per_class": {key: [{"label": NASTY, "precision": 1, "recall": 1, "f1": 1, "support": 4}]
+                                  for key in ("base", "new")}},
+    }  # fmt: skip
+    texts = {"new": {"loss": 0.5}, "base": {"loss": 0.4}, "rows": card["rows"]}
+    history = [{"version": NASTY, "who": NASTY, "why": NASTY, "at": 0}]
+    shown = [
+        tag("p", NASTY, class_=NASTY), table([NASTY], [[NASTY]]), failure(GraftError(NASTY, NASTY, NASTY)),
+        card_view.figures(Words(), card), card_view.figures(Words(), texts),
+        *(card_rows.rows_table(Words(), facts, card["rows"]) for facts in (card, texts)),
+        versions_view.timeline(Words(), history),
+        plot(NASTY, [Line(NASTY, [(0, 1.0), (1, 0.5)])] * 2),
+    ]  # fmt: skip
+    for html in shown:
+        assert isinstance(html, Html)
+        assert not re.search(r"<img|onerror=alert\(1\)>", html)
+        assert html.count('"') % 2 == 0

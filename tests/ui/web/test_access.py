@@ -1,0 +1,311 @@
+"""access.py: each endpoint of the page is called as each kind of user, and does what a table here says it may."""
+
+import json
+import re
+from collections.abc import Iterator
+from types import SimpleNamespace
+
+import httpx
+import pytest
+
+from errors import BusyError
+from settings import Settings
+from tests.helpers.ui_site import CHAT, PASSWORD, Site, make, serve
+from ui import shell
+from ui.shell import Reloader
+from ui.train import hub_form
+from ui.web import access
+from ui.web.access import COOKIE, SESSION_S, Access, AccessError, Action, User, authorize
+from ui.web.guard import guarded
+
+pytestmark = pytest.mark.filterwarnings("ignore")
+REFUSED = re.compile(r"not for visitors")
+LOOK, ASK, TRAIN, KEEP, CORRECT = Action
+MATRIX = {
+    "adapters_page.Section._ask": {KEEP},
+    "adapters_page.Section._chosen": {LOOK},
+    "adapters_page.Section._merge": {KEEP},
+    "adapters_page.Section._pack": {KEEP},
+    "adapters_page.Section._picked": {LOOK},
+    "adapters_page.Section._place_controls.<lambda>": {LOOK},
+    "adapters_page.Section.handler.handle": {KEEP},
+    "task_tab.answer.once": {ASK},
+    "task_tab.answer.stream": {ASK},
+    "bases_form.suited.found": {TRAIN},
+    "card_rows.CardRows._file.write": {TRAIN, KEEP},
+    "card_rows.CardRows._filtered": {TRAIN, KEEP},
+    "chat.retry": {LOOK},
+    "chat.undo": {LOOK},
+    "compare.compare.stream": {ASK},
+    "correct.Correct._edit": {CORRECT},
+    "correct.Correct._keep": {CORRECT},
+    "correct.Correct._open": {CORRECT},
+    "correct.Correct._pack": {CORRECT},
+    "correct.Correct._remove": {CORRECT},
+    "correct.Correct._start": {CORRECT},
+    "correct.Correct._take_back": {CORRECT},
+    "correct._hidden": {LOOK},
+    "estimate_view.connect.estimated": {TRAIN},
+    "hub_form._chosen.chosen": {TRAIN},
+    "hub_form._configured.configured": {TRAIN},
+    "hub_form._fetch.fetch": {TRAIN},
+    "hub_form._look_up.look_up": {TRAIN},
+    "hub_form._stop.stop": {TRAIN},
+    "import_form._place.<lambda>": {KEEP},
+    "import_form.take_in.handler": {KEEP},
+    "pulse.Follower.handler.refresh": {TRAIN, KEEP, CORRECT},
+    "pulse.Pulse._beat": {LOOK},
+    "rows_form.bad_rows.write": {TRAIN},
+    "rows_form.follow.again": {TRAIN},
+    "rows_form.inspect.look": {TRAIN},
+    "rows_form.show": {TRAIN},
+    "run_panel.RunPanel._act.<lambda>": {TRAIN},
+    "run_panel.RunPanel._choose": {TRAIN},
+    "run_panel.RunPanel._connect.<lambda>": {TRAIN},
+    "run_panel.RunPanel._copy_log": {TRAIN},
+    "task_tab._examples.fill": {LOOK},
+    "train_on.connect.fill": {TRAIN},
+    "train_page._command.command": {TRAIN},
+    "train_page._defaults.defaults": {TRAIN},
+    "train_page._fill.fill": {TRAIN},
+    "train_page._preset.preset": {TRAIN},
+    "train_page._start.start": {TRAIN},
+    "train_page._use.use": {TRAIN},
+}  # fmt: skip
+"""Each handler of the page, and what who calls it must be allowed to do."""
+
+
+@pytest.fixture(scope="module")
+def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
+    with serve(tmp_path_factory.mktemp("site"), password=PASSWORD) as found:
+        reload = Reloader(found.context, found.demo)
+        (found.folder / "chat.py").write_text(CHAT, encoding="utf-8")
+        reload()
+        found.publish("mine")
+        yield found
+
+
+def sign_in(url: str, password: str = PASSWORD) -> httpx.Response:
+    return httpx.post(f"{url}/signin", data={"password": password})
+
+
+@pytest.fixture(scope="module")
+def callers(site: Site) -> Iterator[dict[str, httpx.Client]]:
+    """Somebody without a cookie, somebody with a forged one, and the owner."""
+    own = sign_in(site.url).cookies[COOKIE]
+    cookies = {
+        "anonymous": None,
+        "visitor": {COOKIE: own[:-1] + ("A" if own[-1] != "A" else "B")},
+        "owner": {COOKIE: own},
+    }
+    found = {name: httpx.Client(base_url=site.url, cookies=cookie, timeout=30) for name, cookie in cookies.items()}
+    yield found
+    for client in found.values():
+        client.close()
+
+
+def handler_of(function: object) -> object:
+    while hasattr(function, "__wrapped__"):
+        function = function.__wrapped__
+    return function
+
+
+def name_of(function: object) -> str:
+    found = handler_of(function)
+    return f"{found.__module__}.{found.__qualname__}".removeprefix("ui.").replace(".<locals>", "")
+
+
+def endpoints(demo) -> dict[int, tuple[str, object]]:
+    """What the server runs, by its number: every dependency but those that run in the browser or cancel others."""
+    config = demo.get_config_file()["dependencies"]
+    return {
+        d["id"]: (name_of(demo.fns[d["id"]].fn), demo.fns[d["id"]])
+        for d in config
+        if d["backend_fn"] and not d["cancels"]
+    }
+
+
+def test_r08_every_endpoint_of_the_page_has_a_line(site: Site) -> None:
+    found = endpoints(site.demo)
+    actions: dict[str, set[Action]] = {}
+    for name, function in found.values():
+        actions.setdefault(name, set()).add(function.fn.action)
+    assert actions == MATRIX
+    assert len(found) > 80 and set().union(*MATRIX.values()) == set(Action)
+
+
+def by_run(client: httpx.Client, number: int, function, value=None) -> str:
+    data = [value] * len(function.inputs)
+    return client.post("/gradio_api/run/any", json={"data": data, "fn_index": number, "session_hash": "run"}).text
+
+
+def by_queue(client: httpx.Client, number: int, function, value=None) -> str:
+    body = {"data": [value] * len(function.inputs), "fn_index": number, "session_hash": f"queue{number}"}
+    joined = client.post("/gradio_api/queue/join", json=body)
+    if joined.status_code != 200:
+        return joined.text
+    with client.stream("GET", "/gradio_api/queue/data", params={"session_hash": f"queue{number}"}) as stream:
+        for line in stream.iter_lines():
+            if "process_completed" in line or "unexpected_error" in line or "close_stream" in line:
+                return line
+    return ""
+
+
+def by_call(client: httpx.Client, number: int, function) -> str:
+    body = {"data": [None] * len(function.inputs)}
+    joined = client.post(f"/gradio_api/call/{function.api_name}", json=body)
+    if joined.status_code != 200:
+        return joined.text
+    with client.stream("GET", f"/gradio_api/call/{function.api_name}/{joined.json()['event_id']}") as stream:
+        return "".join(stream.iter_text())
+
+
+NOTHING = {"__type__": "update"}
+
+
+def changes(answer: str) -> bool:
+    """Whether an answer changes anything on the page: it has values, and not only that there are none."""
+    try:
+        found = json.loads(answer.rpartition("data: ")[2])
+    except ValueError:
+        return True
+    data = found if isinstance(found, list) else found.get("data") or (found.get("output") or {}).get("data") or []
+    return any(value not in (None, NOTHING, {**NOTHING, "props": NOTHING}) for value in data)
+
+
+@pytest.mark.parametrize("way", [by_run, by_queue, by_call], ids=lambda way: way.__name__)
+@pytest.mark.parametrize("who", ["anonymous", "visitor", "owner"])
+def test_r08_r09_every_endpoint_does_for_each_caller_what_its_line_says(
+    site: Site, callers: dict[str, httpx.Client], way, who: str
+) -> None:
+    wrong, called = [], 0
+    for number, (name, function) in endpoints(site.demo).items():
+        if (way is by_run and function.queue) or (way is by_call and who != "anonymous"):
+            continue
+        answer, action = way(callers[who], number, function), function.fn.action
+        called += 1
+        refused = bool(REFUSED.search(answer)) or (action not in (LOOK, ASK) and who != "owner" and not changes(answer))
+        if refused != (who != "owner" and action in (TRAIN, KEEP, CORRECT)):
+            wrong.append((name, action, answer[:200]))
+    assert wrong == [] and (called > 30 or (way is by_call and who != "anonymous"))
+
+
+def test_r09_where_nobody_can_be_the_owner_there_is_nothing_of_the_owners(tmp_path) -> None:
+    for name, settings in (("bound", {"host": "192.0.2.1"}), ("space", {"space": True})):
+        context, _, _ = make(tmp_path / name, **settings)
+        actions = {function.fn.action for _, function in endpoints(shell.build(context)).values()}
+        assert actions == {LOOK, ASK}
+        with pytest.raises(AccessError):
+            authorize(context.access.user(None), TRAIN)
+
+
+def test_r08_who_may_not_is_told_what_of() -> None:
+    for action in (TRAIN, KEEP, CORRECT):
+        with pytest.raises(AccessError, match=r"not for visitors.*Sign in as the owner"):
+            authorize(User("visitor", False), action)
+        with pytest.raises(AccessError, match="mine@1: "):
+            authorize(User("visitor", False), action, "mine@1")
+        authorize(User("owner", True), action)
+    for action in (LOOK, ASK):
+        authorize(User("visitor", False), action)
+
+
+def request_of(cookie: str = "", session: object = None, **headers: str) -> SimpleNamespace:
+    scope = {"session": session} if session else {}
+    sent = {"cookie": f"{COOKIE}={cookie}"} if cookie else {}
+    return SimpleNamespace(headers={**sent, **headers}, request=SimpleNamespace(scope=scope),
+                           client=SimpleNamespace(host="192.0.2.9"))  # fmt: skip
+
+
+def test_r39_a_session_ends_and_cannot_be_forged() -> None:
+    clock = SimpleNamespace(now=1000.0)
+    found = Access(Settings(password=PASSWORD), lambda: clock.now)
+    assert found.sign_in("wrong") is found.sign_in("") is None
+    token = found.sign_in(PASSWORD)
+    assert found.user(request_of(token)).owner
+    for forged in ("", "x", token[:-1], token + "x", PASSWORD, next(iter(found._sessions))):
+        assert not found.user(request_of(forged)).owner
+    clock.now += SESSION_S
+    assert not found.user(request_of(token)).owner
+    token = found.sign_in(PASSWORD)
+    found.sign_out(token)
+    assert not found.user(request_of(token)).owner
+    assert not Access(Settings(password=PASSWORD)).user(request_of(token)).owner
+    assert Access(Settings(host="0.0.0.0")).sign_in("") is None
+
+
+def test_r39_of_sessions_the_oldest_end_where_there_are_too_many() -> None:
+    found = Access(Settings(password=PASSWORD))
+    first, *_, last = [found.sign_in(PASSWORD) for _ in range(access.MOST_SESSIONS + 1)]
+    assert found.user(request_of(last)).owner and not found.user(request_of(first)).owner
+    assert len(found._sessions) == access.MOST_SESSIONS
+
+
+def oauth(name: str, expires_at: float = 9e12) -> dict[str, object]:
+    return {"oauth_info": {"userinfo": {"preferred_username": name}, "expires_at": expires_at, "access_token": "t"}}
+
+
+def test_r07_an_account_counts_on_a_space_alone_and_only_its_owners(monkeypatch) -> None:
+    assert Access(Settings(space=True, oauth=True, owners=("ada",))).mode == "nobody", "without what signs people in"
+    monkeypatch.setattr(access, "find_spec", lambda name: name)
+    space = Settings(space=True, oauth=True, owners=("ada",))
+    found = [Access(space).user(request_of(session=s)) for s in (oauth("ada"), oauth("eve"), oauth("ada", 1), None, {})]
+    assert [(u.name, u.owner) for u in found] == [("ada", True), ("eve", False), *[("visitor", False)] * 3]
+    for other in (Settings(host="0.0.0.0", owners=("ada",)), Settings(password=PASSWORD, owners=("ada",))):
+        assert not Access(other).user(request_of(session=oauth("ada"))).owner
+
+
+@pytest.mark.parametrize(
+    ("settings", "token"),
+    [({}, None), ({"password": PASSWORD}, False), ({"host": "0.0.0.0"}, False),
+     ({"space": True, "oauth": True, "owners": ("ada",)}, False)],
+)  # fmt: skip
+def test_r07_the_operators_token_is_lent_to_nobody(tmp_path, settings: dict[str, object], token: bool | None) -> None:
+    """None is the token of the machine, False is none."""
+    assert hub_form.hub(make(tmp_path, **settings)[0])._rows._token is token
+
+
+def test_r26_a_visitor_asks_so_often_and_the_owner_as_often_as_they_like() -> None:
+    found = Access(Settings(password=PASSWORD, rate=3))
+    answer = guarded(found, ASK, lambda text: text)
+    owner = request_of(found.sign_in(PASSWORD))
+    assert [answer(request_of(), "a") for _ in range(3)] == ["a"] * 3
+    with pytest.raises(Exception, match="One visitor may ask 3 times a minute"):
+        answer(request_of(), "a")
+    with pytest.raises(BusyError):
+        found.check(found.user(request_of()), ASK)
+    assert [answer(owner, "a") for _ in range(9)] == ["a"] * 9
+
+
+def test_a_visitor_behind_the_proxy_of_a_space_is_known_by_what_the_proxy_added() -> None:
+    forged = request_of(**{"x-forwarded-for": "1.1.1.1, 2.2.2.2"})
+    assert Access(Settings(space=True)).user(forged).key == "2.2.2.2"
+    assert Access(Settings(host="0.0.0.0")).user(forged).key == "192.0.2.9"
+
+
+def test_r39_a_wrong_password_is_counted_and_the_right_one_leaves_a_cookie_for_this_page_alone(tmp_path) -> None:
+    with serve(tmp_path, password=PASSWORD) as found:
+        url = found.url
+        assert "password" in httpx.get(f"{url}/signin").text
+        assert [sign_in(url, guess).status_code for guess in ("", "x", "é" * 2000)] == [403] * 3
+        longer = {"more": "y" * 9000, "password": PASSWORD}
+        assert httpx.post(f"{url}/signin", data=longer).status_code == 403, "no more of a form is read"
+        right = sign_in(url)
+        assert right.status_code == 303 and right.headers["location"] == "./"
+        (cookie,) = right.headers.get_list("set-cookie")
+        assert {"HttpOnly", "SameSite=strict"} <= set(cookie.split("; ")) and "Secure" not in cookie
+        secure = httpx.post(f"{url}/signin", data={"password": PASSWORD}, headers={"x-forwarded-proto": "https"})
+        assert "Secure" in secure.headers["set-cookie"]
+        led = httpx.post(f"{url}/signin?_target_url=////evil.example", data={"password": PASSWORD})
+        assert led.headers["location"] == "./"
+        session = {COOKIE: right.cookies[COOKIE]}
+        assert "Sign out" in httpx.get(f"{url}/signin", cookies=session).text
+        assert (
+            httpx.post(f"{url}/signout", cookies=session, headers={"Origin": "http://evil.example"}).status_code == 403
+        )
+        assert httpx.post(f"{url}/signout", cookies=session).status_code == 303
+        assert "Sign out" not in httpx.get(f"{url}/signin", cookies=session).text
+        assert [sign_in(url, "wrong").status_code for _ in range(6)] == [403] * 5 + [429]
+        assert sign_in(url).status_code == 429, "and then the right one waits too"
+        for path in ("/config", "/gradio_api/info", "/"):
+            assert PASSWORD not in httpx.get(url + path).text

@@ -1,0 +1,259 @@
+"""Which columns to learn from, and what one data row becomes: `{"text", "target"}` or `{"messages": [...]}`."""
+
+from __future__ import annotations
+
+import json
+import math
+import re
+from collections.abc import Collection, Mapping, Sequence
+from typing import Any, Literal
+
+from errors import DataError
+from tasks import Columns
+from training.data.files.formats import is_unicode
+
+Row = dict[str, Any]
+"""`{"text": str, "target": str}`, or `{"messages": [{"role": str, "content": str}, ...]}` that ends with the answer."""
+Answers = Literal["label", "text"]
+
+PARTS = ("text", "target", "messages")
+
+TEXTS = ("text", "sentence", "content", "body", "message", "review", "comment", "tweet", "article", "document",
+         "dialogue", "dialog", "transcript", "input", "inputs", "question", "prompt", "instruction")  # fmt: skip
+LABELS = ("label", "labels", "category", "class", "intent", "sentiment", "target", "output")
+TARGETS = ("summary", "target", "targets", "output", "answer", "response", "completion", "highlights", "abstract",
+           "answers.text.0", "label")  # fmt: skip
+CHATS = ("messages", "conversation", "conversations", "chat")
+SPEAKERS = {"human": "user", "gpt": "assistant", "chatgpt": "assistant", "bot": "assistant"}
+ROLES = ("system", "user", "assistant")
+INSTRUCTIONS = ("instruction", "question")
+"""Columns that say what to do with what another column holds."""
+GIVEN = ("input", "context")
+JOIN = "+"
+"""Between columns of which the text consists, one below the other: `instruction+input`. An empty one is left out."""
+
+
+class UnknownColumns(DataError):
+    """Columns that could not be guessed, or are not there; `columns` are those to choose from."""
+
+    def __init__(self, what: str, why: str, next: str, columns: Sequence[str]) -> None:
+        super().__init__(what, why, next)
+        self.columns = tuple(columns)
+
+
+class RowProblem(Exception):
+    """Why one row cannot be learned from, as a few words for the report."""
+
+
+def choose_columns(
+    file: str, columns: Sequence[str], answers: Answers, wanted: Columns, given: Mapping[str, str]
+) -> tuple[dict[str, str], tuple[str, ...]]:
+    """The column of the file for each part of a row, and warnings about guesses.
+
+    `given` says what the user chose and is never guessed at; `wanted` are the tab's own names. Raises `DataError`.
+    """
+    _check_given(file, columns, given)
+    chat = bool(wanted.messages) and answers == "text"
+    if chat and not given.keys() & {"text", "target"}:
+        guesses = _guess(columns, given.get("messages", wanted.messages), CHATS, ())
+        if guesses:
+            return {"messages": guesses[0]}, _ambiguous("messages", guesses, wanted.messages, given)
+    parts = {"text": (wanted.text, TEXTS), "target": (wanted.target, LABELS if answers == "label" else TARGETS)}
+    mapping: dict[str, str] = dict(given)
+    warnings: dict[str, tuple[str, ...]] = {}
+    # A tab's own names before synonyms: the text must not take the column that is the target by name.
+    for synonyms in (False, True):
+        for part, (name, known) in parts.items():
+            guesses = _guess(columns, name, known if synonyms else (), mapping.values())
+            if part not in mapping and guesses:
+                mapping[part] = guesses[0]
+                warnings[part] = _ambiguous(part, guesses, name, given)
+    if answers == "text" and "text" not in given and (joined := _joined(columns, mapping)):
+        mapping["text"], warnings["text"] = joined, ()
+    missing = [part for part in parts if part not in mapping]
+    if missing:
+        raise _missing(file, columns, missing, wanted if chat else None)
+    return {part: mapping[part] for part in parts}, tuple(
+        warning for part in parts for warning in warnings.get(part, ())
+    )
+
+
+def columns_read(columns: Sequence[str], mapping: Mapping[str, str]) -> tuple[str, ...]:
+    """The columns of the file that a mapping needs."""
+    return tuple(dict.fromkeys(name for joined in mapping.values() for name in _split(joined, columns)))
+
+
+def to_row(record: Mapping[str, Any], mapping: Mapping[str, str], answers: Answers, chat: bool, cell: int) -> Row:
+    """One data row as a `Row`, its cells at most `cell` characters long; raises `RowProblem`."""
+    if "messages" in mapping:
+        return {"messages": _messages(record.get(mapping["messages"]), cell)}
+    if chat and isinstance(record.get(mapping["text"]), list):
+        return {"messages": _messages(_turns(record, mapping), cell)}
+    text, target = (_joined_text(record, mapping[part], part, cell) for part in ("text", "target"))
+    if chat:
+        return {"messages": [{"role": "user", "content": text}, {"role": "assistant", "content": target}]}
+    return {"text": text, "target": target.strip() if answers == "label" else target}
+
+
+def asked(row: Row) -> str:
+    """What a row asks, without the answer: its text, or every message before the last one."""
+    if "messages" in row:
+        return "\n".join(message["content"] for message in row["messages"][:-1])
+    return str(row["text"])
+
+
+def texts_of(row: Row) -> list[str]:
+    """Every text of a row."""
+    return [message["content"] for message in row["messages"]] if "messages" in row else [row["text"], row["target"]]
+
+
+def _check_given(file: str, columns: Sequence[str], given: Mapping[str, str]) -> None:
+    have = f"The file has {_listed(columns)}."
+    for part, name in given.items():
+        if part not in PARTS:
+            raise DataError(f"There is no {part!r} to choose a column for.", "", "Choose text and target, or messages.")
+        if not all(_is_there(one, columns) for one in _split(name, columns)):
+            raise UnknownColumns(f"{file} has no column {name!r} for {part}.", have, "Choose one of them.", columns)
+    if len(set(given.values())) < len(given):
+        raise DataError("One column cannot be both.", have, "Choose one column for text and another for target.")
+
+
+def _is_there(name: str, columns: Sequence[str]) -> bool:
+    """Whether a file has a column; of lists inside columns the first element is named, and any may be meant."""
+    return name in columns or re.sub(r"\.[0-9]+(?=\.|$)", ".0", name) in columns
+
+
+def _guess(columns: Sequence[str], name: str, synonyms: Sequence[str], taken: Collection[str]) -> list[str]:
+    """The free columns that may be meant by `name`, likeliest first."""
+    free = [column for column in columns if column not in taken]
+    if name in free:
+        return [name]
+    names = [wanted for wanted in dict.fromkeys([name.lower(), *synonyms]) if wanted]
+    found = [column for wanted in names for column in free if column.strip().lower() == wanted]
+    # Inside other columns only where there is no doubt.
+    inside = [column for column in free if column.rpartition(".")[2].strip().lower() in names and ".0." not in column]
+    return found or (inside if len(inside) == 1 else [])
+
+
+def _joined(columns: Sequence[str], mapping: Mapping[str, str]) -> str:
+    """The text as an instruction with what it is about below it, where the file has both."""
+    free = {name.strip().lower(): name for name in columns if name != mapping.get("target")}
+    task = next((free[name] for name in INSTRUCTIONS if name in free), None)
+    about = next((free[name] for name in GIVEN if name in free), None)
+    return f"{task}{JOIN}{about}" if task and about and mapping.get("text") in (task, about) else ""
+
+
+def _split(name: str, columns: Collection[str]) -> list[str]:
+    """The columns that a name stands for: itself, or those that it joins."""
+    return [name] if name in columns or JOIN not in name else [one.strip() for one in name.split(JOIN)]
+
+
+def _ambiguous(part: str, guesses: Sequence[str], name: str, given: Mapping[str, str]) -> tuple[str, ...]:
+    if len(guesses) == 1 or name in guesses or part in given:
+        return ()
+    return (f"{part} is read from the column {guesses[0]!r}; {_listed(guesses[1:])} could be meant too.",)
+
+
+def _missing(file: str, columns: Sequence[str], parts: Sequence[str], chat: Columns | None) -> UnknownColumns:
+    needs = "messages, or text and target" if chat else "text and target"
+    advice = "--columns messages=COLUMN or " if chat else ""
+    return UnknownColumns(
+        f"{file} has no column for {' and '.join(['messages', *parts] if chat else parts)}.",
+        f"Rows need {needs}, which is the right answer; the columns here are {_listed(columns)}.",
+        f"Choose its columns on the page, or in a terminal with {advice}--columns text=COLUMN,target=COLUMN.",
+        columns,
+    )
+
+
+def _listed(names: Sequence[str], most: int = 20) -> str:
+    shown = ", ".join(repr(name[:60]) for name in names[:most])
+    return f"{shown} and {len(names) - most} more" if len(names) > most else shown or "no columns"
+
+
+def _joined_text(record: Mapping[str, Any], name: str, part: str, cell: int) -> str:
+    first, *others = _split(name, record)
+    texts = [_text(record.get(first), part, cell)]
+    for other in others:
+        value = record.get(other)
+        if value is not None and (not isinstance(value, str) or value.strip()):
+            texts.append(_text(record[other], other, cell))
+    return _text("\n\n".join(texts), part, cell) if others else texts[0]
+
+
+def _turns(record: Mapping[str, Any], mapping: Mapping[str, str]) -> list[Any]:
+    """A prompt that is a list of messages, and its answer, which may be one too."""
+    answer = record.get(mapping["target"])
+    turns = answer if isinstance(answer, list) else [{"role": "assistant", "content": answer}]
+    return [*record[mapping["text"]], *turns]
+
+
+def _text(value: object, part: str, cell: int) -> str:
+    if value is None or (isinstance(value, float) and math.isnan(value)):
+        raise RowProblem(f"{part} is missing")
+    if isinstance(value, bool):
+        value = "true" if value else "false"
+    elif isinstance(value, int | float):
+        value = str(int(value)) if isinstance(value, int) or (value.is_integer() and abs(value) < 1e15) else repr(value)
+    if not isinstance(value, str):
+        raise RowProblem(f"{part} is of type {type(value).__name__}, not text")
+    if not value.strip():
+        raise RowProblem(f"{part} is empty")
+    if len(value) > cell:
+        raise RowProblem(f"{part} has {len(value):,} characters, more than {cell:,}")
+    if not is_unicode(value):
+        raise RowProblem(f"{part} has half of a surrogate pair")
+    return value
+
+
+def _messages(value: object, cell: int) -> list[dict[str, str]]:
+    if isinstance(value, str) and value.strip():
+        try:
+            value = json.loads(value)
+        except (ValueError, RecursionError):
+            raise RowProblem("messages is text, but not a JSON list") from None
+    if not isinstance(value, list):
+        raise RowProblem("messages is missing" if value in (None, "") else "messages is not a list")
+    messages = [_message(message, number, cell) for number, message in enumerate(value, 1)]
+    if not messages:
+        raise RowProblem("messages is empty")
+    if messages[-1]["role"] != "assistant":
+        raise RowProblem("the last message is not the assistant's")
+    if all(message["role"] != "user" for message in messages):
+        raise RowProblem("no message is the user's")
+    return messages
+
+
+def _message(message: object, number: int, cell: int) -> dict[str, str]:
+    """One message, also in ShareGPT's words: `{"from": "human", "value": ...}`."""
+    if not isinstance(message, dict):
+        raise RowProblem(f"message {number} is not an object")
+    role, content = _either(message, "role", "from"), _either(message, "content", "value")
+    role = SPEAKERS.get(role, role) if isinstance(role, str) else role
+    if role not in ROLES:
+        raise RowProblem(f"message {number} has the role {str(role)[:40]!r}, not {', '.join(ROLES)}")
+    if not isinstance(content, str) and content is not None:
+        raise RowProblem(f"the content of message {number} is not text")
+    return {"role": role, "content": _text(content, f"the content of message {number}", cell)}
+
+
+def _either(message: Mapping[str, object], name: str, other: str) -> object:
+    """The value under `name`, or under `other` where it is absent or, as in Parquet, null."""
+    return message.get(other) if message.get(name) is None else message[name]
+
+
+def parse_columns(text: str) -> dict[str, str]:
+    """The mapping that `text=COLUMN,target=COLUMN` spells, or a JSON object for odd names; raises `DataError`."""
+    next_ = "Write text=COLUMN,target=COLUMN."
+    if text.startswith("{"):
+        try:
+            return {str(part): str(name) for part, name in json.loads(text).items()}
+        except (ValueError, RecursionError) as error:
+            raise DataError("The choice of columns cannot be read.", "It is not JSON.", next_) from error
+    mapping: dict[str, str] = {}
+    for pair in filter(None, text.split(",")):
+        part, _, name = pair.partition("=")
+        if part.strip() not in PARTS or not name.strip():
+            why = f"{pair!r} is not one of {', '.join(PARTS)}, an equals sign and the name of a column."
+            raise DataError("The choice of columns cannot be read.", why, next_)
+        mapping[part.strip()] = name.strip()
+    return mapping

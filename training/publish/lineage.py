@@ -1,0 +1,108 @@
+"""Where a version comes from, as its manifest says it: base, rows, configuration, libraries, machine; all measured."""
+
+from __future__ import annotations
+
+import hashlib
+import importlib.metadata
+import os
+import platform
+import time
+from collections import Counter
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from models.resolve import Model
+from store import files
+from training.config import TrainConfig
+from training.data.files.selection import parts, title
+from training.data.prepare import Prepared
+
+ELSEWHERE = ("data", "held_out_data", "model", "tab_model", "prompt", "columns", "corrections", "hub")
+"""Fields of the configuration that the manifest says in another place, without paths of this machine."""
+LIBRARIES = ("torch", "transformers", "tokenizers", "peft", "accelerate", "bitsandbytes", "datasets", "numpy")
+CPU_FACTS = Path("/proc/cpuinfo")
+
+
+def base_facts(named: str, model: Model, quantize: str) -> dict[str, Any]:
+    """Which base, how it was `named`, and how it was held.
+
+    A folder goes by its own name: a version travels, and paths of this machine must not go with it.
+    """
+    folder = model.source == "folder"
+    return {
+        "id": Path(named).name if folder else named.partition("@")[0],
+        "revision": model.revision,
+        "source": model.source,
+        "identity": model.identity,
+        "shape_id": model.shape_id,
+        "quantize": quantize,
+    }
+
+
+def data_facts(config: TrainConfig, data: Prepared) -> dict[str, Any]:
+    """Which rows: files by name and hash, what became of their rows, and the fingerprint of all that decided it."""
+    other, report = Path(config.held_out_data) if config.held_out_data else None, data.report
+    labels = Counter(row["target"] for row in data.held_out.kept) if data.labels else {}
+    return {
+        "file": report.file,
+        "sha256": data.sha256,
+        "hub": dict(config.hub),
+        "held_out_file": title(other) if other else "",
+        "held_out_sha256": _sha256(other) if other else "",
+        "fingerprint": data.fingerprint,
+        "rows": report.rows,
+        "usable": report.usable,
+        "trained": data.replayed if data.lessons.rows else len(data.train),
+        "corrections": len(data.lessons.rows),
+        "truncated": data.truncated,
+        "held_out": len(data.held_out.examples),
+        "held_out_labels": dict(sorted(labels.items())),
+    }
+
+
+def _sha256(path: Path) -> str:
+    """Of a file; of those of a split, where there are several."""
+    found = [files.sha256(part) for part in parts(path)]
+    return found[0] if len(found) == 1 else hashlib.sha256("\n".join(found).encode()).hexdigest()
+
+
+def run_facts(config: TrainConfig, measured: Mapping[str, float], started: float) -> dict[str, Any]:
+    """How: the configuration, what was measured while it went on, and on what. `started` is in Unix seconds."""
+    return {
+        "created": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
+        "config": {key: value for key, value in vars(config).items() if key not in ELSEWHERE},
+        "measured": {**measured, "total_seconds": round(time.time() - started, 1)},
+        "libraries": {"python": platform.python_version(), **libraries()},
+        "machine": machine(),
+    }
+
+
+def libraries() -> dict[str, str]:
+    """Versions of the libraries that the weights depend on."""
+    return {name: importlib.metadata.version(name) for name in LIBRARIES}
+
+
+def machine() -> dict[str, Any]:
+    """What it ran on: processor, cores and threads, bytes of memory, and the GPU where there is one."""
+    found: dict[str, Any] = {
+        "cpu": _cpu(),
+        "cores": os.cpu_count(),
+        "threads": torch.get_num_threads(),
+        "memory_bytes": os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"),
+    }
+    if torch.cuda.is_available():
+        device = torch.cuda.get_device_properties(0)
+        found |= {"gpu": device.name, "gpu_memory_bytes": device.total_memory}
+    return found
+
+
+def _cpu() -> str:
+    try:
+        lines = CPU_FACTS.read_text(encoding="utf-8", errors="replace").splitlines()
+    except OSError:
+        lines = []
+    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
+    return names[0] if names else platform.machine()

@@ -1,0 +1,110 @@
+"""What a tab shows of its corrections: how many there are, how their lesson goes, and the list of them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+from errors import GraftError
+from store.adapters import BASE
+from store.corrections import Correction
+from ui.html.format import short
+from ui.html.tags import Html, bar, div, failure, join, notice, span, tag
+from ui.i18n import Words
+
+if TYPE_CHECKING:
+    from training.runs.run import Run
+
+LISTED = 100
+"""Corrections that the list shows; the file has all."""
+COARSE = 50
+"""Steps of the bar, so that it is not made anew all the time."""
+GO = """element.addEventListener('click', (event) => {
+  const link = event.target.closest('[data-go]');
+  if (!link) return;
+  const found = [...document.querySelectorAll(`button[role=tab][data-tab-id="${link.dataset.go}"]`)];
+  (found.find((tab) => tab.offsetParent) || found[0])?.click();
+  scrollTo({top: 0, behavior: 'smooth'});
+});"""
+"""Runs in the browser: opens the page that a link names."""
+CHOOSE = """element.addEventListener('click', (event) => {
+  const row = event.target.closest('[data-correction]');
+  if (row) trigger('select', {id: row.dataset.correction});
+});"""
+"""Runs in the browser: tells which correction was clicked."""
+
+
+def question(say: Words, of: Correction) -> Html:
+    """What was asked, and what was answered by which version."""
+    version = say("task.base") if of.version in ("", BASE) else of.version
+    return div("g-asked", div("g-quote", short(of.asked, 400)), span("g-dim", f"{version}: "), _answer(of))
+
+
+def strip(say: Words, found: Sequence[Correction], run: Run | None) -> Html:
+    """How many corrections there are, and what became of them."""
+    new = sum(not correction.taught for correction in found)
+    counted = span("g-dim", say("teach.count", n=len(found), new=new)) if found else None
+    return join([lesson(say, run), counted])
+
+
+def lesson(say: Words, run: Run | None) -> Html:
+    """The newest lesson: how far it is, or how it ended."""
+    if run is None:
+        return Html("")
+    if run.active:
+        return _going(say, run)
+    if run.state == "done":
+        return _done(say, run.result)
+    if run.state in ("failed", "interrupted"):
+        result = run.result
+        return failure(GraftError(*(str(result.get(part) or "") for part in ("what", "why", "next"))))
+    return notice(say("teach.stopped"), " ", _link(say("teach.run"), "train"), kind="warn")
+
+
+def listed(say: Words, found: Sequence[Correction]) -> Html:
+    """Each correction; a click opens it."""
+    return div("g-corrections", *(_row(say, correction) for correction in found[:LISTED]))
+
+
+def _going(say: Words, run: Run) -> Html:
+    now = run.progress
+    share = round(COARSE * now.step / now.steps) / COARSE if now.steps and now.phase == "train" else None
+    phase = say("run.place", n=run.place) if run.place else say(f"phase.{now.phase}")
+    words = span("", say("teach.going"), " ", span("g-dim", phase))
+    return notice(div("g-ends", words, _link(say("teach.run"), "train")), bar(share))
+
+
+def _done(say: Words, result: Mapping[str, Any]) -> Html:
+    card = result.get("card") or {}
+    promoted, version = bool(result.get("promoted")), result.get("version", "")
+    what = tag("strong", say("teach.promoted" if promoted else "teach.held_back", version=version))
+    why = None if promoted else say("teach.alone" if card.get("alone") else "teach.worse")
+    lines = [learned(say, card.get("corrections")), why]
+    parts = [tag("p", line) for line in lines if line]
+    link = tag("p", _link(say("teach.card"), "adapters"))
+    return notice(what, *parts, link, kind="good" if promoted else "warn")
+
+
+def learned(say: Words, facts: Mapping[str, Any] | None) -> str:
+    """How many corrections the new version answers right, and how many what answered before; of a card."""
+    if not facts:
+        return ""
+    after = say("teach.learned", n=facts["new"], rows=facts["rows"])
+    before = facts.get("before")
+    return after if before is None else f"{after} {say('teach.before', n=before)}"
+
+
+def _row(say: Words, of: Correction) -> Html:
+    mark = span("g-live", of.taught) if of.taught else span("g-dim", say("teach.new"))
+    return tag(
+        "button", div("g-quote", short(of.asked)), div("", _answer(of), " → ", tag("b", short(of.target))), mark,
+        type="button", data_correction=of.id, class_="g-correction", title=say("teach.edit"),
+    )  # fmt: skip
+
+
+def _answer(of: Correction) -> Html:
+    return tag("del", short(of.answered or "…"))
+
+
+def _link(text: str, page: str) -> Html:
+    return tag("button", text, type="button", data_go=page, class_="g-link")

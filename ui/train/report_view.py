@@ -1,0 +1,146 @@
+"""What the Train page shows of a file of rows: how many can be used, how long they are, and what was left out."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from models.chat_template import as_text
+from ui.html.format import short
+from ui.html.plot import histogram
+from ui.html.tags import Html, bar, div, escape, folded, join, line, notice, span, table, tag
+from ui.i18n import Words
+
+if TYPE_CHECKING:
+    from training.data.inspect.report import HeldOut, Near, Rendered, Report, Tokens
+
+BAD_ROWS = 50
+LABELS = 12
+"""Labels that are shown unfolded."""
+LATER = "later"
+"""What a report says for tokens that wait for the base."""
+PIECE = 1_200
+"""Characters of one piece of a row that are shown."""
+
+
+def report(say: Words, found: Report, more: bool = False) -> Html:
+    """A file of rows, each part where it is known; `more` is said to come."""
+    figures = [("report.rows", found.rows), ("report.usable", found.usable), ("report.left_out", found.left_out)]
+    figures += [("report.duplicates", found.duplicates)] if found.duplicates else []
+    counts = div("g-figures", *(_figure(say, key, n) for key, n in figures))
+    warnings = join(notice(text, kind="warn") for text in found.warnings)
+    return div(
+        "g-report", counts, warnings, _labels(say, found), _tokens(say, found, more),
+        _rendered(say, found.rendered) if found.rendered else _sample(say, found),
+        _held_out(say, found.held_out) if found.held_out else None, _near(say, found.near) if found.near else None,
+        _bad(say, found),
+    )  # fmt: skip
+
+
+def _figure(say: Words, key: str, n: object) -> Html:
+    return div("", tag("b", n), span("", say(key)))
+
+
+def _labels(say: Words, found: Report) -> Html | None:
+    if not found.labels:
+        return None
+    most = max(found.labels.values())
+    lines = [line(short(name, 40), n / most, f"{n:,} · {100 * n / found.usable:.0f} %")
+             for name, n in found.labels.items()]  # fmt: skip
+    shown, rest = lines[:LABELS], lines[LABELS:]
+    more = folded(say("report.more_labels", n=len(rest)), *rest) if rest else None
+    return div("g-labels", tag("h4", say("report.labels")), *shown, more)
+
+
+def _tokens(say: Words, found: Report, more: bool) -> Html | None:
+    """How long rows are for the base, or why that is not known."""
+    if found.tokens:
+        return _lengths(say, found, found.tokens)
+    if found.untokenized:
+        later = found.untokenized == LATER
+        return notice(say("report.later") if later else found.untokenized, kind="info" if later else "bad")
+    return div("g-loading", span("", say("report.counting")), bar(None)) if more else None
+
+
+def _lengths(say: Words, found: Report, tokens: Tokens) -> Html:
+    of = say("report.sampled", n=tokens.rows) if tokens.rows < found.usable else None
+    figures = (("report.median", tokens.median), ("report.p95", tokens.p95), ("report.longest", tokens.longest),
+               ("report.learned", f"{tokens.learned_mean:,.0f}"))  # fmt: skip
+    if tokens.truncated:
+        share = f"{100 * tokens.truncated / tokens.rows:.1f}"
+        said = notice(say("report.truncated", n=tokens.truncated, share=share, limit=tokens.limit),
+                      kind="warn")  # fmt: skip
+    else:
+        said = tag("p", say("report.fits", limit=tokens.limit), class_="g-dim")
+    drawn = histogram(say("report.lengths"), tokens.edges, tokens.counts, tokens.limit,
+                      say("report.limit", n=tokens.limit))  # fmt: skip
+    shown = figures[:3] if found.labels else figures
+    return join([drawn, div("g-figures g-small-figures", *(_figure(say, key, n) for key, n in shown)), said,
+                 tag("p", of, class_="g-dim") if of else None])  # fmt: skip
+
+
+def _rendered(say: Words, rows: tuple[Rendered, ...]) -> Html:
+    """The first rows as the model reads them; what it learns is marked."""
+    first, rest = _one(say, rows[0]), [_one(say, row) for row in rows[1:]]
+    head = tag("h4", say("report.rendered"), " ", tag("mark", say("report.marked")))
+    return join([head, first, folded(say("report.more_rows", n=len(rest)), *rest) if rest else None])
+
+
+def _one(say: Words, row: Rendered) -> Html:
+    if not row.pieces:
+        return div("g-read", span("g-role", say("report.unlearned")))
+    text = (tag("mark", _visible(piece)) if learned else span("", _visible(piece)) for piece, learned in row.pieces)
+    answer = div("g-learned", span("g-dim", say("report.answer")), " ", tag("mark", row.answer)) if row.answer else None
+    return div("g-read", tag("pre", *text), answer, span("g-role", say("report.cut")) if row.cut else None)
+
+
+def _visible(piece: str) -> str:
+    return piece if len(piece) <= PIECE else f"{piece[: PIECE // 2]} […] {piece[-PIECE // 2 :]}"
+
+
+def _sample(say: Words, found: Report) -> Html:
+    head = list(found.mapping.values())
+    rows = [[_cell(row[part]) for part in found.mapping if part in row] for row in found.sample]
+    if rows and len(rows[0]) != len(head):  # a chat made of a question and an answer column
+        head, rows = [say("report.conversation")], [[_cell(row["messages"])] for row in found.sample]
+    return join([tag("h4", say("report.first_rows")), table(head, rows)])
+
+
+def _cell(value: Any) -> Html:  # noqa: ANN401 - a text, or the messages of a chat
+    if isinstance(value, str):
+        return escape(short(value))
+    turns = (tag("p", span("g-role", turn["role"]), " ", short(as_text(turn["content"]))) for turn in value)
+    return div("g-chat", *turns)
+
+
+def _held_out(say: Words, other: HeldOut) -> Html:
+    """The file of one's own rows to compare on, and what of it is in both."""
+    words = tag("p", say("report.held_out", file=other.file, known=other.known, rows=other.rows))
+    unknown = None
+    if other.unknown:
+        names = ", ".join(f"{short(name, 40)} ({n:,})" for name, n in list(other.unknown.items())[:LABELS])
+        unknown = notice(say("report.unknown", n=sum(other.unknown.values()), names=names), kind="warn")
+    shared = None
+    if other.shared:
+        examples = folded(say("report.shared_rows"), *(tag("p", short(text, 300)) for text in other.examples))
+        shared = notice(say("report.shared", n=other.shared), examples, kind="warn")
+    return join([tag("h4", say("report.held_out_title")), words, unknown, shared])
+
+
+def _near(say: Words, near: Near) -> Html | None:
+    """Rows that say nearly the same, with examples."""
+    if not near.same and not near.alike:
+        return None
+    title = say("report.near", same=near.same, alike=near.alike, rows=near.rows)
+    head = (say("report.row"), say("report.row"), say("report.common"))
+    rows = [(div("", span("g-role", pair.numbers[0]), " ", short(pair.texts[0], 200)),
+             div("", span("g-role", pair.numbers[1]), " ", short(pair.texts[1], 200)), f"{100 * pair.share:.0f} %")
+            for pair in near.pairs]  # fmt: skip
+    return folded(title, table(head, rows, "g-pairs"))
+
+
+def _bad(say: Words, found: Report) -> Html | None:
+    if not found.bad:
+        return None
+    rows = [(bad.number, bad.reason) for bad in found.bad[:BAD_ROWS]]
+    title = say("report.bad", n=found.left_out)
+    return folded(title, table((say("report.row"), say("report.reason")), rows))
