@@ -79,6 +79,13 @@ def test_documents_fit_their_length() -> None:
     assert {name: text.count("\n") for name, text in texts.items() if text.count("\n") > LINES} == {}
 
 
+def test_changelog_has_the_releases_and_short_entries() -> None:
+    text = DOCUMENTS["CHANGELOG.md"]
+    assert re.findall(r"^## \[([\w.]+)\]", text, re.MULTILINE)[-2:] == ["0.2.0", "0.1.0"]
+    entries = re.findall(r"^- .*(?:\n  \S.*)*", text, re.MULTILINE)
+    assert len(entries) >= 40 and [entry for entry in entries if entry.count("\n") > 1] == []
+
+
 def mapped() -> dict[str, set[str]]:
     """Folders at the top that the map of the README names, each with the folders named in its description."""
     (text,) = re.findall(r"^## Map\n\n```\n(.*?)^```$", BODY, re.MULTILINE | re.DOTALL)
