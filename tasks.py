@@ -31,6 +31,10 @@ class Columns:
         return tuple(name for name in (self.messages, self.text, self.target) if name)
 
 
+MOST_LABELS = 200
+"""Labels that can be told apart: of a file to learn from, and of those that somebody types."""
+LONGEST_CELL = 100_000
+"""Characters of one text of a row to learn from."""
 LOWER_IS_BETTER = ("loss", "perplexity", "log_loss")
 """Figures of a card that are better when they are lower; all others are better when higher."""
 
