@@ -5,21 +5,15 @@
 
 from __future__ import annotations
 
-import logging
 import os
 import re
-import sys
 from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from errors import ConfigError
-
-# bitsandbytes takes compiled code from the Hub by this package as soon as it is imported, and asks nobody: not in any
-# process here, whoever has installed it. That it could not is no news.
-sys.modules["kernels"] = None  # type: ignore[assignment]
-logging.getLogger("bitsandbytes.backends.cpu.ops").setLevel(logging.ERROR)
+from process_setup import ENVIRONMENT
 
 REPOSITORY = Path(__file__).resolve().parent
 QUANTIZATIONS = ("auto", "none", "8bit", "4bit")
@@ -151,14 +145,6 @@ PASSED_ON = re.compile(
     r"|SSL_CERT_\w+|REQUESTS_CA_BUNDLE|CURL_CA_BUNDLE|(HTTPS?|NO)_PROXY|(https?|no)_proxy"
 )
 """What a child process needs to find its libraries, its GPU and its index, and no more: above all no token."""
-SHARED = {"GOMP_SPINCOUNT": "20000", "ONEDNN_PRIMITIVE_CACHE_CAPACITY": "256"}
-"""Threads that wait for work spin for 0.2 ms, not for 3, and then sleep: long enough to be awake for the next small
-product of a generation's step, a third of which waking them would take; short enough that two processes on the same
-cores (a run beside the page) do not make each other several times slower. Of kernels for bfloat16, with their buffers,
-oneDNN keeps 1,024, which can come to a gigabyte; with 64 a person who classifies alone waits half as long again for
-kernels that are made anew. Set before torch is imported."""
-LEAN = {"ONEDNN_PRIMITIVE_CACHE_CAPACITY": "16"}
-"""For runs, whose micro-batches come in many shapes and whose steps do not hang on a moment."""
 FOLDERS = ("GRAFT_HOME", "GRAFT_PLUGINS", MODEL_PREFIX)
 SECRET = re.compile(r"TOKEN|SECRET|PASSWORD|PASSWD|CREDENTIAL|API_?KEY", re.IGNORECASE)
 
@@ -178,7 +164,7 @@ def child_environment(**extra: str) -> dict[str, str]:
     kept = {k: value for k, value in os.environ.items() if PASSED_ON.fullmatch(k) and not SECRET.search(k)}
     # Children run in the repository's folder, whatever folder this process was started in.
     folders = {k: str(Path(v).absolute()) for k, v in kept.items() if k.startswith(FOLDERS) and v and Path(v).exists()}
-    return SHARED | kept | folders | quiet | extra
+    return ENVIRONMENT | kept | folders | quiet | extra
 
 
 def installer_environment(**extra: str) -> dict[str, str]:
@@ -205,7 +191,7 @@ def prepare_environment() -> None:
     with suppress(OSError):  # which is said once the page can say it; Gradio writes there as soon as it is imported
         uploads.mkdir(parents=True, exist_ok=True)
         os.environ.setdefault("GRADIO_TEMP_DIR", str(uploads))
-    for key, value in SHARED.items():
+    for key, value in ENVIRONMENT.items():
         os.environ.setdefault(key, value)
 
 
