@@ -17,16 +17,14 @@ from pathlib import Path
 from typing import Any, Literal
 
 from errors import AdapterError, ModelError
-from hub.models import Hub, Unreachable, cached_snapshot
+from hub.client import Progress, Unreachable, silent
+from hub.models import Hub, cached_snapshot
 from hub.package_index import MIRRORS, Mirror, install
-from hub.progress import Progress, silent
 from models import weights
 from models.preflight import check_model
 from store import files
 from store.adapters import Version
 from store.staging import is_placed, place
-
-__all__ = ["Model", "ModelStore", "Progress"]
 
 MODEL_ID = re.compile(r"(?P<repo>[\w.-]+/[\w.-]+)(?:@(?P<revision>[\w.-]+))?", re.ASCII)
 Source = Literal["folder", "cache", "hub", "package"]

@@ -65,6 +65,17 @@ def free_disk(folder: Path) -> int:
     return shutil.disk_usage(next(path for path in (folder, *folder.parents) if path.exists())).free
 
 
+def require_disk(folder: Path, needed: int, error: type[GraftError], what: str, variable: str) -> None:
+    """Raise `error` with the sentence `what` where the disk of `folder` has fewer than `needed` bytes free.
+
+    `variable` is the setting that names another disk.
+    """
+    free = free_disk(folder)
+    if free < needed:
+        why = f"It needs {needed // 1_000_000} MB of disk and {free // 1_000_000} MB are free."
+        raise error(what, why, f"Free some space, or set {variable} to a larger disk.")
+
+
 def free_memory() -> int:
     """Return the bytes of memory that a process may still take: the machine's, within its control groups' limits."""
     return min(int(psutil.virtual_memory().available), *map(_left, _control_groups()), UNLIMITED)
