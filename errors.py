@@ -1,4 +1,4 @@
-"""What a user may read when something goes wrong: what happened, why, and what to do next.
+"""Errors that a user may read: what went wrong, why, and what to do next.
 
 Every error that reaches the page, the terminal or an API caller is a `GraftError`; anything else is a defect, is
 logged with its traceback, and reaches the user only as a short sentence. Messages never carry tracebacks or secrets.

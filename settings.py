@@ -6,21 +6,15 @@
 from __future__ import annotations
 
 import json
-import logging
 import os
 import re
-import sys
 from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from errors import ConfigError, GraftError
-
-# bitsandbytes takes compiled code from the Hub by this package as soon as it is imported, and asks nobody: not in any
-# process here, whoever has installed it. That it could not is no news.
-sys.modules["kernels"] = None  # type: ignore[assignment]
-logging.getLogger("bitsandbytes.backends.cpu.ops").setLevel(logging.ERROR)
+from process_setup import ENVIRONMENT
 
 REPOSITORY = Path(__file__).resolve().parent
 RELEASE = "0.2.0"
@@ -34,7 +28,7 @@ PRECISIONS = ("auto", "float32", "bfloat16")
 GATES = ("not-worse", "better", "always", "never")
 MODEL_PREFIX = "GRAFT_MODEL_"
 SHORTEST_PASSWORD = 12
-"""Characters: with the guesses that are let through, shorter ones could be found."""
+"""Characters; shorter ones could be guessed at the rate that is let through."""
 LOOPBACK = ("127.0.0.1", "localhost", "::1")
 TRUE, FALSE = ("1", "true", "yes", "on"), ("0", "false", "no", "off", "")
 
@@ -196,21 +190,13 @@ PASSED_ON = re.compile(
     r"|HIP_\w+|G?OMP_\w+|MKL_\w+|OPENBLAS_\w+|HF_HOME|HF_HUB_CACHE|HF_HUB_OFFLINE|HF_ENDPOINT|XDG_CACHE_HOME|GRAFT_\w+|PIP_\w+"
     r"|SSL_CERT_\w+|REQUESTS_CA_BUNDLE|CURL_CA_BUNDLE|(HTTPS?|NO)_PROXY|(https?|no)_proxy"
 )
-"""What a child process needs to find its libraries, its GPU and its index, and no more: above all no token."""
-SHARED = {"GOMP_SPINCOUNT": "20000", "ONEDNN_PRIMITIVE_CACHE_CAPACITY": "256"}
-"""Threads that wait for work spin for 0.2 ms, not for 3, and then sleep: long enough to be awake for the next small
-product of a generation's step, a third of which waking them would take; short enough that two processes on the same
-cores (a run beside the page) do not make each other several times slower. Of kernels for bfloat16, with their buffers,
-oneDNN keeps 1,024, which can come to a gigabyte; with 64 a person who classifies alone waits half as long again for
-kernels that are made anew. Set before torch is imported."""
-LEAN = {"ONEDNN_PRIMITIVE_CACHE_CAPACITY": "16"}
-"""For runs, whose micro-batches come in many shapes and whose steps do not hang on a moment."""
+"""Variables by which a child process finds its libraries, its GPU and its index; above all no token."""
 FOLDERS = ("GRAFT_HOME", "GRAFT_PLUGINS", MODEL_PREFIX)
 SECRET = re.compile(r"TOKEN|SECRET|PASSWORD|PASSWD|CREDENTIAL|API_?KEY", re.IGNORECASE)
 
 
 def child_environment(**extra: str) -> dict[str, str]:
-    """The environment of a child process of ours: an allow-list, and what keeps libraries quiet and private."""
+    """Return the environment of a child process: allowed variables, and ones that keep libraries quiet and private."""
     quiet = {
         "PYTHONPATH": str(REPOSITORY),
         "PYTHONUNBUFFERED": "1",
@@ -224,34 +210,34 @@ def child_environment(**extra: str) -> dict[str, str]:
     kept = {k: value for k, value in os.environ.items() if PASSED_ON.fullmatch(k) and not SECRET.search(k)}
     # Children run in the repository's folder, whatever folder this process was started in.
     folders = {k: str(Path(v).absolute()) for k, v in kept.items() if k.startswith(FOLDERS) and v and Path(v).exists()}
-    return SHARED | kept | folders | quiet | extra
+    return ENVIRONMENT | kept | folders | quiet | extra
 
 
 def installer_environment(**extra: str) -> dict[str, str]:
-    """This process's environment without secrets, plus `extra`; pip's own settings are the user's and stay."""
+    """Return this process's environment without secrets, plus `extra`; pip's own settings are the user's and stay."""
     kept = {key: value for key, value in os.environ.items() if key.startswith("PIP_") or not SECRET.search(key)}
     return kept | extra
 
 
 OURS_OF_GRADIO = ("GRADIO_SERVER_PORT", "GRADIO_TEMP_DIR")
-"""Gradio's own variables that mean something here; each of the others could open what our settings keep closed."""
+"""Gradio's own variables that are kept; each of the others could open what our settings keep closed."""
 UPLOADS = "uploads"
-"""Where uploads and files to take away lie for a day, below the home, so that they count as what it takes."""
+"""Folder of uploads and downloads, kept for a day below the home, so that they count toward its size."""
 
 
 def prepare_environment() -> None:
-    """Make the page's own process private: no share link, no telemetry, no setting of Gradio's that we did not make."""
+    """Make the page's own process private: no share link, no telemetry, no variable of Gradio's but ours."""
     for key in [key for key in os.environ if key.startswith("GRADIO_") and key not in OURS_OF_GRADIO]:
         del os.environ[key]
     os.environ.update({"GRADIO_ANALYTICS_ENABLED": "False", "GRADIO_RUN_HISTORY": "False"})
-    # Of the last 10,000 requests Gradio makes a table after each, for /monitoring, which is closed: 8.5 ms of its lock.
+    # After each request Gradio tabulates the last 10,000 for /monitoring, which is closed: 8.5 ms under its lock.
     os.environ["GRADIO_ANALYTICS_CACHE_FREQUENCY"] = str(10**9)
     os.environ.update({"HF_HUB_DISABLE_TELEMETRY": "1", "USE_HUB_KERNELS": "NO"})
     uploads = _home(os.environ) / UPLOADS
-    with suppress(OSError):  # which is said once the page can say it; Gradio writes there as soon as it is imported
+    with suppress(OSError):  # the page reports it later; Gradio writes there as soon as it is imported
         uploads.mkdir(parents=True, exist_ok=True)
         os.environ.setdefault("GRADIO_TEMP_DIR", str(uploads))
-    for key, value in SHARED.items():
+    for key, value in ENVIRONMENT.items():
         os.environ.setdefault(key, value)
 
 
@@ -276,7 +262,7 @@ def _listed(text: str | None) -> list[str]:
 
 
 def _password(env: Mapping[str, str], problems: list[str]) -> str:
-    """What the owner signs in with; never part of a message."""
+    """Return the owner's password, which is never part of a message."""
     password, file = env.get("GRAFT_PASSWORD", ""), env.get("GRAFT_PASSWORD_FILE", "")
     if password and file:
         problems.append("GRAFT_PASSWORD and GRAFT_PASSWORD_FILE are both set: expected one of them.")

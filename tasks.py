@@ -1,8 +1,8 @@
-"""The table of tasks: what each task name means to transformers, to PEFT, to the data reader and to the card.
+"""The table of tasks: what each name means to transformers, to PEFT, to the reader of data and to the card.
 
-A new task is a new row here and its own way into token ids: `tokens.py` makes them, `tokens.py`
-counts and `preview.py` shows what of them is learned. Beside these only packing, which causal-lm alone has,
-asks for a task by name.
+A new task is a new row here and its own way into token ids: `training/data/tokens.py` makes them and counts what is
+learned, `training/data/inspect/preview.py` shows it. Beside these only packing, which causal-lm alone has, asks for a
+task by name.
 Importing this module imports neither torch nor transformers: classes are named, not referenced.
 """
 
@@ -29,16 +29,16 @@ class Columns:
 
     @property
     def names(self) -> tuple[str, ...]:
-        """Those that are named."""
+        """The columns that are named."""
         return tuple(name for name in (self.messages, self.text, self.target) if name)
 
 
 MOST_LABELS = 200
-"""Labels that can be told apart: of a file to learn from, and of those that somebody types."""
+"""Labels of one classifier: those of a file to learn from, and those that somebody types."""
 LONGEST_CELL = 100_000
 """Characters of one text of a row to learn from."""
 LOWER_IS_BETTER = ("loss", "perplexity", "log_loss")
-"""Figures of a card that are better when they are lower; all others are better when higher."""
+"""Metrics of a card that are better when lower; all others are better when higher."""
 
 
 @dataclass(frozen=True)
@@ -52,11 +52,11 @@ class Task:
     peft_type: str
     """The member of `peft.TaskType`."""
     answers: Literal["label", "text"]
-    """Whether a target is one of a few labels or free text."""
+    """Kind of targets: one of a few labels, or free text."""
     metric: str
-    """The figure that the card leads with and the gate compares: accuracy (higher is better) or loss (lower is)."""
+    """The metric that the card leads with and the gate compares: accuracy (higher is better) or loss (lower is)."""
     pipeline_tag: str
-    """What the Hub calls the task."""
+    """The Hub's name of the task."""
     head: tuple[str, ...] = ()
     """Names of modules that a version may bring whole (trained from scratch) beside its LoRA matrices."""
 
@@ -80,7 +80,7 @@ TASKS: Mapping[str, Task] = {
 
 
 def task_for(declared: str, config: Mapping[str, Any]) -> Task:
-    """The task that `declared` means for a base with this `config.json`.
+    """Return the task that `declared` means for a base with this `config.json`.
 
     A tab that answers with text works on decoder-only and on encoder-decoder bases alike; the base decides.
     Raises `ConfigError` for an unknown name.
@@ -93,7 +93,7 @@ def task_for(declared: str, config: Mapping[str, Any]) -> Task:
 
 
 def resident_class(config: Mapping[str, Any]) -> str:
-    """The transformers class to keep a base resident as: with the heads its own weights have, and no others."""
+    """Return the transformers class of a resident base: with the heads that its own weights have, and no others."""
     architecture = next(iter(config.get("architectures") or ()), "")
     if config.get("is_encoder_decoder"):
         return "AutoModelForSeq2SeqLM"
@@ -106,7 +106,7 @@ def resident_class(config: Mapping[str, Any]) -> str:
 
 @dataclass(frozen=True)
 class TabSpec:
-    """What the rest of Graft needs to know of a tab, without knowing its plugin: a plugin's facts as plain values."""
+    """A plugin's facts as plain values, for modules that do not know plugins."""
 
     name: str
     model: str
@@ -116,5 +116,5 @@ class TabSpec:
 
     @property
     def learns(self) -> bool:
-        """Whether rows can become an adapter of this tab."""
+        """True if rows can become an adapter of this tab."""
         return bool(self.model and self.columns)

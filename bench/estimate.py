@@ -22,7 +22,8 @@ import numpy as np
 
 from bench.measure import RUN, run_child
 from bench.sized_base import ENCODER, FAMILIES, WRITER
-from settings import LEAN, Settings
+from process_setup import RUN_ENVIRONMENT
+from settings import Settings
 from tasks import Columns, TabSpec
 from training.config import TrainConfig
 from training.estimate import speed
@@ -99,7 +100,7 @@ def _once(shared: Path, home: Path, trial: Trial) -> dict[str, Any]:
     folder = home / "runs" / "bench"
     folder.mkdir(parents=True)
     (folder / CONFIG).write_text(config.to_json(), encoding="utf-8")
-    child = run_child([*RUN, str(folder)], **LEAN, GRAFT_HOME=str(home))
+    child = run_child([*RUN, str(folder)], **RUN_ENVIRONMENT, GRAFT_HOME=str(home))
     result = json.loads((folder / RESULT).read_text(encoding="utf-8"))
     own, took = result["estimate"], result["measured"]["seconds"]
     shutil.rmtree(home)

@@ -19,7 +19,8 @@ from bench.train import labelled
 from models.chat_template import encode
 from models.resolve import ModelStore
 from models.tokenizer import load_tokenizer
-from settings import LEAN, REPOSITORY
+from process_setup import RUN_ENVIRONMENT
+from settings import REPOSITORY
 from training.config import TrainConfig
 from training.events import CONFIG, RESULT
 
@@ -105,7 +106,7 @@ def _graft(base: Path, folder: Path, paths: Sequence[Path], length: int) -> Foun
         card_rows=0, gradient_checkpointing="on", **SHARED,
     )  # fmt: skip
     (run / CONFIG).write_text(config.to_json(), encoding="utf-8")
-    run_child([*RUN, str(run)], **LEAN, GRAFT_HOME=str(home))
+    run_child([*RUN, str(run)], **RUN_ENVIRONMENT, GRAFT_HOME=str(home))
     result = json.loads((run / RESULT).read_text(encoding="utf-8"))
     manifest = json.loads((home / "adapters" / "bench" / "1" / "manifest.json").read_text(encoding="utf-8"))
     measured = manifest["measured"]

@@ -16,8 +16,8 @@ import zipfile
 from collections.abc import Sequence
 from pathlib import Path
 
+from hub.client import silent
 from hub.package_index import Package, download
-from hub.progress import silent
 
 PACKAGE = Package(
     "vaderSentiment", "0.5", "5d97c37f3ef6e24eef331122e055dbedafeb6a56abfce0608b326701116ea49a", 2_448_964, "source"

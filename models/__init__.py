@@ -1,1 +1,1 @@
-"""models."""
+"""Bases: found, checked, loaded and tokenized; and the checks of adapters for them."""

@@ -1,4 +1,4 @@
-"""Is this adapter safe and right for this base? Checked in full before a running model is touched.
+"""Checks that an adapter is safe and right for a base, all of them before a running model is touched.
 
 PEFT itself only warns, or says nothing, when keys do not match, when layers are missing on either side, and when
 tensors are not finite; a failed load leaves half a registration behind. So nothing of a folder reaches a model before
@@ -27,28 +27,34 @@ from tasks import TASKS
 PREFIX = "base_model.model."
 MAGNITUDE = ".lora_magnitude_vector"
 HEADS = frozenset(name for task in TASKS.values() for name in task.head)
-PLAIN = {
-    "peft_type": "LORA", "bias": "none", "layer_replication": None, "auto_mapping": None, "use_qalora": False,
-    "arrow_config": None, "alora_invocation_tokens": None, "velora_config": None, "target_parameters": None,
-    "use_bdlora": None, "kasa_config": None, "monteclora_config": None, "trainable_token_indices": None,
-}  # fmt: skip
+UNSUPPORTED = (
+    *("layer_replication", "auto_mapping", "arrow_config", "alora_invocation_tokens", "velora_config"),
+    *("target_parameters", "use_bdlora", "kasa_config", "monteclora_config", "trainable_token_indices"),
+)
+PLAIN = {"peft_type": "LORA", "bias": "none", "use_qalora": False, **dict.fromkeys(UNSUPPORTED)}
 """Fields of adapter_config.json that must have these values (or be absent) for the adapter to be served."""
 PATTERNS = ("rank_pattern", "alpha_pattern")
 SHAPES = {
-    "target_modules": (list, str), "exclude_modules": (list, str), "modules_to_save": (list, str),
-    "rank_pattern": (dict, str), "alpha_pattern": (dict, str), "layers_to_transform": (list, int),
-}  # fmt: skip
-"""Fields that are a list or a mapping, and of what."""
+    **dict.fromkeys(("target_modules", "exclude_modules", "modules_to_save"), (list, str)),
+    **dict.fromkeys(PATTERNS, (dict, str)),
+    "layers_to_transform": (list, int),
+}
+"""Fields that are a list or a mapping, with the type of its items or keys."""
 LARGEST_ALPHA = 1e6
 LARGEST_CONFIG = 1_000_000
 """Bytes; real ones have a few thousand."""
 PLAIN_PATH = re.compile(r"[\w.-]+")
-"""PEFT takes the keys of `PATTERNS` for regular expressions; those of names are all that is compared here."""
+"""Keys of `PATTERNS` that are names; PEFT takes others for regular expressions, which are not compared here."""
+
+Layers = Mapping[str, tuple[int, int]]
+"""Path of a linear layer in the model -> (inputs, outputs)."""
+Pairs = Mapping[str, Mapping[str, torch.Tensor]]
+"""Path of a linear layer -> its tensors: "A", "B" and, with DoRA, "magnitude"."""
 
 
 @dataclass(frozen=True)
 class Adapter:
-    """A verified adapter, in memory, bound to nothing yet."""
+    """A verified adapter, in memory, bound to no model yet."""
 
     pairs: Mapping[str, tuple[torch.Tensor, torch.Tensor, float]]
     """Path of a linear layer in the trained model -> A of shape (rank, inputs), B of shape (outputs, rank), scale."""
@@ -58,31 +64,29 @@ class Adapter:
     """Path of a linear layer -> DoRA's magnitudes of shape (outputs,); empty for an adapter without DoRA."""
 
 
-def read_adapter(folder: Path, layers: Mapping[str, tuple[int, int]], name: str) -> Adapter:
-    """Read and verify the PEFT folder against a base's `layers`: path -> (inputs, outputs).
+def read_adapter(folder: Path, layers: Layers, name: str) -> Adapter:
+    """Read and verify a PEFT folder against the `layers` of a base; `name` is the adapter's in messages.
 
-    `name` is what messages call the adapter. Raises `AdapterError` naming the first difference.
+    Raises `AdapterError` for the first difference.
     """
     config = _read_config(folder, name)
-    tensors = _read_tensors(folder, name)
     pairs: dict[str, dict[str, torch.Tensor]] = {}
     whole: dict[str, torch.Tensor] = {}
-    for key, tensor in tensors.items():
+    for key, tensor in _read_tensors(folder, name).items():
         path, part = _split(key)
         if part:
             pairs.setdefault(path, {})[part] = tensor
         elif HEADS & set(path.split(".")):
             whole[path] = tensor
         elif ".lora_embedding_" in path:
-            raise _refused(
-                name, f"It adapts {path.partition('.lora_')[0]}, an embedding; only linear layers can be served."
-            )
+            layer = path.partition(".lora_")[0]
+            raise _refused(name, f"It adapts {layer}, an embedding; only linear layers can be served.")
         else:
             raise _refused(name, f"It holds {key}, which is neither a LoRA matrix nor a head that Graft knows.")
     _check_coverage(config, pairs, layers, name)
     magnitudes = _check_magnitudes(config, pairs, layers, name)
-    found = {path: _check_pair(path, pair, config, layers, name) for path, pair in pairs.items()}
-    return Adapter(found, whole, magnitudes)
+    checked = {path: _check_pair(path, pair, config, layers, name) for path, pair in pairs.items()}
+    return Adapter(checked, whole, magnitudes)
 
 
 def _read_config(folder: Path, name: str) -> dict[str, Any]:
@@ -91,23 +95,22 @@ def _read_config(folder: Path, name: str) -> dict[str, Any]:
         if path.stat().st_size > LARGEST_CONFIG:
             raise _refused(name, f"Its adapter_config.json is larger than {LARGEST_CONFIG // 1000} kB.")
         config = json.loads(path.read_text(encoding="utf-8"))
-        rank = config["r"]
-        targets = config["target_modules"]
+        rank, targets = config["r"], config["target_modules"]
     except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
         raise _refused(name, "Its adapter_config.json is missing or not that of a LoRA adapter.") from error
-    for field, (kind, of) in SHAPES.items():
-        found = config.get(field)
-        if found is not None and not (isinstance(found, kind) and all(isinstance(part, of) for part in found)):
-            raise _refused(name, f"Its {field} is {str(found)[:80]!r}, which cannot be served.")
+    for field, (kind, item) in SHAPES.items():
+        value = config.get(field)
+        if value is not None and not (isinstance(value, kind) and all(isinstance(part, item) for part in value)):
+            raise _refused(name, f"Its {field} is {str(value)[:80]!r}, which cannot be served.")
     for field in PATTERNS:
         if odd := [key for key in config.get(field) or () if not PLAIN_PATH.fullmatch(key)]:
             raise _refused(name, f"Its {field} has {odd[0]!r}; only names of layers can be served.")
     for field, wanted in PLAIN.items():
         if config.get(field, wanted) != wanted and not (wanted is None and not config.get(field)):
             raise _refused(name, f"Its {field} is {str(config[field])[:80]!r}; only {wanted!r} can be served.")
-    if not (isinstance(rank, int) and not isinstance(rank, bool) and 1 <= rank <= MAX_RANK):
+    if not (type(rank) is int and 1 <= rank <= MAX_RANK):
         raise _refused(name, f"Its rank is {str(rank)[:80]}; 1 to {MAX_RANK} can be served.")
-    if not (isinstance(targets, list) and targets and all(isinstance(t, str) for t in targets)):
+    if not (isinstance(targets, list) and targets):
         raise _refused(name, "Its target_modules are not a list of layer names.")
     unknown = [m for m in config.get("modules_to_save") or () if not HEADS & set(m.split("."))]
     if unknown:
@@ -121,7 +124,7 @@ def _read_tensors(folder: Path, name: str) -> dict[str, torch.Tensor]:
         tensors: dict[str, torch.Tensor] = load_file(folder / WEIGHTS)
     except (OSError, SafetensorError, ValueError) as error:
         raise _refused(name, f"Its {WEIGHTS} is missing, cut short or damaged.") from error
-    # Whatever is not finite makes its sum so, which costs a sixth; only where one is not every number is looked at.
+    # A sum is not finite if one value is not, and costs a sixth of looking at each.
     sums = torch.stack([tensor.sum(dtype=torch.float32) for tensor in tensors.values()]) if tensors else torch.zeros(1)
     for key, tensor in tensors.items() if not sums.isfinite().all() else ():
         if not torch.isfinite(tensor).all():
@@ -130,23 +133,20 @@ def _read_tensors(folder: Path, name: str) -> dict[str, torch.Tensor]:
 
 
 def _split(key: str) -> tuple[str, str]:
-    """A tensor's key as (path of its layer, "A", "B" or "magnitude"), or (parameter name, "") where it is none."""
+    """Split a tensor's key into (path of its layer, "A", "B" or "magnitude"), or (parameter name, "") for others."""
     path = key.removeprefix(PREFIX)
-    if path.endswith(MAGNITUDE):
-        return path.removesuffix(MAGNITUDE), "magnitude"
-    for part in ("A", "B"):
-        if path.endswith(f".lora_{part}.weight"):
-            return path.removesuffix(f".lora_{part}.weight"), part
+    for suffix, part in ((".lora_A.weight", "A"), (".lora_B.weight", "B"), (MAGNITUDE, "magnitude")):
+        if path.endswith(suffix):
+            return path.removesuffix(suffix), part
     return path, ""
 
 
-def _check_coverage(config: dict[str, Any], pairs: Mapping[str, Any], layers: Mapping[str, Any], name: str) -> None:
-    """Both ways: every layer the adapter holds is in the base, and every layer it targets there is in the adapter."""
+def _check_coverage(config: dict[str, Any], pairs: Pairs, layers: Layers, name: str) -> None:
+    """Refuse an adapter with layers that the base lacks, or without layers that its configuration targets."""
     unknown = sorted(set(pairs) - set(layers))
     if unknown:
         raise _refused(name, f"It adapts {unknown[0]}, which this base does not have ({len(unknown)} such layers).")
-    targets = config["target_modules"]
-    excluded = config.get("exclude_modules") or []
+    targets, excluded = config["target_modules"], config.get("exclude_modules") or []
     chosen = {p for p in layers if _matches(p, targets) and not _matches(p, excluded)}
     if not config.get("layers_to_transform") and (absent := sorted(chosen - set(pairs))):
         raise _refused(name, f"It lacks {absent[0]}, which this base has ({len(absent)} such layers).")
@@ -154,10 +154,8 @@ def _check_coverage(config: dict[str, Any], pairs: Mapping[str, Any], layers: Ma
         raise _refused(name, "It holds no LoRA matrices.")
 
 
-def _check_magnitudes(
-    config: dict[str, Any], pairs: Mapping[str, Mapping[str, torch.Tensor]], layers: Mapping[str, Any], name: str
-) -> dict[str, torch.Tensor]:
-    """With DoRA each layer has its magnitudes, one for each output; without it none has."""
+def _check_magnitudes(config: dict[str, Any], pairs: Pairs, layers: Layers, name: str) -> dict[str, torch.Tensor]:
+    """Return DoRA's magnitudes: every layer has one per output, or none has any."""
     held = {path: pair["magnitude"] for path, pair in pairs.items() if "magnitude" in pair}
     if not config.get("use_dora"):
         if held:
@@ -175,11 +173,7 @@ def _check_magnitudes(
 
 
 def _check_pair(
-    path: str,
-    pair: Mapping[str, torch.Tensor],
-    config: dict[str, Any],
-    layers: Mapping[str, tuple[int, int]],
-    name: str,
+    path: str, pair: Mapping[str, torch.Tensor], config: dict[str, Any], layers: Layers, name: str
 ) -> tuple[torch.Tensor, torch.Tensor, float]:
     inputs, outputs = layers[path]
     a, b = pair.get("A"), pair.get("B")
@@ -192,17 +186,17 @@ def _check_pair(
 
 
 def _scale(path: str, rank: int, config: dict[str, Any], name: str) -> float:
-    """alpha / r, or alpha / sqrt(r) for rank-stabilized LoRA (Kalajdzievski, 2023)."""
-    if _of_layer(path, config, "rank_pattern", "r") != rank:
+    """Return alpha / r, or alpha / sqrt(r) for rank-stabilized LoRA (Kalajdzievski, 2023)."""
+    if _layer_value(path, config, "rank_pattern", "r") != rank:
         raise _refused(name, f"{path} has rank {rank}, but its adapter_config.json says another.")
-    alpha = _of_layer(path, config, "alpha_pattern", "lora_alpha")
+    alpha = _layer_value(path, config, "alpha_pattern", "lora_alpha")
     if not (isinstance(alpha, int | float) and abs(alpha) <= LARGEST_ALPHA):
         raise _refused(name, f"Its lora_alpha is {str(alpha)[:80]}, not a number that can be served.")
     return float(alpha / (math.sqrt(rank) if config.get("use_rslora") else rank))
 
 
-def _of_layer(path: str, config: dict[str, Any], patterns: str, field: str) -> Any:  # noqa: ANN401 - a JSON value
-    """What the configuration says of one layer: the first of its `patterns` that names it, or else `field`."""
+def _layer_value(path: str, config: dict[str, Any], patterns: str, field: str) -> Any:  # noqa: ANN401 - a JSON value
+    """Return the value of the first of `patterns` that names the layer, else that of `field`."""
     return next((v for k, v in (config.get(patterns) or {}).items() if _matches(path, [k])), config.get(field))
 
 

@@ -17,22 +17,22 @@ from errors import InputError
 
 Message = Mapping[str, Any]
 Span = tuple[int, int]
-"""Where a run starts, and where what follows it does."""
+"""Start and end (exclusive) of a run of characters or tokens."""
 
 PLAIN_TEMPLATE = (
     "{{ begins }}{% for message in messages %}{{ message['role'].capitalize() }}:\n{{ message['content'] }}"
     "{% if message['role'] == 'assistant' %}{{ eos_token or '' }}{% endif %}{{ '\n' }}{% endfor %}"
     "{% if add_generation_prompt %}{{ 'Assistant:\n' }}{% endif %}"
 )
-"""For bases that come without a chat template (GPT-2, say).
+"""Template of bases that come without one (GPT-2, say).
 
-An answer begins on a line of its own: after a space, some words are one token with it and others are not, and what
-was trained would not be what is asked. Jinja drops a bare line end that follows a tag.
+An answer begins on a line of its own: after a space, some words would be one token with it, and prompts would differ
+from those in training. Jinja drops a bare line end that follows a tag.
 """
 
 
 def as_text(content: Any) -> str:  # noqa: ANN401 - a string, or a list of parts as chat pages send them
-    """The text of a message's content."""
+    """Return the text of a message's content."""
     if isinstance(content, str):
         return content
     parts = content if isinstance(content, Sequence) else [content]
@@ -40,14 +40,17 @@ def as_text(content: Any) -> str:  # noqa: ANN401 - a string, or a list of parts
 
 
 def as_messages(text: str, prompt: str, target: str | None = None) -> list[dict[str, str]]:
-    """A row of `text` and `target` as a conversation of one turn, through the tab's `prompt`."""
+    """Return a row of `text` and `target` as a conversation of one turn, through the tab's `prompt`."""
     user = prompt.replace("{text}", text) if prompt else text
     messages = [{"role": "user", "content": user}]
     return messages if target is None else [*messages, {"role": "assistant", "content": target}]
 
 
 def render(tokenizer: Any, messages: Sequence[Message], answer_next: bool) -> tuple[str, list[Span]]:  # noqa: ANN401
-    """The conversation as the chat template writes it, and where the assistant speaks: (start, end) characters."""
+    """Render a conversation by the chat template; returns the text and the spans of the assistant's characters.
+
+    Raises `InputError` where the template refuses or leaves out a message.
+    """
     contents = neutralize_all(tokenizer, [as_text(m["content"]).strip() for m in messages])
     turns = [{"role": str(m["role"]), "content": text} for m, text in zip(messages, contents, strict=True)]
     marked = [{**turn, "content": f"\x02{i}\x02"} for i, turn in enumerate(turns)]
@@ -85,7 +88,7 @@ def render(tokenizer: Any, messages: Sequence[Message], answer_next: bool) -> tu
 
 
 def encode(tokenizer: Any, messages: Sequence[Message], answer_next: bool = False) -> tuple[list[int], list[Span]]:  # noqa: ANN401
-    """Token ids of a conversation, and the runs of them that are learned: the assistant's words and the turn's end."""
+    """Return the token ids of a conversation, and the spans that are learned: the assistant's words and turn ends."""
     [encoded] = encode_batch(tokenizer, [messages], answer_next)
     return encoded
 
@@ -95,19 +98,18 @@ def encode_batch(
     conversations: Sequence[Sequence[Message]],
     answer_next: bool = False,
 ) -> list[tuple[list[int], list[Span]]]:
-    """What `encode` gives for each of the conversations, in one call of the tokenizer."""
+    """Encode several conversations as `encode` does, in one call of the tokenizer."""
     rendered = [render(tokenizer, messages, answer_next) for messages in conversations]
-    encoded = tokenizer(
-        [text for text, _ in rendered], add_special_tokens=False, return_offsets_mapping=True,
-        return_attention_mask=False, return_token_type_ids=False,
-    )  # fmt: skip
+    texts = [text for text, _ in rendered]
+    unused = {"add_special_tokens": False, "return_attention_mask": False, "return_token_type_ids": False}
+    encoded = tokenizer(texts, return_offsets_mapping=True, **unused)
     offsets = (np.array(some, np.int32).reshape(-1, 2) for some in encoded["offset_mapping"])
     spans = (_learned(some, spoken) for some, (_, spoken) in zip(offsets, rendered, strict=True))
     return list(zip(encoded["input_ids"], spans, strict=True))
 
 
 def _learned(offsets: NDArray[np.int32], spoken: Sequence[Span]) -> list[Span]:
-    """Runs of tokens that lie in what the assistant speaks, with the first one after each; both as (start, end)."""
+    """Return spans of the tokens that overlap the `spoken` characters, with the first token after each."""
     starts, ends = offsets.T
     learned = np.zeros(len(offsets) + 2, bool)
     for first, last in spoken:
@@ -121,7 +123,7 @@ def _learned(offsets: NDArray[np.int32], spoken: Sequence[Span]) -> list[Span]:
 
 
 def _begins(tokenizer: Any) -> str:  # noqa: ANN401
-    """The token that the tokenizer itself puts before a text, if it is the one that begins texts."""
+    """Return the beginning-of-text token if the tokenizer puts it before a text, else ""."""
     first = tokenizer("a")["input_ids"][0]
     return str(tokenizer.bos_token) if first == tokenizer.bos_token_id and tokenizer.bos_token else ""
 
@@ -132,8 +134,8 @@ def neutralize(tokenizer: Any, text: str) -> str:  # noqa: ANN401
 
 
 def neutralize_all(tokenizer: Any, texts: Sequence[str]) -> list[str]:  # noqa: ANN401
-    """What `neutralize` makes of each text; the tokenizer is asked once for its special tokens."""
-    # Not `all_special_tokens`, which leaves out those that no role was given to: Llama's <|eot_id|>, for example.
+    """Neutralize several texts; the tokenizer's special tokens are collected once."""
+    # Not `all_special_tokens`, which leaves out those without a role: Llama's <|eot_id|>, for example.
     special = {str(added) for added in tokenizer.added_tokens_decoder.values() if added.special}
     return [_broken_up(text, [token for token in special if len(token) > 1 and token in text]) for text in texts]
 

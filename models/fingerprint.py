@@ -1,15 +1,15 @@
-"""Proof that an adapter acts: what it changes on a fixed probe, told at publishing and checked after every load.
+"""Fingerprints of adapters: the change on a fixed probe, recorded at publishing and compared after every load.
 
 A probe of four tokens runs through the model's body, with the adapter and without (one token would not do: attention
-over it alone is the same for every query and key). The largest change, and the change at the places where it was
-largest, are the fingerprint; a load looks at the same places.
+over it alone is the same for every query and key). The largest changes of the hidden states and their places are the
+fingerprint; a load compares the same places.
 
-Measured on MiniLM, SmolLM2 and tiny BERT, Llama, GPT-2 and T5: on a base held in the same way in float32,
-|found - told| is 0.00001 of |told|; for other weights it is 0.9 to 1.3, for none 1. Computed in bfloat16 or in 8bit it
-is 0.02 to 4.8, the more the smaller the adapter's change is beside the rounding. So values are compared between equals
-only; elsewhere an adapter must change something, which rounding alone never does, because base and adapter are rounded
-alike. A base that was trained on in bfloat16, as CPUs do that can, is told of in float32 with its weights as they are:
-that costs nothing for SmolLM2, whose weights are bfloat16 by birth, 0.005 for MiniLM, and 0.1 for a T5 of random ones.
+Measured on MiniLM, SmolLM2 and tiny BERT, Llama, GPT-2 and T5, as |loaded - recorded| / |recorded|: 0.00001 for bases
+held alike in float32, 0.9 to 1.3 for other weights, 1 for no adapter. In bfloat16 or 8bit it is 0.02 to 4.8, because
+the adapter's change may be as small as the rounding. So values are compared in float32 only; elsewhere an adapter must
+change something, which rounding alone never does, because base and adapter are rounded alike. After training in
+bfloat16 on a CPU, the fingerprint is made in float32 with the weights as they are: the difference is 0 for SmolLM2,
+whose weights are bfloat16 originally, 0.005 for MiniLM, and 0.1 for a T5 of random ones.
 """
 
 from __future__ import annotations
@@ -27,32 +27,32 @@ PROBE = "The quick brown fox jumps over the lazy dog."
 PROBE_TOKENS = 4
 PLACES = 16
 TOLERANCE = 0.3
-"""Of the change that was told; see above."""
+"""Largest |loaded - recorded| / |recorded|; see above."""
 ROUNDING = 1e-4
-"""Of the states themselves: what float32 may differ by between two machines, through all layers."""
+"""Relative difference of float32 states between two machines, through all layers."""
 
 
 def held(quantize: str, dtype: torch.dtype) -> str:
-    """How a base is held: fingerprints are compared between bases held alike."""
+    """Return the key of (quantization, dtype); fingerprints are comparable only within one key."""
     return f"{quantize} {str(dtype).removeprefix('torch.')}"
 
 
 def probe(tokenizer: PreTrainedTokenizerBase, encoder_decoder: bool, device: torch.device) -> dict[str, torch.Tensor]:
-    """The first tokens of a fixed sentence, as a model's inputs of shape (1, tokens)."""
+    """Return the first tokens of a fixed sentence as a model's inputs, of shape (1, tokens)."""
     ids = torch.tensor([tokenizer(PROBE)["input_ids"][:PROBE_TOKENS]], device=device)
     return {"input_ids": ids, **({"decoder_input_ids": ids} if encoder_decoder else {})}
 
 
 @torch.inference_mode()
 def states(body: nn.Module, inputs: Mapping[str, torch.Tensor]) -> torch.Tensor:
-    """What the body makes of the probe: its last hidden states, or logits where it has its head inside (T5)."""
+    """Return the body's last hidden states for the probe, flat; its logits where its head is inside (T5)."""
     outputs = body(**inputs)
     found: torch.Tensor = outputs.last_hidden_state if hasattr(outputs, "last_hidden_state") else outputs.logits
     return found.float().flatten()
 
 
 def of_trained(net: Any, tokenizer: PreTrainedTokenizerBase, quantize: str, dtype: torch.dtype) -> dict[str, Any]:  # noqa: ANN401
-    """The fingerprint of a PeftModel's active adapter, on a base held as `quantize` and computed in `dtype`."""
+    """Return the fingerprint of a PeftModel's active adapter, on a base held as `quantize` and computed in `dtype`."""
     inputs = probe(tokenizer, net.config.is_encoder_decoder, net.device)
     body = net.get_base_model().base_model
     whole = quantize == "none" and net.device.type == "cpu"
@@ -65,14 +65,14 @@ def of_trained(net: Any, tokenizer: PreTrainedTokenizerBase, quantize: str, dtyp
 
 @contextmanager
 def _in_float32(body: nn.Module) -> Iterator[None]:
-    """Each layer computes in float32 while it runs, so that no second copy of all weights is held."""
+    """Widen each layer to float32 while it runs, so that no second copy of all weights is held."""
     kept: dict[nn.Parameter, torch.Tensor] = {}
 
     def widen(layer: nn.Module, args: tuple[Any, ...]) -> tuple[Any, ...]:
         for weight in layer.parameters(recurse=False):
             kept[weight] = weight.data
             weight.data = weight.data.float()
-        # T5 narrows what it hands to a layer to the type that it saw in it before.
+        # T5 narrows a layer's input to the type that its weight had before.
         return tuple(a.float() if isinstance(a, torch.Tensor) and a.is_floating_point() else a for a in args)
 
     def restore(layer: nn.Module, *_: Any) -> None:  # noqa: ANN401
@@ -90,25 +90,25 @@ def _in_float32(body: nn.Module) -> Iterator[None]:
 
 
 def fingerprint(base: torch.Tensor, adapted: torch.Tensor, how: str) -> dict[str, Any]:
-    """What a manifest keeps of a change to a base `held` so: the largest, where the largest ones are, and these."""
+    """Return what a manifest keeps: the largest change, the places and values of the largest, and the key `how`."""
     change = adapted - base
     at = change.abs().topk(min(PLACES, change.numel())).indices
     values = [float(f"{value:.6g}") for value in change[at].tolist()]
     return {"change": abs(values[0]), "at": at.tolist(), "values": values, "held": how}
 
 
-def fault(told: Mapping[str, Any] | None, base: torch.Tensor, adapted: torch.Tensor, how: str) -> str:
-    """Why a loaded adapter is not the one that was published; empty where it is, as far as can be said."""
+def fault(recorded: Mapping[str, Any] | None, base: torch.Tensor, adapted: torch.Tensor, how: str) -> str:
+    """Return why a loaded adapter is not the one that was published, in a sentence; "" if it may be."""
     change = adapted - base
     if not change.abs().max().item() > 0:
         return "It changes nothing: its answers to a fixed probe are those of the base."
-    if not told or told["held"] != how or not how.endswith("float32"):
+    if not recorded or recorded["held"] != how or not how.endswith("float32"):
         return ""
-    if max(told["at"]) >= change.numel():
+    if max(recorded["at"]) >= change.numel():
         return "It was published for a base of another width."
-    values = torch.tensor(told["values"], device=change.device)
-    difference, size = (change[told["at"]] - values).norm().item(), values.norm().item()
-    if difference <= TOLERANCE * size + ROUNDING * base[told["at"]].norm().item() and math.isfinite(difference):
+    values = torch.tensor(recorded["values"], device=change.device)
+    difference, size = (change[recorded["at"]] - values).norm().item(), values.norm().item()
+    if difference <= TOLERANCE * size + ROUNDING * base[recorded["at"]].norm().item() and math.isfinite(difference):
         return ""
     percent = 100 * difference / size
     return f"It does not do what it did when it was published: on a fixed probe it is off by {percent:.0f} %."

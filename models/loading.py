@@ -1,11 +1,12 @@
-"""Bases into memory: a resolved model as a transformers model, full precision or quantized.
+"""Bases into memory: a resolved model as a transformers model, in full precision or quantized.
 
-Imports torch and transformers; only background threads and child processes import this module.
-Never runs code of a repository and never reads pickles: `trust_remote_code=False`, safetensors only, local files only.
+Imports torch and transformers, so only background threads and child processes import this module. Never runs code of a
+repository and never reads pickles: `trust_remote_code=False`, safetensors only, local files only.
 """
 
 from __future__ import annotations
 
+import math
 from collections import Counter
 from typing import Any
 
@@ -17,67 +18,34 @@ from transformers import BitsAndBytesConfig, PreTrainedModel
 from transformers.pytorch_utils import Conv1D
 
 from errors import ModelError
+from models import weights
 from models.resolve import Model
 from models.tokenizer import first_line
+from models.transformers_private import bitsandbytes_functional, keep_weight_layout, weight_scales
+from store import quota
 from tasks import TASKS
 
+LINEAR = (nn.Linear, Conv1D)
 HELD = torch.float16
 LARGEST = 60_000.0
-"""A value that float16 has; embeddings with larger ones stay as they are."""
+"""Largest absolute value that is held in float16; embeddings with larger ones stay in float32."""
+QUANTIZED_BYTES = {"8bit": 1.2, "4bit": 0.8}
+"""Bytes of memory per weight of a quantized base, its embeddings and a part of what loading takes included."""
+SPARE = 300_000_000
+"""Bytes of memory that loading a base leaves free."""
+TEMPERATURE = 0.05
+"""Divisor of cosine similarities before the softmax, as in the contrastive training of sentence encoders."""
 
-
-@torch.no_grad()
-def halve_embeddings(net: nn.Module) -> int:
-    """Hold the float32 embeddings of a frozen model in float16, in place; returns how many were.
-
-    One that another module shares (an output layer, which multiplies with it) stays as it is. A halved one is a buffer:
-    what the model computes in goes by the type of its parameters, and that has not changed.
-    """
-    embeddings = [module for module in net.modules() if isinstance(module, nn.Embedding)]
-    owners = Counter(id(p) for m in net.modules() for p in m.parameters(recurse=False))
-    halved = [
-        module for module in embeddings
-        if owners[id(module.weight)] == 1 and module.weight.dtype == torch.float32
-        and module.weight.abs().amax() < LARGEST
-    ]  # fmt: skip
-    for module in halved:
-        weight = module.weight.to(HELD)
-        del module.weight
-        module.register_buffer("weight", weight)
-        module.register_forward_hook(_widen)
-    return len(halved)
-
-
-def _widen(module: nn.Module, args: tuple[torch.Tensor, ...], rows: torch.Tensor) -> torch.Tensor:
-    return rows.float()
-
-
-def held_bytes(net: nn.Module) -> int:
-    """Bytes of what a model holds and does not learn: weights, the scales of quantized ones, buffers."""
-    frozen = [weight for weight in net.parameters() if not weight.requires_grad]
-    return sum(tensor.nbytes for tensor in [*frozen, *net.buffers(), *(s for w in frozen for s in _scales(w))])
-
-
-def _scales(weight: torch.Tensor) -> list[torch.Tensor]:
-    """The scales of a bitsandbytes weight, which may be quantized themselves."""
-    state = getattr(weight, "quant_state", None)
-    holders = [(weight, ("SCB",)), *((one, ("absmax", "code")) for one in (state, getattr(state, "state2", None)))]
-    found = [getattr(holder, name, None) for holder, names in holders for name in names]
-    return [tensor for tensor in found if isinstance(tensor, torch.Tensor)]
-
-
-LINEAR = (nn.Linear, Conv1D)
-
-transformers.logging.disable_progress_bar()  # the page and the command line have bars of their own
+transformers.logging.disable_progress_bar()  # the page and the command line have their own
 
 
 def device() -> torch.device:
-    """The accelerator if there is one, else the CPU."""
+    """Return the accelerator if there is one, else the CPU."""
     return torch.device("cuda" if torch.cuda.is_available() else "cpu")
 
 
 def compute_dtype(precision: str = "auto") -> torch.dtype:
-    """`precision`; `auto` is bfloat16 where the accelerator computes in it, float16 on older ones, float32 on a CPU."""
+    """Return the type of `precision`; `auto` is bfloat16 on a GPU that has it, float16 on others, float32 on a CPU."""
     if precision != "auto":
         chosen: torch.dtype = getattr(torch, precision)
         return chosen
@@ -87,7 +55,7 @@ def compute_dtype(precision: str = "auto") -> torch.dtype:
 
 
 def training_dtype(precision: str) -> torch.dtype:
-    """What matrices are multiplied in while training; `auto` is bfloat16 on a CPU with instructions for it."""
+    """Return the type of matrix products in training; `auto` is bfloat16 on a CPU with instructions for it too."""
     if precision != "auto" or torch.cuda.is_available():
         return compute_dtype(precision)
     able = torch.cpu.get_capabilities()
@@ -95,26 +63,42 @@ def training_dtype(precision: str) -> torch.dtype:
 
 
 def computing(dtype: torch.dtype) -> torch.autocast:
-    """The context in which a model with float32 parts on a base of `dtype` is run; float32 changes nothing."""
+    """Return the context in which float32 parts on a base of `dtype` compute; float32 changes nothing."""
     return torch.autocast(device().type, dtype=dtype, enabled=dtype != torch.float32)
 
 
 def resolve_quantization(choice: str) -> str:
-    """`auto` made definite: 4bit on a GPU, none on a CPU."""
+    """Resolve `auto`: 4bit on a GPU, none on a CPU."""
     return ("4bit" if torch.cuda.is_available() else "none") if choice == "auto" else choice
 
 
 def require_quantization(quantize: str) -> None:
-    """Raise `ModelError` where a base cannot be quantized on this machine, before anything is downloaded for it."""
+    """Raise `ModelError` where this machine cannot quantize bases, before anything is downloaded."""
     if quantize == "none":
         return
     try:
-        _bitsandbytes()
-    except Exception as error:  # a library of another CUDA raises whatever it likes
-        next_ = "Install bitsandbytes for this machine, or train without quantization."
+        bitsandbytes_functional()
+    except Exception as error:  # one built for another CUDA may raise anything
+        what, why = "Bases cannot be quantized here.", f"bitsandbytes says: {first_line(error)}."
+        raise ModelError(what, why, "Install bitsandbytes for this machine, or train without quantization.") from error
+
+
+def require_memory(model: Model, quantize: str, width: int, accelerator: int | None = None) -> None:
+    """Raise `ModelError` where a further base, held as `quantize`, would not fit into memory.
+
+    `width` is the bytes of one weight that is not quantized; `accelerator` the bytes free on the accelerator, if the
+    weights will lie there and not in main memory.
+    """
+    count = sum(math.prod(tensor.shape) for tensor in weights.tensors(model.path))
+    needed = count * QUANTIZED_BYTES.get(quantize, width)
+    free = quota.free_memory() if accelerator is None else accelerator
+    if needed + SPARE > free:
         raise ModelError(
-            "Bases cannot be quantized here.", f"bitsandbytes says: {first_line(error)}.", next_
-        ) from error
+            f"There is no room for {model.id} beside what is loaded.",
+            f"It needs {needed / 1e9:.1f} GB of memory, and {free / 1e9:.1f} GB are free.",
+            "End other programs, hold bases in fewer bits (GRAFT_QUANTIZE, GRAFT_PRECISION), or use a version of "
+            "the tab's own base.",
+        )
 
 
 def load_model(
@@ -124,12 +108,12 @@ def load_model(
     dtype: torch.dtype | None = None,
     **config: Any,  # noqa: ANN401
 ) -> tuple[PreTrainedModel, set[str]]:
-    """The base in evaluation mode on the best device, and the names of parameters that its files do not have.
+    """Load the base in evaluation mode on the best device; returns it with the names of parameters its files lack.
 
-    `quantize` is none, 8bit (LLM.int8) or 4bit (NF4 with double quantization, QLoRA's; Dettmers et al., 2023), and
-    embeddings are then held in 16 bits (`models.loading`);
-    `dtype` is that of what is not quantized, by default `compute_dtype()`; `config` overrides fields of the
-    configuration, or says how attention is computed. Raises `ModelError` when the weights do not fit the architecture.
+    `quantize` is none, 8bit (LLM.int8) or 4bit (NF4 with double quantization, as in QLoRA; Dettmers et al., 2023);
+    embeddings of quantized bases are held in float16. `dtype`, by default `compute_dtype()`, is that of everything
+    else; `config` overrides fields of the model's configuration. Raises `ModelError` for weights that do not fit the
+    architecture.
     """
     dtype = dtype or compute_dtype()
     try:
@@ -145,61 +129,13 @@ def load_model(
             **config,
         )
     except (OSError, ValueError, RuntimeError, KeyError, ImportError) as error:
-        raise ModelError(
-            f"{model.id} cannot be loaded as {auto_class}.", first_line(error), "Choose a base of a supported family."
-        ) from error
+        what = f"{model.id} cannot be loaded as {auto_class}."
+        raise ModelError(what, first_line(error), "Choose a base of a supported family.") from error
     if quantize != "none":
         halve_embeddings(loaded)
-        _keep_layout(loaded)
+        keep_weight_layout(loaded)
     mismatched = {key if isinstance(key, str) else key[0] for key in info["mismatched_keys"]}
     return loaded.eval(), set(info["missing_keys"]) | mismatched
-
-
-def linear_paths(model: PreTrainedModel) -> list[str]:
-    """Full names of the linear layers of the model's body: what LoRA adapts, head and output embedding left out."""
-    inside = {id(m) for m in model.base_model.modules()} - {id(model.get_output_embeddings())}
-    return [name for name, m in model.named_modules() if isinstance(m, LINEAR) and id(m) in inside]
-
-
-def features(module: nn.Module) -> tuple[int, int]:
-    """(inputs, outputs) of a linear layer: `nn.Linear`, bitsandbytes' quantized ones, or GPT-2's `Conv1D`."""
-    if isinstance(module, Conv1D):
-        return int(module.nx), int(module.nf)
-    return int(module.in_features), int(module.out_features)  # type: ignore[arg-type]
-
-
-@torch.no_grad()
-def dense_weight(module: nn.Module) -> torch.Tensor:
-    """The weight of a linear layer as (outputs, inputs) in float32, also of a quantized one, which stays as it is."""
-    weight: Any = module.weight
-    if type(weight).__name__ == "Params4bit":
-        dense: torch.Tensor = _bitsandbytes().dequantize_4bit(weight.data, weight.quant_state)
-    elif type(weight).__name__ == "Int8Params":
-        state: Any = module.state
-        # Until the first pass the rows' scales lie with the weight.
-        scales = state.SCB if weight.SCB is None else weight.SCB
-        dense = _bitsandbytes().int8_vectorwise_dequant(weight.data, scales)
-    else:
-        dense = weight.T if isinstance(module, Conv1D) else weight
-    return dense.float()
-
-
-def _bitsandbytes() -> Any:  # noqa: ANN401 - a module
-    import bitsandbytes  # noqa: PLC0415 - seconds, and only for quantized bases
-
-    return bitsandbytes.functional
-
-
-def _keep_layout(net: nn.Module) -> None:
-    """Keep 4-bit weights as they were quantized.
-
-    On a CPU with bfloat16 instructions bitsandbytes rearranges them in the first pass that learns nothing. Its product
-    for that layout has no gradient, gives back bfloat16 however it is asked, and takes two to three times as long for a
-    batch; and what reads the weights afterwards, to merge or for DoRA's norms, would read them in the wrong order.
-    """
-    for module in net.modules():
-        if hasattr(module, "support_avx512bf16_for_cpu"):
-            module.support_avx512bf16_for_cpu = False  # type: ignore[assignment]
 
 
 def _quantization_config(quantize: str, dtype: torch.dtype) -> BitsAndBytesConfig | None:
@@ -220,19 +156,57 @@ def _quantization_config(quantize: str, dtype: torch.dtype) -> BitsAndBytesConfi
     )
 
 
-TEMPERATURE = 0.05
-"""Cosine similarities are divided by this before the softmax, as in the contrastive training of sentence encoders."""
+@torch.no_grad()
+def halve_embeddings(net: nn.Module) -> int:
+    """Hold the float32 embeddings of a frozen model in float16, in place; returns their number.
+
+    An embedding that shares its weight with another module, such as a tied output layer, stays as it is. A halved
+    weight becomes a buffer, because a model's computing type is that of its parameters.
+    """
+    embeddings = [module for module in net.modules() if isinstance(module, nn.Embedding)]
+    owners = Counter(id(p) for m in net.modules() for p in m.parameters(recurse=False))
+    alone = [m for m in embeddings if owners[id(m.weight)] == 1 and m.weight.dtype == torch.float32]
+    halved = [module for module in alone if module.weight.abs().amax() < LARGEST]
+    for module in halved:
+        weight = module.weight.to(HELD)
+        del module.weight
+        module.register_buffer("weight", weight)
+        module.register_forward_hook(_widen)
+    return len(halved)
+
+
+def _widen(module: nn.Module, args: tuple[torch.Tensor, ...], rows: torch.Tensor) -> torch.Tensor:
+    return rows.float()
+
+
+def held_bytes(net: nn.Module) -> int:
+    """Return the bytes of a model's frozen weights, their quantization scales and buffers."""
+    frozen = [weight for weight in net.parameters() if not weight.requires_grad]
+    return sum(tensor.nbytes for tensor in [*frozen, *net.buffers(), *(s for w in frozen for s in weight_scales(w))])
+
+
+def linear_paths(model: PreTrainedModel) -> list[str]:
+    """List the paths of the body's linear layers, which LoRA adapts: neither the head nor the output embedding."""
+    inside = {id(m) for m in model.base_model.modules()} - {id(model.get_output_embeddings())}
+    return [name for name, m in model.named_modules() if isinstance(m, LINEAR) and id(m) in inside]
+
+
+def features(module: nn.Module) -> tuple[int, int]:
+    """Return (inputs, outputs) of a linear layer: `nn.Linear`, a quantized one, or GPT-2's `Conv1D`."""
+    if isinstance(module, Conv1D):
+        return int(module.nx), int(module.nf)
+    return int(module.in_features), int(module.out_features)  # type: ignore[arg-type]
 
 
 def mean_vectors(states: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
-    """Unit vectors (rows, width): the mean of last hidden states (rows, tokens, width) where `mask` is 1.
+    """Return unit vectors (rows, width): the mean of last hidden states (rows, tokens, width) where `mask` is 1.
 
     Reimers & Gurevych, Sentence-BERT, 2019.
     """
-    weights = mask.unsqueeze(-1).to(states.dtype)
-    return functional.normalize(((states * weights).sum(1) / weights.sum(1)).float(), dim=-1)
+    weight = mask.unsqueeze(-1).to(states.dtype)
+    return functional.normalize(((states * weight).sum(1) / weight.sum(1)).float(), dim=-1)
 
 
 def similarity_probabilities(texts: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
-    """Probabilities (texts, labels) from unit vectors of both."""
+    """Return probabilities (texts, labels) from the unit vectors of both."""
     return (texts @ labels.T / TEMPERATURE).softmax(-1)

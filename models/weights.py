@@ -1,9 +1,9 @@
-"""Fingerprints of safetensors weights, read from the headers and a few bytes of each tensor; no torch.
+"""Safetensors weights, read from the headers and a few bytes of each tensor: digests of a base, checks of an adapter.
 
-Two digests. `shape_id` says what an adapter has to fit: tensor names and shapes. `identity` says which weights these
-are: shape and first values of each tensor. It leaves out names, order, sharding, float type, tied copies and integer
-buffers, because another version of the library that saves the same model changes exactly these.
-Format: https://huggingface.co/docs/safetensors (8 bytes little-endian header length, JSON header, data).
+Two digests identify a base. `shape_id`, of tensor names and shapes, says which adapters fit. `identity`, of the shape
+and first values of each tensor, says which weights these are; it leaves out names, order, sharding, float type, tied
+copies and integer buffers, which change when another version of the library saves the same model.
+Format: https://huggingface.co/docs/safetensors (8 bytes little-endian header length, JSON header, data). No torch.
 """
 
 from __future__ import annotations
@@ -28,9 +28,17 @@ FLOATS = {"F64": "<f8", "F32": "<f4", "F16": "<f2", "BF16": "<u2"}
 SAMPLE = 64
 """Values read of each tensor: 256 bytes of a float32 one."""
 HEADER_LIMIT = 100_000_000
-"""Bytes; the format's own cap."""
+"""Bytes of a base's header; the format's own limit."""
+MOST_HEADER = 2_000_000
+"""Bytes of an adapter's header: 20,000 tensors with names of 50 characters."""
+MOST_TENSORS = 20_000
+WIDTHS = {"F32": 4, "F16": 2, "BF16": 2}
+"""Bytes of a number of each type that adapters may have."""
 LENGTH = 16
 """Hex digits of a digest."""
+
+Shapes = Mapping[str, tuple[int, ...]]
+MALFORMED = (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError, struct.error)
 
 
 @dataclass(frozen=True)
@@ -43,7 +51,7 @@ class Tensor:
 
 
 def weight_files(folder: Path) -> list[Path]:
-    """The files that hold a folder's weights: the shards of its index, else `model.safetensors`, else all it has."""
+    """List the files of a folder's weights: the shards of its index, else `model.safetensors`, else all safetensors."""
     if (folder / INDEX).is_file():
         index = json.loads((folder / INDEX).read_text("utf-8"))
         return sorted(folder / name for name in set(index["weight_map"].values()))
@@ -52,12 +60,12 @@ def weight_files(folder: Path) -> list[Path]:
 
 
 def tensors(folder: Path) -> Iterator[Tensor]:
-    """Every float tensor of a folder's weights; raises `ModelError` for a damaged file."""
+    """Yield every float tensor of a folder's weights; raises `ModelError` for a damaged file."""
     for path in weight_files(folder):
         try:
             with path.open("rb") as file:
                 yield from _tensors(file, path.stat().st_size)
-        except (OSError, ValueError, KeyError, TypeError, AttributeError, struct.error) as error:
+        except MALFORMED as error:
             raise ModelError(
                 f"The weights of {folder.name} cannot be read.",
                 f"{path.name} is not a whole safetensors file.",
@@ -66,31 +74,38 @@ def tensors(folder: Path) -> Iterator[Tensor]:
 
 
 def identity(folder: Path) -> str:
-    """A short digest of the values, the same after a re-save by another version or with other shards."""
-    return _hash({f"{tensor.shape} {tensor.sample.hex()}" for tensor in tensors(folder)})
+    """Return a short digest of the values, the same after a re-save by another version or with other shards."""
+    return _digest({f"{tensor.shape} {tensor.sample.hex()}" for tensor in tensors(folder)})
 
 
 def shape_id(folder: Path) -> str:
-    """A short digest of names and shapes alone."""
-    return _hash({f"{tensor.name} {tensor.shape}" for tensor in tensors(folder)})
+    """Return a short digest of names and shapes."""
+    return _digest({f"{tensor.name} {tensor.shape}" for tensor in tensors(folder)})
 
 
-def _hash(lines: set[str]) -> str:
+def _digest(lines: set[str]) -> str:
     return hashlib.sha256("\n".join(sorted(lines)).encode()).hexdigest()[:LENGTH]
 
 
-def _tensors(file: BinaryIO, size: int) -> Iterator[Tensor]:
+def _header(file: BinaryIO, size: int, limit: int) -> tuple[dict[str, Any], int]:
+    """Read the entries of tensors, and the offset of the data; raises one of `MALFORMED`."""
     (length,) = struct.unpack("<Q", file.read(8))
-    if length > min(HEADER_LIMIT, size - 8):
-        raise ValueError("header longer than the file")
+    if length > min(limit, size - 8):
+        raise ValueError("a header longer than the file, or than it may be")
     header = json.loads(file.read(length))
+    header.pop("__metadata__", None)
+    return header, 8 + length
+
+
+def _tensors(file: BinaryIO, size: int) -> Iterator[Tensor]:
+    header, data = _header(file, size, HEADER_LIMIT)
     for name, entry in header.items():
-        if name == "__metadata__" or entry["dtype"] not in FLOATS:
+        if entry["dtype"] not in FLOATS:
             continue
         start, end = entry["data_offsets"]
-        if not 0 <= start <= end <= size - 8 - length:
-            raise ValueError("tensor outside the file")
-        file.seek(8 + length + start)
+        if not 0 <= start <= end <= size - data:
+            raise ValueError("a tensor outside the file")
+        file.seek(data + start)
         kind = np.dtype(FLOATS[entry["dtype"]])
         raw = file.read(min(SAMPLE * kind.itemsize, end - start))
         yield Tensor(name, tuple(entry["shape"]), _bfloat16(np.frombuffer(raw, kind), entry["dtype"]))
@@ -104,48 +119,35 @@ def _bfloat16(values: NDArray[np.generic], dtype: str) -> bytes:
     return rounded.astype("<u2").tobytes()
 
 
-MOST_HEADER = 2_000_000
-"""Bytes: 20,000 tensors with names of 50 characters."""
-MOST_TENSORS = 20_000
-WIDTHS = {"F32": 4, "F16": 2, "BF16": 2}
-"""Bytes of a number of each type that is served."""
-
-Shapes = Mapping[str, tuple[int, ...]]
-
-
 def read_header(path: Path, name: str) -> Shapes:
-    """Each tensor's shape; `name` is what messages call the adapter. Raises `AdapterError` for anything unusual."""
+    """Return the shapes of an adapter's tensors; `name` is the adapter's in messages.
+
+    Raises `AdapterError` for a header that is too large, for a type that is not served, and unless the tensors fill the
+    file without holes or overlaps.
+    """
     try:
         size = path.stat().st_size
         with path.open("rb") as file:
-            (length,) = struct.unpack("<Q", file.read(8))
-            if length > min(MOST_HEADER, size - 8):
-                raise ValueError("a header longer than the file, or than any adapter needs")
-            header = json.loads(file.read(length))
-        header.pop("__metadata__", None)
+            header, data = _header(file, size, MOST_HEADER)
         if len(header) > MOST_TENSORS:
             raise ValueError(f"{len(header):,} tensors")
         spans = sorted(_span(key, entry) for key, entry in header.items())
-        if [start for start, _ in spans] + [size - 8 - length] != [0] + [end for _, end in spans]:
+        if [start for start, _ in spans] + [size - data] != [0] + [end for _, end in spans]:
             raise ValueError("holes, overlaps or a tail")
         return {key: tuple(entry["shape"]) for key, entry in header.items()}
-    except AdapterError:
-        raise
-    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError, struct.error) as error:
+    except MALFORMED as error:
         why = f"Its {path.name} is missing, cut short or damaged."
         raise AdapterError(f"{name} was refused.", why, "What answered before goes on answering.") from error
 
 
 def _span(key: str, entry: Mapping[str, Any]) -> tuple[int, int]:
-    """Where a tensor lies in the data; raises `ValueError` where that is not what its type and shape take."""
+    """Return the start and end of a tensor in the data; raises `ValueError` for another size than its shape takes."""
     kind, shape = entry["dtype"], entry["shape"]
     if kind not in WIDTHS:
-        raise AdapterError("An adapter was refused.", f"{key[:200]} is held as {str(kind)[:20]}; float32, float16 and "
-                           "bfloat16 can be served.", "Save it again as one of these.")  # fmt: skip
+        why = f"{key[:200]} is held as {str(kind)[:20]}; float32, float16 and bfloat16 can be served."
+        raise AdapterError("An adapter was refused.", why, "Save it again as one of these.")
     start, end = entry["data_offsets"]
-    if (
-        not all(type(n) is int and n >= 0 for n in (*shape, start, end))
-        or end - start != math.prod(shape) * WIDTHS[kind]
-    ):
+    whole = all(type(n) is int and n >= 0 for n in (*shape, start, end))
+    if not whole or end - start != math.prod(shape) * WIDTHS[kind]:
         raise ValueError("a tensor of another size than its shape")
     return start, end

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import torch
 
-from models import memory_use
-from models.loading import compute_dtype, resolve_quantization
+from models.loading import compute_dtype, require_memory, resolve_quantization
 from models.resolve import Model
 from serving.base.base_model import Resident
 from serving.classifier import Labels
@@ -19,7 +18,7 @@ class Loaded:
         """Loads the weights; takes seconds. Raises `ModelError`, also where a base `beside` others does not fit."""
         if beside:
             accelerator = torch.cuda.mem_get_info()[0] if torch.cuda.is_available() else None
-            memory_use.require(model, resolve_quantization(quantize), compute_dtype(precision).itemsize, accelerator)
+            require_memory(model, resolve_quantization(quantize), compute_dtype(precision).itemsize, accelerator)
         self.resident = Resident(model, quantize, precision)
         self.labels = Labels(self.resident)
         self.text = Generator(self.resident)

@@ -1,1 +1,1 @@
-"""What lasts: versions, corrections and bases on disk, written whole or not at all. `training` keeps its own runs."""
+"""Versions, corrections and bases on disk, written whole or not at all. `training` keeps its own runs."""

@@ -1,11 +1,11 @@
 """Adapter versions: published once, immutable for ever, and one live pointer for each tab.
 
-    home/adapters/<name>/<n>/   one version: a standard PEFT folder, our card, and the manifest that makes it exist
-    home/live/<tab>.json        which version the tab answers with, and what it answered with before
+    home/adapters/<name>/<n>/   one version: a standard PEFT folder, its card, and the manifest that makes it exist
+    home/live/<tab>.json        the version that the tab answers with, and those before it
 
 A version is visible only once its folder, manifest included, was renamed into place; it is never written again. The
-pointer is one small file, replaced atomically, so that every process that can read it agrees. The same layout inside
-the repository's `adapters/` holds the versions that ship with Graft; they are read, never written.
+pointer is one small file, replaced atomically, so that all processes agree. The same layout inside the repository's
+`adapters/` holds the versions that ship with Graft; they are read, never written.
 """
 
 from __future__ import annotations
@@ -21,21 +21,21 @@ from pathlib import Path
 from typing import Any
 
 from errors import AdapterError
-from store import files
+from store import files, staging
+from store.staging import MANIFEST
 
 BASE = "base"
 LIVE = "live"
 NEWEST = "newest"
 RESERVED = (BASE, LIVE, NEWEST)
-"""Words that stand for a version, which changes."""
-MANIFEST = "manifest.json"
+"""Names of versions that change, so that no adapter may have them."""
 CARD = "card.json"
 WEIGHTS = "adapter_model.safetensors"
 NAME = re.compile(r"[a-z0-9][a-z0-9_-]{0,39}")
 NUMBER = re.compile(r"[1-9][0-9]{0,8}")
 HISTORY_LENGTH = 200
 LAST = ".last"
-"""Beside the versions of a name: the highest number that was given out."""
+"""File beside the versions of a name with the highest number ever given."""
 MAX_RANK = 256
 """The highest LoRA rank that is trained or served."""
 
@@ -51,7 +51,7 @@ class Version:
 
     @property
     def ref(self) -> str:
-        """How people and requests name it: `name@7`."""
+        """The reference by which people and requests name it: `name@7`."""
         return f"{self.name}@{self.number}"
 
     @property
@@ -66,20 +66,18 @@ class Version:
 
     @cached_property
     def card(self) -> dict[str, Any]:
-        """The before/after comparison made by the run; empty where there is none."""
+        """The before/after comparison that its run made; empty if there is none."""
         path = self.path / CARD
         return dict(files.read_json(path)) if path.exists() else {}
 
     def check_files(self) -> None:
-        """Compare every file with the manifest's sizes and hashes; raises `AdapterError` at the first difference."""
-        for file, facts in self.manifest["files"].items():
-            path = self.path / file
-            if not path.is_file() or path.stat().st_size != facts["size"] or files.sha256(path) != facts["sha256"]:
-                raise AdapterError(
-                    f"{self.ref} cannot be loaded.",
-                    f"Its file {file} is missing, cut short or changed since it was published.",
-                    "Restore the folder from a copy, or train the version again.",
-                )
+        """Raise `AdapterError` unless every file has the size and hash in the manifest."""
+        if changed := staging.find_changed(self.path, self.manifest):
+            raise AdapterError(
+                f"{self.ref} cannot be loaded.",
+                f"Its file {changed} is missing, cut short or changed since it was published.",
+                "Restore the folder from a copy, or train the version again.",
+            )
 
 
 def check_name(name: str) -> str:
@@ -94,11 +92,12 @@ def check_name(name: str) -> str:
 
 
 class AdapterStore:
-    """The versions under `home` and those that ship with the repository."""
+    """The versions under `home` and, read only, those that ship with the repository."""
 
     def __init__(self, home: Path, shipped: Path | None = None) -> None:
-        self.root, self._live = home / "adapters", home / "live"
-        self._shipped = shipped
+        self.root, self._live, self._live_lock = home / "adapters", home / "live", home / "live" / ".lock"
+        self._roots = [self.root, *([shipped] if shipped else [])]
+        self._live_folders = [self._live, *([shipped / LIVE] if shipped else [])]
 
     @property
     def watched(self) -> tuple[Path, ...]:
@@ -106,19 +105,18 @@ class AdapterStore:
         return (self.root, self._live)
 
     def versions(self, plugin: str | None = None) -> list[Version]:
-        """Every whole version, newest first; only those of one tab if `plugin` is given."""
-        found = {v.ref: v for root in self._roots() for v in _scan(root)}
-        chosen = [v for v in found.values() if plugin in (None, v.plugin)]
+        """List the whole versions, of one tab or of all, newest first."""
+        found = {version.ref: version for root in self._roots for version in _scan(root)}
+        chosen = [version for version in found.values() if plugin in (None, version.plugin)]
         return sorted(chosen, key=lambda v: (v.manifest.get("created", ""), v.number), reverse=True)
 
     def get(self, ref: str) -> Version:
-        """The version called `name@7`, or the newest one called `name`; raises `AdapterError`."""
+        """Return the version called `name@7`, or the newest one called `name`; raises `AdapterError`."""
         name, _, number = ref.partition("@")
         if NAME.fullmatch(name) and (not number or NUMBER.fullmatch(number)):
-            numbers = [int(number)] if number else sorted(self._numbers(name), reverse=True)
-            for n in numbers:
-                for root in self._roots():
-                    if version := _read(root / name / str(n), name, n):
+            for n in [int(number)] if number else sorted(self._numbers(name), reverse=True):
+                for root in self._roots:
+                    if version := _read(root / name / str(n)):
                         return version
         raise AdapterError(
             f"There is no version {ref!r}.",
@@ -127,13 +125,13 @@ class AdapterStore:
         )
 
     def live(self, plugin: str) -> Version | None:
-        """What the tab answers with; None means the base."""
+        """Return the version that the tab answers with; None is the base."""
         return next(self.candidates(plugin))
 
     def candidates(self, plugin: str) -> Iterator[Version | None]:
-        """What the tab should answer with, then what was live before it, and so on to the base (None).
+        """Yield the version that the tab should answer with, then the one before, and so on to the base (None).
 
-        Versions that are gone are left out, so that a damaged folder never leaves a tab without an answer.
+        Missing versions are left out, so that a damaged folder never leaves a tab without an answer.
         """
         for ref in reversed(standing(self.history(plugin))):
             if ref == BASE:
@@ -143,38 +141,36 @@ class AdapterStore:
         yield None
 
     def history(self, plugin: str) -> list[dict[str, Any]]:
-        """Every change of what a tab answers with, oldest first: version, at (Unix seconds), why, who, back, deleted.
+        """Return changes of a tab's live version, oldest first: version, at (Unix seconds), why, who, back, deleted.
 
         `back` is true for a roll back, `deleted` for a version that was removed, which changes no answer. Entries of
-        older files may lack all but the version.
+        older files may have the version alone.
         """
-        for root in (self._live, *([self._shipped / LIVE] if self._shipped else [])):
-            path = root / f"{plugin}.json"
+        for folder in self._live_folders:
+            path = folder / f"{plugin}.json"
             if path.exists():
                 return list(files.read_json(path))
         return []
 
     def promote(self, plugin: str, ref: str, why: str = "", who: str = "") -> None:
-        """Make `ref` (or `base`) what the tab answers with; raises `AdapterError` if it is no version of that tab."""
+        """Make `ref` (or `base`) the live version; raises `AdapterError` if it is no version of that tab."""
         if ref != BASE and self.get(ref).plugin != plugin:
             raise AdapterError(f"{ref} is not a version of {plugin}.", f"It was made for {self.get(ref).plugin}.")
-        with files.lock(self._live / ".lock"):
-            entries = self.history(plugin)
-            if standing(entries)[-1:] == [ref]:
-                return  # or the next roll back would go nowhere
-            self._record(plugin, entries, {"version": ref, "why": why, "who": who})
+        with files.lock(self._live_lock):
+            if standing(self.history(plugin))[-1:] != [ref]:  # else the next roll back would go nowhere
+                self._record(plugin, {"version": ref, "why": why, "who": who})
 
     def roll_back(self, plugin: str, why: str = "", who: str = "") -> str:
-        """Return to what was live before; returns its name. Raises `AdapterError` when nothing was."""
-        with files.lock(self._live / ".lock"):
+        """Return to the version that was live before; returns its name. Raises `AdapterError` if there was none."""
+        with files.lock(self._live_lock):
             before = self.way_back(plugin)
             if before is None:
                 raise AdapterError("There is nothing to roll back to.", f"{plugin} answers with its base.")
-            self._record(plugin, self.history(plugin), {"version": before, "why": why, "who": who, "back": True})
+            self._record(plugin, {"version": before, "why": why, "who": who, "back": True})
         return before
 
     def way_back(self, plugin: str) -> str | None:
-        """What a roll back would return to, a version that is there or the base; None when there is nothing to undo."""
+        """Return the version, or the base, that a roll back would return to; None when there is nothing to undo."""
         stood = standing(self.history(plugin))
         if not stood:
             return None
@@ -182,14 +178,14 @@ class AdapterStore:
         return next((ref for ref in reversed(stood[:-1]) if ref in there), BASE)
 
     def delete(self, ref: str, why: str = "", who: str = "") -> None:
-        """Remove a version for good; raises `AdapterError` where it is still needed, or came with Graft.
+        """Remove a version for good; raises `AdapterError` if it is still needed, or came with Graft.
 
         Its number is not given again, and the history of its tab keeps who removed it, when and why.
         """
         version = self.get(ref)
         if version.path.parent.parent != self.root:
             raise AdapterError(f"{version.ref} cannot be deleted.", "It came with Graft.")
-        with files.lock(self._live / ".lock"):
+        with files.lock(self._live_lock):
             live = self.live(version.plugin)
             if live and live.ref == version.ref:
                 raise _needed(version, f"{version.plugin} answers with it.")
@@ -199,8 +195,7 @@ class AdapterStore:
             aside = files.new_staging(self.root)
             try:
                 version.path.rename(aside / "deleted")
-                gone = {"version": version.ref, "why": why, "who": who, "deleted": True}
-                self._record(version.plugin, self.history(version.plugin), gone)
+                self._record(version.plugin, {"version": version.ref, "why": why, "who": who, "deleted": True})
             except BaseException:
                 with suppress(FileNotFoundError):
                     (aside / "deleted").rename(version.path)
@@ -208,59 +203,52 @@ class AdapterStore:
                 raise
         shutil.rmtree(aside, ignore_errors=True)
 
-    def _record(self, plugin: str, entries: list[dict[str, Any]], entry: Mapping[str, Any]) -> None:
-        entries.append({"at": time.time(), **entry})
+    def _record(self, plugin: str, entry: Mapping[str, Any]) -> None:
+        entries = [*self.history(plugin), {"at": time.time(), **entry}]
         files.write_json(self._live / f"{plugin}.json", _recent(entries))
 
     @contextmanager
     def staging(self) -> Iterator[Path]:
-        """A folder to build a version in; deleted at the end unless it was published."""
+        """Give a folder to build a version in; it is deleted at the end unless it was published."""
         folder = files.new_staging(self.root)
         try:
             yield folder
         finally:
             shutil.rmtree(folder, ignore_errors=True)
 
-    def publish(self, staging: Path, name: str, facts: Mapping[str, Any]) -> Version:
-        """Turn a finished staging folder into the next version of `name`, all at once.
+    def publish(self, folder: Path, name: str, facts: Mapping[str, Any]) -> Version:
+        """Turn a finished staging folder into the next version of `name`, visible at once after one rename.
 
-        The manifest, with the size and hash of every other file, is written last; then one rename makes it visible.
-        Two publishers of one name get different numbers: a rename onto a folder that exists fails, and is tried again.
+        `facts` become part of the manifest. Two publishers of one name get different numbers: a rename onto a folder
+        that exists fails, and is tried again.
         """
         parent = self.root / check_name(name)
         parent.mkdir(parents=True, exist_ok=True)
-        contents = {
-            str(p.relative_to(staging)): {"size": p.stat().st_size, "sha256": files.sha256(p)}
-            for p in sorted(staging.rglob("*"))
-            if p.is_file() and p.name != MANIFEST
-        }
+        contents = staging.describe_files(folder)
         while True:
             number = self._next_number(name)
+            target = parent / str(number)
             manifest = {"format": 1, "name": name, "number": number, **facts, "files": contents}
-            files.write_json(staging / MANIFEST, manifest)
+            files.write_json(folder / MANIFEST, manifest)
             try:
-                files.seal(staging, parent / str(number))
+                files.seal(folder, target)
             except OSError:
-                if not (parent / str(number)).exists():
+                if not target.exists():
                     raise
             else:
-                return Version(name, number, parent / str(number), manifest)
+                return Version(name, number, target, manifest)
 
     def _next_number(self, name: str) -> int:
-        """One above every number that `name` ever had, so that a deleted version is never mistaken for a new one."""
+        """Return one above every number that `name` ever had, so that no number means two versions."""
         record = self.root / name / LAST
         last = int(record.read_text()) if record.exists() else 0
-        number = max(self._numbers(name), default=0)
-        number = max(number, last) + 1
+        number = max(last, *self._numbers(name), 0) + 1
         files.write_text(record, str(number))
         return number
 
-    def _roots(self) -> list[Path]:
-        return [self.root, *([self._shipped] if self._shipped else [])]
-
     def _numbers(self, name: str) -> set[int]:
-        folders = [p for root in self._roots() if (root / name).is_dir() for p in (root / name).iterdir()]
-        return {int(p.name) for p in folders if NUMBER.fullmatch(p.name)}
+        folders = [path for root in self._roots for path in (root / name).glob("*")]
+        return {int(path.name) for path in folders if NUMBER.fullmatch(path.name)}
 
 
 def _needed(version: Version, why: str) -> AdapterError:
@@ -268,7 +256,7 @@ def _needed(version: Version, why: str) -> AdapterError:
 
 
 def _recent(entries: Sequence[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
-    """The last entries of each kind: many deletions must not push out what a tab answers with."""
+    """Keep the last entries of each kind: many deletions must not push out the live version."""
     deleted = [bool(entry.get("deleted")) for entry in entries]
     return [
         entry for number, entry in enumerate(entries) if deleted[number + 1 :].count(deleted[number]) < HISTORY_LENGTH
@@ -276,10 +264,10 @@ def _recent(entries: Sequence[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
 
 
 def standing(entries: Sequence[Mapping[str, Any]]) -> list[str]:
-    """What a tab answered with, oldest first, leaving out what was rolled back; the last is what it answers with now.
+    """Return the versions that a tab answered with, without those rolled back; the last one is live.
 
-    A roll back undoes entries until the version that it returned to is the last: so it holds for a history whose
-    beginning was cut off, too.
+    A roll back undoes entries until the version that it returned to is the last, so that it can be followed in a
+    history whose beginning was cut off.
     """
     found: list[str] = []
     for entry in entries:
@@ -298,18 +286,14 @@ def standing(entries: Sequence[Mapping[str, Any]]) -> list[str]:
 
 def _scan(root: Path) -> Iterator[Version]:
     for manifest in sorted(root.glob(f"*/*/{MANIFEST}")):
-        folder = manifest.parent
-        if NAME.fullmatch(folder.parent.name) and NUMBER.fullmatch(folder.name):
-            version = _read(folder, folder.parent.name, int(folder.name))
-            if version:
-                yield version
+        if version := _read(manifest.parent):
+            yield version
 
 
-def _read(folder: Path, name: str, number: int) -> Version | None:
-    """The version in `folder` if its manifest is whole and every file has its size; None otherwise."""
-    try:
-        manifest = files.read_json(folder / MANIFEST)
-        whole = all((folder / f).stat().st_size == facts["size"] for f, facts in manifest["files"].items())
-    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+def _read(folder: Path) -> Version | None:
+    """Read the version in the folder `name/number`; None unless it is whole and of a tab."""
+    name, number = folder.parent.name, folder.name
+    if not (NAME.fullmatch(name) and NUMBER.fullmatch(number)):
         return None
-    return Version(name, number, folder, manifest) if whole and manifest.get("plugin") else None
+    manifest = staging.read_manifest(folder)
+    return Version(name, int(number), folder, manifest) if manifest and manifest.get("plugin") else None

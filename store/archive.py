@@ -1,8 +1,7 @@
-"""An adapter that somebody hands over, as a zip or a folder: what of it is taken, and what is refused unseen.
+"""Adapters as zips and folders: reading one that somebody hands over, and packing a version.
 
-Nothing is unpacked that is not asked for: two files and the names of labels, by plain names, up to a size, each read
-until its own limit whatever the archive says of it. Weights come from safetensors alone; files that can run code are
-never opened.
+Reading unpacks two files and the names of labels, by plain names, each up to a size limit whatever the archive says;
+nothing else is opened. Weights come from safetensors alone, because other kinds of weight files can run code.
 """
 
 from __future__ import annotations
@@ -11,7 +10,6 @@ import json
 import re
 import shutil
 import stat
-import uuid
 import zipfile
 import zlib
 from collections.abc import Iterator, Mapping
@@ -22,64 +20,66 @@ from typing import IO, Any
 
 from errors import AdapterError
 from store import files
-from store.adapters import MANIFEST, WEIGHTS, Version
+from store.adapters import WEIGHTS, Version
 from store.files import JSON_LIMIT, UNSAFE
+from store.staging import MANIFEST
 
 CONFIG = "adapter_config.json"
-LABELS = "config.json"
-"""Beside many classifiers' adapters: the configuration of the model, with the names of its labels."""
+MODEL_CONFIG = "config.json"
+"""The configuration of the whole model, which many classifiers' adapters come with; it names the labels."""
 MOST_FILES = 1_000
 MOST_BYTES = 4 * 2**30
-"""Of the weights: rank 256 on every layer of a model of 7 billion parameters is below it."""
+"""Bytes of the weights; rank 256 on every layer of a model of 7 billion parameters takes less."""
 PLAIN = re.compile(r"(?!\.{1,2}$)[^\x00-\x1f\\:]{1,120}")
-"""A file's or folder's name: no way up or out, and nothing that a terminal would take for more than a name."""
+"""A file's or folder's name: no way up or out, and no control characters for a terminal."""
 CHUNK = 1 << 20
+
+Files = Mapping[PurePosixPath, Any]
+"""Functions that open each file, by its path inside."""
 
 
 @dataclass(frozen=True)
 class Parcel:
-    """What was handed over, as far as it was taken."""
+    """The parts of an adapter that was handed over."""
 
     name: str
-    """Of the zip or folder."""
+    """Name of the zip or folder."""
     config: Mapping[str, Any]
-    """adapter_config.json."""
+    """Content of adapter_config.json."""
     labels: list[str]
-    """The names of a classifier's labels in the order of its logits, where the parcel tells them."""
+    """Names of a classifier's labels in the order of its logits; empty where the parcel has none."""
     prompt: str | None
-    """Of a version that Graft exported."""
+    """Prompt of a version that Graft exported."""
     left_out: list[str]
     """Files that were not taken."""
 
 
 def unpack(source: Path, target: Path) -> Parcel:
-    """Put the weights of a zip or folder into the folder `target`, and read what is said of them.
+    """Copy the weights of a zip or folder into the folder `target`, and read what describes them.
 
-    Raises `AdapterError` for what is not an adapter, is not safe to open, or is too large.
+    Raises `AdapterError` for a source that is no adapter, is not safe to open, or is too large.
     """
-    with _opened(source) as files:
-        folder = _folder(files, source.name)
-        here = {name.name: name for name in files if name.parent == folder}
+    with _opened(source) as contents:
+        folder = _adapter_folder(contents, source.name)
+        here = {path.name: path for path in contents if path.parent == folder}
         if WEIGHTS not in here:
             raise _no_weights(here, source.name)
-        _copy(files[here[WEIGHTS]](), target / WEIGHTS, MOST_BYTES, source.name)
-        told = {name: _json(files[here[name]](), name, source.name)
-                for name in (CONFIG, LABELS, MANIFEST) if name in here}  # fmt: skip
-    manifest = told.get(MANIFEST, {})
+        _copy(contents[here[WEIGHTS]](), target / WEIGHTS, source.name)
+        taken = [name for name in (CONFIG, MODEL_CONFIG, MANIFEST) if name in here]
+        facts = {name: _json(contents[here[name]](), name, source.name) for name in taken}
+    manifest = facts.get(MANIFEST, {})
     prompt = manifest.get("prompt")
-    left_out = sorted(str(name) for name in files if name.name not in (*told, WEIGHTS) or name.parent != folder)
-    labels = _strings(manifest.get("labels")) or _labels(told.get(LABELS, {}))
-    return Parcel(source.name, told[CONFIG], labels, prompt if isinstance(prompt, str) else None, left_out)
-
-
-Files = Mapping[PurePosixPath, Any]
-"""What opens each file, by its path inside."""
+    left_out = sorted(str(path) for path in contents if path.name not in (*taken, WEIGHTS) or path.parent != folder)
+    labels = _strings(manifest.get("labels")) or _label_names(facts.get(MODEL_CONFIG, {}))
+    return Parcel(source.name, facts[CONFIG], labels, prompt if isinstance(prompt, str) else None, left_out)
 
 
 @contextmanager
 def _opened(source: Path) -> Iterator[Files]:
     if source.is_dir():
-        yield _of_folder(source)
+        # The files right in the folder; links are not followed.
+        plain = (path for path in source.iterdir() if path.is_file() and not path.is_symlink())
+        yield {PurePosixPath(path.name): lambda path=path: path.open("rb") for path in plain}
     elif zipfile.is_zipfile(source):
         try:
             with zipfile.ZipFile(source) as archive:
@@ -93,12 +93,6 @@ def _opened(source: Path) -> Iterator[Files]:
         raise refused(str(source), "There is no such file or folder.")
 
 
-def _of_folder(source: Path) -> Files:
-    """The files right in a folder; what a link points at is not taken."""
-    found = (path for path in source.iterdir() if path.is_file() and not path.is_symlink())
-    return {PurePosixPath(path.name): lambda path=path: path.open("rb") for path in found}
-
-
 def _of_zip(archive: zipfile.ZipFile, name: str) -> Files:
     entries = [entry for entry in archive.infolist() if not entry.is_dir()]
     if len(entries) > MOST_FILES:
@@ -106,7 +100,7 @@ def _of_zip(archive: zipfile.ZipFile, name: str) -> Files:
     for entry in entries:
         if not all(PLAIN.fullmatch(part) for part in entry.filename.split("/")):
             raise refused(name, f"It holds {entry.filename[:80]!r}, which is not a plain name of a file.")
-        # What a zip keeps of the file's mode, where it was made by a system that has any.
+        # The upper half has the file's mode on systems that have one.
         if stat.S_IFMT(entry.external_attr >> 16) not in (0, stat.S_IFREG):
             raise refused(name, f"{entry.filename} in it is a link or a device, not a file.")
         if entry.flag_bits & 1:
@@ -117,27 +111,26 @@ def _of_zip(archive: zipfile.ZipFile, name: str) -> Files:
     return {path: lambda entry=entry: archive.open(entry) for path, entry in paths.items()}
 
 
-def _folder(files: Files, name: str) -> PurePosixPath:
-    """Where in it the one adapter lies."""
-    found = [path.parent for path in files if path.name == CONFIG]
+def _adapter_folder(contents: Files, name: str) -> PurePosixPath:
+    """Return the folder inside that holds the only adapter."""
+    found = [path.parent for path in contents if path.name == CONFIG]
     if not found:
-        base = "It looks like a whole model." if any(path.name == LABELS for path in files) else ""
+        base = "It looks like a whole model." if any(path.name == MODEL_CONFIG for path in contents) else ""
         raise refused(name, f"It holds no {CONFIG}. {base}".strip())
     if len(found) > 1:
         raise refused(name, f"It holds {len(found)} adapters: {', '.join(sorted(map(str, found))[:3])}.")
     return found[0]
 
 
-def _copy(opened: IO[bytes], target: Path, most: int, name: str) -> None:
-    """At most `most` bytes; an archive's own word for a size is not trusted."""
+def _copy(opened: IO[bytes], target: Path, name: str) -> None:
+    """Copy at most `MOST_BYTES`; the size that an archive states is not trusted."""
     written = 0
     with opened as source, target.open("wb") as file:
         while chunk := source.read(CHUNK):
             written += len(chunk)
-            if written > most or written > shutil.disk_usage(target.parent).free:
-                raise refused(
-                    name, f"{target.name} is larger than {most / 2**30:.0f} GB or than the disk has room for."
-                )
+            if written > MOST_BYTES or written > shutil.disk_usage(target.parent).free:
+                limit = f"{MOST_BYTES / 2**30:.0f} GB"
+                raise refused(name, f"{target.name} is larger than {limit} or than the disk has room for.")
             file.write(chunk)
 
 
@@ -153,8 +146,8 @@ def _json(opened: IO[bytes], file: str, name: str) -> dict[str, Any]:
     return value
 
 
-def _labels(config: Mapping[str, Any]) -> list[str]:
-    """The names in a model's configuration; none where they are those that nobody chose."""
+def _label_names(config: Mapping[str, Any]) -> list[str]:
+    """Return the names of labels in a model's configuration; empty if they are transformers' placeholders."""
     table = config.get("id2label")
     if not isinstance(table, dict) or not all(str(key).isdigit() for key in table):
         return []
@@ -178,19 +171,19 @@ def _no_weights(here: Mapping[str, Any], name: str) -> AdapterError:
 
 
 def refused(name: str, why: str, next: str = "Nothing was published.") -> AdapterError:
-    """What is said of an adapter that is not taken in."""
+    """Make the error of an adapter that is not taken in."""
     return AdapterError(f"{name} was refused.", why, next)
 
 
 def pack(version: Version, target: Path) -> Path:
-    """Write `target`, a zip of the files that the manifest lists, whole or not at all.
+    """Write `target`, a zip of the files that the manifest lists, whole or not at all; returns it.
 
-    Raises `AdapterError` for a damaged version or where `target` is there already, and `OSError`.
+    Raises `AdapterError` for a damaged version or if `target` exists, and `OSError`.
     """
     version.check_files()
     if target.exists():
         raise AdapterError(f"{target} is already there.", "", "Choose another name.")
-    inside, packed = f"{version.name}/{version.number}", target.with_name(f"{files.STAGING_PREFIX}{uuid.uuid4().hex}")
+    inside, packed = f"{version.name}/{version.number}", files.staging_name(target.parent)
     try:
         with zipfile.ZipFile(packed, "x", zipfile.ZIP_DEFLATED) as archive:
             for name in (*version.manifest["files"], MANIFEST):

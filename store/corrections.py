@@ -1,9 +1,9 @@
-"""What people have corrected, tab by tab: rows to learn from, in a journal that is only ever appended to.
+"""Corrections of answers, tab by tab: rows to learn from, in a journal that is only appended to.
 
     home/corrections/<tab>.jsonl    one change a line: add, edit, delete, undo, taught
 
-The journal is all there is: nothing is made from it that could be lost without it, or disagree with it. A change is on
-the disk before it is acknowledged. Half a line that a crash has left was never acknowledged, and is passed over.
+The journal is the only record. A change is on the disk before it is acknowledged; half a line that a crash left was
+never acknowledged, and is skipped.
 """
 
 from __future__ import annotations
@@ -24,27 +24,27 @@ from tasks import LONGEST_CELL
 
 FOLDER = "corrections"
 Row = Mapping[str, Any]
-"""`{"text", "target"}`, or `{"messages"}` whose last one is the right answer: as a row to train on."""
+"""A row to train on: `{"text", "target"}`, or `{"messages"}` whose last message is the right answer."""
 
 
 @dataclass(frozen=True)
 class Correction:
-    """One row that somebody has put right."""
+    """One corrected row."""
 
     id: str
     at: float
-    """When it was given, in Unix seconds."""
+    """Unix seconds of the correction."""
     row: Row
     answered: str
-    """What was answered instead."""
+    """The answer that was wrong."""
     version: str
-    """What had answered: name@7, or base."""
+    """The version that gave it: name@7, or base."""
     taught: str = ""
     """The newest version that has learned the row as it is now."""
 
     @property
     def asked(self) -> str:
-        """What was asked, as one text."""
+        """The question, as one text."""
         if "messages" in self.row:
             return "\n".join(message["content"] for message in self.row["messages"][:-1])
         return str(self.row["text"])
@@ -56,45 +56,40 @@ class Correction:
 
 
 class _State:
-    """What the lines of a journal come to."""
+    """The corrections that the lines of a journal result in, and the changes that can be undone."""
 
     def __init__(self) -> None:
         self.rows: dict[str, Correction] = {}
-        self._before: list[tuple[str, Correction | None]] = []
+        self.before: list[tuple[str, Correction | None]] = []
 
-    @property
-    def undoable(self) -> bool:
-        return bool(self._before)
-
-    def take(self, change: Mapping[str, Any]) -> None:
-        """Follow one line; raises `KeyError` or `TypeError` for one that makes no sense here."""
+    def apply(self, change: Mapping[str, Any]) -> None:
+        """Apply one line; raises `KeyError`, `TypeError` or `IndexError` for one that is not valid here."""
         kind = change["kind"]
         if kind == "undo":
-            self._undo()
+            self._put(*self.before.pop())
         elif kind == "taught":
             for id in change["ids"]:
                 if id in self.rows:
                     self.rows[id] = replace(self.rows[id], taught=str(change["version"]))
         else:
-            self._change(kind, str(change["id"]), change)
+            id = str(change["id"])
+            old = self.rows.get(id)
+            self._put(id, self._changed(kind, id, change))
+            self.before.append((id, old))
 
-    def _change(self, kind: str, id: str, change: Mapping[str, Any]) -> None:
-        old = self.rows.get(id)
+    def _changed(self, kind: str, id: str, change: Mapping[str, Any]) -> Correction | None:
         if kind == "add":
-            facts = {name: change[name] for name in ("at", "row", "answered", "version")}
-            self.rows[id] = Correction(id, **facts)
-        elif kind == "edit" and old:
-            self.rows[id] = replace(old, row=change["row"], taught="")
-        elif kind == "delete" and old:
-            del self.rows[id]
-        else:
-            raise KeyError(id)
-        self._before.append((id, old))
+            return Correction(id, **{name: change[name] for name in ("at", "row", "answered", "version")})
+        old = self.rows[id]
+        if kind == "edit":
+            return replace(old, row=change["row"], taught="")
+        if kind == "delete":
+            return None
+        raise KeyError(kind)
 
-    def _undo(self) -> None:
-        id, before = self._before.pop()
-        if before:
-            self.rows[id] = before
+    def _put(self, id: str, correction: Correction | None) -> None:
+        if correction:
+            self.rows[id] = correction
         else:
             self.rows.pop(id, None)
 
@@ -104,32 +99,32 @@ class Corrections:
 
     def __init__(self, home: Path) -> None:
         self._root = home.absolute() / FOLDER
-        self._kept: dict[str, tuple[object, _State]] = {}
+        self._states: dict[str, tuple[object, _State]] = {}
         self._threads = threading.Lock()
 
     def list(self, tab: str) -> list[Correction]:
-        """A tab's corrections, newest first."""
+        """Return a tab's corrections, newest first."""
         found = self._read(tab).rows.values()
         return sorted(found, key=lambda correction: (correction.at, correction.id), reverse=True)
 
     def get(self, tab: str, id: str) -> Correction:
-        """The correction of that id; raises `DataError`."""
+        """Return the correction of that id; raises `DataError`."""
         return _one(self._read(tab), id)
 
     def undoable(self, tab: str) -> bool:
-        """Whether there is a change to undo."""
-        return self._read(tab).undoable
+        """Return whether there is a change to undo."""
+        return bool(self._read(tab).before)
 
     def mark(self, tab: str) -> object:
-        """Another value after each change; cheap."""
+        """Return a value that differs after each change, from the journal's metadata alone."""
         try:
-            found = self._path(tab).stat()
+            stat = self._path(tab).stat()
         except FileNotFoundError:
             return None
-        return found.st_size, found.st_mtime_ns, found.st_ino
+        return stat.st_size, stat.st_mtime_ns, stat.st_ino
 
     def add(self, tab: str, row: Row, answered: str = "", version: str = "") -> Correction:
-        """Keep a row; one that asks the same as an earlier one takes its place. Raises `DataError`."""
+        """Keep a row; it replaces an earlier one with the same question. Raises `DataError`."""
         row = check(row)
 
         def change(state: _State) -> dict[str, Any]:
@@ -137,8 +132,7 @@ class Corrections:
             same = next((old for old in state.rows.values() if old.asked.strip() == now.asked.strip()), None)
             return {"kind": "edit", "id": same.id, "row": row} if same else {"kind": "add", **vars(now)}
 
-        done = self._append(tab, change)
-        return self.get(tab, done["id"])
+        return self.get(tab, self._append(tab, change)["id"])
 
     def edit(self, tab: str, id: str, target: str) -> Correction:
         """Give a correction another right answer; raises `DataError`."""
@@ -150,21 +144,21 @@ class Corrections:
         return self.get(tab, id)
 
     def delete(self, tab: str, id: str) -> None:
-        """Take a correction out; raises `DataError`. `undo` brings it back."""
+        """Remove a correction, which `undo` brings back; raises `DataError`."""
         self._append(tab, lambda state: {"kind": "delete", "id": _one(state, id).id})
 
     def undo(self, tab: str) -> None:
-        """Take back the last change, whichever it was, then the one before; raises `DataError` where there is none."""
+        """Undo the last change of any kind, then the one before; raises `DataError` if there is none."""
 
         def change(state: _State) -> dict[str, Any]:
-            if not state.undoable:
+            if not state.before:
                 raise DataError("There is nothing to undo.", f"No correction of {tab} has been changed.")
             return {"kind": "undo"}
 
         self._append(tab, change)
 
     def taught(self, tab: str, rows: Mapping[str, Row], version: str) -> None:
-        """Note which version has learned these rows, by id; one that was changed meanwhile is left as it is."""
+        """Note the version that has learned these rows, by id; rows that were changed meanwhile are left out."""
 
         def change(state: _State) -> dict[str, Any]:
             ids = [id for id, row in rows.items() if id in state.rows and state.rows[id].row == row]
@@ -178,17 +172,17 @@ class Corrections:
         return self._root / f"{tab}.jsonl"
 
     def _read(self, tab: str) -> _State:
-        """What the journal says now; the same object while nothing is written."""
+        """Return the journal's state; the same object while nothing is written."""
         mark = self.mark(tab)
         with self._threads:
-            known, state = self._kept.get(tab, (None, _State()))
+            known, state = self._states.get(tab, (None, _State()))
             if mark != known:
                 state = _replay(self._path(tab))
-                self._kept[tab] = mark, state
+                self._states[tab] = mark, state
             return state
 
     def _append(self, tab: str, change: Callable[[_State], dict[str, Any]]) -> dict[str, Any]:
-        """Write the line that `change` makes of the journal as it is, while nobody else writes one."""
+        """Append the line that `change` makes of the current state, while nobody else can write; returns it."""
         path = self._path(tab)
         try:
             with files.lock(self._root / ".lock"):
@@ -204,14 +198,14 @@ class Corrections:
 
 
 def answered_row(row: Row, target: str) -> dict[str, Any]:
-    """A row with another answer."""
+    """Return a copy of `row` with another answer."""
     if "messages" in row:
         return {"messages": [*row["messages"][:-1], {"role": "assistant", "content": target}]}
     return {**row, "target": target}
 
 
 def check(row: Row) -> Row:
-    """`row` as it is kept; raises `DataError` for one that nothing could be learned from."""
+    """Return `row` with its known parts alone; raises `DataError` for one that nothing could be learned from."""
     if "messages" in row:
         messages = [{"role": str(m["role"]), "content": _text(m["content"])} for m in row["messages"]]
         roles = [message["role"] for message in messages]
@@ -230,12 +224,12 @@ def check(row: Row) -> Row:
 
 
 def _text(value: object) -> str:
-    """A value as text that can be written; half of a surrogate pair becomes a question mark."""
+    """Return a value as text that can be encoded; half of a surrogate pair becomes a question mark."""
     return str(value or "").encode("utf-8", "replace").decode()
 
 
 def as_jsonl(found: Sequence[Correction], columns: Mapping[str, str]) -> str:
-    """Rows to train on, one JSON object a line, under a tab's own names (part of a row -> column)."""
+    """Return rows to train on, one JSON object a line, with the tab's column names (part of a row -> column)."""
     rows = ({columns.get(part) or part: value for part, value in one.row.items()} for one in found)
     return "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
 
@@ -248,13 +242,10 @@ def _one(state: _State, id: str) -> Correction:
 
 def _replay(path: Path) -> _State:
     state = _State()
-    try:
-        lines = path.read_bytes().split(b"\n")[:-1]
-    except FileNotFoundError:
-        return state
+    lines = path.read_bytes().split(b"\n")[:-1] if path.exists() else []
     for line in lines:
         try:
-            state.take(json.loads(line))
+            state.apply(json.loads(line))
         except (ValueError, KeyError, TypeError, IndexError):
             continue
     return state
@@ -266,7 +257,7 @@ def _write(path: Path, line: bytes) -> None:
         size = file.seek(0, os.SEEK_END)
         if size:
             file.seek(size - 1)
-            # What a crash has cut short ends here, and stays a line of its own.
+            # Half a line that a crash left is ended, and stays a line of its own.
             line = line if file.read(1) == b"\n" else b"\n" + line
         try:
             if file.write(line) != len(line):

@@ -1,7 +1,7 @@
 """Files that are whole or absent: durable writes, renames, hashes and locks.
 
-The order of operations follows what ALICE (Pillai et al., OSDI 2014) found that applications get wrong: the bytes are
-synced before the rename, and the directory after it, so that a reader at any moment sees the old file or the new one.
+Bytes are synced before the rename and the directory after it, so that a reader sees the old file or the new one at any
+moment: the order that applications get wrong according to ALICE (Pillai et al., OSDI 2014).
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ UNSAFE = (".bin", ".pt", ".pth", ".pkl", ".ckpt", ".h5", ".msgpack")
 
 
 def sha256(path: Path, watch: Callable[[int], None] = lambda done: None) -> str:
-    """Hex digest of a file's bytes; `watch` is told how many have been read."""
+    """Return the hex digest of a file; `watch` is called with the bytes read so far."""
     with path.open("rb") as file:
         digest = hashlib.sha256()
         while chunk := file.read(1 << 20):
@@ -49,7 +49,7 @@ def sync(path: Path) -> None:
 def write_text(path: Path, text: str) -> None:
     """Replace `path` atomically and durably."""
     sweep(path.parent)
-    temporary = path.with_name(f"{STAGING_PREFIX}{uuid.uuid4().hex}")
+    temporary = staging_name(path.parent)
     try:
         temporary.write_text(text, encoding="utf-8")
         sync(temporary)
@@ -66,15 +66,28 @@ def write_json(path: Path, value: Any) -> None:  # noqa: ANN401 - any JSON value
 
 
 def read_json(path: Path) -> Any:  # noqa: ANN401 - any JSON value
-    """The JSON value in `path`; raises `OSError` or `ValueError`."""
+    """Return the JSON value in `path`; raises `OSError` or `ValueError`."""
     return json.loads(path.read_text(encoding="utf-8"))
 
 
+def read_if_there(path: Path) -> str:
+    """Return the text of `path`, with replacement characters where it is not UTF-8; "" where it cannot be read."""
+    try:
+        return path.read_text(encoding="utf-8", errors="replace")
+    except OSError:
+        return ""
+
+
+def staging_name(parent: Path, name: str = "") -> Path:
+    """Return a path in `parent`, unique and invisible to readers, for something unfinished."""
+    return parent / f"{STAGING_PREFIX}{name}{uuid.uuid4().hex}"
+
+
 def new_staging(parent: Path, name: str = "") -> Path:
-    """A fresh folder in `parent` that no reader looks into; abandoned ones of an earlier day are swept first."""
+    """Make a staging folder in `parent` that no reader looks into; sweeps abandoned ones first."""
     parent.mkdir(parents=True, exist_ok=True)
     sweep(parent)
-    staging = parent / f"{STAGING_PREFIX}{name}{uuid.uuid4().hex}"
+    staging = staging_name(parent, name)
     staging.mkdir()
     return staging
 
@@ -99,7 +112,7 @@ def seal(staging: Path, target: Path) -> None:
 
 @contextmanager
 def lock(path: Path) -> Iterator[None]:
-    """Hold an exclusive lock between processes; it ends with the process that holds it, however that ends."""
+    """Hold an exclusive lock between processes; the kernel releases it when the process ends."""
     path.parent.mkdir(parents=True, exist_ok=True)
     with path.open("a") as file:
         fcntl.flock(file, fcntl.LOCK_EX)
@@ -107,7 +120,7 @@ def lock(path: Path) -> Iterator[None]:
 
 
 class Use:
-    """A claim that something is in use, shared by any number of processes; it ends with `end` or with the process."""
+    """A shared claim that something is in use, held by any number of processes until `end` or until they end."""
 
     def __init__(self, path: Path) -> None:
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -119,7 +132,7 @@ class Use:
 
 @contextmanager
 def unused(path: Path) -> Iterator[bool]:
-    """Whether nobody claims the `Use` of `path`; nobody can until the block ends."""
+    """Yield whether nobody holds a `Use` of `path`; nobody can take one until the block ends."""
     with path.open("a") as file:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)

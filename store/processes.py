@@ -20,10 +20,15 @@ from errors import GraftError
 from settings import REPOSITORY, child_environment
 
 REFUSED = 2
-"""Exit status of a child that has said why in its last line."""
+"""Exit status of a child that has printed its error."""
 POLL_SECONDS = 0.2
 KILLED_FIRST = "1000"
 """Linux's `oom_score_adj` of a process that is ended before the page where memory runs out."""
+
+
+def python(module: str, *arguments: str) -> list[str]:
+    """Return the command that runs one of our modules with this interpreter."""
+    return [sys.executable, "-m", module, *arguments]
 
 
 def fail(error: GraftError) -> int:
@@ -80,10 +85,27 @@ def lines(
         raise died()
 
 
+def succeeds(command: Sequence[str], text: str, seconds: float) -> bool:
+    """Return whether `command`, with `text` as standard input, exits with 0 within `seconds`; its output is dropped."""
+    try:
+        ended = subprocess.run(
+            command,
+            input=text.encode("utf-8", "replace"),
+            cwd=REPOSITORY,
+            env=child_environment(),
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+            timeout=seconds,
+        )
+    except subprocess.TimeoutExpired:
+        return False
+    return ended.returncode == 0
+
+
 def run(
     command: Sequence[str], environment: Mapping[str, str], folder: Path, log: Path, tick: Callable[[], None]
 ) -> int:
-    """Run `command` in `folder` with all its output in `log`, calling `tick` some times a second; the exit status.
+    """Run `command` in `folder` with all output in `log`, calling `tick` a few times a second; returns its exit status.
 
     The child is killed when `tick` raises, which is how a caller cancels it, and on Ctrl-C.
     """
@@ -101,11 +123,6 @@ def run(
         except BaseException:
             process.kill()
             raise
-
-
-def python(module: str, *arguments: str) -> list[str]:
-    """Return the command that runs one of our modules with this interpreter."""
-    return [sys.executable, "-m", module, *arguments]
 
 
 def make_expendable(pid: int) -> None:

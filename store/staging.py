@@ -1,14 +1,14 @@
 """Finished folders appear whole or not at all: a staging folder, a manifest written last, one rename, one lock a name.
 
-A reader takes a folder only when its manifest is there and every file has the size the manifest says. What a killed
-process leaves behind is a `.staging-*` folder that nobody reads and that is swept after a day.
+A manifest has the size and hash of every other file. Readers take a folder only when its manifest is there and every
+file has its size. A killed process leaves a `.staging-*` folder behind, which no reader looks into and which is swept
+after a day.
 """
 
 from __future__ import annotations
 
 import os
 import shutil
-import uuid
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 from pathlib import Path
@@ -19,11 +19,19 @@ from store import files
 MANIFEST = "manifest.json"
 
 Build = Callable[[Path, Path], None]
-"""`build(work, out)` fills the folder `out` and may use the folder `work` freely."""
+"""`build(work, out)` fills the folder `out`; `work` is a scratch folder."""
+
+
+def describe_files(folder: Path) -> dict[str, dict[str, Any]]:
+    """Return {"size": bytes, "sha256": digest} of every file below `folder` but a manifest, by relative path."""
+    paths = (path for path in sorted(folder.rglob("*")) if path.is_file() and path.name != MANIFEST)
+    return {
+        str(path.relative_to(folder)): {"size": path.stat().st_size, "sha256": files.sha256(path)} for path in paths
+    }
 
 
 def read_manifest(folder: Path) -> dict[str, Any] | None:
-    """The manifest of a whole folder, or None for one that is missing, unfinished or damaged."""
+    """Return the manifest of a whole folder; None for a folder that is missing, unfinished or damaged."""
     try:
         manifest: dict[str, Any] = files.read_json(folder / MANIFEST)
         whole = all((folder / name).stat().st_size == file["size"] for name, file in manifest["files"].items())
@@ -32,19 +40,28 @@ def read_manifest(folder: Path) -> dict[str, Any] | None:
     return manifest if whole else None
 
 
+def find_changed(folder: Path, manifest: Mapping[str, Any]) -> str | None:
+    """Return the first file of the manifest that is missing or has other bytes; None if every file is as described."""
+    for name, facts in manifest["files"].items():
+        path = folder / name
+        if not path.is_file() or path.stat().st_size != facts["size"] or files.sha256(path) != facts["sha256"]:
+            return str(name)
+    return None
+
+
 def is_placed(folder: Path, facts: Mapping[str, str], hashes: bool = False) -> bool:
-    """Whether the folder is whole and was placed with these facts; with `hashes`, every byte of it is looked at."""
+    """Return whether the folder is whole and was placed with these facts; with `hashes`, its bytes are compared too."""
     manifest = read_manifest(folder)
     if manifest is None or not facts.items() <= manifest.items():
         return False
-    return not hashes or all(files.sha256(folder / n) == file["sha256"] for n, file in manifest["files"].items())
+    return not hashes or find_changed(folder, manifest) is None
 
 
 def place(root: Path, name: str, facts: Mapping[str, str], build: Build, hashes: bool = False) -> Path:
-    """The folder `root/name`, built once however many threads and processes ask for it at the same time.
+    """Return the folder `root/name`, built once however many threads and processes ask for it at the same time.
 
-    `facts` go into its manifest; a folder that has others (an earlier version, say) is replaced, and so is, with
-    `hashes`, one with a file that is not what was placed.
+    `facts` become part of its manifest. A folder with other facts is replaced, and with `hashes` one with
+    changed files.
     """
     target = root / name
     if is_placed(target, facts, hashes):
@@ -55,8 +72,25 @@ def place(root: Path, name: str, facts: Mapping[str, str], build: Build, hashes:
     return target
 
 
+def _build(root: Path, target: Path, facts: Mapping[str, str], build: Build) -> None:
+    staging = files.new_staging(root, f"{target.name}-")
+    work, out = staging / "work", staging / "out"
+    try:
+        work.mkdir()
+        out.mkdir()
+        build(work, out)
+        files.write_json(out / MANIFEST, {**facts, "files": describe_files(out)})
+        if target.exists():
+            # A damaged, outdated or foreign folder is kept for a day.
+            aside = target.rename(files.staging_name(root))
+            os.utime(aside)
+        files.seal(out, target)
+    finally:
+        shutil.rmtree(staging, ignore_errors=True)
+
+
 def sweep(root: Path) -> None:
-    """Remove what was being built by processes that died; what is being built now is locked."""
+    """Delete unfinished folders of processes that died; those of living ones are locked."""
     for staging in root.glob(f"{files.STAGING_PREFIX}*-{'[0-9a-f]' * 32}"):
         name = staging.name.removeprefix(files.STAGING_PREFIX)[:-33]
         with files.unused(_lock_of(root, name)) as unused:
@@ -65,8 +99,8 @@ def sweep(root: Path) -> None:
 
 
 def discard(root: Path, name: str) -> None:
-    """Remove the folder `root/name` at once for every reader."""
-    aside = root / f"{files.STAGING_PREFIX}{uuid.uuid4().hex}"
+    """Delete the folder `root/name`, at once for every reader."""
+    aside = files.staging_name(root)
     with suppress(FileNotFoundError):
         (root / name).rename(aside)
     shutil.rmtree(aside, ignore_errors=True)
@@ -74,31 +108,3 @@ def discard(root: Path, name: str) -> None:
 
 def _lock_of(root: Path, name: str) -> Path:
     return root / f".{name}.lock"
-
-
-def _build(root: Path, target: Path, facts: Mapping[str, str], build: Build) -> None:
-    staging = files.new_staging(root, f"{target.name}-")
-    work, out = staging / "work", staging / "out"
-    try:
-        work.mkdir()
-        out.mkdir()
-        build(work, out)
-        _write_manifest(out, facts)
-        if target.exists():
-            _set_aside(root, target)
-        files.seal(out, target)
-    finally:
-        shutil.rmtree(staging, ignore_errors=True)
-
-
-def _set_aside(root: Path, target: Path) -> None:
-    """Move a damaged, outdated or foreign folder to where it stays for a day."""
-    aside = root / f"{files.STAGING_PREFIX}{uuid.uuid4().hex}"
-    target.rename(aside)
-    os.utime(aside)
-
-
-def _write_manifest(folder: Path, facts: Mapping[str, str]) -> None:
-    paths = sorted(path for path in folder.iterdir() if path.is_file())
-    sizes = {path.name: {"size": path.stat().st_size, "sha256": files.sha256(path)} for path in paths}
-    files.write_json(folder / MANIFEST, {**facts, "files": sizes})

@@ -1,4 +1,7 @@
-"""Notices within a second that files changed, by file events where they arrive and by looking where they do not."""
+"""A thread that notices changed files within a second, by looking twice a second.
+
+Looking works on network drives and in containers, many of which send no file events.
+"""
 
 from __future__ import annotations
 
@@ -10,7 +13,7 @@ from pathlib import Path
 log = logging.getLogger("graft")
 
 EVERY_S = 0.5
-"""How often it looks, whether or not an event came: network drives and some containers send none."""
+"""Seconds between two looks."""
 DEPTH = 3
 """Levels below a watched folder that are looked at: names, their versions, and the files of each."""
 
@@ -35,40 +38,18 @@ class Watch:
             self._thread.join(timeout=5)
 
     def _run(self) -> None:
-        for _ in self._ticks():
-            found = look(self._folders)
-            if found != self._seen:
-                self._seen = found
+        while not self._stop.wait(self._every):
+            now = look(self._folders)
+            if now != self._seen:
+                self._seen = now
                 try:
                     self._changed()
                 except Exception:
                     log.exception("after a change in %s", ", ".join(map(str, self._folders)))
 
-    def _ticks(self) -> Iterator[None]:
-        """A tick for each batch of file events and after every pause without one."""
-        try:
-            yield from self._events()
-        except Exception as error:
-            # Out of inotify watches, no library, a folder that vanished: looking alone is enough.
-            log.info("file events are not available (%s); looking every %s s", error, self._every)
-        while not self._stop.wait(self._every):
-            yield None
-
-    def _events(self) -> Iterator[None]:
-        from watchfiles import watch  # noqa: PLC0415 - its absence must not stop the page
-
-        pause = int(self._every * 1000)
-        folders = [folder for folder in self._folders if folder.is_dir()]
-        if len(folders) < len(self._folders):
-            return
-        for _ in watch(
-            *folders, stop_event=self._stop, debounce=100, step=20, rust_timeout=pause, yield_on_timeout=True
-        ):
-            yield None
-
 
 def look(folders: Sequence[Path]) -> Hashable:
-    """What can be seen of the folders without opening a file: paths, sizes and times."""
+    """Return the paths, sizes and times of everything in the folders, which differ after a change; opens no file."""
     return frozenset(entry for folder in folders for entry in _entries(folder, DEPTH))
 
 

@@ -2,7 +2,7 @@
 
 import os
 
-from settings import SHARED
+from process_setup import ENVIRONMENT
 
-for key, value in SHARED.items():
+for key, value in ENVIRONMENT.items():
     os.environ.setdefault(key, value)  # as the page does, and before anything imports torch

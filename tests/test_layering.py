@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).resolve().parent.parent
-BOTTOM = ("errors", "settings", "tasks")
+BOTTOM = ("errors", "process_setup", "settings", "tasks")
 STORE = ("store", *BOTTOM)
 MODELS = ("models", "hub", *STORE)
 RUNS = (
@@ -26,7 +26,8 @@ RUNS = (
 """The parent's side of training: modules that the page may import. The rest belongs to child processes."""
 ALLOWED = {
     "errors": (),
-    "settings": ("errors",),
+    "process_setup": (),
+    "settings": ("errors", "process_setup"),
     "tasks": ("errors",),
     "store": STORE,
     "hub": ("hub", *STORE),

@@ -12,7 +12,7 @@ import gradio
 import pytest
 
 from errors import ConfigError
-from settings import REPOSITORY, Settings, child_environment, installer_environment, prepare_environment
+from settings import Settings, child_environment, installer_environment, prepare_environment
 
 
 def test_defaults_are_private(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -130,25 +130,6 @@ def test_r06_a_child_finds_no_token_and_sends_none_that_nobody_meant(
         told = subprocess.run([sys.executable, "-c", code], env=child_environment(**given), capture_output=True,
                               text=True, check=True)  # fmt: skip
         assert told.stdout.strip() == said
-
-
-def test_waiting_threads_soon_sleep_in_this_process_and_in_children(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Spinning ones make a run beside the page, and the page, several times slower."""
-    assert os.environ["GOMP_SPINCOUNT"] == child_environment()["GOMP_SPINCOUNT"] == "20000"
-    monkeypatch.setenv("GOMP_SPINCOUNT", "5")
-    prepare_environment()
-    assert os.environ["GOMP_SPINCOUNT"] == child_environment()["GOMP_SPINCOUNT"] == "5"
-
-
-def test_r01_no_process_takes_compiled_code_from_the_hub(tmp_path: Path) -> None:
-    """By the package that bitsandbytes and transformers look for, if it is installed."""
-    (tmp_path / "kernels.py").write_text("raise SystemExit('it was imported')", encoding="utf-8")
-    code = "import settings, sys; import bitsandbytes; from transformers.utils import is_kernels_available; "
-    code += "sys.exit(bool(is_kernels_available()))"
-    path = os.pathsep.join([str(tmp_path), str(REPOSITORY)])
-    ended = subprocess.run([sys.executable, "-c", code], env=child_environment(PYTHONPATH=path), capture_output=True,
-                           text=True)  # fmt: skip
-    assert (ended.returncode, ended.stderr) == (0, ""), ended.stderr
 
 
 def test_r48_no_switch_of_gradios_is_left_but_those_that_mean_something_here(

@@ -22,9 +22,9 @@ from transformers import AutoConfig
 from errors import ConfigError, GraftError, RunError
 from models import fingerprint
 from models.loading import require_quantization, resolve_quantization, training_dtype
-from models.memory_use import return_large_blocks
 from models.resolve import ModelStore, Origins
 from models.tokenizer import check_tokens, load_tokenizer, window
+from process_setup import return_large_blocks
 from settings import Settings
 from store import files
 from store.adapters import AdapterStore, Version

@@ -16,7 +16,6 @@ from functools import partial
 import torch
 from transformers.cache_utils import DynamicCache, DynamicLayer
 
-from models import memory_use
 from serving import compute_thread
 from serving.base.base_model import Resident
 from serving.base.mixed_batch import mixed
@@ -27,6 +26,7 @@ from serving.generation.request import Request
 from serving.generation.request_queue import Line, failure
 from serving.generation.sampler import Choice
 from serving.generation.sampling import Sampling
+from store import quota
 
 log = logging.getLogger("graft")
 
@@ -246,4 +246,4 @@ class Decoding:
 def _most_bytes(device: torch.device) -> int:
     if device.type == "cuda":
         return int(torch.cuda.mem_get_info(device)[0] // 2)
-    return min(CACHE_BYTES, memory_use.free() // 4)
+    return min(CACHE_BYTES, quota.free_memory() // 4)

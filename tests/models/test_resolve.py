@@ -204,10 +204,10 @@ def test_a_newer_package_replaces_the_kept_one(
 KILLED = """
 import pickle, sys
 from pathlib import Path
-from store import models
-models.MIRRORS = pickle.load(sys.stdin.buffer)
+from models import resolve
+resolve.MIRRORS = pickle.load(sys.stdin.buffer)
 sys.executable = sys.argv[2]
-models.ModelStore(Path(sys.argv[1])).resolve("org/packed")
+resolve.ModelStore(Path(sys.argv[1])).resolve("org/packed")
 """
 
 

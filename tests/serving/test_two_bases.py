@@ -13,7 +13,6 @@ from typing import Any
 import pytest
 
 from errors import AdapterError, BusyError, ModelError
-from models import memory_use
 from models.resolve import RECORD, Model, ModelStore, Origins, of_another_base
 from serving import loaded as loading
 from serving import pool as module
@@ -212,7 +211,7 @@ def test_of_bases_that_nothing_needs_one_is_kept(home: Home, tmp_path: Path) -> 
 def test_a_base_that_does_not_fit_leaves_what_answered(home: Home, monkeypatch: pytest.MonkeyPatch) -> None:
     pool = home.pool()
     assert name(pool, home) == (BASE, home.spec.model)
-    monkeypatch.setattr(memory_use, "SPARE", 10**15)  # of any memory, a GPU's too
+    monkeypatch.setattr("models.loading.SPARE", 10**15)  # of any memory, a GPU's too
     with pytest.raises(ModelError, match="no room for"):
         pool.check(home.spec, "other@1")
     home.store.promote("classification", "other@1")

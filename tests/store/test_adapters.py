@@ -13,7 +13,8 @@ from hypothesis import strategies as st
 
 from errors import AdapterError
 from store import adapters, files
-from store.adapters import MANIFEST, AdapterStore, check_name, standing
+from store.adapters import AdapterStore, check_name, standing
+from store.staging import MANIFEST
 from tests.helpers.run_helpers import blocked, wait
 
 

@@ -8,7 +8,7 @@ from contextlib import contextmanager
 
 from tqdm import tqdm
 
-from hub.progress import Progress
+from hub.client import Progress
 from models.resolve import ModelStore
 from settings import Settings
 from training.cli import run_arguments

@@ -12,9 +12,8 @@ from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
 
-from models import memory_use
 from settings import child_environment
-from store import files
+from store import files, quota
 from training.events import PROCESS
 
 GPU_S = 5.0
@@ -49,8 +48,7 @@ def measure(home: Path, running: Iterable[Path] = ()) -> Room:
     """What is free now. What the runs in the folders `running` hold is free when it is the next one's turn."""
     held = sum(_resident(folder) for folder in running)
     name, gpu = _gpu(int(time.monotonic() / GPU_S)) if _built_for_gpu() else ("", 0)
-    there = next(folder for folder in (home.absolute(), *home.absolute().parents) if folder.exists())
-    return Room(memory_use.free() + held, shutil.disk_usage(there).free, gpu, name, _flags())
+    return Room(quota.free_memory() + held, quota.free_disk(home), gpu, name, _flags())
 
 
 def _resident(folder: Path) -> int:
@@ -88,5 +86,5 @@ def _gpu(moment: int) -> tuple[str, int]:
 
 @lru_cache(maxsize=1)
 def _flags() -> tuple[str, ...]:
-    lines = memory_use.read(Path("/proc/cpuinfo")).splitlines()
+    lines = files.read_if_there(Path("/proc/cpuinfo")).splitlines()
     return tuple(next((line for line in lines if line.startswith("flags")), "").partition(":")[2].split())

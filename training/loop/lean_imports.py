@@ -7,12 +7,12 @@ https://docs.python.org/3/reference/import.html#the-module-cache
 
 from __future__ import annotations
 
-import sys
 from pathlib import Path
 
 import torch
 
 from errors import GraftError
+from process_setup import block_modules
 from training.config import TrainConfig
 from training.events import CONFIG
 
@@ -23,8 +23,7 @@ QUANTIZING = "bitsandbytes"
 
 def leave_out(folder: Path) -> None:
     """Leave out of this process what the run in `folder` does not need; before transformers is imported."""
-    for name in unneeded(folder):
-        sys.modules.setdefault(name, None)  # type: ignore[arg-type]
+    block_modules(*unneeded(folder))
 
 
 def unneeded(folder: Path) -> list[str]:

@@ -24,8 +24,7 @@ from peft import PeftModel
 from safetensors import SafetensorError
 
 from errors import AdapterError, GraftError
-from models import memory_use
-from models.loading import load_model
+from models.loading import load_model, require_memory
 from models.resolve import Model, ModelStore, Origins, fits
 from models.tokenizer import load_tokenizer
 from settings import Settings
@@ -52,7 +51,7 @@ def merge(version: Version, model: Model, target: Path, say: Callable[[str], obj
         why = f"It was made for {version.manifest['base']['id']}, not for {model.id}."
         raise AdapterError(f"{version.ref} cannot be merged.", why, "Name that base with --base.")
     version.check_files()
-    memory_use.require(model, "none", torch.float32.itemsize)
+    require_memory(model, "none", torch.float32.itemsize)
     labels = dict(enumerate(version.labels))
     named: dict[str, Any] = {
         "num_labels": len(labels),

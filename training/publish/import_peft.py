@@ -23,9 +23,9 @@ from peft import PeftModel
 from transformers import PreTrainedModel
 
 from errors import AdapterError, GraftError
-from models import fingerprint, memory_use
+from models import fingerprint
 from models.adapter_check import HEADS, PLAIN, PREFIX, Adapter, read_adapter
-from models.loading import LINEAR, features, load_model, resolve_quantization, training_dtype
+from models.loading import LINEAR, features, load_model, require_memory, resolve_quantization, training_dtype
 from models.resolve import Model, ModelStore, Origins
 from models.tokenizer import first_line, load_tokenizer
 from models.weights import Shapes, read_header
@@ -94,7 +94,7 @@ def take_in(
         base = base_facts(spec.model, model, quantize)
         dtype = training_dtype("auto")
         accelerator = torch.cuda.mem_get_info()[0] if torch.cuda.is_available() else None
-        memory_use.require(model, quantize, dtype.itemsize, accelerator)
+        require_memory(model, quantize, dtype.itemsize, accelerator)
         options = {"num_labels": len(names), "ignore_mismatched_sizes": True} if names else {}
         net, missing = load_model(model, task.auto_class, quantize, dtype, **options)
         _say("verify")

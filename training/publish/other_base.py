@@ -17,8 +17,7 @@ from peft import PeftModel
 from transformers import AutoConfig
 
 from errors import GraftError, ModelError
-from models import memory_use
-from models.loading import load_model, training_dtype
+from models.loading import load_model, require_memory, training_dtype
 from models.resolve import Model, ModelStore, Origins, fits
 from models.tokenizer import load_tokenizer, window
 from store.adapters import Version
@@ -58,7 +57,7 @@ class Elsewhere:
         if live and not fits(live, model):
             raise ModelError(f"The base of {name} has other weights.", "")
         accelerator = torch.cuda.mem_get_info()[0] if torch.cuda.is_available() else None
-        memory_use.require(model, self.quantize, training_dtype(trial.config.precision).itemsize, accelerator)
+        require_memory(model, self.quantize, training_dtype(trial.config.precision).itemsize, accelerator)
         task = task_for(trial.config.task, model.config)
         asked = _as_asked(trial, model, live, task)
         if len(asked.held_out.kept) < len(trial.held_out.kept):

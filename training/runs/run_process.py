@@ -14,7 +14,8 @@ from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
 
-from settings import LEAN, REPOSITORY, child_environment
+from process_setup import RUN_ENVIRONMENT
+from settings import REPOSITORY, child_environment
 from store import files
 from training.events import LOG, PROCESS
 
@@ -45,7 +46,8 @@ class Child:
                     [*command, str(folder)],
                     cwd=REPOSITORY,
                     env=child_environment(
-                        **LEAN, **{"GRAFT_HOME": str(home), TRACKIO_FOLDER: str(home / "trackio"), MARK: str(folder)}
+                        **RUN_ENVIRONMENT,
+                        **{"GRAFT_HOME": str(home), TRACKIO_FOLDER: str(home / "trackio"), MARK: str(folder)},
                     ),
                     stdin=word,
                     stdout=log,

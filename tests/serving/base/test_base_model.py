@@ -19,7 +19,8 @@ from models.resolve import ModelStore
 from serving.base.slots import CAPACITY
 from serving.loaded import Loaded
 from store import files
-from store.adapters import MANIFEST, WEIGHTS, AdapterStore, Version
+from store.adapters import WEIGHTS, AdapterStore, Version
+from store.staging import MANIFEST
 from tests.conftest import Trained
 from tests.helpers import tiny
 from tests.helpers.exact import ATOL

@@ -14,9 +14,10 @@ from peft import PeftModel
 
 from errors import AdapterError
 from models.resolve import ModelStore
-from store.adapters import MANIFEST, AdapterStore
+from store.adapters import AdapterStore
 from store.archive import pack
 from store.files import STAGING_PREFIX
+from store.staging import MANIFEST
 from tests.conftest import Trained
 from tests.helpers import tiny
 from tests.helpers.run_helpers import file_limit

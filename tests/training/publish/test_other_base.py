@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from models import memory_use
+from models import loading
 from store.adapters import BASE, AdapterStore, Version
 from tests.conftest import Trained
 from tests.helpers import tiny
@@ -52,7 +52,7 @@ def test_what_cannot_be_measured_waits_for_a_person(
 ) -> None:
     before: Version = train(bert.spec, tmp_path, "before")
     AdapterStore(tmp_path).promote(bert.spec.name, before.ref)
-    monkeypatch.setattr(memory_use, "SPARE", 10**15)  # of any memory, a GPU's too
+    monkeypatch.setattr(loading, "SPARE", 10**15)  # of any memory, a GPU's too
     monkeypatch.setenv("GRAFT_GATE", rule)
     config = config_of(bert.spec, tmp_path, "after", promote=True, model=str(tiny.make("roberta", tmp_path / "base")))
     result = run_worker(config, tmp_path)

@@ -137,7 +137,7 @@ def test_r27_uploads_are_counted_and_end_where_the_disk_that_may_be_used_does(tm
         assert [upload(found, 10).status_code for _ in range(4)] == [200, 200, 200, 429]
     found.context.settings.home.mkdir(exist_ok=True)
     (found.context.settings.home / "large").write_bytes(b"x" * 10**6)
-    quota._known.clear()
+    quota._sizes.clear()
     with serve(tmp_path, disk_bytes=10**6) as found:
         answer = upload(found, 10)
         assert answer.status_code == 507 and "GRAFT_DISK_GB" in answer.text

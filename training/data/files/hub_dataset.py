@@ -14,9 +14,9 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from errors import DataError
+from hub.client import Progress, silent
 from hub.dataset_card import Labels, read_card
 from hub.datasets import ID, HubRows, Listing
-from hub.progress import Progress, silent
 from hub.splits import DEFAULT, Layout, lay_out
 from settings import Settings
 from training.data.files.formats import FORMATS

@@ -22,6 +22,7 @@ from typing import Any
 
 from errors import GraftError
 from models.resolve import ModelStore
+from process_setup import block_modules
 from settings import Settings
 from tasks import Columns
 from training.config import TrainConfig
@@ -148,8 +149,8 @@ def _with_tokens(report: Report, sample: Sample, options: argparse.Namespace) ->
         name="report", plugin="report", model=options.model, task=options.task, data=str(options.file),
         columns=parse_columns(options.wanted), prompt=options.prompt, max_length=options.max_length,
     )  # fmt: skip
-    # As the language has it: a module that is None cannot be imported, so transformers goes without.
-    sys.modules.setdefault("torch", None)  # type: ignore[arg-type]
+    # transformers goes without it.
+    block_modules("torch")
     from training.data.inspect.preview import CHARACTERS, ROWS, Preview  # noqa: PLC0415 - transformers takes longer than most files
 
     try:

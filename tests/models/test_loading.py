@@ -1,4 +1,4 @@
-"""models/loading.py: embeddings of a quantized base in 16 bits, and what a base holds."""
+"""models/loading.py: memory that a base needs and holds, and its embeddings in 16 bits."""
 
 from __future__ import annotations
 
@@ -8,8 +8,11 @@ import pytest
 import torch
 from torch import nn
 
-from models.loading import halve_embeddings, held_bytes, load_model
+from errors import ModelError
+from models import loading
+from models.loading import halve_embeddings, held_bytes, load_model, require_memory
 from models.resolve import Model, ModelStore
+from tests.conftest import Trained
 from tests.helpers import tiny
 
 FAMILIES = ("bert", "roberta", "distilbert", "gpt2", "t5", "llama")
@@ -20,7 +23,7 @@ def resolved(family: str, folder: Path) -> Model:
 
 
 @pytest.mark.parametrize("family", FAMILIES)
-def test_a_halved_model_answers_nearly_the_same(family: str, tmp_path: Path) -> None:
+def test_a_model_with_halved_embeddings_answers_nearly_the_same(family: str, tmp_path: Path) -> None:
     net = load_model(resolved(family, tmp_path), "AutoModel")[0].requires_grad_(requires_grad=False)
     ids = torch.arange(4, 20, device=net.device).view(2, 8)
     asked = {"input_ids": ids, **({"decoder_input_ids": ids} if net.config.is_encoder_decoder else {})}
@@ -40,7 +43,7 @@ def test_a_halved_model_answers_nearly_the_same(family: str, tmp_path: Path) -> 
         assert size - held_bytes(net) >= 2 * words
 
 
-def test_what_is_shared_or_too_large_stays(tmp_path: Path) -> None:
+def test_embeddings_that_are_shared_or_too_large_stay_in_float32(tmp_path: Path) -> None:
     tied = nn.ModuleDict({"words": nn.Embedding(9, 4), "out": nn.Linear(4, 9, bias=False)})
     tied["out"].weight = tied["words"].weight
     large = nn.Embedding(9, 4)
@@ -50,7 +53,7 @@ def test_what_is_shared_or_too_large_stays(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("quantize", ["4bit", "8bit"])
-def test_a_quantized_base_has_halved_embeddings_and_says_what_it_holds(quantize: str, tmp_path: Path) -> None:
+def test_a_quantized_base_has_halved_embeddings_and_counts_its_scales(quantize: str, tmp_path: Path) -> None:
     model = resolved("bert", tmp_path)
     plain, net = (
         load_model(model, "AutoModel", how)[0].requires_grad_(requires_grad=False) for how in ("none", quantize)
@@ -59,3 +62,16 @@ def test_a_quantized_base_has_halved_embeddings_and_says_what_it_holds(quantize:
     assert plain.get_input_embeddings().weight.dtype == torch.float32
     weights = sum(p.nbytes for p in net.parameters())
     assert weights < held_bytes(net) < 0.6 * held_bytes(plain), "scales and buffers count, too"
+
+
+@pytest.mark.parametrize(
+    ("quantize", "width", "least"), [("none", 4, 4), ("none", 2, 2), ("8bit", 4, 1), ("4bit", 2, 0.5)]
+)
+def test_a_base_is_refused_where_its_weights_do_not_fit(
+    quantize: str, width: int, least: float, bert: Trained, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(loading, "SPARE", 0)
+    weights = (bert.model.path / "model.safetensors").stat().st_size // 4
+    require_memory(bert.model, quantize, width, int(2 * least * weights))
+    with pytest.raises(ModelError, match=f"no room for {bert.model.id}"):
+        require_memory(bert.model, quantize, width, int(0.9 * least * weights))
