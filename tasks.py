@@ -1,6 +1,8 @@
 """The table of tasks: what each task name means to transformers, to PEFT, to the data reader and to the card.
 
-A new task is a new row here (and an encoder in `training/encoding.py`); nothing else asks for a task by name.
+A new task is a new row here and its own way into token ids: `training/encoding.py` makes them, `training/examples.py`
+counts and `training/preview.py` shows what of them is learned. Beside these only packing, which causal-lm alone has,
+asks for a task by name.
 Importing this module imports neither torch nor transformers: classes are named, not referenced.
 """
 
