@@ -18,8 +18,8 @@ from serving.pool import Pool
 from settings import Settings
 from store.adapters import AdapterStore
 from tasks import MOST_LABELS
-from tests.helpers import tiny
 from tests.conftest import Trained
+from tests.helpers import tiny
 from tests.serving.test_pool import Store
 
 LONG = "the parcel is late again and nobody answers the phone " * 60
