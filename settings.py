@@ -82,8 +82,8 @@ class Settings:
     run_seconds: int = 72 * 3600
     """`GRAFT_RUN_HOURS`: how long a run may go on before it is paused with a checkpoint."""
     run_memory_bytes: int = 0
-    """`GRAFT_RUN_MEMORY_GB`: what a run may take of the memory; 0 is twice what it was estimated to need and 2 GB on a
-    CPU, and no limit on a GPU."""
+    """`GRAFT_RUN_MEMORY_GB`: what a run may take of the memory; 0 is twice what it was estimated to need and 2 GB
+    on a CPU, and no limit on a GPU."""
     cache_bytes: int = 10**10
     """`GRAFT_CACHE_GB`: how much disk prepared data may take before what was used longest ago is removed."""
     download_bytes: int = 5 * 10**9

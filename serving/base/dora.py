@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import torch
 from torch import nn
 
-from models.loading import dense_weight
+from models.transformers_private import dense_weight
 
 
 @dataclass(frozen=True)

@@ -9,7 +9,8 @@ import pytest
 import torch
 from peft import PeftModel
 
-from models.loading import dense_weight, load_model
+from models.loading import load_model
+from models.transformers_private import dense_weight
 from serving.generation.sampling import Sampling
 from serving.loaded import Loaded
 from store.adapters import Version

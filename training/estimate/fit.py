@@ -77,7 +77,7 @@ def _alone(case: Case) -> Iterator[tuple[str, Case]]:
     if config.evaluations and not (config.keep_best or config.patience):
         yield "--evaluations 0", _changed(case, {"evaluations": 0})
     answers, parameters = TASKS[config.task].answers, 0.9 * case.shape.parameters
-    smaller = [b for b in base_shapes.BASES if b.answers == answers and b.shape.parameters < parameters]
+    smaller = [base for base in base_shapes.BASES if base.answers == answers and base.shape.parameters < parameters]
     for base in sorted(smaller, key=lambda base: -base.shape.parameters):
         other = replace(_changed(case, {"model": base.id}), shape=base.shape)
         if other.estimate().fits_memory:

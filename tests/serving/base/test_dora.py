@@ -15,8 +15,9 @@ from peft import LoraConfig, PeftModel, get_peft_model
 from safetensors.torch import load_file, save_file
 
 from errors import AdapterError
-from models.loading import dense_weight, linear_paths, load_model
+from models.loading import linear_paths, load_model
 from models.resolve import Model, ModelStore
+from models.transformers_private import dense_weight
 from serving.generation.sampling import Sampling
 from serving.loaded import Loaded
 from store.adapters import WEIGHTS, AdapterStore, Version
