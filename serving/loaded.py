@@ -1,4 +1,4 @@
-"""A base with everything that can be asked of it; what the pool's loading thread builds."""
+"""A base model in memory, and its two ways of answering. The pool's loading threads import this module, and torch."""
 
 from __future__ import annotations
 
@@ -7,19 +7,19 @@ import torch
 from models import memory_use
 from models.loading import compute_dtype, resolve_quantization
 from models.resolve import Model
-from serving.base.base_model import Resident
-from serving.classifier import Labels
+from serving.base.base_model import BaseModel
+from serving.classifier import Classifier
 from serving.generation.generator import Generator
 
 
 class Loaded:
-    """A resident base, and its two ways of answering."""
+    """A base model, its classifier and its generator."""
 
     def __init__(self, model: Model, quantize: str, precision: str = "auto", beside: bool = False) -> None:
-        """Loads the weights; takes seconds. Raises `ModelError`, also where a base `beside` others does not fit."""
+        """Load the weights, which takes seconds; `beside`: only if they fit beside others. Raises `ModelError`."""
         if beside:
             accelerator = torch.cuda.mem_get_info()[0] if torch.cuda.is_available() else None
             memory_use.require(model, resolve_quantization(quantize), compute_dtype(precision).itemsize, accelerator)
-        self.resident = Resident(model, quantize, precision)
-        self.labels = Labels(self.resident)
-        self.text = Generator(self.resident)
+        self.base = BaseModel(model, quantize, precision)
+        self.classifier = Classifier(self.base)
+        self.generator = Generator(self.base)
