@@ -10,8 +10,8 @@ from typing import Any
 import torch
 
 from errors import InputError, Text
+from models.chat_template import TokenizedText, truncation_note
 from models.loading import mean_vectors, similarity_probabilities
-from models.tokenizer import TokenizedText, truncation_note
 from serving.base.base_model import BaseModel
 from serving.base.slots import Slot, segments
 from serving.compute_thread import Batcher
@@ -38,21 +38,19 @@ class Classifier:
 
     @property
     def has_labels(self) -> bool:
-        """Whether the base has a trained head, and so labels of its own."""
+        """True if the base has a trained head, and so labels of its own."""
         return self._base.own_head is not None
 
     def classify(self, text: str, slot: Slot | None) -> dict[str, float]:
         """Return the probability of each label of the slot's head, or of the base's own. `InputError` without one."""
         head = slot.head if slot else self._base.own_head
         if head is None:
-            raise InputError(
-                "The base has no labels of its own.",
-                Text("{base} was not trained as a classifier.", base=self._base.model.id),
-                "Type your own labels, or choose a trained version.",
-            )
+            why = Text("{base} was not trained as a classifier.", base=self._base.model.id)
+            then = "Type your own labels, or choose a trained version."
+            raise InputError("The base has no labels of its own.", why, then)
         question = _Question(self._tokenize(text), slot)
         key = None if self._base.mixes else id(slot)
-        logits = self._logits(key, question, _length(question.text))
+        logits = self._logits(key, question, question.text.read)
         return dict(zip(head.labels, logits.softmax(-1).tolist(), strict=True))
 
     def zero_shot(self, text: str, labels: Sequence[str]) -> dict[str, float]:
@@ -67,11 +65,11 @@ class Classifier:
     def notes(self, text: str) -> list[str]:
         """Return notes for the reader of an answer: that the text was truncated."""
         found = self._tokenize(text)
-        return [truncation_note(found.tokens, _length(found))] if found.tokens > _length(found) else []
+        return [truncation_note(found.tokens, found.read)] if found.tokens > found.read else []
 
     def _embed(self, texts: Sequence[str]) -> list[torch.Tensor]:
         """Embed several texts, which share passes with each other and with those of other callers."""
-        return self._vectors.map(None, [(text, _length(text)) for text in map(self._tokenize, texts)])
+        return self._vectors.map(None, [(text, text.read) for text in map(self._tokenize, texts)])
 
     @torch.inference_mode()
     def _logit_pass(self, questions: Sequence[_Question]) -> list[torch.Tensor]:
@@ -91,10 +89,6 @@ class Classifier:
     def _embed_pass(self, texts: Sequence[TokenizedText]) -> list[torch.Tensor]:
         outputs, batch = self._base.run([text.inputs for text in texts], [None] * len(texts))
         return list(mean_vectors(outputs.last_hidden_state, batch["attention_mask"]).cpu())
-
-
-def _length(text: TokenizedText) -> int:
-    return len(text.inputs["input_ids"])
 
 
 def _rows(outputs: Any, part: slice) -> Any:  # noqa: ANN401 - a transformers ModelOutput

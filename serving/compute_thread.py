@@ -107,7 +107,7 @@ class Batcher(Generic[Item, Result]):
         self._waiting: list[_Call[Item]] = []
         self._lock = threading.Lock()
         self._submitted = False
-        """Whether a pass runs or waits for its turn."""
+        """True while a pass runs or waits for its turn."""
 
     def __call__(self, key: Hashable, item: Item, tokens: int = 0) -> Result:
         """Return the result for one item of `tokens` tokens. Re-raises what `run` raised."""

@@ -13,11 +13,12 @@ from torch import nn
 from transformers import PretrainedConfig, PreTrainedModel
 
 from errors import AdapterError
-from models import fingerprint
+from models import fingerprint, memory_use
 from models.adapter_check import Adapter, read_adapter
+from models.chat_template import TokenizedText, truncate
 from models.loading import LINEAR, compute_dtype, features, load_model, resolve_quantization
 from models.resolve import Model, fits
-from models.tokenizer import TokenizedText, check_tokens, load_tokenizer, truncate, window
+from models.tokenizer import check_tokens, load_tokenizer, window
 from serving import compute_thread
 from serving.base.mixed_batch import MixedBatch
 from serving.base.slots import DoraScale, Head, LayerAdapter, Slot, Slots
@@ -31,12 +32,18 @@ SPARE = 1 / 16
 class BaseModel:
     """One base, loaded once and shared by every tab and version that names it."""
 
-    def __init__(self, model: Model, quantize: str, precision: str = "auto") -> None:
-        """Load weights and tokenizer, `quantize` and `precision` as in `Settings`. Raises `ModelError`."""
+    def __init__(self, model: Model, quantize: str, precision: str = "auto", beside: bool = False) -> None:
+        """Load weights and tokenizer, which takes seconds; `quantize` and `precision` as in `Settings`.
+
+        `beside`: only if it fits beside the bases in memory. Raises `ModelError`.
+        """
         self.model = model
         self.quantization = resolve_quantization(quantize)
-        self.tokenizer = load_tokenizer(model)
         self.dtype = compute_dtype(precision)
+        if beside:
+            free = torch.cuda.mem_get_info()[0] if torch.cuda.is_available() else None
+            memory_use.require(model, self.quantization, self.dtype.itemsize, free)
+        self.tokenizer = load_tokenizer(model)
         self.net, _ = load_model(model, resident_class(model.config), self.quantization, self.dtype)
         self.net.requires_grad_(False)
         self.config: PretrainedConfig = self.net.config
@@ -56,16 +63,7 @@ class BaseModel:
         self._probe = fingerprint.probe(self.tokenizer, self.config.is_encoder_decoder, self.device)
         self._bare_states = self._probe_states(None)
         self.mixes = self._can_mix()
-        """Whether rows of different versions may share a pass."""
-
-    @contextmanager
-    def pin(self, version: Version | None) -> Iterator[Slot | None]:
-        """Keep a version's slot in memory until the block ends; None for the bare base. Raises as `Slots.pin`."""
-        if version is None:
-            yield None
-        else:
-            with self.slots.pin(version) as slot:
-                yield slot
+        """True if rows of different versions may share a pass."""
 
     def tokenize(self, text: str) -> TokenizedText:
         """Tokenize a text that stands alone, truncated to the window; raises `ModelError` for tokens the base lacks."""
@@ -77,10 +75,6 @@ class BaseModel:
         """Raise `ModelError` if the base lacks one of these tokens."""
         if (largest := max(ids, default=0)) >= self._vocabulary:
             check_tokens(largest, self._vocabulary, self.model)
-
-    def encode(self, texts: Sequence[str], slot: Slot | None) -> tuple[Any, Mapping[str, torch.Tensor]]:
-        """Run the body over texts as one padded batch; returns its outputs and the batch."""
-        return self.run([self.tokenize(text).inputs for text in texts], [slot] * len(texts))
 
     @torch.inference_mode()
     def run(

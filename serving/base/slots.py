@@ -24,7 +24,7 @@ from torch import nn
 from transformers import AutoModelForSequenceClassification, PretrainedConfig
 
 from errors import AdapterError, BusyError
-from models.loading import dense_weight
+from models.transformers_private import dense_weight
 from store.adapters import Version
 
 CAPACITY = 8
@@ -108,7 +108,11 @@ class Head:
         self._replay = _Replay()
         setattr(model, model.base_model_prefix, self._replay)
         own = {name: tensors[name] for name in model.state_dict() if name in tensors}
-        _check_shapes(model, own)
+        for name, expected in model.state_dict().items():
+            if name not in own or own[name].shape != expected.shape:
+                shape = f"of shape {tuple(own[name].shape)}" if name in own else "missing"
+                why = f"{name} is {shape}; this base and these labels need {tuple(expected.shape)}."
+                raise AdapterError("A classifier head was refused.", why, "What answered before goes on answering.")
         model.load_state_dict(own, assign=True)
         self._model, self._lock, self.labels = model.eval(), threading.Lock(), labels
 
@@ -119,18 +123,6 @@ class Head:
             logits: torch.Tensor = self._model(**batch).logits
             self._replay.outputs = None
         return logits
-
-
-def _check_shapes(model: nn.Module, tensors: Mapping[str, torch.Tensor]) -> None:
-    for name, expected in model.state_dict().items():
-        found = tensors.get(name)
-        if found is None or found.shape != expected.shape:
-            shape = "missing" if found is None else f"of shape {tuple(found.shape)}"
-            raise AdapterError(
-                "A classifier head was refused.",
-                f"{name} is {shape}; this base and these labels need {tuple(expected.shape)}.",
-                "What answered before goes on answering.",
-            )
 
 
 @dataclass(eq=False)
@@ -202,11 +194,14 @@ class Slots:
             return list(self._slots)
 
     @contextmanager
-    def pin(self, version: Version) -> Iterator[Slot]:
-        """Keep the version's slot in memory until the block ends; loads it first if need be.
+    def pin(self, version: Version | None) -> Iterator[Slot | None]:
+        """Keep a version's slot in memory until the block ends, loaded first if need be; None for the bare base.
 
         Raises `AdapterError` for a version that is refused, and `BusyError` while too many others stay in use.
         """
+        if version is None:
+            yield None
+            return
         slot = self._take(version) or self._load(version)
         try:
             yield slot
@@ -219,11 +214,9 @@ class Slots:
     def drop(self, ref: str) -> bool:
         """Evict a version unless a request uses it; return whether it is out of memory."""
         with self._lock:
-            slot = self._slots.get(ref)
-            if slot is None or slot.users == 0:
-                self._slots.pop(ref, None)
-                return True
-            return False
+            if (slot := self._slots.get(ref)) and slot.users == 0:
+                del self._slots[ref]
+            return ref not in self._slots
 
     @contextmanager
     def using(self, adapter: LayerAdapter | None) -> Iterator[None]:

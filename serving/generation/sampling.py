@@ -1,73 +1,107 @@
-"""How one request's next token is chosen: transformers' own logits processors, and a generator of the request's own.
+"""Sampling: the options of a generation, and how its next token is chosen from logits.
 
-Two things are done otherwise than in `generate`, with the same law: top-p looks among the likeliest tokens first, and a
-token is drawn by one random number. Sorting and drawing from a vocabulary of 49,152 takes 10 ms on a CPU, for each row
-and step, where a step of SmolLM2 takes 90; this takes less than one.
+Tokens are chosen by transformers' own logits processors and a random generator of the request's own. Two things are
+done otherwise than in `generate`, with the same distribution: top-p looks among the likeliest tokens first, and a token
+is drawn by one random number. Sorting and drawing from a vocabulary of 49,152 takes 10 ms on a CPU, for each row and
+step, where a step of SmolLM2 takes 90; this takes less than one.
 """
 
 from __future__ import annotations
 
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import torch
 from transformers import TopPLogitsWarper
 
-from serving.generation.request import Request
+from errors import InputError
+from models.transformers_private import generation_setup
 
 LIKELIEST = 512
 """Tokens among which top-p is looked for; where they do not have enough probability, all are sorted."""
 
 
-class Choice:
-    """One request's way of choosing. Its generator makes a seed mean the same whoever else is answered."""
+@dataclass(frozen=True)
+class SamplingParams:
+    """Options of one generation; temperature 0 takes the likeliest token. Raises `InputError` for values out of range.
 
-    def __init__(self, net: Any, request: Request) -> None:  # noqa: ANN401 - a transformers model
-        config, _ = net._prepare_generation_config(None, **request.sampling.arguments())
-        net._prepare_special_tokens(config, True, device=net.device)
-        self._processors = net._get_logits_processor(
-            config, input_ids_seq_length=len(request.ids), device=net.device, model_kwargs={}
-        )
+    The same `seed` gives the same answer, whoever else is answered at the time; None gives another one each time.
+    """
+
+    max_new_tokens: int = 160
+    temperature: float = 0.0
+    top_p: float = 1.0
+    seed: int | None = None
+
+    def __post_init__(self) -> None:
+        numbers = (self.max_new_tokens, self.temperature, self.top_p)
+        if not all(isinstance(n, int | float) and not isinstance(n, bool) for n in numbers) or not (
+            1 <= self.max_new_tokens < math.inf and 0 <= self.temperature <= 10 and 0 < self.top_p <= 1
+        ):
+            why = f"Length {self.max_new_tokens}, temperature {self.temperature}, top-p {self.top_p}."
+            then = "Length is 1 or more, temperature 0 to 10, top-p above 0 and at most 1."
+            raise InputError("These options cannot be used.", why, then)
+        if self.seed is not None and not (type(self.seed) is int and 0 <= self.seed < 2**63):
+            raise InputError("This seed cannot be used.", f"It is {self.seed!r}.", "Give a whole number from 0 on.")
+
+    def arguments(self) -> dict[str, Any]:
+        """Return keyword arguments of transformers' `generate`."""
+        # A base may bring beam search as its own default, and beams cannot be streamed.
+        common = {"max_new_tokens": int(self.max_new_tokens), "num_beams": 1}
+        if self.temperature == 0:
+            return {**common, "do_sample": False, "temperature": None, "top_p": None}
+        return {**common, "do_sample": True, "temperature": self.temperature, "top_p": self.top_p, "top_k": 0}
+
+
+class TokenSampler:
+    """Chooses the next tokens of one generation, the same for a seed whatever else is in the batch."""
+
+    def __init__(self, net: Any, params: SamplingParams, prompt_tokens: int) -> None:  # noqa: ANN401 - transformers'
+        config, self._processors = generation_setup(net, prompt_tokens, params.arguments())
         self._nucleus: TopPLogitsWarper | None = None
         if self._processors and type(self._processors[-1]) is TopPLogitsWarper:
             self._nucleus = self._processors.pop()
         self.samples = bool(config.do_sample)
-        self.ends = frozenset(_listed(config.eos_token_id))
+        ends = config.eos_token_id
+        self.ends = frozenset([] if ends is None else [ends] if isinstance(ends, int) else ends)
+        """Token ids that end the answer."""
         self._generator = torch.Generator(net.device)
-        if request.sampling.seed is None:
+        if params.seed is None:
             self._generator.seed()
         else:
-            self._generator.manual_seed(request.sampling.seed)
+            self._generator.manual_seed(params.seed)
 
     @property
-    def is_plain(self) -> bool:
-        """Whether it takes the likeliest token as the model gives it."""
+    def is_greedy(self) -> bool:
+        """True if it takes the likeliest token as the model gives it."""
         return not self.samples and not self._processors
 
-    def __call__(self, request: Request, logits: torch.Tensor, warp_only: bool = False) -> int:
-        """The next token, from logits (1, vocabulary); `warp_only`: all but sampling's own is done to them."""
-        held = torch.tensor([request.ids + request.written], device=logits.device)
+    def __call__(self, ids: Sequence[int], logits: torch.Tensor, warp_only: bool = False) -> int:
+        """Return the token that follows `ids`, from logits of shape (1, vocabulary).
+
+        `warp_only` applies the processors of sampling (temperature, top-p) and leaves out all others.
+        """
+        context = torch.tensor([ids], device=logits.device)
         scores = logits.float()
         for processor in self._processors:
             if not warp_only or type(processor).__name__.endswith("Warper"):
-                scores = processor(held, scores)
-        return self._drawn(held, scores) if self.samples else int(scores.argmax(-1))
+                scores = processor(context, scores)
+        return self._draw(context, scores) if self.samples else int(scores.argmax(-1))
 
-    def _drawn(self, held: torch.Tensor, scores: torch.Tensor) -> int:
+    def _draw(self, context: torch.Tensor, scores: torch.Tensor) -> int:
         probabilities = scores.softmax(-1)[0]
         if self._nucleus is not None:
             likeliest, tokens = probabilities.topk(min(LIKELIEST, len(probabilities)))
             before = likeliest.cumsum(0) - likeliest
             if before[-1] + likeliest[-1] >= self._nucleus.top_p:
-                return int(tokens[self._index(likeliest * (before < self._nucleus.top_p))])
-            probabilities = self._nucleus(held, scores).softmax(-1)[0]
-        return self._index(probabilities)
+                return int(tokens[self._draw_index(likeliest * (before < self._nucleus.top_p))])
+            probabilities = self._nucleus(context, scores).softmax(-1)[0]
+        return self._draw_index(probabilities)
 
-    def _index(self, weights: torch.Tensor) -> int:
-        """An index, each as likely as its weight: where a uniform number falls among their running sums."""
+    def _draw_index(self, weights: torch.Tensor) -> int:
+        """Return an index with probability proportional to its weight: where a uniform number falls in their sums."""
         sums = weights.double().cumsum(0)
         drawn = torch.rand(1, generator=self._generator, device=weights.device, dtype=torch.float64) * sums[-1]
         return min(int(torch.searchsorted(sums, drawn, right=True)), len(weights) - 1)
-
-
-def _listed(ids: int | list[int] | None) -> list[int]:
-    return [] if ids is None else [ids] if isinstance(ids, int) else list(ids)

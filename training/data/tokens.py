@@ -13,7 +13,7 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from models.chat_template import Span, as_messages, as_text, encode_batch, neutralize
+from models.chat_template import Span, as_messages, as_text, encode_batch, neutralize, shorten, truncate
 from training.config import TrainConfig
 from training.data.rows import Row, texts_of
 
@@ -153,7 +153,8 @@ def _seq2seq(rows: Sequence[Row], tokenizer: Any, config: TrainConfig, labels: S
     answers = [neutralize(tokenizer, some[-1]["content"]) for some in messages]
     targets = tokenizer(text_target=answers)["input_ids"]
     return [
-        (None, True) if len(target) > config.max_length
+        (None, True)
+        if len(target) > config.max_length
         else (Tokens(source.inputs["input_ids"], target), source.tokens > config.max_length)
         for source, target in zip(sources, targets, strict=True)
     ]

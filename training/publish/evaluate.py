@@ -14,9 +14,9 @@ from numpy.typing import NDArray
 from torch import nn
 from transformers import BatchEncoding, PreTrainedTokenizerBase
 
-from models.chat_template import neutralize
+from models.chat_template import truncate
 from models.loading import computing, mean_vectors, similarity_probabilities, training_dtype
-from models.tokenizer import truncate, window
+from models.tokenizer import window
 from training.config import TrainConfig
 from training.data.tokens import IGNORED, Encoded, Example, conversation, last_answer
 from training.estimate.training_memory import micro_batch_tokens
