@@ -43,7 +43,9 @@ def site(bert: Trained, llama: Trained) -> Iterator[Site]:
     settings = Settings.from_env({"GRAFT_HOME": str(bert.home), "HF_HUB_OFFLINE": "1", "GRAFT_QUANTIZE": "none", **env})
     adapters = AdapterStore(settings.home, settings.home / "none")
     with profiled() as recorder:
-        context = Context(settings, discover(settings.plugins), Pool(settings, bert.models, adapters), adapters, Runs(settings))
+        context = Context(
+            settings, discover(settings.plugins), Pool(settings, bert.models, adapters), adapters, Runs(settings)
+        )
         demo = shell.build(context)
         _, url, _ = demo.launch(**server.options(context) | {"server_port": None}, prevent_thread_lock=True)
         Watch(adapters.watched, context.versions_changed).start()

@@ -30,7 +30,7 @@ class Recorder:
         self.on = False
         self._files: dict[CodeType, str] = {}
 
-    def __call__(self, frame: FrameType, event: str, arg: Any) -> None:  # noqa: ANN401 - as sys.setprofile has it
+    def __call__(self, frame: FrameType, event: str, arg: Any) -> None:
         code = frame.f_code
         if not self.on or event != "call" or code in self._files:
             return

@@ -22,10 +22,10 @@ from store.adapters import BASE, LIVE, NEWEST, Version
 from ui.context import Context
 from ui.i18n import Words, t
 from ui.pulse import Follower, Pulse, chosen_of
-from ui.tab.answer import ADAPTER_SCHEMA, described, fill, menu
+from ui.tab.answer import ADAPTER_SCHEMA, described, fill, menu, plain_answer
 from ui.tab.badge import make_badge
 from ui.tab.chat import CONCURRENCY, retry
-from ui.tab.diff import marked, plain_answer
+from ui.tab.diff import marked
 from ui.tab.pending_answer import Asking, follow
 from ui.web.access import Action
 from ui.web.guard import sentence
