@@ -16,7 +16,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from errors import BusyError, GraftError, ModelError
+from errors import BusyError, GraftError, ModelError, Text
 
 log = logging.getLogger("graft")
 
@@ -166,7 +166,9 @@ class Bases:
 
 def _waited(key: str, entry: Entry, wait_s: float) -> Any:  # noqa: ANN401
     if not entry.done.wait(wait_s):
-        raise BusyError(f"{key} is still loading.", "It is needed for this answer.", "Try again in a moment.")
+        raise BusyError(
+            Text("{base} is still loading.", base=key), "It is needed for this answer.", "Try again in a moment."
+        )
     if entry.error:
         # One error for every request: without its traceback, which would grow with each of them.
         raise entry.error.with_traceback(None)

@@ -9,7 +9,7 @@ from typing import Any
 
 import torch
 
-from errors import InputError
+from errors import InputError, Text
 from models.loading import mean_vectors, similarity_probabilities
 from serving.base.base_model import Read, Resident
 from serving.base.mixed_batch import runs
@@ -47,7 +47,7 @@ class Labels:
         if head is None:
             raise InputError(
                 "The base has no labels of its own.",
-                f"{self._resident.model.id} was not trained as a classifier.",
+                Text("{base} was not trained as a classifier.", base=self._resident.model.id),
                 "Type your own labels, or choose a trained version.",
             )
         question = self._question(text, slot)
@@ -66,7 +66,8 @@ class Labels:
     def notes(self, text: str) -> list[str]:
         """What the reader of an answer must know: that a text was too long to be read to its end."""
         tokens, window = self._read(text).tokens, self._resident.window
-        return [f"The text has {tokens:,} tokens; the first {window:,} were read."] if tokens > window else []
+        template = "The text has {n} tokens; the first {read} were read."
+        return [Text(template, n=f"{tokens:,}", read=f"{window:,}")] if tokens > window else []
 
     def embed(self, text: str) -> torch.Tensor:
         """Unit vector: the mean of the last hidden states over the text's tokens."""

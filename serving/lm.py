@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from errors import InputError
+from errors import InputError, Text
 from models.chat_template import Message, as_text
 from serving.generation.sampling import Place, Sampling
 from settings import Settings
@@ -56,15 +56,16 @@ class LM:
         check_text(self._settings, text)
         self.asked = {"text": text}
         if labels is None and self.lender and self._slot is None and not self._labels.known:
-            self.notes.append(f"The base has no labels of its own: it was asked those of {self.lender.ref}.")
+            template = "The base has no labels of its own: it was asked those of {version}."
+            self.notes.append(Text(template, version=self.lender.ref))
             return self._by_meaning(text, self.lender.labels)
         if labels is None:
             self.notes += self._labels.notes(text)
             return self._labels.classify(text, self._slot)
         if not 2 <= len(set(labels)) <= MOST_LABELS:
             raise InputError(
-                f"Your own labels must be 2 to {MOST_LABELS} different ones.",
-                f"There are {len(set(labels)):,}.",
+                Text("Your own labels must be 2 to {most} different ones.", most=MOST_LABELS),
+                Text("There are {n}.", n=f"{len(set(labels)):,}"),
                 "Separate them by commas, for example: billing, bug, praise.",
             )
         # No version knows these labels, so the tab's own base answers.
@@ -110,7 +111,7 @@ def check_text(settings: Settings, text: Any) -> None:  # noqa: ANN401 - whateve
     if len(str(text)) > settings.text_length:
         raise InputError(
             "The text is too long.",
-            f"It has {len(text):,} characters; the limit is {settings.text_length:,}.",
+            Text("It has {n} characters; the limit is {limit}.", n=f"{len(text):,}", limit=f"{settings.text_length:,}"),
             "Paste a part of it.",
         )
 
@@ -118,5 +119,5 @@ def check_text(settings: Settings, text: Any) -> None:  # noqa: ANN401 - whateve
 def check_new_tokens(settings: Settings, tokens: float) -> None:
     """Raise `InputError` for an answer that may have more tokens than the settings allow."""
     if tokens > settings.new_tokens:
-        why = f"The limit is {settings.new_tokens:,} tokens (GRAFT_NEW_TOKENS)."
+        why = Text("The limit is {limit} tokens (GRAFT_NEW_TOKENS).", limit=f"{settings.new_tokens:,}")
         raise InputError("The answer would be too long.", why, "Ask for a shorter one.")

@@ -19,8 +19,7 @@ from store.adapters import AdapterStore
 from store.corrections import Corrections
 from tasks import TabSpec
 from ui.i18n import Words
-from ui.web.access import Access, Action
-from ui.web.guard import guarded
+from ui.web.access import Access, Action, guarded
 
 if TYPE_CHECKING:
     from training.runs.runs import Runs

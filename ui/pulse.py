@@ -13,8 +13,7 @@ import gradio as gr
 from gradio.components import Component
 
 from ui.i18n import LANGUAGES, Words, texts, words
-from ui.web.access import Access, Action, User, permitted
-from ui.web.guard import guarded
+from ui.web.access import Access, Action, User, guarded, permitted
 
 log = logging.getLogger("graft")
 

@@ -7,7 +7,7 @@ from contextlib import closing
 
 from transformers import PreTrainedTokenizerBase
 
-from errors import InputError
+from errors import InputError, Text
 from models.chat_template import Message, as_messages, as_text, encode, neutralize
 from serving.base.base_model import Resident
 from serving.base.slots import Slot
@@ -73,7 +73,8 @@ class Generator:
                 "input_ids"
             ]
             kept = max(1, room - overhead - 8)
-            notes.append(f"The text has {len(tokens):,} tokens; the first {kept:,} were read.")
+            template = "The text has {n} tokens; the first {read} were read."
+            notes.append(Text(template, n=f"{len(tokens):,}", read=f"{kept:,}"))
             ids = self._text_ids(self._resident.tokenizer.decode(tokens[:kept]), prompt)
         yield from self._stream(ids, sampling, slot, notes, place)
 
@@ -93,17 +94,23 @@ class Generator:
         while len(ids := self._chat_ids([*system, *turns])) > room and len(turns) > 1:
             turns, left_out = turns[1:], left_out + 1
         if left_out:
-            notes.append(f"The conversation is long; the oldest {left_out:,} messages were left out.")
+            template = "The conversation is long; the oldest {n} messages were left out."
+            notes.append(Text(template, n=f"{left_out:,}"))
         if len(ids) > room:
-            notes.append(f"The message has {len(ids):,} tokens; the last {room:,} were read.")
+            template = "The message has {n} tokens; the last {read} were read."
+            notes.append(Text(template, n=f"{len(ids):,}", read=f"{room:,}"))
         yield from self._stream(ids[-room:], sampling, slot, notes, place)
 
     def _room(self, sampling: Sampling) -> int:
         room = min(self._resident.window - sampling.max_new_tokens, LONGEST_PROMPT)
         if room < 16:
             raise InputError(
-                f"An answer of {sampling.max_new_tokens:,} tokens leaves no room for the question.",
-                f"{self._resident.model.id} reads and writes {self._resident.window:,} tokens in all.",
+                Text("An answer of {n} tokens leaves no room for the question.", n=f"{sampling.max_new_tokens:,}"),
+                Text(
+                    "{base} reads and writes {n} tokens in all.",
+                    base=self._resident.model.id,
+                    n=f"{self._resident.window:,}",
+                ),
                 "Ask for a shorter answer.",
             )
         return room

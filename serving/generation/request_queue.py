@@ -10,7 +10,7 @@ from collections.abc import Callable
 
 import torch
 
-from errors import BusyError, GraftError
+from errors import BusyError, GraftError, Text
 from serving import compute_thread
 from serving.generation.request import DEADLINE_S, Request, closing
 
@@ -39,7 +39,9 @@ class Line:
         with self._lock:
             if len(self._waiting) >= WAITING:
                 raise BusyError(
-                    "Too many are waiting for an answer.", f"{WAITING} requests wait.", "Try again in a moment."
+                    "Too many are waiting for an answer.",
+                    Text("{n} requests wait.", n=WAITING),
+                    "Try again in a moment.",
                 )
             self._waiting.append(request)
             if not self._served:

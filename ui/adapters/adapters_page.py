@@ -10,8 +10,6 @@ from pathlib import Path
 from typing import Any
 
 import gradio as gr
-from gradio.processing_utils import save_bytes_to_cache
-from gradio.utils import get_upload_folder
 
 from errors import AdapterError
 from plugins import TaskPlugin
@@ -26,7 +24,8 @@ from ui.pulse import ASKED, QUIET, LiveView, PagePoll, chosen_of
 from ui.train import continue_from
 from ui.train.continue_from import TrainForm
 from ui.web.access import Action
-from ui.web.owner import place_notice
+from ui.web.gradio_private import cache_file
+from ui.web.signin import place_notice
 
 LONGEST_REASON = 200
 Act = Callable[[str, str, str], object]
@@ -209,8 +208,7 @@ class Section:
         """A version in one file of Gradio's own cache, which it serves and sweeps."""
         with tempfile.TemporaryDirectory() as folder:
             content = pack(self._own(ref or ""), Path(folder) / "version.zip").read_bytes()
-        path: str = save_bytes_to_cache(content, f"{ref}.zip", get_upload_folder())
-        return path
+        return cache_file(content, f"{ref}.zip")
 
     def _merge(self, request: gr.Request, ref: str | None) -> Iterator[list[Any]]:
         """A version merged into its base, in one file; how far it is meanwhile."""

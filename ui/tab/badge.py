@@ -11,6 +11,7 @@ from typing import Any
 import gradio as gr
 
 from ui.i18n import LANGUAGES, texts
+from ui.web.gradio_private import describe
 
 # Gradio fills a template by Handlebars first and then compiles the result as a JavaScript template literal, so a value
 # put in by {{value.x}} could run as code. Here the template is constant, and its one expression escapes the values.
@@ -76,5 +77,5 @@ def make_badge() -> gr.HTML:
         js_on_load=None,
         elem_classes="g-answered",
     )
-    badge.api_info = lambda: SCHEMA  # type: ignore[method-assign]
+    describe(badge, SCHEMA)
     return badge

@@ -27,8 +27,8 @@ from ui.tab.badge import make_badge
 from ui.tab.chat import CONCURRENCY, retry
 from ui.tab.diff import marked, plain_answer
 from ui.tab.pending_answer import PendingAnswer, follow
-from ui.web.access import Action
-from ui.web.guard import sentence
+from ui.web.access import Action, sentence
+from ui.web.gradio_private import describe
 
 DEFAULTS = {"first": BASE, "second": LIVE, "third": NEWEST}
 """What the columns compare until something else is chosen, by the name of the endpoint's argument."""
@@ -150,7 +150,7 @@ def _menu(name: str, default: str) -> gr.Dropdown:
     chosen = gr.Dropdown(
         [default], value=default, label=t(f"compare.{name}"), allow_custom_value=True, interactive=True,
     )  # fmt: skip
-    chosen.api_info = lambda: MENU_SCHEMA  # type: ignore[method-assign]
+    describe(chosen, MENU_SCHEMA)
     return chosen
 
 

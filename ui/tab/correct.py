@@ -15,8 +15,6 @@ from typing import Any
 
 import gradio as gr
 from gradio.components import Component
-from gradio.processing_utils import save_bytes_to_cache
-from gradio.utils import get_upload_folder
 
 from errors import AdapterError, InputError
 from plugins import TaskPlugin
@@ -31,6 +29,7 @@ from ui.pulse import ASKED, QUIET, LiveView, PagePoll
 from ui.tab import corrections_view
 from ui.tab.diff import plain_answer
 from ui.web.access import Action
+from ui.web.gradio_private import cache_file
 
 Record = dict[str, Any]
 """What was asked (`row`, without its answer), the `answer`, the `version` that gave it, and the `labels` it had."""
@@ -176,8 +175,7 @@ class Correct:
     def _pack(self) -> str:
         """The corrections as rows to train on, in one file of Gradio's own cache, which it serves and sweeps."""
         content = as_jsonl(self._context.corrections.list(self._tab), self._columns)
-        path: str = save_bytes_to_cache(content.encode(), f"corrections-{self._tab}.jsonl", get_upload_folder())
-        return path
+        return cache_file(content.encode(), f"corrections-{self._tab}.jsonl")
 
     def _lesson(self) -> Any:  # noqa: ANN401 - a Run or None
         """The newest run that taught this tab; looked up only where there was anything to teach."""

@@ -24,6 +24,7 @@ from ui.tab.chat import Event
 from ui.tab.correct import Correct
 from ui.tab.pending_answer import PendingAnswer, follow
 from ui.web.access import Action
+from ui.web.gradio_private import describe
 
 EXAMPLE_LENGTH = 70
 
@@ -192,7 +193,7 @@ def _adapter(plugin: TaskPlugin) -> gr.Dropdown:
         [LIVE, BASE], value=LIVE, label=t("task.adapter"), allow_custom_value=True,
         visible=not plugin.brings_own(), interactive=True, elem_classes="g-adapter",
     )  # fmt: skip
-    chosen.api_info = lambda: ADAPTER_SCHEMA  # type: ignore[method-assign]
+    describe(chosen, ADAPTER_SCHEMA)
     return chosen
 
 

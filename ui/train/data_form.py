@@ -13,7 +13,6 @@ from typing import Any
 
 import gradio as gr
 from gradio.components import Component
-from gradio.processing_utils import save_bytes_to_cache
 
 from errors import DataError, GraftError
 from plugins import TaskPlugin
@@ -33,6 +32,7 @@ from ui.train import examples, hub_form, report_view
 from ui.train.hub_form import HubForm
 from ui.train.run_panel import page_copy
 from ui.web.access import Action
+from ui.web.gradio_private import cache_file
 
 KINDS = ("example", "upload", "hub")
 
@@ -177,8 +177,7 @@ def bad_rows(context: Context, component: gr.File) -> Any:  # noqa: ANN401
             out = Path(folder) / "rows"
             context.runs.write_bad_rows(_inspection(context, tab, path, values, keep=True), out)
             name = re.sub(r"[^\w.-]", "_", path.stem)[:80]
-            kept: str = save_bytes_to_cache(out.read_bytes(), f"{name}-left-out.jsonl", component.GRADIO_CACHE)
-        return kept
+            return cache_file(out.read_bytes(), f"{name}-left-out.jsonl")
 
     return write
 

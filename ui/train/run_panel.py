@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import gradio as gr
-from gradio.utils import get_upload_folder
 
 from errors import GraftError, RunError
 from training.events import LOG
@@ -22,6 +21,7 @@ from ui.i18n import Words, t
 from ui.pulse import ASKED, QUIET, LiveView, PagePoll
 from ui.train import continue_from, run_view
 from ui.web.access import Action
+from ui.web.gradio_private import cache_folder
 
 if TYPE_CHECKING:
     from training.runs.run import Run, Verb
@@ -220,7 +220,7 @@ class RunPanel:
 
 def page_copy(source: Path, name: str) -> str:
     """A copy of a run's file where Gradio may serve it from, and where it is cleared away in a day."""
-    folder = Path(get_upload_folder()) / secrets.token_hex(16)
+    folder = cache_folder() / secrets.token_hex(16)
     try:
         folder.mkdir(parents=True)
         return str(shutil.copyfile(source, folder / name))

@@ -24,7 +24,7 @@ from ui.train.data_form import RowsForm, place_rows
 from ui.train.run_panel import RunPanel, page_copy
 from ui.train.settings_form import place_knobs, place_presets
 from ui.web.access import Action
-from ui.web.owner import place_notice
+from ui.web.signin import place_notice
 
 TO_THE_FORM = "() => document.querySelector('.g-columns').scrollIntoView({behavior: 'smooth'})"
 

@@ -23,7 +23,7 @@ from ui.adapters import adapters_page
 from ui.context import Context
 from ui.i18n import Words
 from ui.pulse import PagePoll
-from ui.web.guard import explained
+from ui.web.access import explained
 
 pytestmark = pytest.mark.filterwarnings("ignore")
 REQUEST = SimpleNamespace(headers={})

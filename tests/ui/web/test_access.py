@@ -1,25 +1,27 @@
-"""access.py: each endpoint of the page is called as each kind of user, and does what a table here says it may."""
+"""ui/web/access.py: each endpoint does for each user what a table here allows, and errors leave as sentences."""
 
 import json
+import logging
 import re
 from collections.abc import Iterator
 from types import SimpleNamespace
 
+import gradio as gr
 import httpx
 import pytest
 
-from errors import BusyError
+from errors import BusyError, GraftError
 from settings import Settings
 from tests.helpers.ui_site import CHAT, PASSWORD, Site, make, serve
 from ui import shell
 from ui.shell import Reloader
 from ui.train import hub_form
 from ui.web import access
-from ui.web.access import COOKIE, SESSION_S, Access, AccessError, Action, User, authorize
-from ui.web.guard import guarded
+from ui.web.access import COOKIE, SESSION_S, Access, AccessError, Action, Redacting, User, explained, guarded
 
 pytestmark = pytest.mark.filterwarnings("ignore")
 REFUSED = re.compile(r"not for visitors")
+CANARY = "hf_" + "canary" * 6
 LOOK, ASK, TRAIN, KEEP, CORRECT = Action
 MATRIX = {
     "adapters_page.Section._ask": {KEEP},
@@ -196,18 +198,17 @@ def test_r09_where_nobody_can_be_the_owner_there_is_nothing_of_the_owners(tmp_pa
         actions = {function.fn.action for _, function in endpoints(shell.build(context)).values()}
         assert actions == {LOOK, ASK}
         with pytest.raises(AccessError):
-            authorize(context.access.user(None), TRAIN)
+            context.access.check(context.access.user(None), TRAIN)
 
 
-def test_r08_who_may_not_is_told_what_of() -> None:
+def test_r08_a_visitor_reads_what_to_do_instead() -> None:
+    found = Access(Settings(password=PASSWORD))
     for action in (TRAIN, KEEP, CORRECT):
         with pytest.raises(AccessError, match=r"not for visitors.*Sign in as the owner"):
-            authorize(User("visitor", False), action)
-        with pytest.raises(AccessError, match="mine@1: "):
-            authorize(User("visitor", False), action, "mine@1")
-        authorize(User("owner", True), action)
+            found.check(User("visitor", False), action)
+        found.check(User("owner", True), action)
     for action in (LOOK, ASK):
-        authorize(User("visitor", False), action)
+        found.check(User("visitor", False), action)
 
 
 def request_of(cookie: str = "", session: object = None, **headers: str) -> SimpleNamespace:
@@ -309,3 +310,28 @@ def test_r39_a_wrong_password_is_counted_and_the_right_one_leaves_a_cookie_for_t
         assert sign_in(url).status_code == 429, "and then the right one waits too"
         for path in ("/config", "/gradio_api/info", "/"):
             assert PASSWORD not in httpx.get(url + path).text
+
+
+def test_r06_a_token_in_a_message_is_left_out_of_it() -> None:
+    with pytest.raises(gr.Error) as caught, explained():
+        raise GraftError("The Hub refuses.", f"Authorization: Bearer {CANARY}.", f"See https://x:{CANARY}@hub.")
+    assert CANARY not in str(caught.value) and "hf_..." in str(caught.value) and "The Hub refuses." in str(caught.value)
+
+
+def test_r06_a_token_in_a_traceback_is_left_out_of_the_log(caplog: pytest.LogCaptureFixture) -> None:
+    with pytest.raises(gr.Error) as caught, explained():
+        raise ValueError(f"GET /api?token={CANARY}")
+    assert CANARY not in str(caught.value)
+    (record,) = caplog.records
+    written = Redacting("%(message)s").format(record)
+    assert "Traceback" in written and "hf_..." in written and CANARY not in written
+    assert CANARY in logging.Formatter("%(message)s").format(logging.makeLogRecord(vars(record) | {"exc_text": None}))
+
+
+@pytest.mark.parametrize("ends", [SystemExit, SystemExit(1), KeyError("x")])
+def test_r26_a_plugin_that_calls_exit_ends_its_request_and_not_the_server(ends: BaseException) -> None:
+    def handler() -> None:
+        raise ends
+
+    with pytest.raises(gr.Error, match="Something went wrong in Graft itself"):
+        guarded(Access(Settings()), ASK, handler)(request_of())
