@@ -93,7 +93,7 @@ def build(context: Context, plugin: TaskPlugin, parts: Parts, pulse: PagePoll) -
     else:
         first = parts.inputs[0]
         submit = [first.submit] if isinstance(first, gr.Textbox) and first.lines == 1 else []
-        events = [gr.on([send.click, *submit], inputs=event.taken, **event.settings, **event.api)]
+        events = [gr.on([send.click, *submit], inputs=event.inputs, **event.settings, **event.api)]
     stop.click(None, cancels=events, api_visibility="private")
     pulse.add(LiveView([adapter], [adapter], lambda say, _: context.changes, choices_of(context, plugin.name)))
     if parts.compared:
