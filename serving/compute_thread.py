@@ -2,8 +2,8 @@
 
 Each thread that has ever computed in parallel keeps a team of OpenMP threads, and where the threads of all teams are
 more than the cores, libgomp lets those that wait spin a hundredth as long: waking them takes a third of a step of
-generation (bench/SERVING.md). So whoever wants something computed hands it over. First come, first served: who has more
-to do stands behind the others again, so that several bases take turns.
+generation (docs/experiments.md). So whoever wants something computed hands it over. First come, first served: who has
+more to do stands behind the others again, so that several bases take turns.
 
 What takes seconds is computed elsewhere, because everybody else would wait for it: the loading of a base, and
 `generate` of encoder-decoder bases. Their threads end with their work, and their teams with them.

@@ -3,7 +3,7 @@
 Two ways, whichever is faster. Where each row has one token, as in a step of generation, A and B of all rows lie stacked
 and two batched multiplications serve them all; they are gathered once for a composition of rows, not for each step.
 Where rows are long, each version multiplies its own stretch of rows, so callers put rows of one version side by side.
-Measured on one core (`bench/SERVING.md`): 8 rows of 8 versions cost 3 to 12 % of a layer; one product with all A side
+Measured on one core (docs/experiments.md): 8 rows of 8 versions cost 3 to 12 % of a layer; one product with all A side
 by side, masked, costs as much at a step and three to five times more for long rows.
 """
 

@@ -14,7 +14,7 @@ MONO = "ui-monospace, SFMono-Regular, Menlo, Consolas, Liberation Mono, monospac
 
 def _shades(name: str, values: str) -> colors.Color:
     """Make a colour from its eleven shades in hexadecimal, the lightest first."""
-    return colors.Color(*(f"#{value}" for value in values.split()), name)
+    return colors.Color(*[*(f"#{value}" for value in values.split()), name])
 
 
 MOSS = _shades("moss", "eef6f0 d8eadd b3d6be 85bb97 559b6e 357d51 276641 205236 1b422d 163625 0b1f15")
