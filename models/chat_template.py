@@ -1,4 +1,4 @@
-"""Text as a model sees it: chat messages and task prompts rendered to token ids, the same for training and answers.
+"""Text as a model sees it: rendered to token ids and truncated to its window, the same for training and answers.
 
 The text of a special token inside a message (`<|im_end|>`, say) is broken up by a space, so that no row can end a turn
 or begin one of its own.
@@ -7,13 +7,14 @@ or begin one of its own.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 from jinja2 import TemplateError
 from numpy.typing import NDArray
 
-from errors import InputError
+from errors import InputError, Text
 
 Message = Mapping[str, Any]
 Span = tuple[int, int]
@@ -142,3 +143,57 @@ def _broken_up(text: str, tokens: Sequence[str]) -> str:
     for token in tokens:
         text = text.replace(token, f"{token[0]} {token[1:]}")
     return text
+
+
+@dataclass(frozen=True)
+class TokenizedText:
+    """A text as a base reads it, truncated to a limit."""
+
+    inputs: Mapping[str, list[int]]
+    """Token ids, and whatever else the tokenizer gives for each token."""
+    tokens: int
+    """Number of tokens before truncation."""
+
+    @property
+    def read(self) -> int:
+        """Number of tokens after truncation."""
+        return len(self.inputs["input_ids"])
+
+
+def truncate(tokenizer: Any, texts: Sequence[str], longest: int) -> list[TokenizedText]:  # noqa: ANN401
+    """Tokenize texts that stand alone, special tokens in them broken up, and truncate each to `longest` tokens.
+
+    The special tokens that the tokenizer puts around a text are kept. The tokenizer's own truncation is not used: it is
+    a state of the tokenizer, which other threads read.
+    """
+    batch = tokenizer(neutralize_all(tokenizer, texts), return_special_tokens_mask=True)
+    masks, side = batch.pop("special_tokens_mask"), tokenizer.truncation_side
+    return [
+        TokenizedText({key: _truncate(rows[i], mask, longest, side) for key, rows in batch.items()}, len(mask))
+        for i, mask in enumerate(masks)
+    ]
+
+
+def _truncate(values: list[int], special: list[int], longest: int, side: str) -> list[int]:
+    excess = len(values) - longest
+    if excess <= 0:
+        return values
+    first, last = special.index(0), len(special) - special[::-1].index(0)
+    text = values[first : last - excess] if side == "right" else values[first + excess : last]
+    return values[:first] + text + values[last:]
+
+
+def shorten(tokenizer: Any, texts: Sequence[str], excess: Sequence[int]) -> list[tuple[str, int, int]]:  # noqa: ANN401
+    """Cut tokens off the end of texts that stand inside a prompt, `excess` tokens too long with each.
+
+    Returns (shorter text, its tokens before, its tokens now). Two more tokens are cut: a character that is cut in half
+    is decoded as U+FFFD, which takes up to two more.
+    """
+    tokens = tokenizer(neutralize_all(tokenizer, texts), add_special_tokens=False)["input_ids"]
+    kept = [max(0, len(ids) - over - 2) for ids, over in zip(tokens, excess, strict=True)]
+    return [(tokenizer.decode(ids[:n]), len(ids), n) for ids, n in zip(tokens, kept, strict=True)]
+
+
+def truncation_note(tokens: int, read: int) -> Text:
+    """Return the note that only the first `read` tokens of a text were read."""
+    return Text("The text has {n} tokens; the first {read} were read.", n=f"{tokens:,}", read=f"{read:,}")

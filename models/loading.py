@@ -19,6 +19,7 @@ from transformers.pytorch_utils import Conv1D
 from errors import ModelError
 from models.resolve import Model
 from models.tokenizer import first_line
+from models.transformers_private import bitsandbytes_functional, keep_weight_layout, weight_scales
 from tasks import TASKS
 
 HELD = torch.float16
@@ -55,15 +56,7 @@ def _widen(module: nn.Module, args: tuple[torch.Tensor, ...], rows: torch.Tensor
 def held_bytes(net: nn.Module) -> int:
     """Bytes of what a model holds and does not learn: weights, the scales of quantized ones, buffers."""
     frozen = [weight for weight in net.parameters() if not weight.requires_grad]
-    return sum(tensor.nbytes for tensor in [*frozen, *net.buffers(), *(s for w in frozen for s in _scales(w))])
-
-
-def _scales(weight: torch.Tensor) -> list[torch.Tensor]:
-    """The scales of a bitsandbytes weight, which may be quantized themselves."""
-    state = getattr(weight, "quant_state", None)
-    holders = [(weight, ("SCB",)), *((one, ("absmax", "code")) for one in (state, getattr(state, "state2", None)))]
-    found = [getattr(holder, name, None) for holder, names in holders for name in names]
-    return [tensor for tensor in found if isinstance(tensor, torch.Tensor)]
+    return sum(tensor.nbytes for tensor in [*frozen, *net.buffers(), *(s for w in frozen for s in weight_scales(w))])
 
 
 LINEAR = (nn.Linear, Conv1D)
@@ -109,7 +102,7 @@ def require_quantization(quantize: str) -> None:
     if quantize == "none":
         return
     try:
-        _bitsandbytes()
+        bitsandbytes_functional()
     except Exception as error:  # a library of another CUDA raises whatever it likes
         next_ = "Install bitsandbytes for this machine, or train without quantization."
         raise ModelError(
@@ -150,7 +143,7 @@ def load_model(
         ) from error
     if quantize != "none":
         halve_embeddings(loaded)
-        _keep_layout(loaded)
+        keep_weight_layout(loaded)
     mismatched = {key if isinstance(key, str) else key[0] for key in info["mismatched_keys"]}
     return loaded.eval(), set(info["missing_keys"]) | mismatched
 
@@ -166,40 +159,6 @@ def features(module: nn.Module) -> tuple[int, int]:
     if isinstance(module, Conv1D):
         return int(module.nx), int(module.nf)
     return int(module.in_features), int(module.out_features)  # type: ignore[arg-type]
-
-
-@torch.no_grad()
-def dense_weight(module: nn.Module) -> torch.Tensor:
-    """The weight of a linear layer as (outputs, inputs) in float32, also of a quantized one, which stays as it is."""
-    weight: Any = module.weight
-    if type(weight).__name__ == "Params4bit":
-        dense: torch.Tensor = _bitsandbytes().dequantize_4bit(weight.data, weight.quant_state)
-    elif type(weight).__name__ == "Int8Params":
-        state: Any = module.state
-        # Until the first pass the rows' scales lie with the weight.
-        scales = state.SCB if weight.SCB is None else weight.SCB
-        dense = _bitsandbytes().int8_vectorwise_dequant(weight.data, scales)
-    else:
-        dense = weight.T if isinstance(module, Conv1D) else weight
-    return dense.float()
-
-
-def _bitsandbytes() -> Any:  # noqa: ANN401 - a module
-    import bitsandbytes  # noqa: PLC0415 - seconds, and only for quantized bases
-
-    return bitsandbytes.functional
-
-
-def _keep_layout(net: nn.Module) -> None:
-    """Keep 4-bit weights as they were quantized.
-
-    On a CPU with bfloat16 instructions bitsandbytes rearranges them in the first pass that learns nothing. Its product
-    for that layout has no gradient, gives back bfloat16 however it is asked, and takes two to three times as long for a
-    batch; and what reads the weights afterwards, to merge or for DoRA's norms, would read them in the wrong order.
-    """
-    for module in net.modules():
-        if hasattr(module, "support_avx512bf16_for_cpu"):
-            module.support_avx512bf16_for_cpu = False  # type: ignore[assignment]
 
 
 def _quantization_config(quantize: str, dtype: torch.dtype) -> BitsAndBytesConfig | None:

@@ -1,4 +1,4 @@
-"""Print one JSON object for each tab: `python -m plugins`. The training command line learns a tab's facts from it.
+"""Print the facts of each tab as a line of JSON: `python -m plugins`. The training command line reads them.
 
 {"name": "classification", "title": "Classify", "model": "...", "task": "...", "columns": {...}, "prompt": ""}
 {"name": "broken", "title": "broken", "error": "broken.py cannot be imported. ..."}
@@ -8,20 +8,11 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Mapping
 from dataclasses import asdict
-from typing import Any
 
 from errors import GraftError
-from plugins._discovery import Tab, discover
+from plugins._discovery import discover
 from settings import Settings
-
-
-def facts(tab: Tab, models: Mapping[str, str]) -> dict[str, Any]:
-    """A tab's facts as plain values, its base replaced where the environment says so."""
-    if tab.plugin is None:
-        return {"name": tab.name, "title": tab.title, "error": str(tab.error)}
-    return {"name": tab.name, "title": tab.title, **asdict(tab.plugin.spec(models))}
 
 
 def main() -> int:
@@ -32,7 +23,8 @@ def main() -> int:
         print(error, file=sys.stderr)
         return 2
     for tab in discover(settings.plugins):
-        print(json.dumps(facts(tab, settings.models), ensure_ascii=False))
+        facts = asdict(tab.plugin.spec(settings.models)) if tab.plugin else {"error": str(tab.error)}
+        print(json.dumps({"name": tab.name, "title": tab.title, **facts}, ensure_ascii=False))
     return 0
 
 

@@ -1,7 +1,7 @@
-"""Finds the plugins of a folder: every file without a leading underscore is one tab, or one error tab with the reason.
+"""Discovery of plugins: each file of a folder without a leading underscore is a tab, or an error tab with the reason.
 
 Each file is imported on its own, from its source, so that a saved file can be imported again at any time and one that
-fails touches no other. Plugins are trusted code: they run with everything that this process may do.
+fails touches no other. Plugins are trusted code: they run with all rights of this process.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ import logging
 import sys
 import traceback
 from collections.abc import Iterable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from types import CodeType, ModuleType
 
@@ -27,7 +27,7 @@ PACKAGE = Path(__file__).resolve().parent
 
 @dataclass(frozen=True)
 class Tab:
-    """One file of the folder: a plugin, or the reason why it is none."""
+    """One file of the folder: a plugin, or the error that kept it from being one."""
 
     path: Path
     name: str
@@ -37,17 +37,20 @@ class Tab:
 
 
 def discover(folder: Path) -> list[Tab]:
-    """Every plugin of `folder` in the order of file names. A name that was taken before is an error tab."""
+    """Load every plugin of `folder`, in the order of file names; a second one of a name becomes an error tab."""
     return unique(load(path) for path in sorted(folder.glob("[!_.]*.py")))
 
 
 def unique(found: Iterable[Tab]) -> list[Tab]:
-    """The same tabs, with an error in place of each plugin whose name an earlier one has, or that the page needs."""
+    """Replace each plugin whose name an earlier one or the page itself has by an error tab."""
     tabs: list[Tab] = []
     for tab in found:
         first = next((t for t in tabs if t.plugin and t.name == tab.name), None)
-        taken = tab.plugin and (first or tab.name in RESERVED)
-        tabs.append(_taken(tab, first.path.name if first else "Graft's own page") if taken else tab)
+        if tab.plugin and (first or tab.name in RESERVED):
+            owner = first.path.name if first else "Graft's own page"
+            then = f"Give the plugin in {tab.path.name} another name."
+            tab = _error_tab(tab.path, PluginError(f"The name {tab.name!r} is taken.", f"{owner} has it.", then))
+        tabs.append(tab)
     return tabs
 
 
@@ -55,26 +58,26 @@ def load(path: Path) -> Tab:
     """Import one file as it is now; never raises, except when the user interrupts."""
     name = f"plugins.{path.stem}" if path.parent.resolve() == PACKAGE else f"graft_plugin_{path.stem}"
     try:
-        plugin = _find(_import(path, name), path)()
+        plugin = _plugin_class(_import(path, name), path)()
     except KeyboardInterrupt:
         raise
     except BaseException as error:
         # A plugin that calls sys.exit, or raises what no handler expects, costs its own tab and nothing else.
         log.warning("plugin %s", path.name, exc_info=error)
-        return Tab(path, path.stem, path.stem, error=_explain(path, error))
+        return _error_tab(path, _explain(path, error))
     return Tab(path, plugin.name, plugin.title, plugin)
 
 
-class _Source(importlib.machinery.SourceFileLoader):
-    """Compiles from source always: cached bytecode goes by whole seconds and would hide a second save in one."""
+class _SourceLoader(importlib.machinery.SourceFileLoader):
+    """Always compiles from source: cached bytecode goes by whole seconds and would hide a second save in one."""
 
     def get_code(self, fullname: str) -> CodeType:
         return self.source_to_code(self.get_data(self.path), self.path)
 
 
 def _import(path: Path, name: str) -> ModuleType:
-    """The module, registered so that its classes can be pickled and inspected; the earlier one stays if it fails."""
-    spec = importlib.util.spec_from_file_location(name, path, loader=_Source(name, str(path)))
+    """Import a file as a registered module, so that its classes can be pickled; the earlier one stays if it fails."""
+    spec = importlib.util.spec_from_file_location(name, path, loader=_SourceLoader(name, str(path)))
     if spec is None or spec.loader is None:
         raise PluginError(f"{path.name} is not a Python file.")
     module, before = importlib.util.module_from_spec(spec), sys.modules.get(name)
@@ -90,16 +93,12 @@ def _import(path: Path, name: str) -> ModuleType:
     return module
 
 
-def _find(module: ModuleType, path: Path) -> type[TaskPlugin]:
-    """The one plugin class that the module defines, complete."""
-    classes = [
-        c
-        for c in vars(module).values()
-        if isinstance(c, type) and issubclass(c, TaskPlugin) and c.__module__ == module.__name__
-    ]
+def _plugin_class(module: ModuleType, path: Path) -> type[TaskPlugin]:
+    """The one plugin class that the module defines, its facts checked."""
+    defined = [c for c in vars(module).values() if isinstance(c, type) and c.__module__ == module.__name__]
+    classes = [c for c in defined if issubclass(c, TaskPlugin)]
     if len(classes) != 1:
-        names = ", ".join(c.__name__ for c in classes)
-        why = f"It defines {names}." if names else "It defines none."
+        why = f"It defines {', '.join(c.__name__ for c in classes) or 'none'}."
         raise PluginError(f"{path.name} must define one TaskPlugin class.", why, "Keep one tab in one file.")
     classes[0].check()
     return classes[0]
@@ -110,13 +109,10 @@ def _explain(path: Path, error: BaseException) -> GraftError:
         return error
     lines = [f.lineno for f in traceback.extract_tb(error.__traceback__) if f.filename == str(path)]
     line = error.lineno if isinstance(error, SyntaxError) else (lines or [None])[-1]
-    where = f"Line {line}: " if line else ""
-    said = error.msg if isinstance(error, SyntaxError) else str(error)
-    why = f"{where}{type(error).__name__}{f': {said}' if said else ''}."
+    message = error.msg if isinstance(error, SyntaxError) else str(error)
+    why = f"{f'Line {line}: ' if line else ''}{type(error).__name__}{f': {message}' if message else ''}."
     return PluginError(f"{path.name} cannot be imported.", why, "Correct the file and save it; the tab reloads.")
 
 
-def _taken(tab: Tab, owner: str) -> Tab:
-    what = f"The name {tab.name!r} is taken."
-    error = PluginError(what, f"{owner} has it.", f"Give the plugin in {tab.path.name} another name.")
-    return replace(tab, name=tab.path.stem, title=tab.path.stem, plugin=None, error=error)
+def _error_tab(path: Path, error: GraftError) -> Tab:
+    return Tab(path, path.stem, path.stem, error=error)

@@ -32,26 +32,27 @@ class Generation(TaskPlugin):
             "Conversation": "对话",
             "System prompt": "系统提示",
             "Temperature (0: always the likeliest word)": "温度（0：始终选最可能的词）",
-            "Top-p": "Top-p",
             "Longest answer, in tokens": "回答最大长度（词元）",
         }
     }
 
     def inputs(self) -> list[Component]:
         self.chat = gr.Chatbot(
-            label=self.say("Conversation"), show_label=False, height=420, layout="bubble", buttons=["copy", "copy_all"],
-            allow_tags=False, sanitize_html=True,
-        )  # fmt: skip
-        return [
-            gr.Textbox(label=self.say("Message"), placeholder=self.say("Type a message"), lines=1, max_lines=6),
-            self.chat,
-        ]
+            label=self.say("Conversation"),
+            show_label=False,
+            height=420,
+            buttons=["copy", "copy_all"],
+            allow_tags=False,
+            sanitize_html=True,
+        )
+        hint = self.say("Type a message")
+        return [gr.Textbox(label=self.say("Message"), placeholder=hint, lines=1, max_lines=6), self.chat]
 
     def options(self) -> list[Component]:
         return [
             gr.Textbox(label=self.say("System prompt"), lines=2),
             gr.Slider(0, 2, 0.3, step=0.05, label=self.say("Temperature (0: always the likeliest word)")),
-            gr.Slider(0.05, 1, 0.9, step=0.05, label=self.say("Top-p")),
+            gr.Slider(0.05, 1, 0.9, step=0.05, label="Top-p"),
             gr.Slider(1, 512, 160, step=1, label=self.say("Longest answer, in tokens")),
         ]
 

@@ -1,4 +1,4 @@
-"""Answers: resident bases, adapter slots, batching and generation; what stands behind a plugin's `lm`.
+"""Base models in memory, adapter slots, batching and generation: everything behind a plugin's `lm`.
 
-`pool`, `lm`, `watch` and what these import need no torch; the rest is imported by the pool's loading thread.
+`pool`, `lm` and what they import need no torch; the pool's loading threads import the rest.
 """

@@ -1,4 +1,4 @@
-"""Classification: a version's own head, a base's own head, or any labels by similarity of meaning."""
+"""Classification and embeddings: a version's own head, a base's own head, or any labels by similarity of meaning."""
 
 from __future__ import annotations
 
@@ -10,95 +10,85 @@ from typing import Any
 import torch
 
 from errors import InputError, Text
+from models.chat_template import TokenizedText, truncation_note
 from models.loading import mean_vectors, similarity_probabilities
-from serving.base.base_model import Read, Resident
-from serving.base.mixed_batch import runs
-from serving.base.slots import Slot
-from serving.batching import Batcher
+from serving.base.base_model import BaseModel
+from serving.base.slots import Slot, segments
+from serving.compute_thread import Batcher
 
-KEPT = 256
-"""Texts whose tokens are kept: each is counted and then answered, and labels are asked again and again."""
+CACHED = 256
+"""Texts whose tokens are cached: each is counted and then answered, and labels come again and again."""
 
 
 @dataclass(frozen=True, eq=False)
 class _Question:
-    read: Read
+    text: TokenizedText
     slot: Slot | None
 
 
-class Labels:
-    """Everything about labels that can be asked of one resident base; calls may come from many threads."""
+class Classifier:
+    """Classifies and embeds texts with one base model; calls may come from many threads."""
 
-    def __init__(self, resident: Resident) -> None:
-        self._resident = resident
-        device = resident.device.type
+    def __init__(self, base: BaseModel) -> None:
+        self._base = base
+        device = base.device.type
         self._logits: Batcher[_Question, torch.Tensor] = Batcher(self._logit_pass, device=device)
-        self._vectors: Batcher[Read, torch.Tensor] = Batcher(self._embed_pass, device=device)
-        self._read = lru_cache(KEPT)(resident.read)
+        self._vectors: Batcher[TokenizedText, torch.Tensor] = Batcher(self._embed_pass, device=device)
+        self._tokenize = lru_cache(CACHED)(base.tokenize)
 
     @property
-    def known(self) -> bool:
-        """Whether the base answers with labels of its own, for it has a trained head."""
-        return self._resident.own_head is not None
+    def has_labels(self) -> bool:
+        """True if the base has a trained head, and so labels of its own."""
+        return self._base.own_head is not None
 
     def classify(self, text: str, slot: Slot | None) -> dict[str, float]:
-        """Probability of each label of the slot's head, or of the base's own. Raises `InputError` if it has none."""
-        head = slot.head if slot else self._resident.own_head
+        """Return the probability of each label of the slot's head, or of the base's own. `InputError` without one."""
+        head = slot.head if slot else self._base.own_head
         if head is None:
-            raise InputError(
-                "The base has no labels of its own.",
-                Text("{base} was not trained as a classifier.", base=self._resident.model.id),
-                "Type your own labels, or choose a trained version.",
-            )
-        question = self._question(text, slot)
-        key = None if self._resident.mixes else id(slot)
-        logits = self._logits(key, question, _length(question.read))
+            why = Text("{base} was not trained as a classifier.", base=self._base.model.id)
+            then = "Type your own labels, or choose a trained version."
+            raise InputError("The base has no labels of its own.", why, then)
+        question = _Question(self._tokenize(text), slot)
+        key = None if self._base.mixes else id(slot)
+        logits = self._logits(key, question, question.text.read)
         return dict(zip(head.labels, logits.softmax(-1).tolist(), strict=True))
 
-    def _question(self, text: str, slot: Slot | None) -> _Question:
-        return _Question(self._read(text), slot)
-
     def zero_shot(self, text: str, labels: Sequence[str]) -> dict[str, float]:
-        """Probability of each label by cosine similarity between sentence embeddings of the text and the label."""
-        vectors = torch.stack(self._embedded([text, *labels]))
+        """Return the probability of each label by cosine similarity of sentence embeddings of text and label."""
+        vectors = torch.stack(self._embed([text, *labels]))
         return dict(zip(labels, similarity_probabilities(vectors[:1], vectors[1:])[0].tolist(), strict=True))
 
-    def notes(self, text: str) -> list[str]:
-        """What the reader of an answer must know: that a text was too long to be read to its end."""
-        tokens, window = self._read(text).tokens, self._resident.window
-        template = "The text has {n} tokens; the first {read} were read."
-        return [Text(template, n=f"{tokens:,}", read=f"{window:,}")] if tokens > window else []
-
     def embed(self, text: str) -> torch.Tensor:
-        """Unit vector: the mean of the last hidden states over the text's tokens."""
-        return self._embedded([text])[0]
+        """Return a unit vector, the mean of the last hidden states over the text's tokens; shape (width,)."""
+        return self._embed([text])[0]
 
-    def _embedded(self, texts: Sequence[str]) -> list[torch.Tensor]:
-        """The vectors of several texts, which share passes with each other and with those of other callers."""
-        return self._vectors.every(None, [(read, _length(read)) for read in map(self._read, texts)])
+    def notes(self, text: str) -> list[str]:
+        """Return notes for the reader of an answer: that the text was truncated."""
+        found = self._tokenize(text)
+        return [truncation_note(found.tokens, found.read)] if found.tokens > found.read else []
+
+    def _embed(self, texts: Sequence[str]) -> list[torch.Tensor]:
+        """Embed several texts, which share passes with each other and with those of other callers."""
+        return self._vectors.map(None, [(text, text.read) for text in map(self._tokenize, texts)])
 
     @torch.inference_mode()
     def _logit_pass(self, questions: Sequence[_Question]) -> list[torch.Tensor]:
-        """Logits of each question: the encoder runs once for all, each version's rows beside each other."""
+        """Return each question's logits; the encoder runs once for all, rows of one version side by side."""
         order = sorted(range(len(questions)), key=lambda i: id(questions[i].slot))
         slots = [questions[i].slot for i in order]
-        outputs, batch = self._resident.run([questions[i].read.inputs for i in order], slots)
+        outputs, batch = self._base.run([questions[i].text.inputs for i in order], slots)
         logits: list[torch.Tensor] = []
-        for slot, start, end in runs(slots):
-            head = slot.head if slot else self._resident.own_head
+        for slot, start, end in segments(slots):
+            head = slot.head if slot else self._base.own_head
             assert head is not None  # noqa: S101 - classify has checked
             part = slice(start, end)
-            logits += head(_rows(outputs, part), {key: held[part] for key, held in batch.items()}).float().cpu()
+            logits += head(_rows(outputs, part), {key: rows[part] for key, rows in batch.items()}).float().cpu()
         return [made for _, made in sorted(zip(order, logits, strict=True), key=lambda pair: pair[0])]
 
     @torch.inference_mode()
-    def _embed_pass(self, reads: Sequence[Read]) -> list[torch.Tensor]:
-        outputs, batch = self._resident.run([read.inputs for read in reads], [None] * len(reads))
+    def _embed_pass(self, texts: Sequence[TokenizedText]) -> list[torch.Tensor]:
+        outputs, batch = self._base.run([text.inputs for text in texts], [None] * len(texts))
         return list(mean_vectors(outputs.last_hidden_state, batch["attention_mask"]).cpu())
-
-
-def _length(read: Read) -> int:
-    return len(read.inputs["input_ids"])
 
 
 def _rows(outputs: Any, part: slice) -> Any:  # noqa: ANN401 - a transformers ModelOutput

@@ -1,31 +1,39 @@
-"""One thread for whatever serving computes again and again: turns of generation, passes of classifiers, new versions.
+"""One thread for all repeated computation, and batches of calls that wait for it.
 
 Each thread that has ever computed in parallel keeps a team of OpenMP threads, and where the threads of all teams are
-more than the cores, libgomp lets those that wait spin a hundredth as long: waking them takes a third of a step of
-generation (docs/experiments.md). So whoever wants something computed hands it over. First come, first served: who has
-more to do stands behind the others again, so that several bases take turns.
+more than the cores, libgomp lets waiting ones spin a hundredth as long: waking them takes a third of a decoding step
+(bench/SERVING.md). So decoding steps, classifier passes and new versions are jobs of this thread, first come, first
+served; a job with more to do queues again, so that several bases take turns.
 
-What takes seconds is computed elsewhere, because everybody else would wait for it: the loading of a base, and
-`generate` of encoder-decoder bases. Their threads end with their work, and their teams with them.
+Work of seconds runs elsewhere, since every other job would wait for it: loading a base, and `generate` of
+encoder-decoder bases. Their threads end with that work, and so do their teams.
 """
 
 from __future__ import annotations
 
 import logging
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Hashable, Sequence
 from concurrent.futures import Future
 from functools import partial
 from queue import SimpleQueue
-from typing import TypeVar
+from typing import Any, Generic, TypeVar
 
+Item = TypeVar("Item")
 Result = TypeVar("Result")
 
 log = logging.getLogger("graft")
 
+MOST_TOKENS = 4096
+"""Tokens of a batch, padding counted; other jobs wait for all of them."""
+OVERHEAD = {"cpu": 64, "cuda": 512}
+"""Fixed cost of a pass in tokens: padding below it costs less than another pass."""
+AHEAD = 128
+"""Waiting calls considered for a batch, since choosing must not take longer than it saves."""
+
 
 def run(work: Callable[[], Result]) -> Result:
-    """What `work` returns or raises, computed in its turn; at once where the thread itself asks."""
+    """Return or raise what `work` does, computed in its turn; at once when called from the compute thread."""
     if threading.current_thread() is _thread:
         return work()
     done = Future[Result]()
@@ -33,11 +41,11 @@ def run(work: Callable[[], Result]) -> Result:
     try:
         return done.result()
     finally:
-        del done  # it holds what was raised, which refers to this frame
+        del done  # it holds the exception, which refers to this frame
 
 
 def submit(work: Callable[[], None]) -> None:
-    """Have `work` done in its turn, and do not wait for it."""
+    """Queue `work` without waiting for it."""
     _waiting.put(work)
     with _starting:
         if _thread.ident is None:
@@ -45,7 +53,7 @@ def submit(work: Callable[[], None]) -> None:
 
 
 def stop(wait_s: float) -> None:
-    """Compute nothing more, at the end of the process; waits so long for what is being computed."""
+    """Compute nothing more, at the end of the process; waits at most `wait_s` seconds for the running job."""
     _waiting.put(None)
     if _thread.is_alive():
         _thread.join(wait_s)
@@ -67,9 +75,91 @@ def _compute() -> None:
             work()
         except BaseException:  # nobody waits for it, and the others must be served
             log.exception("while computing")
-        del work  # an idle base is held by nobody
+        del work  # or an idle base would stay referenced
 
 
 _waiting: SimpleQueue[Callable[[], None] | None] = SimpleQueue()
 _starting = threading.Lock()
 _thread = threading.Thread(target=_compute, name="graft-compute", daemon=True)
+
+
+class _Call(Generic[Item]):
+    """One item that waits, with the future that its caller waits on."""
+
+    def __init__(self, key: Hashable, item: Item, tokens: int) -> None:
+        self.key, self.item, self.tokens = key, item, tokens
+        self.done = Future[Any]()
+
+
+class Batcher(Generic[Item, Result]):
+    """Turns concurrent calls with equal keys into batches; an idle model makes nobody wait. Thread-safe.
+
+    The first call submits a pass. Its batch is chosen when its turn has come, and calls that still wait then submit
+    the next one, so no thread and no timer is needed. Not to be called from a job.
+    """
+
+    def __init__(
+        self, run: Callable[[Sequence[Item]], Sequence[Result]], largest: int = 32, device: str = "cpu"
+    ) -> None:
+        """`run` answers 1 to `largest` items of one key, in order, on a `device` of that type."""
+        self._run, self._largest = run, largest
+        self._overhead = OVERHEAD.get(device, OVERHEAD["cpu"])
+        self._waiting: list[_Call[Item]] = []
+        self._lock = threading.Lock()
+        self._submitted = False
+        """True while a pass runs or waits for its turn."""
+
+    def __call__(self, key: Hashable, item: Item, tokens: int = 0) -> Result:
+        """Return the result for one item of `tokens` tokens. Re-raises what `run` raised."""
+        return self.map(key, [(item, tokens)])[0]
+
+    def map(self, key: Hashable, items: Sequence[tuple[Item, int]]) -> list[Result]:
+        """Return the results for several items, each with its tokens, in order."""
+        calls = [_Call(key, item, tokens) for item, tokens in items]
+        with self._lock:
+            self._waiting += calls
+            first, self._submitted = bool(calls) and not self._submitted, self._submitted or bool(calls)
+        if first:
+            submit(self._pass)
+        errors = [call.done.exception() for call in calls]  # waits for all of them
+        if failed := next((error for error in errors if error), None):
+            raise failed
+        return [call.done.result() for call in calls]
+
+    def _pass(self) -> None:
+        """Answer the longest waiting call and those that fit beside it."""
+        with self._lock:
+            batch = _choose(self._waiting[:AHEAD], self._largest, self._overhead)
+            taken = set(map(id, batch))
+            self._waiting = [call for call in self._waiting if id(call) not in taken]
+        try:
+            results = list(zip(batch, self._run([call.item for call in batch]), strict=True))
+        except BaseException as error:  # every waiting caller must hear of it
+            for call in batch:
+                call.done.set_exception(error)
+        else:
+            for call, result in results:
+                call.done.set_result(result)
+        with self._lock:
+            self._submitted = again = bool(self._waiting)
+        if again:
+            submit(self._pass)
+
+
+def _choose(waiting: Sequence[_Call[Item]], largest: int, overhead: int) -> list[_Call[Item]]:
+    """Return the batch of the longest waiting call when all calls of its key are split into batches of least cost.
+
+    A batch costs its tokens, padding counted, plus the overhead. Sorted by length, the calls of a batch are neighbours;
+    where each batch begins is found by dynamic programming over the cost of the first `end` calls.
+    """
+    calls = sorted((call for call in waiting if call.key == waiting[0].key), key=lambda call: call.tokens)
+    costs, begins = [0], [0]
+    for end, call in enumerate(calls, 1):
+        most = max(1, min(end, largest, MOST_TOKENS // max(1, call.tokens)))
+        cost, begin = min((costs[begin] + (end - begin) * call.tokens, -begin) for begin in range(end - most, end))
+        costs.append(cost + overhead)
+        begins.append(-begin)
+    end, place = len(calls), calls.index(waiting[0])
+    while begins[end] > place:
+        end = begins[end]
+    return calls[begins[end] : end]

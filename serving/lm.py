@@ -1,4 +1,4 @@
-"""What a plugin's `predict` receives: one base and one pinned version, and everything that can be asked of them."""
+"""The `lm` that a plugin's `predict` receives: one base and one pinned version, and everything to be asked of them."""
 
 from __future__ import annotations
 
@@ -7,101 +7,121 @@ from typing import TYPE_CHECKING, Any
 
 from errors import InputError, Text
 from models.chat_template import Message, as_text
-from serving.generation.sampling import Place, Sampling
 from settings import Settings
-from store.adapters import BASE
+from store.adapters import BASE, Version
 from tasks import MOST_LABELS, TabSpec
 
 if TYPE_CHECKING:
     from serving.base.slots import Slot
-    from serving.classifier import Labels
-    from serving.generation.generator import Generator
-    from store.adapters import Version
+    from serving.classifier import Classifier
+    from serving.generation.request_queue import Request
+    from serving.loaded import Loaded
 
 
 class LM:
-    """A language model for the length of one request. `version` names what answers; `notes` what the reader must know.
+    """A language model for one request. Texts are strings, probabilities 0 to 1.
 
-    `base` is the one that the version was made for, and where no version answers the tab's own. Texts are strings,
-    probabilities 0..1. Raises `InputError` for what cannot be answered.
+    Raises `InputError` for input that cannot be answered.
     """
 
     def __init__(
         self,
         settings: Settings,
         spec: TabSpec,
+        loaded: Loaded,
         slot: Slot | None,
-        labels: Labels,
-        text: Generator,
         base: str,
-        own: Callable[[], Labels],
+        own: Callable[[], Classifier],
+        lender: Version | None = None,
     ) -> None:
-        """`labels` and `text` are those of `base`; `own` gives the labels of the tab's own base."""
-        self.base, self.notes, self._settings = base, list[str](), settings
-        self._spec, self._slot, self._labels, self._text, self._own = spec, slot, labels, text, own
-        self.version = slot.version.ref if slot else BASE
-        self.asked: dict[str, Any] = {}
-        """What was asked last, as the row of a training file has it: text, or messages."""
-        self.lender: Version | None = None
-        """The version whose labels a base is asked that has none, where no others are given."""
-        self._place = Place()
+        """`base` is the name of the base that is `loaded`; `own` gives the classifier of the tab's own base.
+
+        `lender` is a version whose labels a base without any is asked, unless others are given.
+        """
+        self.notes = list[str]()
+        """Notes for the reader of the answer."""
+        self._settings, self._spec, self._loaded, self._slot = settings, spec, loaded, slot
+        self._own, self._lender = own, lender
+        self._source = (slot.version.ref if slot else BASE, base)
+        self._asked: Mapping[str, Any] = {}
+        self._request: Request | None = None
+
+    @property
+    def version(self) -> str:
+        """Version that gave the last answer, until there is one the pinned version: `name@7`, or base."""
+        return self._source[0]
+
+    @property
+    def base(self) -> str:
+        """Base that gave the last answer: the one that the version was made for, or the tab's own."""
+        return self._source[1]
+
+    @property
+    def asked(self) -> Mapping[str, Any]:
+        """Last question as a training row has it: text, or messages."""
+        return self._asked
 
     @property
     def before(self) -> int:
-        """How many requests wait before the one that was asked last; 0 when it is being answered."""
-        return self._place.ask()
+        """Number of requests that wait before the last question; 0 when it is being answered."""
+        return self._loaded.generator.queue.ahead(self._request) if self._request else 0
 
     def classify(self, text: str, labels: Sequence[str] | None = None) -> dict[str, float]:
-        """Labels with probabilities: the version's own, or the given ones by similarity of meaning (by the base)."""
+        """Return labels with probabilities: the version's own, or the given ones by similarity of meaning.
+
+        No version knows given labels, so the tab's own base answers with them.
+        """
         check_text(self._settings, text)
-        self.asked = {"text": text}
-        if labels is None and self.lender and self._slot is None and not self._labels.known:
+        self._asked = {"text": text}
+        classifier = self._loaded.classifier
+        if labels is None and self._lender and self._slot is None and not classifier.has_labels:
+            labels = self._lender.labels
             template = "The base has no labels of its own: it was asked those of {version}."
-            self.notes.append(Text(template, version=self.lender.ref))
-            return self._by_meaning(text, self.lender.labels)
+            self.notes.append(Text(template, version=self._lender.ref))
         if labels is None:
-            self.notes += self._labels.notes(text)
-            return self._labels.classify(text, self._slot)
+            self.notes += classifier.notes(text)
+            return classifier.classify(text, self._slot)
         if not 2 <= len(set(labels)) <= MOST_LABELS:
             raise InputError(
                 Text("Your own labels must be 2 to {most} different ones.", most=MOST_LABELS),
                 Text("There are {n}.", n=f"{len(set(labels)):,}"),
                 "Separate them by commas, for example: billing, bug, praise.",
             )
-        # No version knows these labels, so the tab's own base answers.
-        self.version, self.base = BASE, self._spec.model
-        return self._by_meaning(text, list(dict.fromkeys(labels)))
-
-    def _by_meaning(self, text: str, labels: Sequence[str]) -> dict[str, float]:
-        return self._by_own(text).zero_shot(text, labels)
+        self._source = (BASE, self._spec.model)
+        return self._own_base(text).zero_shot(text, list(dict.fromkeys(labels)))
 
     def embed(self, text: str) -> list[float]:
-        """The sentence embedding of the tab's own base: a vector of length 1."""
+        """Return the sentence embedding of the tab's own base: a vector of length 1."""
         check_text(self._settings, text)
-        return list(self._by_own(text).embed(text).tolist())
+        return list(self._own_base(text).embed(text).tolist())
 
-    def _by_own(self, text: str) -> Labels:
+    def generate(self, text: str, **sampling: Any) -> Iterator[str]:  # noqa: ANN401 - the fields of SamplingParams
+        """Yield the answer to `text` so far, put through the tab's prompt or the one the version was trained with."""
+        check_text(self._settings, text)
+        self._asked = {"text": text}
+        prompt = self._slot.version.manifest.get("prompt", "") if self._slot else self._spec.prompt
+        generator = self._loaded.generator
+        return self._stream(generator.text_request(text, prompt, generator.params(**sampling), self._slot))
+
+    def chat(self, messages: Sequence[Message], **sampling: Any) -> Iterator[str]:  # noqa: ANN401 - as above
+        """Yield the next turn of a conversation of {"role", "content"} messages so far."""
+        check_text(self._settings, as_text(messages[-1]["content"]) if messages else "")
+        self._asked = {"messages": [{"role": str(m["role"]), "content": as_text(m["content"])} for m in messages]}
+        generator = self._loaded.generator
+        return self._stream(generator.chat_request(messages, generator.params(**sampling), self._slot))
+
+    def _stream(self, request: Request) -> Iterator[str]:
+        check_new_tokens(self._settings, request.params.max_new_tokens)
+        self.notes += request.notes
+        request.notes = self.notes  # for a note that comes with the end
+        self._request = request
+        return self._loaded.generator.stream(request)
+
+    def _own_base(self, text: str) -> Classifier:
+        """The classifier of the tab's own base; notes what of the text it reads."""
         own = self._own()
         self.notes += own.notes(text)
         return own
-
-    def generate(self, text: str, **sampling: Any) -> Iterator[str]:  # noqa: ANN401 - the fields of Sampling
-        """The answer to `text`, put through the tab's prompt or the one the version was trained with; grows."""
-        check_text(self._settings, text)
-        self.asked = {"text": text}
-        prompt = self._slot.version.manifest.get("prompt", "") if self._slot else self._spec.prompt
-        return self._text.generate(text, prompt, self._sampling(sampling), self._slot, self.notes, self._place)
-
-    def chat(self, messages: Sequence[Message], **sampling: Any) -> Iterator[str]:  # noqa: ANN401 - as above
-        """The next turn of a conversation of {"role", "content"} messages; grows."""
-        check_text(self._settings, as_text(messages[-1]["content"]) if messages else "")
-        self.asked = {"messages": [{"role": str(m["role"]), "content": as_text(m["content"])} for m in messages]}
-        return self._text.chat(messages, self._sampling(sampling), self._slot, self.notes, self._place)
-
-    def _sampling(self, options: Mapping[str, Any]) -> Sampling:
-        sampling = Sampling(**options)
-        check_new_tokens(self._settings, sampling.max_new_tokens)
-        return sampling
 
 
 def check_text(settings: Settings, text: Any) -> None:  # noqa: ANN401 - whatever a caller sent
@@ -109,11 +129,9 @@ def check_text(settings: Settings, text: Any) -> None:  # noqa: ANN401 - whateve
     if not str(text or "").strip():
         raise InputError("There is no text.", "The input is empty.", "Type or paste a text, or click an example.")
     if len(str(text)) > settings.text_length:
-        raise InputError(
-            "The text is too long.",
-            Text("It has {n} characters; the limit is {limit}.", n=f"{len(text):,}", limit=f"{settings.text_length:,}"),
-            "Paste a part of it.",
-        )
+        template = "It has {n} characters; the limit is {limit}."
+        why = Text(template, n=f"{len(text):,}", limit=f"{settings.text_length:,}")
+        raise InputError("The text is too long.", why, "Paste a part of it.")
 
 
 def check_new_tokens(settings: Settings, tokens: float) -> None:

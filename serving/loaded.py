@@ -1,25 +1,18 @@
-"""A base with everything that can be asked of it; what the pool's loading thread builds."""
+"""A base model in memory, and its two ways of answering. Imports torch, so the pool's loading threads import it."""
 
 from __future__ import annotations
 
-import torch
-
-from models import memory_use
-from models.loading import compute_dtype, resolve_quantization
 from models.resolve import Model
-from serving.base.base_model import Resident
-from serving.classifier import Labels
+from serving.base.base_model import BaseModel
+from serving.classifier import Classifier
 from serving.generation.generator import Generator
 
 
 class Loaded:
-    """A resident base, and its two ways of answering."""
+    """A base model, its classifier and its generator."""
 
     def __init__(self, model: Model, quantize: str, precision: str = "auto", beside: bool = False) -> None:
-        """Loads the weights; takes seconds. Raises `ModelError`, also where a base `beside` others does not fit."""
-        if beside:
-            accelerator = torch.cuda.mem_get_info()[0] if torch.cuda.is_available() else None
-            memory_use.require(model, resolve_quantization(quantize), compute_dtype(precision).itemsize, accelerator)
-        self.resident = Resident(model, quantize, precision)
-        self.labels = Labels(self.resident)
-        self.text = Generator(self.resident)
+        """Arguments and errors as for `BaseModel`."""
+        self.base = BaseModel(model, quantize, precision, beside)
+        self.classifier = Classifier(self.base)
+        self.generator = Generator(self.base)

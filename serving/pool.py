@@ -1,23 +1,30 @@
-"""The pool of resident bases: each loaded once, in the background, and shared by every tab and version that names it.
+"""The pool of base models: each loaded once, in the background, and shared by every tab and version that names it.
 
-A version decides its base: it is answered by the one that it was made for, be that the tab's own or another. What is
-kept in memory, and how long, is said in `serving/base_cache.py`. No torch is imported here. `declare` returns at once;
-`open` answers as soon as the base is there, or says why not.
+A version decides its base: it is answered by the one it was made for, be that the tab's own or another. `declare`
+returns at once; `open` answers as soon as the base is there, or says why not. No torch is imported here.
+
+The base of a tab stays until it is forgotten. One that only versions name stays while a request uses it or a live
+version was made for it. Of the others at most one stays, for `IDLE_S` after its last use and only until a further base
+has to be loaded.
 """
 
 from __future__ import annotations
 
+import gc
 import importlib
 import logging
 import threading
-from collections.abc import Callable, Iterator, Mapping
+import time
+from collections.abc import Callable, Collection, Iterator, Mapping
+from concurrent.futures import Future
 from contextlib import ExitStack, contextmanager, suppress
+from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from errors import AdapterError, GraftError, ModelError
+from errors import AdapterError, BusyError, GraftError, ModelError, Text
 from models.resolve import Model, ModelStore, Origins, short_name
-from serving.base_cache import Bases, Entry, Status
 from serving.lm import LM
 from settings import Settings
 from store.adapters import BASE, LIVE, AdapterStore, Version
@@ -26,12 +33,154 @@ from tasks import TabSpec
 if TYPE_CHECKING:
     from serving.loaded import Loaded
 
-__all__ = ["Pool", "Status"]
-
 log = logging.getLogger("graft")
 
 WAIT_S = 60.0
-"""How long a request waits for a base that is still loading."""
+"""Longest wait of a request for a base that is loading."""
+IDLE_S = 300.0
+"""Time for which an unneeded base stays."""
+
+
+@dataclass(frozen=True)
+class Status:
+    """Progress of a base: phase queued, download, convert, load, ready or failed; fraction 0..1 where known."""
+
+    id: str
+    phase: str = "queued"
+    fraction: float | None = None
+    error: str = ""
+
+
+@dataclass
+class Entry:
+    """One base, loaded or not yet."""
+
+    status: Status
+    kept: bool
+    """True if a tab names it."""
+    future: Future[Any] = field(default_factory=Future)
+    users: int = 0
+    used: float = field(default_factory=time.monotonic)
+
+    def report(self, phase: str, fraction: float | None) -> None:
+        """Update the status while it loads."""
+        self.status = replace(self.status, phase=phase, fraction=fraction)
+
+    @property
+    def ready(self) -> bool:
+        """True if it can be used at once."""
+        return self.future.done() and not self.future.exception()
+
+
+Load = Callable[[Entry], Any]
+"""Builds what an entry holds, and reports its progress to the entry."""
+
+
+class BaseModelCache:
+    """Every base that is in memory or on its way there. Thread-safe."""
+
+    def __init__(self, live: Callable[[], Collection[str]]) -> None:
+        """`live` gives the keys of the bases that live versions were made for."""
+        self._live = live
+        self._entries: dict[str, Entry] = {}
+        self._lock = threading.Lock()
+
+    def forget(self, key: str) -> None:
+        """Drop an entry; running requests keep what it holds."""
+        self._entries.pop(key, None)
+
+    def status(self) -> list[Status]:
+        """Return the status of each base, in the order in which they began to load."""
+        return [entry.status for entry in [*self._entries.values()]]
+
+    def loaded(self) -> list[Any]:
+        """Return everything in memory."""
+        return [entry.future.result() for entry in [*self._entries.values()] if entry.ready]
+
+    def find(self, key: str) -> Entry | None:
+        """Return the entry of a key, if there is one."""
+        return self._entries.get(key)
+
+    @contextmanager
+    def hold(self, key: str, wait_s: float, load: Load | None = None, again: bool = True) -> Iterator[Any]:
+        """Keep what is loaded under a key in memory until the block ends; begins to `load` it where it is not there.
+
+        Raises what loading raised, or `BusyError` when it takes longer than `wait_s` seconds.
+        """
+        entry = self.begin(key, load, again=again, users=1)
+        try:
+            try:
+                error = entry.future.exception(wait_s)
+            except TimeoutError:
+                what = Text("{base} is still loading.", base=key)
+                raise BusyError(what, "It is needed for this answer.", "Try again in a moment.") from None
+            if error:
+                # One error for every request: without its traceback, which would grow with each of them.
+                raise error.with_traceback(None)
+            yield entry.future.result()
+        finally:
+            with self._lock:
+                entry.users -= 1
+                entry.used = time.monotonic()
+
+    def begin(self, key: str, load: Load | None, kept: bool = False, again: bool = True, users: int = 0) -> Entry:
+        """Return the entry of a key, and begin to load it unless that has been done; one that failed only if `again`.
+
+        `kept`: whether a tab names it. `users` are counted in the same step, so that it is not let go before.
+        """
+        with self._lock:
+            entry = self._entries.get(key)
+            if entry is None and load is None:
+                raise ModelError(f"{key} is not loaded.", "No tab names it.")
+            failed = entry and entry.future.done() and entry.future.exception()
+            begun = load if entry is None or (failed and again) else None
+            if entry is None or begun:
+                entry = self._entries[key] = Entry(Status(key), bool(entry and entry.kept))
+            entry.kept = entry.kept or kept
+            entry.users += users
+        if begun:
+            if not entry.kept:
+                self.let_go(0.0, but=key)
+                threading.Thread(target=self._watch, args=(key,), name="graft-let-go", daemon=True).start()
+            threading.Thread(target=_load, args=(key, entry, begun), name=f"graft-load-{key}", daemon=True).start()
+        return entry
+
+    def let_go(self, idle_s: float = IDLE_S, but: str = "") -> None:
+        """Drop bases that nothing has needed for `idle_s` seconds and those that failed, `but` one key."""
+        needed, now = {*self._live(), but}, time.monotonic()
+        with self._lock:
+            idle = [
+                key
+                for key, entry in self._entries.items()
+                if not (entry.kept or entry.users or key in needed)
+                and entry.future.done()
+                and (not entry.ready or now - entry.used >= idle_s)
+            ]
+            for key in idle:
+                del self._entries[key]
+        if idle:
+            log.info("let go of %s", ", ".join(idle))
+            gc.collect()  # layers and their hooks refer to each other
+
+    def _watch(self, key: str) -> None:
+        """Let go in time, until this base is gone or a tab names it; the thread holds no reference to the base."""
+        while getattr(self.find(key), "kept", True) is False:
+            time.sleep(IDLE_S / 5)
+            self.let_go()
+
+
+def _load(key: str, entry: Entry, load: Load) -> None:
+    try:
+        loaded = load(entry)
+    except BaseException as error:  # whatever ended it, nobody may wait for it for ever
+        if not isinstance(error, GraftError):
+            log.exception("loading %s", key)
+            error = ModelError(f"{key} could not be loaded.", f"{type(error).__name__}.", "The log has the details.")
+        entry.status = Status(key, "failed", error=str(error))
+        entry.future.set_exception(error)
+    else:
+        entry.status, entry.used = Status(key, "ready", 1.0), time.monotonic()
+        entry.future.set_result(loaded)
 
 
 class Pool:
@@ -43,32 +192,33 @@ class Pool:
         self._origins = Origins(settings.home, settings.models.values())
         self._tabs: dict[str, TabSpec] = {}
         self._keys: dict[tuple[str, str, str], str] = {}
+        """Keys of bases by `_facts_of_base`."""
         self._answered: dict[str, Version | None] = {}
-        """What each tab's live version was when it last could be had."""
+        """Live version by tab, when it last answered."""
         self._refused: dict[str, Mapping[str, Any]] = {}
-        """Newest versions that could not be loaded ahead, and their manifests."""
-        self._entries = Bases(self._live_keys)
-        self._one_at_a_time = threading.Lock()
+        """Manifests of the newest versions that could not be loaded ahead, by reference."""
+        self._entries = BaseModelCache(self._live_keys)
+        self._importing = threading.Lock()
 
     def declare(self, key: str, load: Callable[[], Any] | None = None) -> None:
-        """Begin to load a base by its id, or whatever `load` builds, unless that has been done; a failed one again."""
-        self._entries.begin(key, lambda entry: load() if load else self._load_base(key, entry), kept=True)
+        """Begin to load a base by its id, or what `load` builds, unless that has been done and has not failed."""
+        self._entries.begin(key, lambda entry: load() if load else self._load_base(key, False, entry), kept=True)
 
     def forget(self, key: str) -> None:
         """Drop what was loaded under `key`, so that the next `declare` loads it anew; running requests keep theirs."""
         self._entries.forget(key)
 
     def status(self) -> list[Status]:
-        """How far each base is, in the order of declaration."""
+        """Return the status of each base, in the order of declaration."""
         return self._entries.status()
 
     @contextmanager
-    def open(self, spec: TabSpec, adapter: str = LIVE) -> Iterator[LM]:
-        """An `lm` bound to one version and the base it was made for, which stays what it is until the block ends.
+    def open(self, spec: TabSpec, adapter: str = LIVE, lender: Version | None = None) -> Iterator[LM]:
+        """Give an `lm` bound to one version and the base it was made for, both kept in memory until the block ends.
 
-        `adapter` is live, base (the tab's own), `name` or `name@7`. While the base of a new live version is still
-        loading, what was live before goes on answering; where the live version is refused, too. The notes say so.
-        Raises `AdapterError`, `ModelError` or `BusyError`.
+        `adapter` is live, base (the tab's own), `name` or `name@7`. While the base of a new live version is loading,
+        what was live before goes on answering; where the live version is refused, too. The notes say so.
+        `lender`: as for `LM`. Raises `AdapterError`, `ModelError` or `BusyError`.
         """
         self._tabs[spec.name] = spec
         live = adapter in ("", LIVE)
@@ -76,7 +226,7 @@ class Pool:
             notes: list[str] = []
             for version, note in self._candidates(spec, adapter):
                 try:
-                    lm = self._bound(spec, version, pinned, again=not live)
+                    lm = self._bind(spec, version, pinned, not live, lender)
                     notes += [note] if note else []
                     break
                 except GraftError as error:
@@ -90,8 +240,9 @@ class Pool:
             yield lm
 
     def own(self, key: str) -> Any:  # noqa: ANN401 - whatever a plugin's load() built
-        """What a plugin's own `load()` returned."""
-        return self._wait(key)
+        """Return what is loaded under a key: what a plugin's own `load()` returned, or a `Loaded`."""
+        with self._entries.hold(key, WAIT_S) as loaded:
+            return loaded
 
     def check(self, spec: TabSpec, adapter: str) -> None:
         """Load a version and its base as a request would, before it is promoted; raises `GraftError`."""
@@ -99,64 +250,57 @@ class Pool:
             pass
 
     def release(self, ref: str) -> None:
-        """Take a version out of every base's memory; raises `AdapterError` while a request is answered with it."""
-        # What a plugin brings itself holds no versions.
-        residents = [loaded.resident for loaded in self._entries.loaded() if hasattr(loaded, "resident")]
-        if not all([resident.slots.drop(ref) for resident in residents]):
+        """Evict a version from every base's memory; raises `AdapterError` while a request is answered with it."""
+        if not all([loaded.base.slots.drop(ref) for loaded in self._loaded()]):
             raise AdapterError(f"{ref} is in use.", "A request is being answered with it.", "Try again in a moment.")
 
     def warm(self, spec: TabSpec) -> None:
-        """Bring the tab's live version into its slot, so that the next request finds it there, and its newest one too.
+        """Load the tab's live version into its slot and its newest one too, so that promoting that costs nothing.
 
-        So promoting what was just published costs nothing. Where the live version's base is another than the tab's,
-        begin to load that; and let go of what nothing needs any more.
+        Where the live version's base is another than the tab's, begin to load that; and let go of unneeded bases.
         """
         self._tabs[spec.name] = spec
         own = self._entries.find(spec.model)
-        if own and own.done.is_set():
+        if own and own.future.done():
             key = self._key(spec, self.adapters.live(spec.name))
-            if (own if key == spec.model else self._asked(key, again=True)).ready:
-                with self.open(spec):
-                    pass
+            if (own if key == spec.model else self._begin(key, again=True)).ready:
+                self.check(spec, LIVE)
             self._preload(spec)
         self._entries.let_go()
 
     def _preload(self, spec: TabSpec) -> None:
-        """Bring the tab's newest version into its slot if its base is the tab's own.
-
-        One that is refused is not tried again; whoever asks for it is told why.
-        """
+        """Load the tab's newest version into its slot if its base is the tab's own; a refused one only once."""
         newest = next(iter(self.adapters.versions(spec.name)), None)
         if newest and self._is_own(spec, newest) and self._refused.get(newest.ref) != newest.manifest:
             try:
-                with self.open(spec, newest.ref):
-                    pass
+                self.check(spec, newest.ref)
             except AdapterError:
                 self._refused[newest.ref] = newest.manifest
             except GraftError as error:
                 log.info("%s is not loaded ahead: %s", newest.ref, error)
 
     def _candidates(self, spec: TabSpec, adapter: str) -> Iterator[tuple[Version | None, str]]:
-        """What a request's `adapter` means now, and for live what to fall back to; None is the base. Each with a note.
+        """Yield the version that a request's `adapter` means now, and for live its fallbacks, each with a note.
 
-        A live version whose base is on its way comes behind what has been answering in this process, if anything has.
+        None is the base. A live version whose base is loading comes behind what has answered in this process.
         """
         if adapter not in ("", LIVE):
             yield None if adapter == BASE else self.adapters.get(adapter), ""
             return
         found = list(self.adapters.candidates(spec.name))
         first = found[0]
-        if first and spec.name in self._answered and self._is_on_its_way(spec, first):
+        if first and spec.name in self._answered and self._is_loading(spec, first):
             before = self._answered[spec.name]
             name = before.ref if before else BASE
             base = short_name(first)
             yield before, f"{first.ref} is live, but its base {base} is still loading; until then {name} answers."
         yield from ((version, "") for version in found)
 
-    def _is_on_its_way(self, spec: TabSpec, version: Version) -> bool:
+    def _is_loading(self, spec: TabSpec, version: Version) -> bool:
+        """Return whether a version's base is another than the tab's and not there yet; begins to load it."""
         with suppress(GraftError):
             key = self._key(spec, version)
-            return key != spec.model and not self._asked(key, again=False).done.is_set()
+            return key != spec.model and not self._begin(key, again=False).future.done()
         return False
 
     def _is_own(self, spec: TabSpec, version: Version | None) -> bool:
@@ -164,58 +308,56 @@ class Pool:
             return self._key(spec, version) == spec.model
         return False
 
-    def _bound(self, spec: TabSpec, version: Version | None, pinned: ExitStack, again: bool) -> LM:
-        """An LM of a version, which `pinned` holds. `again`: whether a base that failed is to be tried once more."""
+    def _bind(
+        self, spec: TabSpec, version: Version | None, pinned: ExitStack, again: bool, lender: Version | None
+    ) -> LM:
+        """Return an LM of a version, which `pinned` keeps. `again`: whether to retry a base that failed to load."""
         key = self._key(spec, version)
-        load = None if key == spec.model else self._loading(key)
+        load = None if key == spec.model else partial(self._load_base, key, True)
         loaded: Loaded = pinned.enter_context(self._entries.hold(key, WAIT_S, load, again))
-        slot = pinned.enter_context(loaded.resident.pin(version))
+        slot = pinned.enter_context(loaded.base.slots.pin(version))
         base = spec.model if key == spec.model or version is None else str(version.manifest["base"]["id"])
-        return LM(self._settings, spec, slot, loaded.labels, loaded.text, base, lambda: self._wait(spec.model).labels)
+        return LM(self._settings, spec, loaded, slot, base, lambda: self.own(spec.model).classifier, lender)
 
-    def _asked(self, key: str, again: bool) -> Entry:
-        """Begin to load the base of a version, unless that has been done; how far it is."""
-        return self._entries.begin(key, self._loading(key), kept=False, again=again)
-
-    def _loading(self, key: str) -> Callable[[Entry], Any]:
-        return lambda entry: self._load_base(key, entry, of_a_version=True)
+    def _begin(self, key: str, again: bool) -> Entry:
+        return self._entries.begin(key, partial(self._load_base, key, True), again=again)
 
     def _key(self, spec: TabSpec, version: Version | None) -> str:
-        """The key of the base that a version was made for; raises `AdapterError` where none can be found."""
+        """Return the key of the base that a version was made for; raises `AdapterError` where none can be found."""
         if version is None:
             return spec.model
-        known = _stated(spec, version)
-        if known not in self._keys:
+        facts = _facts_of_base(spec, version)
+        if facts not in self._keys:
             own: Model | None = None
             with suppress(ModelError):
-                own = self._wait(spec.model).resident.model
-            self._keys[known] = self._origins.id_of(version, spec.model, own)
-        return self._keys[known]
+                own = self.own(spec.model).base.model
+            self._keys[facts] = self._origins.id_of(version, spec.model, own)
+        return self._keys[facts]
 
     def _live_keys(self) -> set[str]:
-        """The keys of the bases that live versions need, and those that answer until these are there."""
+        """Return the keys of the bases that live versions need, and of those that answer until these are there."""
         wanted = [(spec, self.adapters.live(name), self._answered.get(name)) for name, spec in [*self._tabs.items()]]
-        stated = [_stated(spec, version) for spec, *both in wanted for version in both if version]
-        return {self._keys[known] for known in stated if known in self._keys}
+        facts = [_facts_of_base(spec, version) for spec, *both in wanted for version in both if version]
+        return {self._keys[known] for known in facts if known in self._keys}
 
-    def _wait(self, key: str) -> Any:  # noqa: ANN401
-        with self._entries.hold(key, WAIT_S) as loaded:
-            return loaded
+    def _loaded(self) -> list[Loaded]:
+        """Every base in memory; what plugins load themselves holds no versions."""
+        return [loaded for loaded in self._entries.loaded() if type(loaded).__module__ == "serving.loaded"]
 
-    def _load_base(self, key: str, entry: Entry, of_a_version: bool = False) -> Any:  # noqa: ANN401
+    def _load_base(self, key: str, of_a_version: bool, entry: Entry) -> Any:  # noqa: ANN401
         folder = not of_a_version or Path(key).is_absolute()
-        model = (self._models.resolve if folder else self._models.named)(key, entry.tell)
-        entry.tell("load", None)
+        model = (self._models.resolve if folder else self._models.named)(key, entry.report)
+        entry.report("load", None)
         # Imported here, off the main path: torch and transformers take seconds, and the page must not wait for them.
         # One at a time, because two threads importing transformers can meet in its lazy modules.
-        with self._one_at_a_time:
-            same = (loaded for loaded in self._entries.loaded() if hasattr(loaded, "resident"))
-            if found := next((loaded for loaded in same if loaded.resident.model.path == model.path), None):
+        with self._importing:
+            same = (loaded for loaded in self._loaded() if loaded.base.model.path == model.path)
+            if found := next(same, None):
                 return found  # under another name
             module = importlib.import_module("serving.loaded")
             return module.Loaded(model, self._settings.quantize, self._settings.precision, beside=of_a_version)
 
 
-def _stated(spec: TabSpec, version: Version) -> tuple[str, str, str]:
-    """What decides a version's base: the tab's own, and what its manifest says."""
+def _facts_of_base(spec: TabSpec, version: Version) -> tuple[str, str, str]:
+    """Return the facts that decide a version's base: the tab's own, the version, and its manifest's statement."""
     return spec.model, version.ref, str(version.manifest.get("base"))

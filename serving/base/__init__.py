@@ -1,1 +1,1 @@
-"""serving/base."""
+"""One base model in memory, and the versions that adapt it."""

@@ -1,142 +1,104 @@
-"""A resident base: one frozen model in memory with its tokenizer, its slots, and what can be asked of it."""
+"""A base model: one frozen model in memory with its tokenizer, and the slots of the versions that adapt it."""
 
 from __future__ import annotations
 
 import threading
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
-from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
 import torch
 from torch import nn
-from transformers import PretrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
+from transformers import PretrainedConfig, PreTrainedModel
 
 from errors import AdapterError
-from models import fingerprint
+from models import fingerprint, memory_use
 from models.adapter_check import Adapter, read_adapter
-from models.chat_template import neutralize
+from models.chat_template import TokenizedText, truncate
 from models.loading import LINEAR, compute_dtype, features, load_model, resolve_quantization
 from models.resolve import Model, fits
 from models.tokenizer import check_tokens, load_tokenizer, window
 from serving import compute_thread
-from serving.base.dora import Stretch, stretch
-from serving.base.heads import Head
-from serving.base.mixed_batch import mixed
-from serving.base.slots import Adapting, Slot, Slots
+from serving.base.mixed_batch import MixedBatch
+from serving.base.slots import DoraScale, Head, LayerAdapter, Slot, Slots
 from store.adapters import BASE, Version
 from tasks import resident_class
 
 SPARE = 1 / 16
-"""Of a GPU's memory, for versions beyond `serving.base.slots.CAPACITY` that nobody uses at the moment."""
+"""Share of a GPU's memory for unused versions beyond `serving.base.slots.CAPACITY`."""
 
 
-@dataclass(frozen=True)
-class Read:
-    """A text as a base reads it."""
+class BaseModel:
+    """One base, loaded once and shared by every tab and version that names it."""
 
-    inputs: Mapping[str, list[int]]
-    """Token ids, and what else the tokenizer gives, cut to the window."""
-    tokens: int
-    """How many there are before anything is cut."""
+    def __init__(self, model: Model, quantize: str, precision: str = "auto", beside: bool = False) -> None:
+        """Load weights and tokenizer, which takes seconds; `quantize` and `precision` as in `Settings`.
 
-
-class Resident:
-    """One base, loaded once; every tab and version that names it shares it."""
-
-    def __init__(self, model: Model, quantize: str, precision: str = "auto") -> None:
-        """Load weights and tokenizer, as `Settings` have both; takes seconds. Raises `ModelError`."""
+        `beside`: only if it fits beside the bases in memory. Raises `ModelError`.
+        """
         self.model = model
         self.quantization = resolve_quantization(quantize)
-        self.tokenizer = load_tokenizer(model)
         self.dtype = compute_dtype(precision)
+        if beside:
+            free = torch.cuda.mem_get_info()[0] if torch.cuda.is_available() else None
+            memory_use.require(model, self.quantization, self.dtype.itemsize, free)
+        self.tokenizer = load_tokenizer(model)
         self.net, _ = load_model(model, resident_class(model.config), self.quantization, self.dtype)
         self.net.requires_grad_(False)
         self.config: PretrainedConfig = self.net.config
         self.body: nn.Module = self.net.base_model
+        self.device: torch.device = next(self.net.parameters()).device
+        self.window = window(self.config, self.tokenizer)
+        """Longest input in tokens."""
         self._vocabulary = int(self.net.get_input_embeddings().weight.shape[0])
-        self.check(self.tokenizer(fingerprint.PROBE)["input_ids"])
-        self._closing = _count_closing(self.tokenizer)
-        self.layers = _layers(self.net)
+        self.check_tokens(self.tokenizer(fingerprint.PROBE)["input_ids"])
+        self.layers = _linear_layers(self.net)
         # bitsandbytes' 8-bit layers keep state of the running pass in the module, so passes must not overlap.
         self._alone: AbstractContextManager[Any] = threading.RLock() if self.quantization == "8bit" else nullcontext()
-        self.slots = Slots(self.layers, self._read, self._spare())
+        spare = int(torch.cuda.mem_get_info(self.device)[1] * SPARE) if self.device.type == "cuda" else 0
+        self.slots = Slots(self.layers, self._read, spare)
         self.own_head = self._own_head()
+        """Classifier head of a base that was fine-tuned as one."""
         self._probe = fingerprint.probe(self.tokenizer, self.config.is_encoder_decoder, self.device)
-        self._unadapted = self._probed(None)
-        self.mixes = self._mixes()
+        self._bare_states = self._probe_states(None)
+        self.mixes = self._can_mix()
+        """True if rows of different versions may share a pass."""
 
-    @property
-    def device(self) -> torch.device:
-        """Where the weights lie."""
-        found: torch.device = next(self.net.parameters()).device
+    def tokenize(self, text: str) -> TokenizedText:
+        """Tokenize a text that stands alone, truncated to the window; raises `ModelError` for tokens the base lacks."""
+        [found] = truncate(self.tokenizer, [text], self.window)
+        self.check_tokens(found.inputs["input_ids"])
         return found
 
-    @property
-    def window(self) -> int:
-        """The longest input in tokens."""
-        return window(self.config, self.tokenizer)
-
-    def _spare(self) -> int:
-        """Bytes for versions that nobody uses at the moment: of a GPU's memory, which waits for nothing else."""
-        if self.device.type != "cuda":
-            return 0
-        return int(torch.cuda.mem_get_info(self.device)[1] * SPARE)
-
-    @contextmanager
-    def pin(self, version: Version | None) -> Iterator[Slot | None]:
-        """The slot of a version, or None for the bare base, kept until the block ends."""
-        if version is None:
-            yield None
-        else:
-            with self.slots.pin(version) as slot:
-                yield slot
-
-    def encode(self, texts: Sequence[str], slot: Slot | None) -> tuple[Any, Mapping[str, torch.Tensor]]:
-        """Run the body over `texts` as one padded batch; returns its outputs and the batch."""
-        return self.run([self.read(text).inputs for text in texts], [slot] * len(texts))
-
-    def read(self, text: str) -> Read:
-        """The text as the base reads it, its special tokens broken up; no more of it than the window takes.
-
-        Raises `ModelError` where the tokenizer makes tokens of it that the base does not have.
-        """
-        # Padding and truncation are set in the tokenizer itself, which other threads read; so both are done here.
-        row = self.tokenizer(neutralize(self.tokenizer, text))
-        inputs = {key: _cut(row[key], self.window, self._closing) for key in row}
-        self.check(inputs["input_ids"])
-        return Read(inputs, len(row["input_ids"]))
-
-    def check(self, ids: Sequence[int]) -> None:
-        """Raise `ModelError` where the base does not have one of these tokens."""
-        check_tokens(max(ids, default=0), self._vocabulary, self.model)
+    def check_tokens(self, ids: Sequence[int]) -> None:
+        """Raise `ModelError` if the base lacks one of these tokens."""
+        if (largest := max(ids, default=0)) >= self._vocabulary:
+            check_tokens(largest, self._vocabulary, self.model)
 
     @torch.inference_mode()
     def run(
         self, rows: Sequence[Mapping[str, list[int]]], slots: Sequence[Slot | None]
     ) -> tuple[Any, Mapping[str, torch.Tensor]]:
-        """Run the body over rows as one padded batch, each with its version; returns its outputs and the batch."""
-        keys = rows[0].keys()
-        batch = self.tokenizer.pad({key: [row[key] for row in rows] for key in keys}, return_tensors="pt")
+        """Run the body over rows as one padded batch, each with its slot; returns its outputs and the batch."""
+        batch = self.tokenizer.pad({key: [row[key] for row in rows] for key in rows[0]}, return_tensors="pt")
         batch = batch.to(self.device)
-        with self.using(mixed(slots)):
+        with self.using(adapter_of(slots)):
             return self.body(**batch), batch
 
     @contextmanager
-    def using(self, adapting: Adapting | None) -> Iterator[None]:
-        """Forward passes of this thread are adapted so until the block ends."""
-        with self._alone, self.slots.using(adapting):
+    def using(self, adapter: LayerAdapter | None) -> Iterator[None]:
+        """Adapt forward passes of this thread until the block ends; None is the bare base."""
+        with self._alone, self.slots.using(adapter):
             yield
 
     def _read(self, version: Version) -> Slot:
-        """Verify a version in full, prepare its tensors for this base, and prove that it does something."""
+        """Verify a version in full, move its tensors to this base's device, and check that it acts here."""
         version.check_files()
-        check_base(version, self.model)
-        return compute_thread.run(partial(self._prepare, version))
+        _check_base(version, self.model)
+        return compute_thread.run(partial(self._make_slot, version))
 
-    def _prepare(self, version: Version) -> Slot:
-        """What is computed of that: one job, since a thread that stays may load it (`serving/compute_thread.py`)."""
+    def _make_slot(self, version: Version) -> Slot:
         sizes = {path: features(layer) for path, layer in self.layers.items()}
         adapter = read_adapter(version.path, sizes, version.ref)
         dtype = self.net.dtype if self.net.dtype.is_floating_point else torch.float32
@@ -145,91 +107,84 @@ class Resident:
         pairs = {path: (a.to(self.device, low), b.to(self.device, low), s) for path, (a, b, s) in adapter.pairs.items()}
         whole = {name: tensor.to(self.device, dtype) for name, tensor in adapter.whole.items()}
         head = Head(self.config, version.labels, whole) if version.labels else None
-        stretches = self._stretch(adapter, pairs, version.ref)
-        slot = Slot(version, pairs, whole, head, stretches)
-        self._prove(slot)
+        dora = self._dora_scales(adapter, pairs, version.ref)
+        slot = Slot(version, pairs, whole, head, dora)
+        self._check_effect(slot)
         return slot
 
     @torch.inference_mode()
-    def _stretch(self, adapter: Adapter, pairs: dict[str, Any], name: str) -> dict[str, Stretch]:
-        """What DoRA makes of the layers' outputs; puts its part of it into the B matrices of `pairs`."""
-        found: dict[str, Stretch] = {}
+    def _dora_scales(self, adapter: Adapter, pairs: dict[str, Any], name: str) -> dict[str, DoraScale]:
+        """Return DoRA's scales by layer; multiplies its part into the B matrices of `pairs`."""
+        scales: dict[str, DoraScale] = {}
         with self._alone:
             for path, magnitude in adapter.magnitudes.items():
-                a, b, scale = pairs[path]
-                found[path], b = stretch(self.layers[path], (a, b, scale), magnitude, b.dtype)
-                if not torch.isfinite(b).all() or not torch.isfinite(found[path].excess).all():
-                    why = f"A row of {path} has no length in this base, so DoRA cannot scale it."
-                    raise AdapterError(f"{name} was refused.", why, "What answered before goes on answering.")
+                a, _, scale = pairs[path]
+                scales[path], b = DoraScale.of_layer(self.layers[path], pairs[path], magnitude)
+                if not torch.isfinite(b).all() or not torch.isfinite(scales[path].excess).all():
+                    raise _refusal(name, f"A row of {path} has no length in this base, so DoRA cannot scale it.")
                 pairs[path] = (a, b, scale)
-        return found
+        return scales
 
-    def _prove(self, slot: Slot) -> None:
+    def _check_effect(self, slot: Slot) -> None:
         """Refuse a version that changes nothing here, or something else than when it was published."""
-        told = slot.version.manifest.get("fingerprint")
-        how = fingerprint.held(self.quantization, self.dtype)
-        why = fingerprint.fault(told, self._unadapted, self._probed(slot), how)
+        published = slot.version.manifest.get("fingerprint")
+        key = fingerprint.held(self.quantization, self.dtype)
+        why = fingerprint.fault(published, self._bare_states, self._probe_states(slot), key)
         if why:
-            raise AdapterError(f"{slot.version.ref} was refused.", why, "What answered before goes on answering.")
+            raise _refusal(slot.version.ref, why)
+
+    def _probe_states(self, slot: Slot | None) -> torch.Tensor:
+        with self.using(slot):
+            return fingerprint.states(self.body, self._probe)
 
     @torch.inference_mode()
-    def _mixes(self) -> bool:
-        """Whether rows of different versions may share a pass: every layer must see the rows apart.
+    def _can_mix(self) -> bool:
+        """Return whether every layer sees the rows of a batch apart.
 
         DeBERTa's do not: the layers of its queries and keys also transform positions that all rows share.
         """
         count = 3
-        seen = _Seen()
-        with self.using(seen):
+        sizes = _BatchSizes()
+        with self.using(sizes):
             self.body(**{key: ids.repeat(count, 1) for key, ids in self._probe.items()})
-        return all(first % count == 0 for first in seen.first)
-
-    def _probed(self, slot: Slot | None) -> torch.Tensor:
-        with self.using(slot):
-            return fingerprint.states(self.body, self._probe)
+        return all(size % count == 0 for size in sizes.seen)
 
     def _own_head(self) -> Head | None:
-        """The head of a base that was fine-tuned as a classifier, with the labels it names."""
         if not type(self.net).__name__.endswith("ForSequenceClassification"):
             return None
         names = self.config.id2label
         return Head(self.config, [names[i] for i in sorted(names)], dict(self.net.state_dict()))
 
 
-class _Seen:
-    """Adapts nothing, and notes the size of the first dimension of what each layer gets."""
+class _BatchSizes:
+    """Records the batch size each layer sees, to detect layers that fold rows together; adapts nothing."""
 
     def __init__(self) -> None:
-        self.first: set[int] = set()
+        self.seen: set[int] = set()
 
-    def change(self, path: str, inputs: torch.Tensor, output: torch.Tensor) -> None:
-        self.first.add(inputs.shape[0])
-
-
-def _cut(values: list[int], longest: int, closing: int) -> list[int]:
-    """The first `longest` of a row's values, its closing special tokens kept."""
-    return values if len(values) <= longest else values[: longest - closing] + values[len(values) - closing :]
+    def adapt(self, path: str, inputs: torch.Tensor, output: torch.Tensor) -> None:
+        self.seen.add(inputs.shape[0])
 
 
-def _count_closing(tokenizer: PreTrainedTokenizerBase) -> int:
-    """How many special tokens the tokenizer puts after a text."""
-    special = set(tokenizer.all_special_ids)
-    return next((n for n, token in enumerate(reversed(tokenizer("a")["input_ids"])) if token not in special), 0)
+def adapter_of(slots: Sequence[Slot | None]) -> LayerAdapter | None:
+    """Return the adapter of a pass over rows with these slots; None where all are the bare base."""
+    return slots[0] if len(set(map(id, slots))) == 1 else MixedBatch(slots)
 
 
-def check_base(version: Version, model: Model) -> None:
+def _check_base(version: Version, model: Model) -> None:
     """Refuse a version made for another base: it must have the same name and shapes, or the very same weights."""
-    name = (version.manifest.get("base") or {}).get("id", "another base")
     if not fits(version, model):
-        raise AdapterError(
-            f"{version.ref} was refused.",
-            f"It was made for {name}, and {model.id} has other weights.",
-            f"Restore that base, or choose {BASE} or another version.",
-        )
+        name = (version.manifest.get("base") or {}).get("id", "another base")
+        why = f"It was made for {name}, and {model.id} has other weights."
+        raise _refusal(version.ref, why, f"Restore that base, or choose {BASE} or another version.")
 
 
-def _layers(net: PreTrainedModel) -> dict[str, nn.Module]:
-    """Linear layers by their path in the model that an adapter is trained on, which has a head around the body."""
+def _refusal(name: str, why: str, then: str = "What answered before goes on answering.") -> AdapterError:
+    return AdapterError(f"{name} was refused.", why, then)
+
+
+def _linear_layers(net: PreTrainedModel) -> dict[str, nn.Module]:
+    """Linear layers by their path in the model that adapters are trained on, which has a head around the body."""
     bare = resident_class(net.config.to_dict()) == "AutoModel"
     inside = f"{net.base_model_prefix}." if bare else ""
     return {f"{inside}{name}": m for name, m in net.named_modules() if isinstance(m, LINEAR)}

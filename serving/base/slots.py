@@ -1,99 +1,182 @@
-"""Adapter slots: many versions beside one resident base, none of them merged into it.
+"""Adapter slots: many versions in memory beside one base model, none of them merged into its weights.
 
-Each linear layer of the base carries one forward hook for good. What adapts a forward pass is a fact of the thread that
-runs it (`using`): one version, or a mixture of several, row by row. So a swap changes nothing that a running pass can
-see, and no lock is held around inference. A version is verified in full before it is in a slot; one that nobody uses
-leaves it when others need the room, the least recently used first.
+Each linear layer of the base has one permanent forward hook. The adapter of a forward pass is a fact of the thread that
+runs it (`Slots.using`): one version, or a `MixedBatch` of several, row by row. So loading and evicting versions cannot
+change a running pass, and inference takes no lock. A version is verified in full before it gets a slot; when others
+need the room, unused ones are evicted, the least recently used first.
 """
 
 from __future__ import annotations
 
+import copy
 import threading
 import time
 from collections import OrderedDict
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import cached_property
+from itertools import groupby
 from typing import Any, Protocol
 
 import torch
 from torch import nn
+from transformers import AutoModelForSequenceClassification, PretrainedConfig
 
-from errors import BusyError
-from serving.base.dora import Stretch
-from serving.base.heads import Head
+from errors import AdapterError, BusyError
+from models.transformers_private import dense_weight
 from store.adapters import Version
 
-Pairs = Mapping[str, tuple[torch.Tensor, torch.Tensor, float]]
+CAPACITY = 8
+"""Unused versions kept in memory beside a base; up to `IN_USE` while they fit into the spare memory."""
+IN_USE = 32
+"""Versions that requests use at the same time; a request for one more waits."""
+WAIT_S = 60.0
+"""Longest wait for a slot."""
+
+LoraPair = tuple[torch.Tensor, torch.Tensor, float]
+"""A of shape (rank, inputs), B of shape (outputs, rank), and the scale."""
 
 
-class Adapting(Protocol):
-    """What a pass is adapted by: one version for all of its rows (`Slot`), or several (`mixed_batch.Mixture`)."""
+class LayerAdapter(Protocol):
+    """Adapter of a forward pass: one version for all rows (`Slot`), or several (`mixed_batch.MixedBatch`)."""
 
-    def change(self, path: str, inputs: torch.Tensor, output: torch.Tensor) -> torch.Tensor | None:
-        """What the layer at `path`, which made `output` of `inputs`, answers instead; None: what it made.
+    def adapt(self, path: str, inputs: torch.Tensor, output: torch.Tensor) -> torch.Tensor | None:
+        """Return the adapted output of the layer at `path`, or None to leave `output` as it is.
 
-        `output` may be written to: it was made for this pass, and nobody else has it.
+        `output` may be overwritten: it was made for this pass and nobody else has it.
         """
+
+
+@dataclass(frozen=True)
+class DoraScale:
+    """DoRA's rescaling of one layer's output y (Liu et al., 2024): y + excess * y + shift, both of shape (outputs,).
+
+    DoRA learns the length m of each row of a weight apart from its direction: W' = m * V / ||V|| with V = W + scale *
+    B A, so the layer answers m / ||V|| * (W x + scale * B A x) + bias. W and V do not change while a version is in
+    memory, so the norms are computed once. `excess` is m / ||V|| - 1, which is small, so that a base in 16 bits loses
+    nothing to rounding. `shift` undoes it for the layer's bias, which DoRA leaves alone; None without a bias.
+    """
+
+    excess: torch.Tensor
+    shift: torch.Tensor | None
+
+    @classmethod
+    def of_layer(cls, layer: nn.Module, pair: LoraPair, magnitude: torch.Tensor) -> tuple[DoraScale, torch.Tensor]:
+        """Return the scale for a layer, and the matrix B with m / ||V|| multiplied in; both in the type of B.
+
+        Their values are not finite where a row of V has length 0.
+        """
+        a, b, scale = pair[0].float(), pair[1].float(), pair[2]
+        rows = torch.addmm(dense_weight(layer), b, a, alpha=scale)
+        ratio = magnitude.float().to(rows.device) / torch.linalg.vector_norm(rows, dim=1)
+        bias, excess, dtype = getattr(layer, "bias", None), ratio - 1, pair[1].dtype
+        shift = None if bias is None else (-excess * bias.float()).to(dtype)
+        return cls(excess.to(dtype), shift), (ratio[:, None] * b).to(dtype)
+
+    def rescale(self, output: torch.Tensor) -> torch.Tensor:
+        """Return the layer's output, rescaled, before the adapter's product is added."""
+        scaled = torch.addcmul(output, output, self.excess.to(output.dtype))
+        return scaled if self.shift is None else scaled + self.shift.to(output.dtype)
+
+
+class _Replay(nn.Module):
+    """Returns the given encoder outputs for any arguments."""
+
+    outputs: Any = None
+
+    def forward(self, *args: Any, **kwargs: Any) -> Any:  # noqa: ANN401 - an encoder's outputs
+        return self.outputs
+
+
+class Head:
+    """A version's classifier head of `len(labels)` labels, over the encoder that all versions share.
+
+    It is the architecture's own `...ForSequenceClassification` with its encoder replaced by a module that replays what
+    the shared encoder has computed, so every family's pooling is transformers' code and not a copy of it.
+    """
+
+    def __init__(self, config: PretrainedConfig, labels: list[str], tensors: Mapping[str, torch.Tensor]) -> None:
+        """`tensors`: parameters of the classification model by name. Raises `AdapterError` if they do not fit."""
+        config = copy.deepcopy(config)
+        config.num_labels = len(labels)
+        # A type of its own would set torch's default type, which is the whole process's: a base that loads meanwhile
+        # would get it, and leave behind whichever was set last.
+        config.dtype = None
+        with torch.device("meta"):
+            model = AutoModelForSequenceClassification.from_config(config)
+        self._replay = _Replay()
+        setattr(model, model.base_model_prefix, self._replay)
+        own = {name: tensors[name] for name in model.state_dict() if name in tensors}
+        for name, expected in model.state_dict().items():
+            if name not in own or own[name].shape != expected.shape:
+                shape = f"of shape {tuple(own[name].shape)}" if name in own else "missing"
+                why = f"{name} is {shape}; this base and these labels need {tuple(expected.shape)}."
+                raise AdapterError("A classifier head was refused.", why, "What answered before goes on answering.")
+        model.load_state_dict(own, assign=True)
+        self._model, self._lock, self.labels = model.eval(), threading.Lock(), labels
+
+    def __call__(self, outputs: Any, batch: Mapping[str, torch.Tensor]) -> torch.Tensor:  # noqa: ANN401
+        """Return logits of shape (rows, labels) from the encoder's outputs for `batch`."""
+        with self._lock:
+            self._replay.outputs = outputs
+            logits: torch.Tensor = self._model(**batch).logits
+            self._replay.outputs = None
+        return logits
 
 
 @dataclass(eq=False)
 class Slot:
-    """One version in memory. Immutable but for its users, so that passes of several threads may share it."""
+    """One version in memory. Immutable but for `users`, so that passes of several threads may share it."""
 
     version: Version
-    pairs: Pairs
-    """Path of a layer -> A of shape (rank, inputs), B of shape (outputs, rank), scale."""
+    pairs: Mapping[str, LoraPair]
+    """LoRA matrices by the layer's path."""
     whole: Mapping[str, torch.Tensor]
+    """Weights by name that replace the base's, such as a classifier's pooler."""
     head: Head | None
-    stretches: Mapping[str, Stretch] = field(default_factory=dict)
-    """Of a version that was trained with DoRA: what its layers' own outputs become."""
+    dora: Mapping[str, DoraScale] = field(default_factory=dict)
+    """Scales by the layer's path, for a version trained with DoRA."""
     users: int = field(default=0)
 
     @cached_property
     def size(self) -> int:
-        """Bytes of its matrices."""
-        held = [tensor for a, b, _ in self.pairs.values() for tensor in (a, b)] + [*self.whole.values()]
-        return sum(tensor.nbytes for tensor in held)
+        """Bytes of all matrices."""
+        tensors = [tensor for a, b, _ in self.pairs.values() for tensor in (a, b)] + [*self.whole.values()]
+        return sum(tensor.nbytes for tensor in tensors)
 
-    def change(self, path: str, inputs: torch.Tensor, output: torch.Tensor) -> torch.Tensor | None:
-        """The layer's output with this version, for every row alike; None where the version leaves it as it is."""
-        if self.replaces(path):
+    def adapt(self, path: str, inputs: torch.Tensor, output: torch.Tensor) -> torch.Tensor | None:
+        """Return the layer's output with this version, for all rows alike; None where the version has no part in it."""
+        if self.whole and f"{path}.weight" in self.whole:
             return nn.functional.linear(inputs, self.whole[f"{path}.weight"], self.whole.get(f"{path}.bias"))
         pair = self.pairs.get(path)
         if pair is None:
             return None
         a, b, scale = pair
-        if stretch := self.stretches.get(path):
-            output = stretch.of(output)
+        if dora := self.dora.get(path):
+            output = dora.rescale(output)
         low = nn.functional.linear(inputs.to(a.dtype), a).flatten(0, -2)
         if output.dtype == b.dtype:
             return output.flatten(0, -2).addmm_(low, b.T, alpha=scale).view(output.shape)
         return output + (low @ b.T * scale).view(output.shape).to(output.dtype)
 
-    def replaces(self, path: str) -> bool:
-        """Whether this version brings the layer's weights whole: a classifier's pooler, say."""
-        return bool(self.whole) and f"{path}.weight" in self.whole
 
-
-__all__ = ["CAPACITY", "IN_USE", "Slot", "Slots"]
-
-CAPACITY = 8
-"""Versions kept in memory beside a base when no request uses them; up to `IN_USE` where there is memory to spare."""
-IN_USE = 32
-"""Versions that requests use at the same time; whoever asks for one more waits."""
-WAIT_S = 60.0
-"""How long a request waits for that."""
+def segments(slots: Sequence[Slot | None]) -> Iterator[tuple[Slot | None, int, int]]:
+    """Yield runs of neighbouring rows with the same slot: (slot, first row, row after the last)."""
+    start = 0
+    for _, run in groupby(slots, key=id):
+        same = list(run)
+        yield same[0], start, start + len(same)
+        start += len(same)
 
 
 class Slots:
-    """The versions that one base holds, and the hooks that apply them."""
+    """The versions in memory beside one base, and the hooks that apply them."""
 
     def __init__(self, layers: Mapping[str, nn.Module], read: Callable[[Version], Slot], spare: int = 0) -> None:
-        """`layers`: path -> linear layer. `read` verifies a version and prepares its tensors.
+        """`layers`: linear layers by path. `read` verifies a version and makes its slot.
 
-        `spare`: bytes that versions may take for which there is no other reason to be in memory.
+        `spare`: bytes that unused versions beyond `CAPACITY` may take.
         """
         self._slots: OrderedDict[str, Slot] = OrderedDict()
         self._read, self._spare = read, spare
@@ -106,16 +189,19 @@ class Slots:
 
     @property
     def loaded(self) -> list[str]:
-        """The versions in memory, least recently used first."""
+        """References of the versions in memory, least recently used first."""
         with self._lock:
             return list(self._slots)
 
     @contextmanager
-    def pin(self, version: Version) -> Iterator[Slot]:
-        """The version's slot, kept until the block ends; loads it first if need be.
+    def pin(self, version: Version | None) -> Iterator[Slot | None]:
+        """Keep a version's slot in memory until the block ends, loaded first if need be; None for the bare base.
 
-        Raises `AdapterError` for a version that is refused, and `BusyError` where too many others are in use too long.
+        Raises `AdapterError` for a version that is refused, and `BusyError` while too many others stay in use.
         """
+        if version is None:
+            yield None
+            return
         slot = self._take(version) or self._load(version)
         try:
             yield slot
@@ -126,23 +212,21 @@ class Slots:
                 self._freed.notify_all()
 
     def drop(self, ref: str) -> bool:
-        """Forget a version that no request uses; whether it is out of memory now."""
+        """Evict a version unless a request uses it; return whether it is out of memory."""
         with self._lock:
-            slot = self._slots.get(ref)
-            if slot is None or slot.users == 0:
-                self._slots.pop(ref, None)
-                return True
-            return False
+            if (slot := self._slots.get(ref)) and slot.users == 0:
+                del self._slots[ref]
+            return ref not in self._slots
 
     @contextmanager
-    def using(self, adapting: Adapting | None) -> Iterator[None]:
-        """Forward passes of this thread are adapted so (None: the bare base) until the block ends."""
-        before = getattr(self._active, "adapting", None)
-        self._active.adapting = adapting
+    def using(self, adapter: LayerAdapter | None) -> Iterator[None]:
+        """Adapt forward passes of this thread until the block ends; None is the bare base."""
+        before = getattr(self._active, "adapter", None)
+        self._active.adapter = adapter
         try:
             yield
         finally:
-            self._active.adapting = before
+            self._active.adapter = before
 
     def _take(self, version: Version) -> Slot | None:
         with self._lock:
@@ -155,8 +239,7 @@ class Slots:
             return None
 
     def _load(self, version: Version) -> Slot:
-        """One version at a time is verified and brought into memory."""
-        with self._loading:
+        with self._loading:  # one version at a time is verified and brought into memory
             slot = self._take(version)
             if slot is None:
                 self._wait_for_room(version)
@@ -173,15 +256,12 @@ class Slots:
         with self._freed:
             while sum(slot.users > 0 for slot in self._slots.values()) >= IN_USE:
                 if not self._freed.wait(deadline - time.monotonic()):
-                    raise BusyError(
-                        f"{version.ref} cannot be loaded now.",
-                        f"{IN_USE} other versions are being answered with.",
-                        "Try again in a moment.",
-                    )
+                    why = f"{IN_USE} other versions are being answered with."
+                    raise BusyError(f"{version.ref} cannot be loaded now.", why, "Try again in a moment.")
 
     def _evict(self) -> None:
-        idle = [ref for ref, slot in self._slots.items() if slot.users == 0]
-        for ref in idle[: max(0, len(self._slots) - CAPACITY)]:
+        unused = [ref for ref, slot in self._slots.items() if slot.users == 0]
+        for ref in unused[: max(0, len(self._slots) - CAPACITY)]:
             if len(self._slots) <= IN_USE and sum(slot.size for slot in self._slots.values()) <= self._spare:
                 break
             del self._slots[ref]
@@ -190,7 +270,7 @@ class Slots:
         active = self._active
 
         def apply(module: nn.Module, args: tuple[Any, ...], output: torch.Tensor) -> torch.Tensor | None:
-            adapting: Adapting | None = getattr(active, "adapting", None)
-            return None if adapting is None else adapting.change(path, args[0], output)
+            adapter: LayerAdapter | None = getattr(active, "adapter", None)
+            return None if adapter is None else adapter.adapt(path, args[0], output)
 
         return apply

@@ -1,1 +1,1 @@
-"""serving/generation."""
+"""Text generation: requests, batching, key-value caches and sampling."""

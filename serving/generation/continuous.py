@@ -1,9 +1,8 @@
 """Continuous batching: generations on one causal base join and leave between steps (Orca; Yu et al., 2022).
 
-A step computes one token for all rows, each with its own version; between two steps requests that wait join, a bounded
-piece of their prompts at a time (`prefill.py`), and those whose readers have gone leave. One thread asks for
-turn after turn, each a job of `compute_thread.py`, and ends when there is nothing to do, so that an idle base is held
-by nobody.
+A step computes one token for all rows, each with its own version; between two steps waiting requests join, a bounded
+piece of their prompts at a time (`prefill.py`), and those whose readers have gone leave. A thread submits turn after
+turn as jobs of the compute thread, and ends when there is nothing to do, so that no thread references an idle base.
 """
 
 from __future__ import annotations
@@ -14,194 +13,185 @@ from dataclasses import dataclass, field
 from functools import partial
 
 import torch
-from transformers.cache_utils import DynamicCache, DynamicLayer
+from transformers.cache_utils import DynamicCache
 
 from models import memory_use
+from models.transformers_private import has_plain_layers, layer_states, make_cache
 from serving import compute_thread
-from serving.base.base_model import Resident
-from serving.base.mixed_batch import mixed
-from serving.base.slots import Adapting, Slot
-from serving.generation.kv_cache import Prefixes, RowsCache
-from serving.generation.prefill import Joiner, Reading, holding, states_of
-from serving.generation.request import Request
-from serving.generation.request_queue import Line, failure
-from serving.generation.sampler import Choice
-from serving.generation.sampling import Sampling
+from serving.base.base_model import BaseModel, adapter_of
+from serving.base.slots import LayerAdapter, Slot
+from serving.generation.kv_cache import BatchedKVCache, PrefixCache, token_bytes
+from serving.generation.prefill import Prefill, PrefillRequest
+from serving.generation.request_queue import Request, RequestQueue
+from serving.generation.sampling import SamplingParams, TokenSampler
 
 log = logging.getLogger("graft")
 
 ROWS = {"cpu": 32, "cuda": 128}
 """Generations that run at the same time."""
 CACHE_BYTES = 2 * 2**30
-"""Keys and values of all rows together take at most this on a CPU, and a quarter of what is free; on a GPU half of it.
-
-One row may always run.
-"""
+"""Limit of keys and values on a CPU, and there a quarter of the free memory; on a GPU half. One row may always run."""
 TOLERANCE = 0.05
-"""Of the range of logits: what a row beside others may differ by from the row alone. See `Decoding.proven`."""
+"""Largest difference of a row's logits beside others and alone, as a share of their range."""
 
 
 @dataclass(eq=False)
 class _Row:
     request: Request
-    choice: Choice
+    sampler: TokenSampler
     token: int
+    """The token written last."""
 
 
 @dataclass
 class _Batch:
-    """What is being generated."""
+    """The running generations."""
 
-    reading: Reading
+    prefill: Prefill
     rows: list[_Row] = field(default_factory=list)
-    cache: RowsCache | None = None
-    adapting: Adapting | None = None
+    cache: BatchedKVCache | None = None
+    adapter: LayerAdapter | None = None
     slots: list[Slot | None] = field(default_factory=list)
+    """Slots of the rows for which `adapter` was made."""
 
     @property
     def requests(self) -> list[Request]:
-        return [joiner.request for joiner in self.reading.joining] + [row.request for row in self.rows]
+        return [waiting.request for waiting in self.prefill.requests] + [row.request for row in self.rows]
 
 
-class Decoding:
-    """The generations of one resident base."""
+class ContinuousBatching:
+    """Generates for one base model."""
 
-    def __init__(self, resident: Resident) -> None:
-        self._resident, self._net = resident, resident.net
-        self._line = Line(self._run)
-        self._prefixes = Prefixes()
-        self._most_bytes = _most_bytes(resident.device)
+    def __init__(self, base: BaseModel) -> None:
+        self._base, self._net = base, base.net
+        self.queue = RequestQueue(self._run)
+        self._prefixes = PrefixCache()
+        self._most_bytes = _most_bytes(base.device)
         self._token_bytes = 0
-        """Of one row's token in the cache; `proven` finds out."""
-
-    def submit(self, request: Request) -> None:
-        """Put a request behind those that wait; raises `BusyError`, and `ModelError` for tokens the base lacks."""
-        self._resident.check(request.ids)
-        self._line.join(request)
-
-    def before(self, request: Request) -> int:
-        """How many wait before a request; 0 for one that is being answered."""
-        return self._line.before(request)
+        """Bytes per cached token of one row, measured by `self_check()`."""
 
     @torch.inference_mode()
-    def proven(self) -> bool:
-        """Whether this base answers rows of different lengths in one step as it answers each alone.
+    def self_check(self) -> bool:
+        """Return whether this base answers rows of different lengths in one step as it answers each alone.
 
-        Not so where a model keeps a state of its own in place of keys and values, or takes no positions.
+        False where a model keeps a state of its own in place of keys and values, or takes no positions.
         """
-        ids = self._resident.tokenizer("The quick brown fox jumps over the lazy dog.")["input_ids"]
+        ids = self._base.tokenizer("The quick brown fox jumps over the lazy dog.")["input_ids"]
         if len(ids) < 6:
             return False
         try:
-            asked = [Request(some, Sampling(), None) for some in (ids[:5], ids[:3])]
-            alone = torch.stack([self._net(torch.tensor([[*request.ids, ids[-1]]], device=self._resident.device))
-                                 .logits[0, -1] for request in asked])  # fmt: skip
-            reading = Reading(self._resident)
-            first, *rows = [Joiner(each, Choice(self._net, each), DynamicCache()) for each in (asked[0], *asked)]
-            reading.read([first], len(ids))
-            if any(type(layer) is not DynamicLayer for layer in first.cache.layers):
+            prompts = [Request(prompt, SamplingParams(), None) for prompt in (ids[:5], ids[:3])]
+            inputs = [torch.tensor([[*prompt.ids, ids[-1]]], device=self._base.device) for prompt in prompts]
+            alone = torch.stack([self._net(each).logits[0, -1] for each in inputs])
+            prefill = Prefill(self._base)
+            first, *rows = [self._prefill_request(prompt, DynamicCache()) for prompt in (prompts[0], *prompts)]
+            prefill.read([first], len(ids))
+            if not has_plain_layers(first.cache):
                 return False
-            reading.read(rows, len(ids))
-            cache = RowsCache(states_of(first.cache))
-            self._token_bytes = cache.bytes_of_token
+            prefill.read(rows, len(ids))
+            cache = BatchedKVCache(layer_states(first.cache))
+            self._token_bytes = token_bytes(layer_states(first.cache))
             for row in reversed(rows):
-                cache.add(states_of(row.cache))
+                cache.add(layer_states(row.cache))
             beside = self._forward(cache, [ids[-1]] * 2)[[1, 0]]
         except (TypeError, ValueError, RuntimeError, AttributeError, IndexError, KeyError) as error:
-            log.info("%s is answered one request at a time: %s", self._resident.model.id, error)
+            log.info("%s is answered one request at a time: %s", self._base.model.id, error)
             return False
         scale = (alone.max() - alone.min()).item()
         return bool((beside - alone).abs().max().item() <= TOLERANCE * scale)
 
+    def _prefill_request(self, request: Request, cache: DynamicCache, read: int = 0) -> PrefillRequest:
+        return PrefillRequest(request, TokenSampler(self._net, request.params, len(request.ids)), cache, read)
+
     def _run(self) -> None:
-        batch = _Batch(Reading(self._resident))
+        batch = _Batch(Prefill(self._base))
         try:
             while compute_thread.run(partial(self._turn, batch)):
                 pass
         except BaseException as error:  # every reader must hear of it
             for request in batch.requests:
-                request.end(failure(error))
+                request.end(error)
             raise
 
     @torch.inference_mode()
     def _turn(self, batch: _Batch) -> bool:
-        """Join, leave, read on in prompts, and one step for all rows; whether there may be more to do."""
-        taken = self._line.take(bool(batch.requests), partial(self._fits, batch))
+        """Let requests join and leave, read on in prompts, and make one step; returns whether there may be more."""
+        taken = self.queue.take(bool(batch.requests), partial(self._fits, batch))
         if taken is None:
             return False
         for request in taken:
             self._join(batch, request)
-        for joiner in [joiner for joiner in batch.reading.joining if joiner.request.is_over]:
-            batch.reading.joining.remove(joiner)
-            joiner.request.end()
+        for waiting in [waiting for waiting in batch.prefill.requests if waiting.request.is_over]:
+            batch.prefill.requests.remove(waiting)
+            waiting.request.end()
         self._leave(batch, [row.request.is_over for row in batch.rows])
-        if batch.reading.joining:
-            self._read(batch, batch.reading.choose(bool(batch.rows)))
+        if batch.prefill.requests:
+            self._read(batch, batch.prefill.choose(bool(batch.rows)))
         if batch.rows:
             self._step(batch)
         return True
 
     def _fits(self, batch: _Batch, taken: Sequence[Request], request: Request) -> bool:
-        """Whether a request may run beside those that run and those that are taken with it."""
+        """Return whether a request may run beside those that run and those taken with it."""
         requests = [*batch.requests, *taken, request]
-        longest = max(len(each.ids) + each.sampling.max_new_tokens for each in requests)
+        longest = max(len(each.ids) + each.params.max_new_tokens for each in requests)
         size = len(requests) * longest * self._token_bytes
-        rows = ROWS.get(self._resident.device.type, ROWS["cpu"])
+        rows = ROWS.get(self._base.device.type, ROWS["cpu"])
         return len(requests) == 1 or (len(requests) <= rows and size <= self._most_bytes)
 
     def _join(self, batch: _Batch, request: Request) -> None:
-        """Begin to read a prompt, behind what is known of it; what fails is this request alone."""
+        """Begin to read a prompt behind its cached prefix; an error ends this request alone."""
         try:
-            known, states = self._prefixes.find(request.slot, request.ids)
-            batch.reading.joining.append(Joiner(request, Choice(self._net, request), holding(states), known))
+            length, states = self._prefixes.find(request.slot, request.ids)
+            batch.prefill.requests.append(self._prefill_request(request, make_cache(states), length))
         except Exception as error:
             log.exception("a request could not begin")
-            request.end(failure(error))
+            request.end(error)
 
-    def _read(self, batch: _Batch, joiners: Sequence[Joiner]) -> None:
-        """Read on in these prompts; whose prompt is read begins to be answered."""
+    def _read(self, batch: _Batch, chosen: Sequence[PrefillRequest]) -> None:
+        """Read on in these prompts; those read to the end begin to be answered."""
         try:
-            logits = batch.reading.read(joiners, batch.reading.most(bool(batch.rows)))
+            logits = batch.prefill.read(chosen, batch.prefill.most_tokens(bool(batch.rows)))
         except Exception as error:
-            if len(joiners) > 1:  # it may be one of them alone
-                for joiner in joiners:
-                    self._read(batch, [joiner])
+            if len(chosen) > 1:  # it may be one of them alone
+                for waiting in chosen:
+                    self._read(batch, [waiting])
                 return
             log.exception("a prompt could not be read")
-            batch.reading.joining.remove(joiners[0])
-            joiners[0].request.end(failure(error))
+            batch.prefill.requests.remove(chosen[0])
+            chosen[0].request.end(error)
             return
-        for i, joiner in enumerate(joiners):
-            if not joiner.left:
-                self._begin(batch, joiner, logits[i : i + 1])
-                batch.reading.joining.remove(joiner)  # not before: whatever fails, its reader must hear of it
+        for i, waiting in enumerate(chosen):
+            if not waiting.left:
+                self._begin(batch, waiting, logits[i : i + 1])
+                batch.prefill.requests.remove(waiting)  # not before: whatever fails, its reader must hear of it
 
-    def _begin(self, batch: _Batch, joiner: Joiner, logits: torch.Tensor) -> None:
-        """A prompt is read: its first token is chosen, and it takes its place among the rows."""
-        states = states_of(joiner.cache)
-        self._prefixes.keep(joiner.request.slot, joiner.request.ids, states)
-        row = _Row(joiner.request, joiner.choice, 0)
-        if self._write(row, self._chosen([row], logits)[0]):
-            batch.cache = batch.cache or RowsCache(states)
+    def _begin(self, batch: _Batch, prompt: PrefillRequest, logits: torch.Tensor) -> None:
+        """Choose the first token behind a prompt, and make it a row."""
+        states = layer_states(prompt.cache)
+        self._prefixes.keep(prompt.request.slot, prompt.request.ids, states)
+        row = _Row(prompt.request, prompt.sampler, 0)
+        if self._write(row, self._next_tokens([row], logits)[0]):
+            batch.cache = batch.cache or BatchedKVCache(states)
             batch.cache.add(states)
             batch.rows.append(row)
         else:
             row.request.end()
 
     def _step(self, batch: _Batch) -> None:
-        """One token for every row; those that have ended leave."""
+        """Compute one token for every row; rows that have ended leave."""
         assert batch.cache is not None  # noqa: S101 - there are rows
         slots = [row.request.slot for row in batch.rows]
-        if [id(slot) for slot in slots] != [id(slot) for slot in batch.slots] or len(slots) != len(batch.slots):
-            batch.slots, batch.adapting = slots, mixed(slots)
-        with self._resident.using(batch.adapting):
+        if [id(slot) for slot in slots] != [id(slot) for slot in batch.slots]:
+            batch.slots, batch.adapter = slots, adapter_of(slots)
+        with self._base.using(batch.adapter):
             logits = self._forward(batch.cache, [row.token for row in batch.rows])
-        chosen = self._chosen(batch.rows, logits)
-        self._leave(batch, [not self._write(row, token) for row, token in zip(batch.rows, chosen, strict=True)])
+        tokens = self._next_tokens(batch.rows, logits)
+        self._leave(batch, [not self._write(row, token) for row, token in zip(batch.rows, tokens, strict=True)])
 
-    def _forward(self, cache: RowsCache, tokens: Sequence[int]) -> torch.Tensor:
-        """Logits (rows, vocabulary) of a step."""
-        device = self._resident.device
+    def _forward(self, cache: BatchedKVCache, tokens: Sequence[int]) -> torch.Tensor:
+        """Run a step over one token of each row; returns logits (rows, vocabulary)."""
+        device = self._base.device
         outputs = self._net(
             torch.tensor([[token] for token in tokens], device=device),
             attention_mask=cache.mask(),
@@ -213,24 +203,26 @@ class Decoding:
         logits: torch.Tensor = outputs.logits[:, -1]
         return logits
 
-    def _chosen(self, rows: Sequence[_Row], logits: torch.Tensor) -> list[int]:
-        """Each row's next token; one call for all that take the likeliest."""
+    def _next_tokens(self, rows: Sequence[_Row], logits: torch.Tensor) -> list[int]:
+        """Choose each row's next token; one call for all that take the likeliest."""
         likeliest: list[int] = logits.argmax(-1).tolist()
         return [
-            likeliest[i] if row.choice.is_plain else row.choice(row.request, logits[i : i + 1])
+            likeliest[i]
+            if row.sampler.is_greedy
+            else row.sampler([*row.request.ids, *row.request.written], logits[i : i + 1])
             for i, row in enumerate(rows)
         ]
 
     def _write(self, row: _Row, token: int) -> bool:
-        """Hand a token to the reader; whether the row goes on."""
+        """Write a token to the row's request; returns whether the row goes on."""
         row.token, request = token, row.request
-        if token in row.choice.ends:
+        if token in row.sampler.ends:
             return False
         request.write(token)
-        return len(request.written) < request.sampling.max_new_tokens
+        return len(request.written) < request.params.max_new_tokens
 
     def _leave(self, batch: _Batch, leaving: Sequence[bool]) -> None:
-        """Free the rows that are marked; the last row takes the place of each, in the cache as in the list."""
+        """Remove the marked rows; the last row takes the place of each, in the cache as in the list."""
         for i in reversed(range(len(leaving))):
             if leaving[i]:
                 assert batch.cache is not None  # noqa: S101 - there are rows
@@ -240,7 +232,7 @@ class Decoding:
                     batch.rows[i] = last
                 row.request.end()
         if not batch.rows:
-            batch.cache, batch.slots, batch.adapting = None, [], None
+            batch.cache, batch.slots, batch.adapter = None, [], None
 
 
 def _most_bytes(device: torch.device) -> int:

@@ -1,4 +1,4 @@
-"""Generation: text that streams from a causal or an encoder-decoder base, with one version, until it ends or is cut."""
+"""Text generation: answers that stream from a causal or an encoder-decoder base, until they end or are cut."""
 
 from __future__ import annotations
 
@@ -8,149 +8,136 @@ from contextlib import closing
 from transformers import PreTrainedTokenizerBase
 
 from errors import InputError, Text
-from models.chat_template import Message, as_messages, as_text, encode, neutralize
-from serving.base.base_model import Resident
+from models.chat_template import Message, as_messages, as_text, encode, neutralize, shorten, truncation_note
+from serving.base.base_model import BaseModel
 from serving.base.slots import Slot
-from serving.generation.continuous import Decoding
-from serving.generation.request import DEADLINE_S, Request
-from serving.generation.sampling import Place, Sampling
-from serving.generation.static import Generating
+from serving.generation.continuous import ContinuousBatching
+from serving.generation.request_queue import DEADLINE_S, Request
+from serving.generation.sampling import SamplingParams
+from serving.generation.static import StaticBatching
 
+LONGEST_PROMPT = 4096
+"""Tokens of a prompt, whatever the base's window: a longer one keeps a CPU busy for minutes before the first token."""
+SHORTEST_PROMPT = 16
+"""Tokens that an answer must leave for its prompt."""
 UNFINISHED = "\ufffd"
-"""What a tokenizer writes for the bytes of a character that is not whole yet."""
+"""Decoded bytes of an incomplete character."""
 
 
-class Words:
-    """The text of a growing list of tokens. Two of its ends are decoded: how a token is written depends on the last."""
+class Detokenizer:
+    """Decodes a growing list of tokens; an incomplete character is withheld until its last token.
+
+    Only the newest tokens are decoded, behind those before them, which decide about spaces. `tokenizers.DecodeStream`
+    does the same, but raises where a sampled answer has bytes of no character and the tokenizer falls back to bytes, as
+    those of Llama 2, Mistral and Gemma do; and it knows no tokenizer written in Python.
+    """
 
     def __init__(self, tokenizer: PreTrainedTokenizerBase) -> None:
         self._tokenizer = tokenizer
         self._ids: list[int] = []
-        self._from = self._to = 0
+        self._context = self._done = 0
+        """Index of the first token to decode, and number of tokens in `text`."""
         self.text = ""
 
     def add(self, ids: Sequence[int], last: bool = False) -> bool:
-        """Take further tokens; whether the text has grown. Half a character waits for its other half unless `last`."""
+        """Append tokens; returns whether the text has grown. `last` decodes an incomplete character too."""
         self._ids += ids
-        before = self._decode(self._ids[self._from : self._to])
-        now = self._decode(self._ids[self._from :])
+        before = self._decode(self._ids[self._context : self._done])
+        now = self._decode(self._ids[self._context :])
         if len(now) <= len(before) or (now.endswith(UNFINISHED) and not last):
             return False
         self.text += now[len(before) :]
-        self._from, self._to = self._to, len(self._ids)
+        self._context, self._done = self._done, len(self._ids)
         return True
 
     def _decode(self, ids: Sequence[int]) -> str:
         return str(self._tokenizer.decode(ids, skip_special_tokens=True)) if ids else ""
 
 
-LONGEST_PROMPT = 4096
-"""Tokens of prompt, whatever the base's window: beyond it a CPU would take minutes to say its first word."""
-
-
 class Generator:
-    """Everything about text that can be asked of one resident base; calls may come from many threads."""
+    """Generates text with one base model; calls may come from many threads."""
 
-    def __init__(self, resident: Resident) -> None:
-        self._resident = resident
-        self._answers = _answers(resident)
+    params = SamplingParams
+    """The options of a generation, for callers that must not import torch."""
 
-    def generate(
-        self,
-        text: str,
-        prompt: str,
-        sampling: Sampling,
-        slot: Slot | None,
-        notes: list[str],
-        place: Place | None = None,
-    ) -> Iterator[str]:
-        """The answer to `text` put through the tab's `prompt`, growing; long texts are cut and `notes` says so."""
-        room = self._room(sampling)
-        ids = self._text_ids(text, prompt)
-        if len(ids) > room:
-            overhead = len(self._text_ids("", prompt))
-            tokens = self._resident.tokenizer(neutralize(self._resident.tokenizer, text), add_special_tokens=False)[
-                "input_ids"
-            ]
-            kept = max(1, room - overhead - 8)
-            template = "The text has {n} tokens; the first {read} were read."
-            notes.append(Text(template, n=f"{len(tokens):,}", read=f"{kept:,}"))
-            ids = self._text_ids(self._resident.tokenizer.decode(tokens[:kept]), prompt)
-        yield from self._stream(ids, sampling, slot, notes, place)
+    def __init__(self, base: BaseModel) -> None:
+        self._base = base
+        self.batching = _batching(base)
+        self.queue = self.batching.queue
 
-    def chat(
-        self,
-        messages: Sequence[Message],
-        sampling: Sampling,
-        slot: Slot | None,
-        notes: list[str],
-        place: Place | None = None,
-    ) -> Iterator[str]:
-        """The next turn of a conversation, growing; the oldest turns are left out when it is too long."""
-        room = self._room(sampling)
+    def text_request(self, text: str, prompt: str, params: SamplingParams, slot: Slot | None) -> Request:
+        """Make the request for an answer to `text` put into the tab's `prompt`; a long text is truncated.
+
+        Raises `InputError` for an answer that leaves no room for the prompt.
+        """
+        limit = self._prompt_limit(params)
+        request = Request(self._text_ids(text, prompt), params, slot)
+        excess = len(request.ids) - limit
+        if excess > 0:
+            [(text, tokens, read)] = shorten(self._base.tokenizer, [text], [excess])
+            request.notes.append(truncation_note(tokens, read))
+            request.ids = self._text_ids(text, prompt)[-limit:]
+        return request
+
+    def chat_request(self, messages: Sequence[Message], params: SamplingParams, slot: Slot | None) -> Request:
+        """Make the request for the next turn of a conversation; of a long one the oldest turns are left out."""
+        limit = self._prompt_limit(params)
         system = [m for m in messages if m["role"] == "system"]
         turns = [m for m in messages if m["role"] != "system"]
         left_out = 0
-        while len(ids := self._chat_ids([*system, *turns])) > room and len(turns) > 1:
+        while len(ids := self._chat_ids([*system, *turns])) > limit and len(turns) > 1:
             turns, left_out = turns[1:], left_out + 1
+        request = Request(ids[-limit:], params, slot)
         if left_out:
             template = "The conversation is long; the oldest {n} messages were left out."
-            notes.append(Text(template, n=f"{left_out:,}"))
-        if len(ids) > room:
+            request.notes.append(Text(template, n=f"{left_out:,}"))
+        if len(ids) > limit:
             template = "The message has {n} tokens; the last {read} were read."
-            notes.append(Text(template, n=f"{len(ids):,}", read=f"{room:,}"))
-        yield from self._stream(ids[-room:], sampling, slot, notes, place)
+            request.notes.append(Text(template, n=f"{len(ids):,}", read=f"{limit:,}"))
+        return request
 
-    def _room(self, sampling: Sampling) -> int:
-        room = min(self._resident.window - sampling.max_new_tokens, LONGEST_PROMPT)
-        if room < 16:
-            raise InputError(
-                Text("An answer of {n} tokens leaves no room for the question.", n=f"{sampling.max_new_tokens:,}"),
-                Text(
-                    "{base} reads and writes {n} tokens in all.",
-                    base=self._resident.model.id,
-                    n=f"{self._resident.window:,}",
-                ),
-                "Ask for a shorter answer.",
-            )
-        return room
+    def stream(self, request: Request) -> Iterator[str]:
+        """Yield the answer so far each time it has grown; closing the iterator cancels the request.
+
+        Raises `BusyError` where too many wait, and `ModelError` for tokens the base lacks.
+        """
+        self._base.check_tokens(request.ids)
+        self.queue.put(request)
+        answer, yielded = Detokenizer(self._base.tokenizer), False
+        with closing(request.tokens()) as tokens:
+            for some in tokens:
+                if answer.add(some):
+                    yield answer.text
+                    yielded = True
+        if request.late:
+            request.notes.append(f"The answer was cut after {DEADLINE_S:.0f} seconds.")
+        if answer.add((), last=True) or request.late or not yielded:
+            yield answer.text
+
+    def _prompt_limit(self, params: SamplingParams) -> int:
+        limit = min(self._base.window - params.max_new_tokens, LONGEST_PROMPT)
+        if limit < SHORTEST_PROMPT:
+            what = Text("An answer of {n} tokens leaves no room for the question.", n=f"{params.max_new_tokens:,}")
+            name, window = self._base.model.id, f"{self._base.window:,}"
+            why = Text("{base} reads and writes {n} tokens in all.", base=name, n=window)
+            raise InputError(what, why, "Ask for a shorter answer.")
+        return limit
 
     def _text_ids(self, text: str, prompt: str) -> list[int]:
-        if self._resident.config.is_encoder_decoder:
-            source = as_messages(text, prompt)[0]["content"]
-            return list(self._resident.tokenizer(neutralize(self._resident.tokenizer, source))["input_ids"])
         return self._chat_ids(as_messages(text, prompt))
 
     def _chat_ids(self, messages: Sequence[Message]) -> list[int]:
-        if self._resident.config.is_encoder_decoder:
-            source = "\n".join(neutralize(self._resident.tokenizer, as_text(m["content"])) for m in messages)
-            return list(self._resident.tokenizer(source)["input_ids"])
-        return encode(self._resident.tokenizer, messages, answer_next=True)[0]
-
-    def _stream(
-        self, ids: list[int], sampling: Sampling, slot: Slot | None, notes: list[str], place: Place | None
-    ) -> Iterator[str]:
-        """The text so far, each time it has grown. Whoever stops reading stops what is written for him."""
-        request = Request(ids, sampling, slot)
-        if place:
-            place.ask = lambda: self._answers.before(request)
-        self._answers.submit(request)
-        words, yielded = Words(self._resident.tokenizer), False
-        with closing(request.tokens()) as news:
-            for tokens in news:
-                if words.add(tokens):
-                    yield words.text
-                    yielded = True
-        if words.add((), last=True) or not yielded:
-            yield words.text
-        if request.late:
-            notes.append(f"The answer was cut after {DEADLINE_S:.0f} seconds.")
+        tokenizer = self._base.tokenizer
+        if self._base.config.is_encoder_decoder:
+            source = "\n".join(neutralize(tokenizer, as_text(m["content"])) for m in messages)
+            return list(tokenizer(source)["input_ids"])
+        return encode(tokenizer, messages, answer_next=True)[0]
 
 
-def _answers(resident: Resident) -> Decoding | Generating:
-    """Continuous batching where the base is seen to answer the same so, and `generate` elsewhere."""
-    if not resident.config.is_encoder_decoder and resident.net.can_generate() and resident.mixes:
-        decoding = Decoding(resident)
-        if decoding.proven():
-            return decoding
-    return Generating(resident)
+def _batching(base: BaseModel) -> ContinuousBatching | StaticBatching:
+    """Choose continuous batching where the base passes its self-check, and `generate` elsewhere."""
+    if not base.config.is_encoder_decoder and base.net.can_generate() and base.mixes:
+        continuous = ContinuousBatching(base)
+        if continuous.self_check():
+            return continuous
+    return StaticBatching(base)

@@ -1,26 +1,28 @@
-"""Keys and values of generations that run side by side, in one block of memory that rows join and leave.
+"""Key-value caches: of generations that run side by side, and of the prompts that versions have read.
 
-Every row ends at the same column, so that a step writes one column and all rows attend over a view; shorter rows are
-masked at their beginning (left padding). A step copies nothing: a row that joins is written into its place, the last
-row moves into the place of one that leaves, and only growing beyond the block copies it.
+All running rows share one block of memory and end at the same column, so that a step writes one column and all rows
+attend over a view; shorter rows are masked at their beginning (left padding). A step copies nothing: a new row is
+written into its place, the last row moves into the place of one that leaves, and only growing the block copies it.
 """
 
 from __future__ import annotations
 
 import weakref
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
+from torch.nn.functional import pad
 from transformers.cache_utils import Cache, CacheLayerMixin
 
+from models.transformers_private import LayerState
 from serving.base.slots import Slot
 
 SPARE = 64
-"""Columns that a block has at least beyond what is asked of it."""
-
-State = tuple[torch.Tensor, torch.Tensor]
-"""Keys and values of one layer, each of shape (rows, heads, tokens, width)."""
+"""Columns added at least when the block grows."""
+SHORTEST_PREFIX = 16
+"""Common tokens below which a prefix is not reused."""
+PREFIX_BYTES = 128 * 2**20
 
 
 class _Layer(CacheLayerMixin):  # type: ignore[misc]
@@ -28,17 +30,17 @@ class _Layer(CacheLayerMixin):  # type: ignore[misc]
 
     is_sliding = False
 
-    def __init__(self, rows: RowsCache, like: State) -> None:
+    def __init__(self, cache: BatchedKVCache, like: LayerState) -> None:
         super().__init__()
-        self._rows = rows
+        self._cache = cache
         self.blocks = tuple(tensor.new_zeros(0, tensor.shape[1], 0, tensor.shape[3]) for tensor in like)
 
     def lazy_initialization(self, key_states: torch.Tensor, value_states: torch.Tensor) -> None:
-        """There is nothing to prepare: the block is there."""
+        """Do nothing: the block is there."""
 
-    def update(self, key_states: torch.Tensor, value_states: torch.Tensor, *_: object, **__: object) -> State:
-        """Write the running pass's columns and return views of all there are."""
-        count, start = key_states.shape[0], self._rows.length
+    def update(self, key_states: torch.Tensor, value_states: torch.Tensor, *_: object, **__: object) -> LayerState:
+        """Write the running pass's columns; returns views of all columns."""
+        count, start = key_states.shape[0], self._cache.length
         end = start + key_states.shape[-2]
         keys, values = self.blocks
         keys[:count, :, start:end] = key_states
@@ -46,52 +48,41 @@ class _Layer(CacheLayerMixin):  # type: ignore[misc]
         return keys[:count, :, :end], values[:count, :, :end]
 
     def get_mask_sizes(self, query_length: int) -> tuple[int, int]:
-        """Columns that a pass attends over, and where they begin."""
-        return self._rows.length + query_length, 0
+        """Return the number of columns that a pass attends over, and the first of them."""
+        return self._cache.length + query_length, 0
 
     def get_seq_length(self) -> int:
-        """Columns that are filled."""
-        return self._rows.length
+        """Return the number of filled columns."""
+        return self._cache.length
 
     def get_max_length(self) -> int:
-        """No limit."""
+        """Return -1: no limit."""
         return -1
 
 
-class RowsCache(Cache):  # type: ignore[misc]
+class BatchedKVCache(Cache):  # type: ignore[misc]
     """A transformers cache over rows of different lengths."""
 
-    def __init__(self, like: Sequence[State]) -> None:
-        """`like`: what one layer after the other holds for any row; only its shapes matter."""
+    def __init__(self, like: Sequence[LayerState]) -> None:
+        """`like`: keys and values of any row, by layer; only their shapes matter."""
         super().__init__(layers=[_Layer(self, state) for state in like])
-        self.bytes_of_token = self.row_bytes(like)
-        """Of one row."""
         self.length = 0
+        """Filled columns."""
         self.starts: list[int] = []
-        """The first column of each row."""
-        device = like[0][0].device
-        self._mask = torch.zeros(0, 0, dtype=torch.long, device=device)
-
-    @staticmethod
-    def row_bytes(like: Sequence[State]) -> int:
-        """Bytes that one token of one row takes."""
-        return sum(t.shape[1] * t.shape[3] * t.element_size() for state in like for t in state)
-
-    @property
-    def room(self) -> tuple[int, int]:
-        """Rows and columns that the block has."""
-        return self._mask.shape[0], self._mask.shape[1]
+        """First column of each row."""
+        self._mask = torch.zeros(0, 0, dtype=torch.long, device=like[0][0].device)
+        """Attention mask of the whole block."""
 
     def mask(self) -> torch.Tensor | None:
-        """The attention mask (rows, columns + 1) of the next step; None where every row begins in the first column."""
+        """Return the attention mask (rows, columns + 1) of the next step; None where every row begins at column 0."""
         return self._mask[: len(self.starts), : self.length + 1] if any(self.starts) else None
 
     def positions(self) -> list[list[int]]:
-        """The position of each row's next token, as (rows, 1)."""
+        """Return the position of each row's next token, as (rows, 1)."""
         return [[self.length - start] for start in self.starts]
 
-    def add(self, states: Sequence[State]) -> None:
-        """A row joins, behind the others, with what its prompt left in each layer: shapes (1, heads, tokens, width)."""
+    def add(self, states: Sequence[LayerState]) -> None:
+        """Append a row, with the keys and values of its prompt by layer; shapes (1, heads, tokens, width)."""
         tokens = states[0][0].shape[-2]
         if not self.starts:
             self.length = 0
@@ -106,7 +97,7 @@ class RowsCache(Cache):  # type: ignore[misc]
         self._mark(row)
 
     def remove(self, row: int) -> None:
-        """A row leaves; the last row takes its place."""
+        """Remove a row; the last row takes its place."""
         last = len(self.starts) - 1
         if row != last:
             for layer in self.layers:
@@ -119,20 +110,20 @@ class RowsCache(Cache):  # type: ignore[misc]
             self._shift(-least)
 
     def advance(self) -> None:
-        """A step has written its column; make sure that there is one for the next."""
+        """Count the column that a step has written, and make room for the next."""
         self.length += 1
         self._ensure(len(self.starts), self.length + 1)
 
     def _shift(self, columns: int) -> None:
-        """Move what all rows hold to the right by so many columns (to the left, if below 0)."""
+        """Move the columns of all rows to the right (to the left, if below 0)."""
         if not columns or not self.starts:
             return
         count, left = len(self.starts), max(0, -columns)
         self._ensure(count, self.length + columns + 1)
         for layer in self.layers:
             for block in layer.blocks:
-                held = block[:count, :, left : self.length].clone()
-                block[:count, :, left + columns : self.length + columns] = held
+                filled = block[:count, :, left : self.length].clone()
+                block[:count, :, left + columns : self.length + columns] = filled
         self.length += columns
         self.starts = [start + columns for start in self.starts]
         for row in range(count):
@@ -143,84 +134,69 @@ class RowsCache(Cache):  # type: ignore[misc]
         self._mask[row, : self.starts[row]] = 0
 
     def _ensure(self, rows: int, columns: int) -> None:
-        """Make the block at least so large; what it holds stays."""
-        had_rows, had_columns = self.room
+        """Grow the block to at least this size, its content kept."""
+        had_rows, had_columns = self._mask.shape
         if rows <= had_rows and columns <= had_columns:
             return
-        new_rows = had_rows if rows <= had_rows else 1 << (rows - 1).bit_length()
-        new_columns = had_columns if columns <= had_columns else max(columns + SPARE, had_columns * 3 // 2)
+        more_rows = 0 if rows <= had_rows else (1 << (rows - 1).bit_length()) - had_rows
+        more_columns = 0 if columns <= had_columns else max(columns + SPARE, had_columns * 3 // 2) - had_columns
         for layer in self.layers:
-            layer.blocks = tuple(_grown(block, new_rows, new_columns) for block in layer.blocks)
-        mask = self._mask.new_ones(new_rows, new_columns)
-        mask[:had_rows, :had_columns] = self._mask
-        self._mask = mask
+            layer.blocks = tuple(pad(block, (0, 0, 0, more_columns, 0, 0, 0, more_rows)) for block in layer.blocks)
+        self._mask = pad(self._mask, (0, more_columns, 0, more_rows), value=1)
 
 
-def _grown(block: torch.Tensor, rows: int, columns: int) -> torch.Tensor:
-    grown = block.new_zeros(rows, block.shape[1], columns, block.shape[3])
-    grown[: block.shape[0], :, : block.shape[2]] = block
-    return grown
-
-
-LEAST = 16
-"""Tokens in common that are worth it."""
-MOST_BYTES = 128 * 2**20
+def token_bytes(states: Sequence[LayerState]) -> int:
+    """Return the bytes of one token of one row in the cache."""
+    return sum(t.shape[1] * t.shape[3] * t.element_size() for state in states for t in state)
 
 
 @dataclass(eq=False)
-class _Entry:
-    slot: Callable[[], Slot | None]
+class _Prompt:
+    owner: weakref.ref[Slot] | None
+    """The slot that read it; None for the bare base."""
     ids: Sequence[int]
-    states: Sequence[State]
+    states: Sequence[LayerState]
 
     def belongs_to(self, slot: Slot | None) -> bool:
-        """Whether this very version made it; what is left of one that is gone belongs to none, least to the base."""
-        return self.slot is _no_slot if slot is None else self.slot() is slot
-
-    @property
-    def size(self) -> int:
-        return RowsCache.row_bytes(self.states) * len(self.ids)
+        """Return whether this version read it; a prompt of an evicted version belongs to none, least to the base."""
+        return self.owner is None if slot is None else self.owner is not None and self.owner() is slot
 
 
-class Prefixes:
-    """The newest prompts of all versions of a base, up to `MOST_BYTES`. Used by one thread."""
+class PrefixCache:
+    """Keys and values of the newest prompts of all versions of a base, up to `PREFIX_BYTES`. Used by one thread."""
 
     def __init__(self) -> None:
-        self._entries: list[_Entry] = []
+        self._prompts: list[_Prompt] = []
 
-    def find(self, slot: Slot | None, ids: Sequence[int]) -> tuple[int, Sequence[State]]:
-        """How many of the first tokens are known, and what they left in each layer; (0, ()) where it is too few."""
-        best, length = None, LEAST - 1
-        for entry in self._entries:
-            if entry.belongs_to(slot) and (common := _common(entry.ids, ids[:-1])) > length:
-                best, length = entry, common
+    def find(self, slot: Slot | None, ids: Sequence[int]) -> tuple[int, Sequence[LayerState]]:
+        """Return the longest cached prefix of all `ids` but the last: its length and states by layer, or (0, ())."""
+        best, length = None, SHORTEST_PREFIX - 1
+        for prompt in self._prompts:
+            if prompt.belongs_to(slot) and (common := _common(prompt.ids, ids[:-1])) > length:
+                best, length = prompt, common
         if best is None:
             return 0, ()
-        self._entries.remove(best)
-        self._entries.append(best)
+        self._prompts.remove(best)
+        self._prompts.append(best)
         return length, [(keys[:, :, :length], values[:, :, :length]) for keys, values in best.states]
 
-    def keep(self, slot: Slot | None, ids: Sequence[int], states: Sequence[State]) -> None:
-        """Keep what a whole prompt left; it takes the place of its own beginning."""
-        if len(ids) < LEAST:
+    def keep(self, slot: Slot | None, ids: Sequence[int], states: Sequence[LayerState]) -> None:
+        """Cache a whole prompt, in place of any prefix of it."""
+        if len(ids) < SHORTEST_PREFIX:
             return
-        owner: Callable[[], Slot | None] = weakref.ref(slot) if slot else _no_slot
         ids = tuple(ids)
-        self._entries = [
-            entry
-            for entry in self._entries
-            if not (entry.belongs_to(slot) and entry.ids == ids[: len(entry.ids)])
-            and (entry.slot is _no_slot or entry.slot() is not None)
+        self._prompts = [
+            prompt
+            for prompt in self._prompts
+            if not (prompt.belongs_to(slot) and prompt.ids == ids[: len(prompt.ids)])
+            and (prompt.owner is None or prompt.owner() is not None)
         ]
-        self._entries.append(_Entry(owner, ids, states))
-        while len(self._entries) > 1 and sum(entry.size for entry in self._entries) > MOST_BYTES:
-            del self._entries[0]
-
-
-def _no_slot() -> None:
-    """The owner of what the bare base made."""
+        self._prompts.append(_Prompt(weakref.ref(slot) if slot else None, ids, states))
+        sizes = [token_bytes(prompt.states) * len(prompt.ids) for prompt in self._prompts]
+        while len(sizes) > 1 and sum(sizes) > PREFIX_BYTES:
+            del self._prompts[0], sizes[0]
 
 
 def _common(one: Sequence[int], other: Sequence[int]) -> int:
-    """How many first tokens are the same."""
+    """Length of the common prefix."""
     return next((i for i, (a, b) in enumerate(zip(one, other, strict=False)) if a != b), min(len(one), len(other)))

@@ -1,7 +1,7 @@
-"""Prompts on their way into the cache: read in pieces between two steps, several short ones in one pass.
+"""Prefill: prompts are read into key-value caches in pieces between two steps, several short ones in one pass.
 
-A pass has a bounded number of tokens, so that those who are being answered wait no longer for those who come. Prompts
-in one pass are padded on the right: a causal model never looks there, so each is read as it would be alone.
+A pass has a bounded number of tokens, so that running answers never wait long for new ones. The prompts of a pass are
+padded on the right: a causal model never looks there, so each is read as it would be alone.
 """
 
 from __future__ import annotations
@@ -13,105 +13,93 @@ from dataclasses import dataclass
 import torch
 from transformers.cache_utils import DynamicCache
 
-from serving.base.base_model import Resident
-from serving.base.mixed_batch import mixed
-from serving.generation.kv_cache import State
-from serving.generation.request import Request
-from serving.generation.sampler import Choice
+from models.transformers_private import LayerState, layer_states, make_cache
+from serving.base.base_model import BaseModel, adapter_of
+from serving.generation.request_queue import Request
+from serving.generation.sampling import TokenSampler
 
 PIECE, PIECE_ALONE = {"cpu": 128, "cuda": 2048}, {"cpu": 512, "cuda": 8192}
-"""Tokens that are read between two steps, padding counted; more where nobody is kept waiting by it."""
-TURN = 4
-"""Of so many passes one is of whoever joined first, the others of whoever has least left to read."""
+"""Tokens of a pass, padding counted: while answers are running, and while none is."""
+FAIR = 4
+"""Every `FAIR`-th pass reads the oldest prompt, the others the one with the fewest tokens left."""
 
 
 @dataclass(eq=False)
-class Joiner:
+class PrefillRequest:
     """A request whose prompt is being read."""
 
     request: Request
-    choice: Choice
+    sampler: TokenSampler
     cache: DynamicCache
-    """What the tokens that are read left."""
+    """Keys and values of the tokens read so far."""
     read: int = 0
 
     @property
     def left(self) -> int:
-        """Tokens of the prompt that are not read."""
+        """Tokens of the prompt still to be read."""
         return len(self.request.ids) - self.read
 
 
-class Reading:
-    """The prompts that are being read on one base. Used by one thread."""
+class Prefill:
+    """The prompts that are being read on one base model. Used by one thread."""
 
-    def __init__(self, resident: Resident) -> None:
-        self._resident, self._net = resident, resident.net
-        self.joining: list[Joiner] = []
+    def __init__(self, base: BaseModel) -> None:
+        self._base, self._net = base, base.net
+        self.requests: list[PrefillRequest] = []
         self._passes = 0
-        self._keeps = "logits_to_keep" in inspect.signature(self._net.forward).parameters
+        self._selects_logits = "logits_to_keep" in inspect.signature(self._net.forward).parameters
 
-    def choose(self, busy: bool) -> list[Joiner]:
-        """Whose turn it is, by version: a short prompt is not kept waiting by a long one, nor the long one for ever.
+    def choose(self, busy: bool) -> list[PrefillRequest]:
+        """Choose the prompts of the next pass, ordered by version; short prompts first, without starving long ones.
 
-        `busy`: whether others are being answered meanwhile. Those who are chosen have as much behind them.
+        `busy`: whether answers are running. All chosen requests have the same number of tokens prefilled.
         """
         self._passes += 1
-        waiting = sorted(self.joining, key=lambda joiner: joiner.left)
-        first = self.joining[0] if self._passes % TURN == 0 else waiting[0]
+        shortest = sorted(self.requests, key=lambda waiting: waiting.left)
+        first = self.requests[0] if self._passes % FAIR == 0 else shortest[0]
         chosen, longest = [first], first.left
-        for joiner in waiting:
-            longest = max(longest, joiner.left)
-            if (len(chosen) + 1) * longest > self.most(busy):
+        for waiting in shortest:
+            longest = max(longest, waiting.left)
+            if (len(chosen) + 1) * longest > self.most_tokens(busy):
                 break
-            if joiner is not first and joiner.read == first.read:
-                chosen.append(joiner)
-        return sorted(chosen, key=lambda joiner: id(joiner.request.slot))
+            if waiting is not first and waiting.read == first.read:
+                chosen.append(waiting)
+        return sorted(chosen, key=lambda waiting: id(waiting.request.slot))
 
-    def most(self, busy: bool) -> int:
-        """Tokens of a pass."""
+    def most_tokens(self, busy: bool) -> int:
+        """Return the limit of a pass in tokens."""
         sizes = PIECE if busy else PIECE_ALONE
-        return sizes.get(self._resident.device.type, sizes["cpu"])
+        return sizes.get(self._base.device.type, sizes["cpu"])
 
-    def read(self, joiners: Sequence[Joiner], most: int) -> torch.Tensor:
-        """Read on in prompts that have as much behind them, each at most so many tokens.
+    def read(self, chosen: Sequence[PrefillRequest], most: int) -> torch.Tensor:
+        """Read at most `most` further tokens of each prompt; all must have the same number of tokens prefilled.
 
         Returns the logits (prompts, vocabulary) after the last token that was read of each.
         """
-        pieces = [joiner.request.ids[joiner.read :][:most] for joiner in joiners]
+        pieces = [waiting.request.ids[waiting.read :][:most] for waiting in chosen]
         longest = max(map(len, pieces))
-        device = self._resident.device
+        device = self._base.device
         inputs = torch.tensor([piece + piece[-1:] * (longest - len(piece)) for piece in pieces], device=device)
-        cache = joiners[0].cache if len(joiners) == 1 else _joint([joiner.cache for joiner in joiners])
+        cache = chosen[0].cache if len(chosen) == 1 else _stacked([waiting.cache for waiting in chosen])
         ends = sorted({len(piece) - 1 for piece in pieces})
-        kept = {"logits_to_keep": torch.tensor(ends, device=device)} if self._keeps else {}
-        with self._resident.using(mixed([joiner.request.slot for joiner in joiners])):
+        kept = {"logits_to_keep": torch.tensor(ends, device=device)} if self._selects_logits else {}
+        with self._base.using(adapter_of([waiting.request.slot for waiting in chosen])):
             logits: torch.Tensor = self._net(inputs, past_key_values=cache, use_cache=True, **kept).logits
-        for row, (joiner, piece) in enumerate(zip(joiners, pieces, strict=True)):
-            joiner.read += len(piece)
-            joiner.cache = cache if len(joiners) == 1 else holding(_row(cache, row, joiner.read))
-        places = [ends.index(len(piece) - 1) if self._keeps else len(piece) - 1 for piece in pieces]
+        for row, (waiting, piece) in enumerate(zip(chosen, pieces, strict=True)):
+            waiting.read += len(piece)
+            waiting.cache = cache if len(chosen) == 1 else make_cache(_row(cache, row, waiting.read))
+        places = [ends.index(len(piece) - 1) if self._selects_logits else len(piece) - 1 for piece in pieces]
         return logits[list(range(len(pieces))), places]
 
 
-def states_of(cache: DynamicCache) -> list[State]:
-    """Keys and values, by layer."""
-    return [(layer.keys, layer.values) for layer in cache.layers]
+def _stacked(caches: Sequence[DynamicCache]) -> DynamicCache:
+    """Join the rows of caches of equal length."""
+    layers = zip(*map(layer_states, caches), strict=True)
+    return make_cache([(torch.cat([k for k, _ in rows]), torch.cat([v for _, v in rows])) for rows in layers])
 
 
-def holding(states: Sequence[State]) -> DynamicCache:
-    """A cache with these keys and values, by layer; a copy of them."""
-    cache = DynamicCache()
-    for layer, (keys, values) in enumerate(states):
-        cache.update(keys, values, layer)
-    return cache
-
-
-def _joint(caches: Sequence[DynamicCache]) -> DynamicCache:
-    """Rows side by side that have as many tokens."""
-    layers = zip(*map(states_of, caches), strict=True)
-    return holding([(torch.cat([k for k, _ in rows]), torch.cat([v for _, v in rows])) for rows in layers])
-
-
-def _row(cache: DynamicCache, row: int, tokens: int) -> list[State]:
-    """What one row of several left."""
-    return [(keys[row : row + 1, :, :tokens], values[row : row + 1, :, :tokens]) for keys, values in states_of(cache)]
+def _row(cache: DynamicCache, row: int, tokens: int) -> list[LayerState]:
+    """The first tokens of one row."""
+    return [
+        (keys[row : row + 1, :, :tokens], values[row : row + 1, :, :tokens]) for keys, values in layer_states(cache)
+    ]

@@ -1,48 +1,111 @@
-"""Requests that wait for their turn on one base, and the thread that is there as long as there are any."""
+"""Generation requests, the queue in which they wait, and the thread that serves it while there are any."""
 
 from __future__ import annotations
 
 import atexit
 import logging
 import threading
+import time
 import weakref
-from collections.abc import Callable
+from collections.abc import Callable, Generator
+from dataclasses import dataclass, field
+from queue import SimpleQueue
 
 import torch
 
 from errors import BusyError, GraftError, Text
 from serving import compute_thread
-from serving.generation.request import DEADLINE_S, Request, closing
+from serving.base.slots import Slot
+from serving.generation.sampling import SamplingParams
 
 log = logging.getLogger("graft")
 
+DEADLINE_S = 600.0
+"""Longest duration of a generation; what it has written by then is its answer."""
 WAITING = 64
-"""Requests that wait; whoever comes then is told to come again."""
+"""Length of the queue; further requests are refused."""
 CLOSE_S = 10.0
-"""How long the end of the process waits for a step that is under way."""
+"""Longest wait for a running step when the process ends."""
 
+_closing = threading.Event()
 _threads: weakref.WeakSet[threading.Thread] = weakref.WeakSet()
 
 
-class Line:
+@dataclass(eq=False)
+class Request:
+    """A prompt that a version continues. One thread reads the answer, another one writes it."""
+
+    ids: list[int]
+    """Token ids of the prompt."""
+    params: SamplingParams
+    slot: Slot | None
+    notes: list[str] = field(default_factory=list)
+    """Notes for the reader of the answer."""
+    written: list[int] = field(default_factory=list)
+    cancelled: threading.Event = field(default_factory=threading.Event)
+    """Set by a reader who goes away."""
+    finished: threading.Event = field(default_factory=threading.Event)
+    """Set when nothing computes for the request any more."""
+    late: bool = False
+    """True if the deadline ended it."""
+    begun: float = field(default_factory=time.monotonic)
+    _news: SimpleQueue[int | BaseException | None] = field(default_factory=SimpleQueue)
+
+    def write(self, token: int) -> None:
+        """Append a token to the answer."""
+        self.written.append(token)
+        self._news.put(token)
+
+    def end(self, error: BaseException | None = None) -> None:
+        """End the answer, with an error or without; only the first call counts."""
+        if not self.finished.is_set():
+            self.finished.set()
+            self._news.put(_for_reader(error))
+
+    @property
+    def is_over(self) -> bool:
+        """True if nothing more is to be computed: its reader has gone, its time is up, or the process ends."""
+        self.late = self.late or time.monotonic() - self.begun > DEADLINE_S
+        return self.late or self.cancelled.is_set() or _closing.is_set()
+
+    def tokens(self) -> Generator[list[int], None, None]:
+        """Yield tokens as they come, those that came meanwhile together; closing it cancels the request.
+
+        Raises the error that ended the answer.
+        """
+        try:
+            news: int | BaseException | None = 0
+            while isinstance(news, int):
+                found = list[int]()
+                while isinstance(news := self._news.get(), int):
+                    found.append(news)
+                    if self._news.empty():
+                        break
+                if found:
+                    yield found
+            if news is not None:
+                raise news
+        finally:
+            self.cancelled.set()
+            self.finished.wait()
+
+
+class RequestQueue:
     """First come, first served. Thread-safe."""
 
     def __init__(self, serve: Callable[[], None]) -> None:
-        """`serve` runs in a thread of its own when a request finds none; it returns when `take` said that it may."""
+        """`serve` runs in a thread of its own while requests wait; it returns when `take` gives None."""
         self._serve = serve
         self._waiting: list[Request] = []
         self._lock = threading.Lock()
         self._served = False
 
-    def join(self, request: Request) -> None:
-        """Wait behind the others. Raises `BusyError` where they are too many."""
+    def put(self, request: Request) -> None:
+        """Append a request; raises `BusyError` for a full queue."""
         with self._lock:
             if len(self._waiting) >= WAITING:
-                raise BusyError(
-                    "Too many are waiting for an answer.",
-                    Text("{n} requests wait.", n=WAITING),
-                    "Try again in a moment.",
-                )
+                why = Text("{n} requests wait.", n=WAITING)
+                raise BusyError("Too many are waiting for an answer.", why, "Try again in a moment.")
             self._waiting.append(request)
             if not self._served:
                 self._served = True
@@ -50,15 +113,15 @@ class Line:
                 _threads.add(thread)
                 thread.start()
 
-    def before(self, request: Request) -> int:
-        """How many wait before a request; 0 for one whose turn has come."""
+    def ahead(self, request: Request) -> int:
+        """Return the number of requests that wait ahead of one; 0 once it has been taken."""
         with self._lock:
             return self._waiting.index(request) if request in self._waiting else 0
 
     def take(self, busy: bool, fits: Callable[[list[Request], Request], bool]) -> list[Request] | None:
-        """Whose turn it is: as many as `fits`, given those taken before. Those that are over leave the line.
+        """Take requests from the front while `fits(taken so far, next)`, and end those that are over.
 
-        None where there is nothing to do, unless the thread is `busy`; it then has to end.
+        Returns None when nothing waits and the thread is not `busy`; it then has to end.
         """
         taken: list[Request] = []
         with self._lock:
@@ -73,29 +136,27 @@ class Line:
         return taken if served else None
 
     def _run(self) -> None:
-        while True:
+        again = True
+        while again:
+            again = False
             try:
                 self._serve()
-            except BaseException:  # those whom it concerned have been told; the others are served anew
+            except BaseException:  # its requests have ended with the error; the others are served anew
                 log.exception("while generating")
                 with self._lock:
-                    self._served = bool(self._waiting)
-                if self._served:
-                    continue
-            return
+                    again = self._served = bool(self._waiting)
 
 
 @atexit.register
 def _close() -> None:
-    """End what is being written: a thread that computes when the interpreter goes would abort the process."""
-    closing.set()
+    """End all answers: a thread that computes while the interpreter shuts down would abort the process."""
+    _closing.set()
     for thread in [*_threads]:
         thread.join(CLOSE_S)
     compute_thread.stop(CLOSE_S)
 
 
-def failure(error: BaseException) -> BaseException:
-    """What a reader is told of an error."""
+def _for_reader(error: BaseException | None) -> BaseException | None:
     if isinstance(error, torch.OutOfMemoryError | MemoryError):
         return GraftError("There was not enough memory for this answer.", "", "Ask for a shorter one, or try later.")
     return error

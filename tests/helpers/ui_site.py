@@ -127,7 +127,7 @@ class Pool:
         self.warmed.append(spec.name)
 
     @contextmanager
-    def open(self, spec, adapter="live"):
+    def open(self, spec, adapter="live", lender=None):
         version = self.adapters.live(spec.name) if adapter in ("", "live") else None
         if adapter not in ("", "live", BASE):
             version = self.adapters.get(adapter)

@@ -16,20 +16,20 @@ from tests.conftest import Trained
 from tests.helpers import tiny
 from tests.helpers.exact import ON_GPU
 from tests.helpers.training_helpers import spec_of, train
-from tests.serving.base.test_base_model import copy_of, fill, tensors
+from tests.helpers.versions import copy_of, fill, tensors
 
 FAMILIES = ("distilbert", "gpt2", "t5", "bart")
 
 
 def load(loaded: Loaded, version: Version) -> None:
-    with loaded.resident.pin(version):
+    with loaded.base.slots.pin(version):
         pass
 
 
 def found(loaded: Loaded, version: Version) -> torch.Tensor:
     """What the resident sees the version change."""
-    resident = loaded.resident
-    with resident.pin(version) as slot:
+    resident = loaded.base
+    with resident.slots.pin(version) as slot:
         return (resident._probed(slot) - resident._unadapted).cpu()
 
 
@@ -94,7 +94,7 @@ def test_r14_other_weights_under_the_same_manifest_are_refused(
     swapped.check_files()
     with pytest.raises(AdapterError, match=r"on a fixed probe it is off by \d+ %"):
         load(loaded, swapped)
-    assert loaded.resident.slots.loaded == []
+    assert loaded.base.slots.loaded == []
     load(loaded, trained.first)
     load(loaded, trained.second)
 
@@ -145,9 +145,9 @@ def test_values_are_compared_between_bases_held_alike() -> None:
 def test_attention_alone_is_seen_by_the_probe(llama: Trained) -> None:
     """A probe of one token would not: its attention is 1 whatever the queries and keys are."""
     loaded = llama.load()
-    assert loaded.resident._probe["input_ids"].shape == (1, fingerprint.PROBE_TOKENS)
-    with loaded.resident.pin(llama.first) as slot:
+    assert loaded.base._probe["input_ids"].shape == (1, fingerprint.PROBE_TOKENS)
+    with loaded.base.slots.pin(llama.first) as slot:
         queries = {path: pair for path, pair in slot.pairs.items() if path.endswith("q_proj")}
         assert queries
         slot.pairs = queries
-        assert (loaded.resident._probed(slot) - loaded.resident._unadapted).abs().max() > 0
+        assert (loaded.base._probed(slot) - loaded.base._unadapted).abs().max() > 0

@@ -79,13 +79,8 @@ def test_r15_only_a_python_file_right_in_the_folder_is_a_tab(tmp_path: Path) -> 
     for place in ("uploads", "__pycache__", "a.py.d"):
         (tmp_path / place).mkdir()
         write(tmp_path / place, "bad.py", "raise ValueError")
-    for name in ("bad.pth", "bad.so", "bad.pyc", ".hidden.py", "bad.py.txt"):
+    for name in ("bad.pth", "bad.so", "bad.pyc", ".hidden.py", "_helper.py", "bad.py.txt"):
         write(tmp_path, name, "raise ValueError")
-    assert discover(tmp_path) == []
-
-
-def test_files_with_an_underscore_are_not_tabs(tmp_path: Path) -> None:
-    write(tmp_path, "_helper.py", "raise ValueError")
     assert discover(tmp_path) == []
 
 
@@ -134,5 +129,10 @@ def test_facts_as_json_lines(tmp_path: Path) -> None:
     bad, echo = [json.loads(line) for line in done.stdout.splitlines()]
     assert "cannot be imported" in bad["error"]
     assert echo == {
-        "name": "echo", "title": "Echo", "model": "org/other", "task": "causal-lm", "columns": None, "prompt": "",
-    }  # fmt: skip
+        "name": "echo",
+        "title": "Echo",
+        "model": "org/other",
+        "task": "causal-lm",
+        "columns": None,
+        "prompt": "",
+    }

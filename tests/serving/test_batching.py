@@ -1,19 +1,18 @@
-"""serving/batching.py: calls that arrive while a pass runs share the next one; keys, order and errors stay apart."""
+"""compute_thread.py, Batcher: calls that come while a pass runs share the next; keys, order and errors stay apart."""
 
 from __future__ import annotations
 
 import random
 import threading
-import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import pytest
 
 from serving import compute_thread
-from serving.batching import AHEAD, MOST_TOKENS, OVERHEAD, Batcher
-
-PATIENCE_S = 20
+from serving.compute_thread import AHEAD, MOST_TOKENS, OVERHEAD, Batcher
+from tests.helpers.answers import together
+from tests.helpers.waiting import PATIENCE_S, until
 
 
 class Passes:
@@ -46,21 +45,14 @@ class Passes:
         self.threads[-1].start()
 
     def wait_for(self, count: int) -> None:
-        """Until so many callers wait."""
-        wait_until(lambda: len(self.batcher._waiting) >= count)
+        """Return when `count` calls wait."""
+        until(lambda: len(self.batcher._waiting) >= count)
 
     def release(self) -> None:
         self.go.set()
         for thread in self.threads:
             thread.join(PATIENCE_S)
             assert not thread.is_alive(), "a caller was left waiting"
-
-
-def wait_until(true: Callable[[], bool]) -> None:
-    deadline = time.monotonic() + PATIENCE_S
-    while not true():
-        assert time.monotonic() < deadline
-        time.sleep(0.002)
 
 
 def held(largest: int = 32) -> Passes:
@@ -77,14 +69,14 @@ def test_an_idle_model_answers_at_once_and_alone() -> None:
     assert passes.seen == [["a"]]
 
 
-def test_everybody_who_came_meanwhile_is_answered_by_one_pass() -> None:
-    passes = held()
+@pytest.mark.parametrize(("largest", "sizes"), [(32, [1, 12]), (5, [1, 5, 5, 2])])
+def test_calls_that_come_during_a_pass_share_the_next_up_to_the_largest_number(largest: int, sizes: list[int]) -> None:
+    passes = held(largest)
     for i in range(12):
         passes.call("k", i)
     passes.wait_for(12)
     passes.release()
-    assert len(passes.seen) == 2
-    assert sorted(passes.seen[1]) == list(range(12))
+    assert [len(items) for items in passes.seen] == sizes
     assert passes.answers == {("k", i): f"answer to {i}" for i in ["first", *range(12)]}
 
 
@@ -104,27 +96,7 @@ def test_a_pass_that_waits_for_its_turn_takes_those_who_come_meanwhile() -> None
     assert [sorted(items) for items in passes.seen] == [list(range(5))]
 
 
-def test_a_pass_has_at_most_the_largest_number() -> None:
-    passes = held(largest=5)
-    for i in range(12):
-        passes.call("k", i)
-    passes.wait_for(12)
-    passes.release()
-    assert [len(items) for items in passes.seen] == [1, 5, 5, 2]
-    assert len(passes.answers) == 13
-
-
-def test_different_keys_never_share_a_pass() -> None:
-    passes = held()
-    for i in range(12):
-        passes.call(f"key {i % 3}", f"{i % 3}:{i}")
-    passes.wait_for(12)
-    passes.release()
-    assert len(passes.seen) == 4
-    assert all(len({item.partition(":")[0] for item in items}) == 1 for items in passes.seen)
-
-
-def test_who_waited_longest_is_first() -> None:
+def test_the_longest_waiting_call_is_first_and_different_keys_never_share_a_pass() -> None:
     passes = held()
     for waiting, (key, item) in enumerate([("x", "x1"), ("y", "y1"), ("x", "x2")], 1):
         passes.call(key, item)
@@ -165,21 +137,8 @@ def test_items_need_not_be_comparable() -> None:
         def __eq__(self, other: object) -> bool:
             raise AssertionError("compared")
 
-    passes = Passes()
-    passes.run = lambda items: [1] * len(items)  # type: ignore[method-assign]
-    batcher: Batcher[Odd, int] = Batcher(
-        lambda items: (passes.entered.set(), passes.go.wait(PATIENCE_S), [1] * len(items))[2]
-    )
-    threads = [threading.Thread(target=batcher, args=("k", Odd()), daemon=True) for _ in range(4)]
-    threads[0].start()
-    assert passes.entered.wait(PATIENCE_S)
-    for thread in threads[1:]:
-        thread.start()
-    wait_until(lambda: len(batcher._waiting) == 3)
-    passes.go.set()
-    for thread in threads:
-        thread.join(PATIENCE_S)
-    assert batcher._waiting == [] and not any(thread.is_alive() for thread in threads)
+    batcher: Batcher[Odd, int] = Batcher(lambda items: [1] * len(items))
+    assert batcher.map("k", [(Odd(), 1) for _ in range(4)]) == [1] * 4
 
 
 def test_many_callers_each_get_their_own_answer() -> None:
@@ -192,11 +151,7 @@ def test_many_callers_each_get_their_own_answer() -> None:
             if batcher(item % 3, item) != item * 7:
                 wrong.append(item)
 
-    threads = [threading.Thread(target=work, args=(n,)) for n in range(8)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
+    together(work, [(n,) for n in range(8)])
     assert wrong == [] and batcher._waiting == []
 
 
@@ -204,7 +159,7 @@ def in_one_pass(tokens: Sequence[int], largest: int = 32, device: str = "cpu") -
     """The passes that items of so many tokens go through when all wait at the same time."""
     seen: list[list[int]] = []
     batcher: Batcher[int, int] = Batcher(lambda items: (seen.append(list(items)), list(items))[1], largest, device)
-    assert batcher.every("k", [(count, count) for count in tokens]) == list(tokens)
+    assert batcher.map("k", [(count, count) for count in tokens]) == list(tokens)
     return seen
 
 
@@ -212,6 +167,7 @@ def test_a_long_text_does_not_make_short_ones_as_long_as_itself() -> None:
     assert in_one_pass([10] * 20 + [500] + [10] * 5) == [[10] * 25, [500]]
     assert in_one_pass([500, *[10] * 30]) == [[500], [10] * 30]
     assert in_one_pass([20, 30, 10, 25]) == [[10, 20, 25, 30]], "a little padding costs less than another pass"
+    assert in_one_pass([]) == []
 
 
 def test_on_a_gpu_more_padding_costs_less_than_another_pass() -> None:
@@ -231,7 +187,7 @@ def least_cost(tokens: Sequence[int], largest: int) -> int:
     return min((cost([tokens[:n]]) + least_cost(tokens[n:], largest) for n in sizes), default=0)
 
 
-def test_all_who_wait_are_answered_at_the_least_cost() -> None:
+def test_waiting_calls_are_answered_at_the_least_cost() -> None:
     dice = random.Random(0)
     several = 0
     for _ in range(60):
@@ -244,20 +200,20 @@ def test_all_who_wait_are_answered_at_the_least_cost() -> None:
     assert several > 10
 
 
-def test_of_very_many_those_behind_wait_until_they_are_looked_at() -> None:
+def test_calls_beyond_those_looked_at_wait() -> None:
     passes = in_one_pass([10, *[90] * (AHEAD - 1), 10, 10])
     assert passes[0] == [10] and sum(map(len, passes)) == AHEAD + 2
 
 
-def test_a_pass_has_at_most_so_many_tokens_and_whoever_is_first_is_always_taken() -> None:
+def test_a_pass_has_a_limit_of_tokens_but_the_first_call_is_always_taken() -> None:
     assert in_one_pass([MOST_TOKENS // 4] * 6) == [[MOST_TOKENS // 4] * 4, [MOST_TOKENS // 4] * 2]
     assert in_one_pass([MOST_TOKENS * 2, 5]) == [[MOST_TOKENS * 2], [5]]
 
 
-def test_several_items_of_one_caller_are_answered_in_order_beside_those_of_others() -> None:
+def test_items_of_one_caller_are_answered_in_order_beside_those_of_others() -> None:
     passes = held()
     found: dict[str, list[str]] = {}
-    thread = threading.Thread(target=lambda: found.update(many=passes.batcher.every("k", [("a", 1), ("b", 1)])))
+    thread = threading.Thread(target=lambda: found.update(many=passes.batcher.map("k", [("a", 1), ("b", 1)])))
     thread.start()
     passes.wait_for(2)
     passes.call("k", "c")
@@ -266,7 +222,3 @@ def test_several_items_of_one_caller_are_answered_in_order_beside_those_of_other
     thread.join(PATIENCE_S)
     assert found["many"] == ["answer to a", "answer to b"]
     assert [sorted(items) for items in passes.seen[1:]] == [["a", "b", "c"]]
-
-
-def test_no_items_need_no_pass() -> None:
-    assert in_one_pass([]) == []

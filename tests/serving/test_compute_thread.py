@@ -5,7 +5,6 @@ from __future__ import annotations
 import subprocess
 import sys
 import threading
-import time
 import weakref
 from collections.abc import Callable, Iterator
 from contextlib import suppress
@@ -18,15 +17,13 @@ import pytest
 
 from models.resolve import ModelStore
 from serving import compute_thread
-from serving.generation.request import Request
-from serving.generation.sampling import Sampling
+from serving.generation.sampling import SamplingParams
 from serving.loaded import Loaded
 from settings import REPOSITORY
 from tests.conftest import Trained
 from tests.helpers import tiny
-
-PATIENCE_S = 60
-GREEDY = Sampling(max_new_tokens=12)
+from tests.helpers.answers import write, written
+from tests.helpers.waiting import PATIENCE_S, until
 
 
 class Callers:
@@ -48,10 +45,7 @@ class Callers:
         before = compute_thread._waiting.qsize()
         self.threads.append(threading.Thread(target=self._call, args=(name, work), daemon=True))
         self.threads[-1].start()
-        deadline = time.monotonic() + PATIENCE_S
-        while compute_thread._waiting.qsize() == before:
-            assert time.monotonic() < deadline
-            time.sleep(0.001)
+        until(lambda: compute_thread._waiting.qsize() > before)
 
     def _call(self, name: Any, work: Callable[[], Any]) -> None:
         try:
@@ -73,7 +67,7 @@ def callers() -> Iterator[Callers]:
     made.release()
 
 
-def test_jobs_are_done_in_order_and_each_caller_gets_his_own_result(callers: Callers) -> None:
+def test_jobs_run_in_order_and_each_caller_gets_its_own_result(callers: Callers) -> None:
     order: list[int] = []
     for i in range(20):
         callers.ask(i, lambda i=i: (order.append(i), i * 7)[1])
@@ -106,7 +100,7 @@ def test_a_job_that_asks_for_another_has_it_at_once() -> None:
 
 
 @pytest.mark.parametrize("fails", [False, True])
-def test_what_was_computed_with_is_held_by_nobody(fails: bool) -> None:
+def test_a_job_is_referenced_by_nothing_when_it_is_done(fails: bool) -> None:
     class Net:
         def work(self) -> int:
             return int("bad" if fails else "3")
@@ -122,13 +116,14 @@ def test_what_was_computed_with_is_held_by_nobody(fails: bool) -> None:
 
 ENDS_MEANWHILE = """
 import threading, time
-from serving import compute, line
+from serving import compute_thread
+from serving.generation import request_queue
 begun = threading.Event()
 def work():
     begun.set()
     time.sleep(0.5)
     print("done", flush=True)
-compute.submit(work)
+compute_thread.submit(work)
 begun.wait()
 """
 
@@ -142,16 +137,10 @@ def test_the_end_of_the_process_waits_for_what_is_being_computed() -> None:
 
 def noted(loaded: Loaded, seen: list[Any], what: Callable[[], Any]) -> None:
     """Let each pass of a base put down what `what` gives then."""
-    loaded.resident.body.register_forward_hook(lambda *_: seen.append(what()))
+    loaded.base.body.register_forward_hook(lambda *_: seen.append(what()))
 
 
-def tokens(loaded: Loaded, ids: list[int], sampling: Sampling = GREEDY) -> list[int]:
-    request = Request(ids, sampling, None)
-    loaded.text._answers.submit(request)
-    return [token for some in request.tokens() for token in some]
-
-
-def test_all_that_is_asked_of_bases_is_computed_in_one_thread(bert: Trained, llama: Trained) -> None:
+def test_passes_of_all_bases_are_computed_in_one_thread(bert: Trained, llama: Trained) -> None:
     seen: list[threading.Thread] = []
     labels, text = bert.load(), llama.load()
     for loaded in (labels, text):
@@ -159,17 +148,21 @@ def test_all_that_is_asked_of_bases_is_computed_in_one_thread(bert: Trained, lla
     passes: list[int] = []
 
     def classify() -> None:
-        with labels.resident.pin(bert.first) as slot:
+        with labels.base.slots.pin(bert.first) as slot:
             passes.append(len(seen))  # loading the version has proven it
-            labels.labels.classify("where is my parcel", slot)
+            labels.classifier.classify("where is my parcel", slot)
 
-    def write() -> None:
-        with text.resident.pin(llama.first) as slot:
+    def generate() -> None:
+        with text.base.slots.pin(llama.first) as slot:
             passes.append(len(seen))
-            assert "".join(text.text.generate("a text", "", GREEDY, slot, []))
+            assert write(text, "a text", "", slot, max_new_tokens=12)
 
-    asked = [classify, write, partial(labels.labels.embed, "hello"),
-             partial(labels.labels.zero_shot, "hello", ["a", "b"])]  # fmt: skip
+    asked = [
+        classify,
+        generate,
+        partial(labels.classifier.embed, "hello"),
+        partial(labels.classifier.zero_shot, "hello", ["a", "b"]),
+    ]
     for ask in asked:
         before = len(seen)
         thread = threading.Thread(target=ask)
@@ -183,7 +176,7 @@ def test_all_that_is_asked_of_bases_is_computed_in_one_thread(bert: Trained, lla
 def test_an_encoder_decoder_keeps_nobody_waiting(tmp_path: Path, callers: Callers) -> None:
     folder = tiny.make("t5", tmp_path / "t5")
     loaded = Loaded(ModelStore(tmp_path / "models", offline=True).resolve(str(folder)), "none")
-    assert tokens(loaded, [9, 30, 41]), "while the thread is held by somebody else"
+    assert written(loaded, [9, 30, 41]), "while the thread is held by somebody else"
 
 
 def test_two_bases_and_a_classifier_take_turns(bert: Trained, llama: Trained) -> None:
@@ -199,19 +192,22 @@ def test_two_bases_and_a_classifier_take_turns(bert: Trained, llama: Trained) ->
     noted(one, order, first)
     noted(two, order, lambda: "two")
     noted(labels, order, lambda: "labels")
-    long, found = Sampling(max_new_tokens=60, temperature=1.0, seed=1), dict[str, list[int]]()
-    alone = tokens(llama.load(), [9, 30, 41], long)
+    long, found = SamplingParams(max_new_tokens=60, temperature=1.0, seed=1), dict[str, list[int]]()
+    alone = written(llama.load(), [9, 30, 41], long)
     assert len(alone) > 20
 
     def write(name: str, loaded: Loaded) -> None:
-        found[name] = tokens(loaded, [9, 30, 41], long)
+        found[name] = written(loaded, [9, 30, 41], long)
 
     def classify() -> None:
         for i in range(20):
-            labels.labels.embed(f"text {i}")
+            labels.classifier.embed(f"text {i}")
 
-    threads = [threading.Thread(target=write, args=("one", one)), threading.Thread(target=write, args=("two", two)),
-               threading.Thread(target=classify)]  # fmt: skip
+    threads = [
+        threading.Thread(target=write, args=("one", one)),
+        threading.Thread(target=write, args=("two", two)),
+        threading.Thread(target=classify),
+    ]
     threads[0].start()
     assert begun.wait(PATIENCE_S)
     for thread in threads[1:]:

@@ -19,15 +19,17 @@ from safetensors.torch import load_file, save_file
 
 from models.loading import compute_dtype, linear_paths, load_model
 from models.resolve import ModelStore
-from serving.base.mixed_batch import Mixture, mixed, runs
-from serving.base.slots import Slot
+from serving.base.base_model import adapter_of
+from serving.base.mixed_batch import MixedBatch
+from serving.base.slots import Slot, segments
+from serving.classifier import _Question
 from serving.loaded import Loaded
 from store.adapters import WEIGHTS, AdapterStore, Version
 from tasks import TASKS, task_for
 from tests.helpers import tiny
 from tests.helpers.exact import ATOL, INT8_ATOL
 from tests.helpers.training_helpers import spec_of
-from tests.serving.base.test_dora import calm
+from tests.helpers.versions import calm
 
 TEXTS = ["where is my parcel", "the app crashes on start", "thank you, well done", "hello"]
 LABELS = ["no", "yes", "perhaps"]
@@ -36,14 +38,24 @@ VARIANTS: dict[str, Callable[[list[str]], dict[str, Any]]] = {
     "rank-3": lambda paths: {"target_modules": paths, "r": 3, "lora_alpha": 5},
     "rslora": lambda paths: {"target_modules": paths, "r": 6, "use_rslora": True},
     "patterns": lambda paths: {
-        "target_modules": paths, "r": 4, "lora_alpha": 8,
-        "rank_pattern": {paths[0]: 2, paths[-1].rsplit(".", 1)[-1]: 7}, "alpha_pattern": {paths[1]: 3},
+        "target_modules": paths,
+        "r": 4,
+        "lora_alpha": 8,
+        "rank_pattern": {paths[0]: 2, paths[-1].rsplit(".", 1)[-1]: 7},
+        "alpha_pattern": {paths[1]: 3},
     },
     "some-layers": lambda paths: {"target_modules": paths[1::3], "r": 5},
-    "dora": lambda paths: {"target_modules": paths[::2], "r": 4, "use_dora": True},
+    "dora": lambda paths: {
+        "target_modules": paths[::2],
+        "r": 4,
+        "use_dora": True,
+        "use_rslora": True,
+        "rank_pattern": {paths[0]: 9},
+        "alpha_pattern": {paths[2]: 20},
+    },
     "bfloat16": lambda paths: {"target_modules": paths, "r": 2},
     "float16": lambda paths: {"target_modules": paths, "r": 2},
-}  # fmt: skip
+}
 QUANTIZED = [("bert", "4bit"), ("bert", "8bit"), ("llama", "4bit"), ("llama", "8bit")]
 CASES = [(family, "none") for family in tiny.FAMILIES] + QUANTIZED
 
@@ -72,9 +84,11 @@ class Base:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # PEFT has words about rsLoRA beside patterns
             config = LoraConfig(
-                task_type=self.task.peft_type, modules_to_save=heads or None,
-                fan_in_fan_out=self.family == "gpt2", **options(paths),
-            )  # fmt: skip
+                task_type=self.task.peft_type,
+                modules_to_save=heads or None,
+                fan_in_fan_out=self.family == "gpt2",
+                **options(paths),
+            )
             made = get_peft_model(net, config)
         torch.manual_seed(len(name))
         for key, weight in made.named_parameters():
@@ -113,9 +127,9 @@ def bases(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str, str], Base
 def batch_of(base: Base, tokens: int, rows: int) -> dict[str, torch.Tensor]:
     """So many different rows of so many tokens; for an encoder-decoder both sides have them."""
     torch.manual_seed(9)
-    ids = torch.randint(7, 400, (rows, tokens)).to(base.loaded.resident.device)
+    ids = torch.randint(7, 400, (rows, tokens)).to(base.loaded.base.device)
     batch = {"input_ids": ids, "attention_mask": torch.ones_like(ids)}
-    return {**batch, "decoder_input_ids": ids.flip(0)} if base.loaded.resident.config.is_encoder_decoder else batch
+    return {**batch, "decoder_input_ids": ids.flip(0)} if base.loaded.base.config.is_encoder_decoder else batch
 
 
 def rows_of(slots: Sequence[Slot]) -> list[Slot | None]:
@@ -124,14 +138,14 @@ def rows_of(slots: Sequence[Slot]) -> list[Slot | None]:
 
 
 def ours(base: Base, batch: dict[str, torch.Tensor], rows: list[Slot | None]) -> torch.Tensor:
-    resident = base.loaded.resident
-    with torch.inference_mode(), resident.using(mixed(rows)):
+    resident = base.loaded.base
+    with torch.inference_mode(), resident.using(adapter_of(rows)):
         if not base.labels:
             return resident.net(**batch).logits
         outputs = resident.body(**batch)
     parts = []
     with torch.inference_mode():
-        for slot, start, end in runs(rows):
+        for slot, start, end in segments(rows):
             one = {key: value[start:end] for key, value in batch.items()}
             states = type(outputs)(**{key: value[start:end] for key, value in outputs.items()})
             bare = torch.zeros(end - start, len(base.labels), device=resident.device)
@@ -142,7 +156,7 @@ def ours(base: Base, batch: dict[str, torch.Tensor], rows: list[Slot | None]) ->
 def mixed_passes(base: Base) -> Iterator[tuple[dict[str, torch.Tensor], torch.Tensor, list[Slot | None]]]:
     """Rows of one token and of twelve, of every version and of the bare base: the batch, our logits, and the rows."""
     with ExitStack() as pinned:
-        slots = [pinned.enter_context(base.loaded.resident.pin(version)) for version in base.versions]
+        slots = [pinned.enter_context(base.loaded.base.slots.pin(version)) for version in base.versions]
         rows = rows_of([slot for slot in slots if slot])
         for tokens in (1, 12):
             batch = batch_of(base, tokens, len(rows))
@@ -158,7 +172,7 @@ def test_rows_of_all_kinds_of_versions_answer_as_peft_does_with_each(
     family: str, quantize: str, bases: Callable[[str, str], Base]
 ) -> None:
     base = bases(family, quantize)
-    assert base.loaded.resident.mixes
+    assert base.loaded.base.mixes
     # LLM.int8 rounds the rows of a pass by what they share, so those are compared more loosely.
     atol = max(5e-2, INT8_ATOL) if quantize == "8bit" else 1e-4
     for batch, found, rows in mixed_passes(base):
@@ -181,7 +195,7 @@ def test_in_bfloat16_every_version_changes_what_it_changes_in_peft(
 ) -> None:
     """Rounded at every layer, so beside the change itself: 0.002 to 0.09 of it were seen."""
     base = bases(family, "bfloat16")
-    assert base.loaded.resident.net.dtype == torch.bfloat16
+    assert base.loaded.base.net.dtype == torch.bfloat16
     for batch, found, rows in mixed_passes(base):
         for version in base.versions:
             mine, net = rows_with(version, rows), base.peft(version)
@@ -195,15 +209,15 @@ def test_in_bfloat16_every_version_changes_what_it_changes_in_peft(
 @pytest.mark.parametrize("family", ["bert", "roberta", "distilbert"])
 def test_callers_of_different_versions_share_one_pass(family: str, bases: Callable[[str, str], Base]) -> None:
     base = bases(family, "none")
-    labels, resident = base.loaded.labels, base.loaded.resident
+    labels, resident = base.loaded.classifier, base.loaded.base
     with ExitStack() as pinned:
-        slots = [pinned.enter_context(resident.pin(version)) for version in base.versions]
+        slots = [pinned.enter_context(resident.slots.pin(version)) for version in base.versions]
         asked = [(text, slot) for slot in slots for text in TEXTS if slot]
         alone = [labels.classify(text, slot) for text, slot in asked]
         passes: list[int] = []
         hook = resident.body.register_forward_hook(lambda module, args, outputs: passes.append(1))
-        questions = [(labels._question(text, slot), 0) for text, slot in asked]
-        logits = labels._logits.every(None, questions)
+        questions = [(_Question(labels._tokenize(text), slot), 0) for text, slot in asked]
+        logits = labels._logits.map(None, questions)
         hook.remove()
     assert len(passes) == 1
     for one, together in zip(alone, logits, strict=True):
@@ -217,34 +231,41 @@ def test_a_base_whose_rows_share_a_layer_answers_one_version_a_pass(tmp_path: Pa
     folder = tiny.make("bert", tmp_path / "deberta")
     torch.manual_seed(0)
     config = transformers.DebertaV2Config(
-        vocab_size=600, hidden_size=64, num_hidden_layers=2, num_attention_heads=4, intermediate_size=128,
-        relative_attention=True, pos_att_type=["p2c", "c2p"], max_position_embeddings=256, pad_token_id=0,
-    )  # fmt: skip
+        vocab_size=600,
+        hidden_size=64,
+        num_hidden_layers=2,
+        num_attention_heads=4,
+        intermediate_size=128,
+        relative_attention=True,
+        pos_att_type=["p2c", "c2p"],
+        max_position_embeddings=256,
+        pad_token_id=0,
+    )
     transformers.DebertaV2Model(config).save_pretrained(folder)
-    resident = Loaded(ModelStore(tmp_path / "models", offline=True).resolve(str(folder)), "none").resident
+    resident = Loaded(ModelStore(tmp_path / "models", offline=True).resolve(str(folder)), "none").base
     assert not resident.mixes
 
 
 def test_matrices_are_gathered_once_for_a_composition(bases: Callable[[str, str], Base]) -> None:
     base = bases("llama", "none")
     with ExitStack() as pinned:
-        slots = [pinned.enter_context(base.loaded.resident.pin(version)) for version in base.versions[:3]]
-        mixture = mixed([*slots, None])
-        assert isinstance(mixture, Mixture)
+        slots = [pinned.enter_context(base.loaded.base.slots.pin(version)) for version in base.versions[:3]]
+        adapter = adapter_of([*slots, None])
+        assert isinstance(adapter, MixedBatch)
         batch, made = batch_of(base, 1, 4), []
-        gather = mixture._gather
-        mixture._gather = lambda *args: (made.append(args[0]), gather(*args))[1]  # type: ignore[method-assign]
-        with torch.inference_mode(), base.loaded.resident.using(mixture):
+        stack = adapter._stack
+        adapter._stack = lambda *args: (made.append(args[0]), stack(*args))[1]  # type: ignore[method-assign]
+        with torch.inference_mode(), base.loaded.base.using(adapter):
             for _ in range(3):
-                base.loaded.resident.net(**batch)
-    assert len(made) == len(set(made)) == len(base.loaded.resident.layers)
-    ranks = {stack.a.shape[2] for stack in mixture._stacks.values() if stack}
+                base.loaded.base.net(**batch)
+    assert len(made) == len(set(made)) == len(base.loaded.base.layers)
+    ranks = {each.a.shape[2] for each in adapter._stacks.values() if each}
     assert ranks == {8}, "8 beside 3 and 6, padded to one power of two"
 
 
-def test_rows_of_one_version_need_no_mixture(bases: Callable[[str, str], Base]) -> None:
+def test_rows_of_one_version_need_no_adapter(bases: Callable[[str, str], Base]) -> None:
     base = bases("llama", "none")
-    with base.loaded.resident.pin(base.versions[0]) as slot:
-        assert mixed([slot, slot]) is slot
-        assert mixed([None, None]) is None
+    with base.loaded.base.slots.pin(base.versions[0]) as slot:
+        assert adapter_of([slot, slot]) is slot
+        assert adapter_of([None, None]) is None
     assert TASKS[base.task.name] is base.task

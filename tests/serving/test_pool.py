@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-import sys
 import threading
-import time
 import traceback
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -14,47 +11,12 @@ import pytest
 import torch
 
 from errors import AdapterError, BusyError, ModelError
-from models.resolve import ModelStore
 from serving import pool as module
-from serving.pool import Pool
-from settings import Settings
-from store.adapters import AdapterStore
 from tasks import TabSpec
 from tests.conftest import Trained
-from tests.serving.base.test_base_model import copy_of, fill, tensors
-
-PATIENCE_S = 60
-
-
-def pool_at(home: Path) -> Pool:
-    return Pool(
-        Settings(home=home, offline=True, quantize="none"),
-        ModelStore(home / "models", offline=True),
-        AdapterStore(home),
-    )
-
-
-def wait(true: Callable[[], bool]) -> None:
-    deadline = time.monotonic() + PATIENCE_S
-    while not true():
-        assert time.monotonic() < deadline
-        time.sleep(0.005)
-
-
-class Store:
-    """A home of its own with the two trained versions as `one@1`, `one@2` and `two@1`, and a pool over it."""
-
-    def __init__(self, trained: Trained, home: Path) -> None:
-        self.spec, self.trained, self.home = trained.spec, trained, home
-        for source, name in ((trained.first, "one"), (trained.second, "one"), (trained.second, "two")):
-            copy_of(source, home, name)
-        self.pool = Pool(Settings(home=home, offline=True, quantize="none"), trained.models, AdapterStore(home))
-        self.adapters = self.pool.adapters
-        self.pool.declare(trained.spec.model)
-
-    def name(self, adapter: str = "live") -> str:
-        with self.pool.open(self.spec, adapter) as lm:
-            return lm.version
+from tests.helpers.answers import Store, pool_at
+from tests.helpers.versions import copy_of, fill, tensors
+from tests.helpers.waiting import PATIENCE_S, until
 
 
 @pytest.fixture
@@ -68,7 +30,7 @@ def test_a_version_is_released_unless_a_request_is_answered_with_it(store: Store
         assert lm.version == "one@1"
         with pytest.raises(AdapterError, match="one@1 is in use"):
             store.pool.release("one@1")
-    slots = store.pool._entries[store.spec.model].loaded.resident.slots
+    slots = store.loaded.base.slots
     assert slots.loaded == ["one@1"]
     store.pool.release("one@1")
     assert slots.loaded == []
@@ -79,9 +41,8 @@ def test_a_version_is_released_unless_a_request_is_answered_with_it(store: Store
 
 
 def test_adapters_are_resolved_for_each_request(store: Store) -> None:
-    assert [store.name(a) for a in ("live", "", "base", "one", "one@1", "two@1")] == [
-        "base", "base", "base", "one@2", "one@1", "two@1",
-    ]  # fmt: skip
+    asked, answered = ("live", "", "base", "one", "one@", "one@1", "two@1"), "base base base one@2 one@2 one@1 two@1"
+    assert [store.name(adapter) for adapter in asked] == answered.split()
     store.adapters.promote(store.spec.name, "one@1")
     assert [store.name(a) for a in ("live", "", "base", "one")] == ["one@1", "one@1", "base", "one@2"]
     copy_of(store.trained.first, store.home, "one")
@@ -90,21 +51,11 @@ def test_adapters_are_resolved_for_each_request(store: Store) -> None:
     assert store.name() == "base"
 
 
-@pytest.mark.parametrize("ref", ["nobody", "one@9", "one@0", "../one", "one@", "one@1@2", "One", "one@01"])
-def test_unknown_versions_are_told_with_those_there_are(store: Store, ref: str) -> None:
-    if ref == "one@":  # the newest, like `one`
-        assert store.name(ref) == "one@2"
-        return
+@pytest.mark.parametrize("ref", ["nobody", "one@9", "one@0", "../one", "one@1@2", "One", "one@01"])
+def test_an_unknown_version_is_refused_with_those_there_are(store: Store, ref: str) -> None:
     with pytest.raises(AdapterError, match="There is no version") as caught:
         store.name(ref)
     assert "one@1" in caught.value.why
-
-
-def test_a_version_that_is_refused_leaves_the_others_answering(store: Store) -> None:
-    copy_of(store.trained.first, store.home, "bad", tensors(fill("lora_B", 0.0)))
-    with pytest.raises(AdapterError, match="bad@1 was refused"):
-        store.name("bad")
-    assert store.name("one@1") == "one@1"
 
 
 def test_a_live_version_that_is_refused_gives_way_to_the_one_before(store: Store) -> None:
@@ -130,12 +81,11 @@ def test_a_base_is_held_in_the_precision_of_the_settings(bert: Trained, tmp_path
     copy_of(bert.first, tmp_path, "mine")
     said = {}
     for precision in ("float32", "bfloat16"):
-        settings = Settings(home=tmp_path, offline=True, quantize="none", precision=precision)
-        pool = Pool(settings, bert.models, AdapterStore(tmp_path))
+        pool = pool_at(tmp_path, bert.models, precision=precision)
         pool.declare(bert.spec.model)
         with pool.open(bert.spec, "mine@1") as lm:
             said[precision] = lm.classify("the plot drags")
-        assert str(pool._entries[bert.spec.model].loaded.resident.net.dtype) == f"torch.{precision}"
+        assert str(pool.own(bert.spec.model).base.net.dtype) == f"torch.{precision}"
     assert said["bfloat16"] == pytest.approx(said["float32"], abs=0.02) and said["bfloat16"] != said["float32"]
 
 
@@ -144,8 +94,7 @@ def test_loading_a_version_leaves_the_process_its_default_type(
 ) -> None:
     """Another base may be loading, under a default type of its own: one of the two would be left behind for good."""
     copy_of(bert.first, tmp_path, "mine")
-    settings = Settings(home=tmp_path, offline=True, quantize="none", precision="bfloat16")
-    pool, changes = Pool(settings, bert.models, AdapterStore(tmp_path)), list[Any]()
+    pool, changes = pool_at(tmp_path, bert.models, precision="bfloat16"), list[Any]()
     pool.declare(bert.spec.model)
     pool.check(bert.spec, "base")
     real = torch.set_default_dtype
@@ -156,17 +105,17 @@ def test_loading_a_version_leaves_the_process_its_default_type(
 
 def test_warm_brings_the_live_version_into_its_slot(store: Store) -> None:
     store.name("base")
-    loaded = store.pool._entries[store.spec.model].loaded
-    assert loaded.resident.slots.loaded == []
+    loaded = store.loaded
+    assert loaded.base.slots.loaded == []
     store.adapters.promote(store.spec.name, "two@1")
     store.pool.warm(store.spec)
-    assert "two@1" in loaded.resident.slots.loaded
+    assert "two@1" in loaded.base.slots.loaded
 
 
 def test_warm_brings_the_newest_version_into_its_slot_before_anybody_promotes_it(store: Store) -> None:
     store.name("base")
     newest = copy_of(store.trained.first, store.home, "recent", created="9999-01-01T00:00:00Z")
-    slots = store.pool._entries[store.spec.model].loaded.resident.slots
+    slots = store.loaded.base.slots
     store.pool.warm(store.spec)
     assert slots.loaded == [newest.ref] and store.name() == "base"
     read = []
@@ -179,7 +128,7 @@ def test_a_newest_version_that_is_refused_is_tried_once(store: Store) -> None:
     store.name("base")
     bad = tensors(fill("lora_B", 0.0))
     copy_of(store.trained.first, store.home, "bad", bad, created="9999-01-01T00:00:00Z")
-    slots = store.pool._entries[store.spec.model].loaded.resident.slots
+    slots = store.loaded.base.slots
     read, real = [], slots._read
     slots._read = lambda version: (read.append(version.ref), real(version))[1]
     for _ in range(3):
@@ -191,7 +140,7 @@ def test_warm_does_nothing_for_a_base_that_is_not_there(tmp_path: Path) -> None:
     pool = pool_at(tmp_path)
     pool.warm(TabSpec("tab", "org/none", "causal-lm"))
     pool.declare("org/none")
-    wait(lambda: pool.status()[0].phase == "failed")
+    until(lambda: pool.status()[0].phase == "failed")
     pool.warm(TabSpec("tab", "org/none", "causal-lm"))
 
 
@@ -209,7 +158,7 @@ def test_a_base_that_fails_to_load_gives_everybody_the_reason(tmp_path: Path) ->
 
 
 @pytest.mark.parametrize("error", [ValueError("secret detail"), SystemExit(3), KeyboardInterrupt()])
-def test_whatever_ends_a_load_is_told_without_its_details(tmp_path: Path, error: BaseException) -> None:
+def test_any_error_that_ends_a_load_is_told_without_its_details(tmp_path: Path, error: BaseException) -> None:
     def load() -> Any:
         raise error
 
@@ -269,16 +218,16 @@ def test_a_request_does_not_wait_for_ever(tmp_path: Path, monkeypatch: pytest.Mo
     go.set()
 
 
-def test_a_base_that_no_tab_names_is_told(tmp_path: Path) -> None:
+def test_a_base_that_no_tab_names_is_refused(tmp_path: Path) -> None:
     with pytest.raises(ModelError, match="No tab names it"):
         pool_at(tmp_path).own("org/none")
 
 
 def test_status_tells_the_phases_in_order_of_declaration(bert: Trained, tmp_path: Path) -> None:
-    pool = Pool(Settings(home=tmp_path, offline=True, quantize="none"), bert.models, AdapterStore(tmp_path))
+    pool = pool_at(tmp_path, bert.models)
     pool.declare("own", lambda: "module")
     pool.declare(bert.spec.model)
-    wait(lambda: all(status.phase == "ready" for status in pool.status()))
+    until(lambda: all(status.phase == "ready" for status in pool.status()))
     assert [status.id for status in pool.status()] == ["own", bert.spec.model]
 
 
@@ -288,15 +237,5 @@ def test_one_base_is_loaded_once_for_all_its_tabs(store: Store) -> None:
     store.adapters.promote(store.spec.name, "one@1")
     with store.pool.open(store.spec) as lm, store.pool.open(other) as same:
         assert lm.version == "one@1" and same.version == "base"
-        assert lm._labels is same._labels
+        assert lm._loaded is same._loaded
     assert len(store.pool.status()) == 1
-
-
-def test_the_module_imports_no_torch() -> None:
-    import subprocess
-
-    from settings import REPOSITORY
-
-    code = "import serving.pool, sys; print([m for m in ('torch', 'transformers') if m in sys.modules])"
-    out = subprocess.run([sys.executable, "-c", code], cwd=REPOSITORY, capture_output=True, text=True, check=True)
-    assert out.stdout.strip() == "[]"

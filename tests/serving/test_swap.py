@@ -7,10 +7,8 @@ what the version that it names answers; and no call fails.
 from __future__ import annotations
 
 import gc
-import threading
 import weakref
 from collections import Counter
-from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -19,27 +17,16 @@ import pytest
 import torch
 
 from serving.base.slots import CAPACITY, IN_USE, Slot
-from serving.generation.sampling import Sampling
 from serving.lm import LM
 from serving.pool import Pool
-from settings import Settings
-from store.adapters import BASE, AdapterStore, Version
+from store.adapters import BASE, Version
 from tests.conftest import Trained
-from tests.helpers.exact import ATOL
-from tests.serving.base.test_base_model import copy_of
+from tests.helpers.answers import ask_labels, ask_text, pool_at, same, under_load, wait_for_answer, write
+from tests.helpers.versions import copy_of
 
 MOVES = 40
 CALLERS = 8
 TEXTS = ["where is my parcel", "thank you, well done", "the app crashes on start"]
-Ask = Callable[[LM, str], Any]
-
-
-def ask_labels(lm: LM, text: str) -> Any:
-    return max(lm.classify(text, ["praise", "delay"]).items()) if lm.version == BASE else lm.classify(text)
-
-
-def ask_text(lm: LM, text: str) -> Any:
-    return list(lm.generate(text, max_new_tokens=6))[-1]
 
 
 @pytest.mark.parametrize("kind", ["bert", "llama"])
@@ -47,63 +34,39 @@ def test_r10_every_answer_is_that_of_the_version_it_names(
     kind: str, request: pytest.FixtureRequest, tmp_path: Path
 ) -> None:
     trained: Trained = request.getfixturevalue(kind)
-    ask: Ask = ask_labels if kind == "bert" else ask_text
-    store = AdapterStore(tmp_path)
-    settings = Settings(home=tmp_path, shipped=tmp_path / "none", offline=True, quantize="none")
-    pool = Pool(settings, trained.models, store)
+    ask = ask_labels if kind == "bert" else ask_text
+    pool = pool_at(tmp_path, trained.models)
     pool.declare(trained.spec.model)
-    sources = {source.ref: source for source in (trained.first, trained.second)}
-    made_from = {BASE: BASE}
-    golden = {(BASE, text): answer(pool, trained, ask, BASE, text) for text in TEXTS}
-    for source in sources.values():
-        version = publish(store, trained, source, source.name)
+    sources, made_from = (trained.first, trained.second), {BASE: BASE}
+    golden: dict[tuple[str, str], Any] = {}
+
+    def remember(ref: str) -> None:
+        for text in TEXTS:
+            with pool.open(trained.spec, ref) as lm:
+                golden[made_from[ref], text] = ask(lm, text)
+
+    remember(BASE)
+    for source in sources:
+        version = copy_of(source, tmp_path, source.name)
         made_from[version.ref] = source.ref
-        golden |= {(source.ref, text): answer(pool, trained, ask, version.ref, text) for text in TEXTS}
-    assert len({str(golden[ref, TEXTS[0]]) for ref in (BASE, *sources)}) == 3, "the versions must differ"
+        remember(version.ref)
+    assert len({str(golden[ref, TEXTS[0]]) for ref in made_from.values()}) == 3, "the versions must differ"
 
-    wrong: list[str] = []
-    seen: Counter[str] = Counter()
-    stop = threading.Event()
+    def right(lm: LM, text: str, found: Any) -> bool:
+        return same(found, golden[made_from[lm.version], text])
 
-    def call(seed: int) -> None:
-        number = seed
-        while not stop.is_set():
-            text, number = TEXTS[number % len(TEXTS)], number + 1
-            try:
-                with pool.open(trained.spec, "live") as lm:
-                    named = lm.version
-                    found = ask(lm, text)
-                    if lm.version != named or not same(found, golden[made_from[named], text]):
-                        wrong.append(f"{named} answered {found} to {text}")
-                    seen[named] += 1
-            except Exception as error:
-                wrong.append(repr(error))
-
-    threads = [threading.Thread(target=call, args=(n,)) for n in range(CALLERS)]
-    for thread in threads:
-        thread.start()
-    try:
-        move(store, pool, trained, list(sources.values()), made_from, seen)
-    finally:
-        stop.set()
-        for thread in threads:
-            thread.join()
-    assert wrong == []
-    assert len(seen) > CAPACITY, "so many versions that idle ones were evicted"
-    resident = pool._entries[trained.spec.model].loaded.resident
-    assert len(resident.slots.loaded) <= (IN_USE if resident.slots._spare else CAPACITY)
+    with under_load(pool, trained.spec, ask, right, TEXTS, CALLERS) as seen:
+        move(pool, trained, sources, made_from, seen)
+    assert len(seen) > CAPACITY, "enough versions to evict unused ones"
+    slots = pool.own(trained.spec.model).base.slots
+    assert len(slots.loaded) <= (IN_USE if slots._spare else CAPACITY)
 
 
 def move(
-    store: AdapterStore,
-    pool: Pool,
-    trained: Trained,
-    sources: list[Version],
-    made_from: dict[str, str],
-    seen: Counter[str],
+    pool: Pool, trained: Trained, sources: tuple[Version, ...], made_from: dict[str, str], seen: Counter[str]
 ) -> None:
     """Publish and promote, promote the base, roll back, 40 times in all, each once the one before has answered."""
-    tab = trained.spec.name
+    tab, store = trained.spec.name, pool.adapters
     for i in range(MOVES):
         if i % 4 == 3:
             store.roll_back(tab)
@@ -112,40 +75,11 @@ def move(
         else:
             # Named before it is visible: a caller may answer with it at once.
             made_from[f"swap{i}@1"] = sources[i % 2].ref
-            publish(store, trained, sources[i % 2], f"swap{i}")
+            copy_of(sources[i % 2], store.root.parent, f"swap{i}")
             store.promote(tab, f"swap{i}@1")
             pool.warm(trained.spec)
         live = store.live(tab)
-        wait_for(seen, live.ref if live else BASE)
-
-
-def wait_for(seen: Counter[str], ref: str) -> None:
-    before, pause = seen[ref], threading.Event()
-    for _ in range(4000):
-        if seen[ref] > before:
-            return
-        pause.wait(0.005)
-    raise AssertionError(f"{ref} is live and nobody is answered by it")
-
-
-def publish(store: AdapterStore, trained: Trained, source: Version, name: str) -> Version:
-    return copy_of(source, store.root.parent, name)
-
-
-def answer(pool: Pool, trained: Trained, ask: Ask, ref: str, text: str) -> Any:
-    with pool.open(trained.spec, ref) as lm:
-        return ask(lm, text)
-
-
-def same(found: Any, wanted: Any) -> bool:
-    return bool(found == pytest.approx(wanted, abs=ATOL)) if isinstance(wanted, dict) else close(found, wanted)
-
-
-def close(found: Any, wanted: Any) -> bool:
-    """Equal texts, or a label and its probability."""
-    if isinstance(wanted, tuple):
-        return bool(found[0] == wanted[0] and found[1] == pytest.approx(wanted[1], abs=ATOL))
-    return bool(found == wanted)
+        wait_for_answer(seen, live.ref if live else BASE)
 
 
 SWAPS = 500
@@ -156,18 +90,18 @@ def test_five_hundred_swaps_leave_nothing_behind(kind: str, request: pytest.Fixt
     """Each version is loaded, answers, and is evicted; of its tensors, and of what it left in caches, nothing stays."""
     trained: Trained = request.getfixturevalue(kind)
     loaded = trained.load()
-    loaded.resident.slots._spare = 0  # of a GPU's memory there is some
+    loaded.base.slots._spare = 0  # of a GPU's memory there is some
     slots: list[weakref.ref[Slot]] = []
     counts: list[int] = []
     for i in range(SWAPS):
         version = replace((trained.first, trained.second)[i % 2], number=1000 + i)
-        with loaded.resident.pin(version) as slot:
+        with loaded.base.slots.pin(version) as slot:
             assert slot is not None
             slots.append(weakref.ref(slot))
             if kind == "bert":
-                loaded.labels.classify(TEXTS[i % 3], slot)
+                loaded.classifier.classify(TEXTS[i % 3], slot)
             elif i % 5 == 0:
-                list(loaded.text.generate(TEXTS[i % 3] * 4, "", Sampling(max_new_tokens=2), slot, []))
+                write(loaded, TEXTS[i % 3] * 4, "", slot, max_new_tokens=2)
             del slot
         if i in (SWAPS // 5, SWAPS - 1):
             counts.append(live_tensors())

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import json
 import threading
-from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -19,16 +18,14 @@ from serving import loaded as loading
 from serving import pool as module
 from serving.lm import LM
 from serving.pool import Pool
-from settings import Settings
 from store.adapters import BASE, AdapterStore, Version
 from tests.helpers import tiny
+from tests.helpers.answers import Ask, ask_labels, ask_text, pool_at, same, under_load, wait_for_answer
 from tests.helpers.training_helpers import spec_of, train
-from tests.serving.base.test_base_model import copy_of
-from tests.serving.test_pool import wait
-from tests.serving.test_swap import ask_labels, ask_text, same, wait_for
+from tests.helpers.versions import copy_of
+from tests.helpers.waiting import until
 
 TEXTS = ("where is my parcel", "thank you, well done")
-MOVES = 6
 CALLERS = 3
 
 
@@ -50,7 +47,7 @@ class Home:
         return self
 
     def pool(self) -> Pool:
-        found = Pool(Settings(home=self.path, offline=True, quantize="none"), self.models, self.store)
+        found = pool_at(self.path, self.models)
         found.declare(self.spec.model)
         return found
 
@@ -89,7 +86,7 @@ def test_a_real_base_beside_a_tiny_one(minilm: Model, models_root: Path, tmp_pat
     swap(found.train(), ask_labels)
 
 
-def swap(home: Home, ask: Callable[[LM, str], Any]) -> None:
+def swap(home: Home, ask: Ask) -> None:
     pool, tab = home.pool(), home.spec.name
     versions, bases = ("mine@1", "other@1", BASE), {BASE: home.spec.model, "mine@1": home.spec.model}
     bases["other@1"] = Path(home.other.model).name
@@ -99,40 +96,20 @@ def swap(home: Home, ask: Callable[[LM, str], Any]) -> None:
             with pool.open(home.spec, ref) as lm:
                 golden[ref, text] = ask(lm, text)
     assert len({str(golden[ref, TEXTS[0]]) for ref in versions}) == 3, "the versions must differ"
-    wrong, seen, stop = list[str](), Counter[str](), threading.Event()
 
-    def call(number: int) -> None:
-        while not stop.is_set():
-            text, number = TEXTS[number % len(TEXTS)], number + 1
-            try:
-                with pool.open(home.spec) as lm:
-                    named, base = lm.version, lm.base
-                    found = ask(lm, text)
-                    if not same(found, golden[named, text]) or base != bases[named]:
-                        wrong.append(f"{named} of {base} answered {found} to {text}")
-                    seen[named] += 1
-            except Exception as error:
-                wrong.append(repr(error))
+    def right(lm: LM, text: str, found: Any) -> bool:
+        return same(found, golden[lm.version, text]) and lm.base == bases[lm.version]
 
-    threads = [threading.Thread(target=call, args=(n,)) for n in range(CALLERS)]
-    for thread in threads:
-        thread.start()
-    try:
-        for i in range(MOVES):
-            # mine, other, back to mine, the base, other, back to the base; and again
-            refs = ("mine@1", "other@1", None, BASE, "other@1", None)
-            ref = refs[i % len(refs)]
+    with under_load(pool, home.spec, ask, right, TEXTS, CALLERS) as seen:
+        # mine, other, back to mine, the base, other, back to the base
+        for i, ref in enumerate(("mine@1", "other@1", None, BASE, "other@1", None)):
             _ = home.store.promote(tab, ref) if ref else home.store.roll_back(tab)
             pool.warm(home.spec)
             if i % 2:
                 pool._entries.let_go(0.0)
             live = home.store.live(tab)
-            wait_for(seen, live.ref if live else BASE)
-    finally:
-        stop.set()
-        for thread in threads:
-            thread.join()
-    assert wrong == [] and set(seen) == set(versions)
+            wait_for_answer(seen, live.ref if live else BASE)
+    assert set(seen) == set(versions)
 
 
 def test_a_new_live_version_answers_once_its_base_is_there(home: Home, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -144,26 +121,26 @@ def test_a_new_live_version_answers_once_its_base_is_there(home: Home, monkeypat
     pool.warm(home.spec)
     with pool.open(home.spec) as lm:
         assert lm.version == "mine@1" and "its base roberta is still loading; until then mine@1 answers" in lm.notes[0]
-    wait(lambda: pool.status()[1].phase == "load")
+    until(lambda: pool.status()[1].phase == "load")
     monkeypatch.setattr(module, "WAIT_S", 0.05)
     with pytest.raises(BusyError, match="still loading"), pool.open(home.spec, "other@1"):
         pass
     go.set()
-    wait(lambda: pool.status()[1].phase == "ready")
+    until(lambda: pool.status()[1].phase == "ready")
     with pool.open(home.spec) as lm:
         assert (lm.version, lm.base, lm.notes) == ("other@1", "roberta", [])
     home.store.roll_back("classification")
     assert name(pool, home) == ("mine@1", home.spec.model)
 
 
-def test_where_nothing_has_answered_yet_the_first_request_waits(home: Home, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_first_request_waits_where_nothing_has_answered_yet(home: Home, monkeypatch: pytest.MonkeyPatch) -> None:
     go = threading.Event()
     home.store.promote("classification", "other@1")
     slow(monkeypatch, go)
     pool, found = home.pool(), list[tuple[str, str]]()
     thread = threading.Thread(target=lambda: found.append(name(pool, home)))
     thread.start()
-    wait(lambda: len(pool.status()) == 2 and pool.status()[1].phase == "load")
+    until(lambda: len(pool.status()) == 2 and pool.status()[1].phase == "load")
     assert found == []
     go.set()
     thread.join()
@@ -200,7 +177,7 @@ def test_a_base_that_nothing_needs_is_let_go(home: Home) -> None:
     assert home.keys(pool) == [own]
 
 
-def test_of_bases_that_nothing_needs_one_is_kept(home: Home, tmp_path: Path) -> None:
+def test_one_base_that_nothing_needs_is_kept(home: Home, tmp_path: Path) -> None:
     third = replace(home.spec, model=str(tiny.make("distilbert", tmp_path / "third")))
     version = train(third, home.path, name="third")
     pool = home.pool()
@@ -217,7 +194,7 @@ def test_a_base_that_does_not_fit_leaves_what_answered(home: Home, monkeypatch: 
         pool.check(home.spec, "other@1")
     home.store.promote("classification", "other@1")
     with pool.open(home.spec) as lm:
-        wait(lambda: pool.status()[-1].phase == "failed")
+        until(lambda: pool.status()[-1].phase == "failed")
     with pool.open(home.spec) as lm:
         assert lm.version == BASE and "no room for" in lm.notes[0]
     home.store.roll_back("classification")
@@ -227,7 +204,7 @@ def test_a_base_that_does_not_fit_leaves_what_answered(home: Home, monkeypatch: 
     assert name(pool, home, "other@1")[0] == "other@1"
 
 
-def test_labels_of_ones_own_are_answered_by_the_tabs_own_base(home: Home) -> None:
+def test_given_labels_are_answered_by_the_tabs_own_base(home: Home) -> None:
     pool = home.pool()
     with pool.open(home.spec, BASE) as lm:
         wanted = lm.classify(TEXTS[0], ["praise", "delay"])
@@ -243,7 +220,7 @@ def test_one_base_under_two_names_is_loaded_once(home: Home) -> None:
     pool = home.pool()
     name(pool, home, "other@1")
     pool.declare(f"{home.path}/./roberta")
-    wait(lambda: pool.status()[-1].phase == "ready")
+    until(lambda: pool.status()[-1].phase == "ready")
     assert len({id(loaded) for loaded in pool._entries.loaded()}) == 2 and len(pool.status()) == 3
 
 
@@ -290,7 +267,7 @@ def test_weights_that_changed_under_a_folder_are_refused(home: Home, tmp_path: P
         name(home.pool(), home, version.ref)
 
 
-def test_where_a_base_is_looked_for(home: Home, tmp_path: Path) -> None:
+def test_a_base_is_looked_for_where_it_was_noted_or_named(home: Home, tmp_path: Path) -> None:
     version = home.store.get("other@1")
     assert Origins(home.path).id_of(version) == home.other.model
     moved = Origins(tmp_path, [str(tiny.make("roberta", tmp_path / "elsewhere" / "roberta"))])

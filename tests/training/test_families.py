@@ -15,6 +15,7 @@ from serving.loaded import Loaded
 from store.adapters import Version
 from tasks import Columns, TabSpec, task_for
 from tests.helpers import tiny
+from tests.helpers.answers import encode_texts
 from tests.helpers.exact import ATOL
 from tests.helpers.training_helpers import config_of, run_worker, spec_of, train
 
@@ -40,16 +41,16 @@ def test_trained_version_answers_as_peft_does(family: str, quantize: str, tmp_pa
 
 def answers_as_peft_does(loaded: Loaded, version: Version, atol: float) -> None:
     """Assert that a slot's logits are those of PEFT on the same folder, and not those of the base."""
-    resident, model = loaded.resident, loaded.resident.model
+    resident, model = loaded.base, loaded.base.model
     task = task_for(version.manifest["task"], model.config)
     head = {"num_labels": len(version.labels), "ignore_mismatched_sizes": True} if version.labels else {}
     net, _ = load_model(model, task.auto_class, resident.quantization, **head)
     batch = dict(resident.tokenizer(TEXTS, padding=True, return_tensors="pt"))
     batch = {k: v.to(resident.device) for k, v in batch.items() if k in ("input_ids", "attention_mask")}
-    with resident.pin(version) as slot, torch.inference_mode():
+    with resident.slots.pin(version) as slot, torch.inference_mode():
         assert slot is not None
         if version.labels:
-            outputs, own = resident.encode(TEXTS, slot)
+            outputs, own = encode_texts(resident, TEXTS, slot)
             ours = slot.head(outputs, own)
         else:
             if net.config.is_encoder_decoder:

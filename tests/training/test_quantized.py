@@ -9,15 +9,16 @@ import pytest
 import torch
 from peft import PeftModel
 
-from models.loading import dense_weight, load_model
-from serving.generation.sampling import Sampling
+from models.loading import load_model
+from models.transformers_private import dense_weight
 from serving.loaded import Loaded
 from store.adapters import Version
 from tasks import task_for
 from tests.conftest import Trained
+from tests.helpers.answers import encode_texts, write
 from tests.helpers.exact import INT8_ATOL
 from tests.helpers.training_helpers import train
-from tests.serving.base.test_base_model import copy_of
+from tests.helpers.versions import copy_of
 
 TEXTS = ["where is my parcel", "thank you, well done", "the app crashes on start"]
 QUANTIZED = ["4bit", "8bit"]
@@ -48,7 +49,7 @@ def test_a_quantized_resident_answers_as_peft_on_the_same_base(
     versions: dict[tuple[str, str], Version],
 ) -> None:
     loaded, version = residents[family, resident_at], versions[family, trained_on]
-    resident = loaded.resident
+    resident = loaded.base
     assert resident.quantization == resident_at
     task = task_for(version.manifest["task"], resident.model.config)
     head = {"num_labels": len(version.labels), "ignore_mismatched_sizes": True} if version.labels else {}
@@ -56,12 +57,12 @@ def test_a_quantized_resident_answers_as_peft_on_the_same_base(
     peft = PeftModel.from_pretrained(net, version.path).eval()
     batch = dict(resident.tokenizer(TEXTS, padding=True, return_tensors="pt"))
     batch = {k: v.to(resident.device) for k, v in batch.items() if k in ("input_ids", "attention_mask")}
-    with resident.pin(version) as slot, torch.inference_mode():
+    with resident.slots.pin(version) as slot, torch.inference_mode():
         theirs = peft(**batch).logits
         with peft.disable_adapter():
             bare = peft(**batch).logits
         if slot.head:
-            outputs, own = resident.encode(TEXTS, slot)
+            outputs, own = encode_texts(resident, TEXTS, slot)
             ours = slot.head(outputs, own)
         else:
             with resident.using(slot):
@@ -85,12 +86,12 @@ def test_texts_of_concurrent_callers_are_those_of_one(
 ) -> None:
     loaded = residents["llama", quantize]
 
-    def write(version: Version | None, text: str) -> str:
-        with loaded.resident.pin(version) as slot:
-            return list(loaded.text.generate(text, "Sum up: {text}", Sampling(max_new_tokens=8), slot, []))[-1]
+    def ask(version: Version | None, text: str) -> str:
+        with loaded.base.slots.pin(version) as slot:
+            return write(loaded, text, "Sum up: {text}", slot, max_new_tokens=8)
 
     asked = [(v, t) for v in (None, llama.first, llama.second) for t in TEXTS[:2]]
-    golden = [write(v, t) for v, t in asked]
+    golden = [ask(v, t) for v, t in asked]
     assert len(set(golden)) > 2
     found: dict[int, list[str]] = {}
 
@@ -111,11 +112,11 @@ def test_labels_embeddings_and_swaps_side_by_side(
     loaded = residents["bert", quantize]
 
     def classify(version: Version, text: str) -> dict[str, float]:
-        with loaded.resident.pin(version) as slot:
-            return loaded.labels.classify(text, slot)
+        with loaded.base.slots.pin(version) as slot:
+            return loaded.classifier.classify(text, slot)
 
     golden = {(v.ref, t): classify(v, t) for v in (bert.first, bert.second) for t in TEXTS}
-    own = {t: loaded.labels.zero_shot(t, ["praise", "delay"]) for t in TEXTS}
+    own = {t: loaded.classifier.zero_shot(t, ["praise", "delay"]) for t in TEXTS}
     copies = [copy_of(bert.first, tmp_path, f"copy{i}") for i in range(12)]
     wrong: list[str] = []
 
@@ -128,7 +129,7 @@ def test_labels_embeddings_and_swaps_side_by_side(
     def match() -> None:
         for i in range(30):
             text = TEXTS[i % 3]
-            if loaded.labels.zero_shot(text, ["praise", "delay"]) != pytest.approx(own[text], abs=2e-2):
+            if loaded.classifier.zero_shot(text, ["praise", "delay"]) != pytest.approx(own[text], abs=2e-2):
                 wrong.append(text)
 
     def swap() -> None:
@@ -158,13 +159,13 @@ def test_passes_overlap_unless_the_base_is_8bit(
         inside.remove(threading.get_ident())
 
     def encode(version: Version) -> None:
-        with loaded.resident.pin(version) as slot:
-            loaded.resident.encode([TEXTS[0]], slot)
+        with loaded.base.slots.pin(version) as slot:
+            encode_texts(loaded.base, [TEXTS[0]], slot)
 
-    body = loaded.resident.body
+    body = loaded.base.body
     hooks = [body.register_forward_pre_hook(enter), body.register_forward_hook(leave)]
     try:
-        in_threads([*(lambda v=v: encode(v) for v in copies), lambda: loaded.labels.embed("a text")])
+        in_threads([*(lambda v=v: encode(v) for v in copies), lambda: loaded.classifier.embed("a text")])
     finally:
         for hook in hooks:
             hook.remove()

@@ -13,7 +13,7 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from models.chat_template import Span, as_messages, as_text, encode_batch, neutralize
+from models.chat_template import Span, as_messages, as_text, encode_batch, neutralize, shorten, truncate
 from training.config import TrainConfig
 from training.data.rows import Row, texts_of
 
@@ -118,8 +118,11 @@ def source_text(messages: Sequence[Mapping[str, Any]]) -> str:
 
 
 def _label(rows: Sequence[Row], tokenizer: Any, config: TrainConfig, labels: Sequence[str]) -> list[Outcome]:  # noqa: ANN401
-    texts = _cut([row["text"] for row in rows], tokenizer, config.max_length)
-    return [(Tokens(ids, [labels.index(row["target"])]), cut) for row, (ids, cut) in zip(rows, texts, strict=True)]
+    texts = truncate(tokenizer, [row["text"] for row in rows], config.max_length)
+    return [
+        (Tokens(text.inputs["input_ids"], [labels.index(row["target"])]), text.tokens > config.max_length)
+        for row, text in zip(rows, texts, strict=True)
+    ]
 
 
 def _causal(rows: Sequence[Row], tokenizer: Any, config: TrainConfig, labels: Sequence[str]) -> list[Outcome]:  # noqa: ANN401
@@ -128,11 +131,8 @@ def _causal(rows: Sequence[Row], tokenizer: Any, config: TrainConfig, labels: Se
     long = [i for i, row in enumerate(rows) if excess[i] > 0 and "text" in row]
     if long:
         # The text is cut, not the answer: the same end of the text that is cut when answering.
-        texts = [neutralize(tokenizer, rows[i]["text"]) for i in long]
-        tokens = tokenizer(texts, add_special_tokens=False)["input_ids"]
-        keep = [max(0, len(some) - excess[i] - 2) for i, some in zip(long, tokens, strict=True)]
-        shorter = [tokenizer.decode(some[:n]) for some, n in zip(tokens, keep, strict=True)]
-        again = [conversation({**rows[i], "text": text}, config.prompt) for i, text in zip(long, shorter, strict=True)]
+        shorter = shorten(tokenizer, [rows[i]["text"] for i in long], [excess[i] for i in long])
+        again = [conversation({**rows[i], "text": s[0]}, config.prompt) for i, s in zip(long, shorter, strict=True)]
         for i, one in zip(long, encode_batch(tokenizer, again), strict=True):
             encoded[i] = one
     return [(_last(*one, config.max_length), over > 0) for one, over in zip(encoded, excess, strict=True)]
@@ -149,34 +149,15 @@ def _last(ids: list[int], spans: Sequence[Span], longest: int) -> Tokens | None:
 
 def _seq2seq(rows: Sequence[Row], tokenizer: Any, config: TrainConfig, labels: Sequence[str]) -> list[Outcome]:  # noqa: ANN401
     messages = [conversation(row, config.prompt) for row in rows]
-    sources = _cut([source_text(some) for some in messages], tokenizer, config.max_length)
+    sources = truncate(tokenizer, [source_text(some) for some in messages], config.max_length)
     answers = [neutralize(tokenizer, some[-1]["content"]) for some in messages]
     targets = tokenizer(text_target=answers)["input_ids"]
     return [
-        (None, True) if len(target) > config.max_length else (Tokens(source, target), cut)
-        for (source, cut), target in zip(sources, targets, strict=True)
+        (None, True)
+        if len(target) > config.max_length
+        else (Tokens(source.inputs["input_ids"], target), source.tokens > config.max_length)
+        for source, target in zip(sources, targets, strict=True)
     ]
-
-
-def _cut(texts: Sequence[str], tokenizer: Any, longest: int) -> list[tuple[list[int], bool]]:  # noqa: ANN401
-    """Token ids of texts that stand alone, each at most `longest`, and whether it has more.
-
-    Cut here and not by the tokenizer, whose truncation is a state that its other users would meet.
-    """
-    encoded = tokenizer([neutralize(tokenizer, text) for text in texts], return_special_tokens_mask=True)
-    return [
-        (ids, False) if len(ids) <= longest else (_shortened(ids, mask, longest, tokenizer.truncation_side), True)
-        for ids, mask in zip(encoded["input_ids"], encoded["special_tokens_mask"], strict=True)
-    ]
-
-
-def _shortened(ids: list[int], special: list[int], longest: int, side: str) -> list[int]:
-    """The tokens of one text without the excess, between the special ones that the tokenizer put around it."""
-    first = special.index(0)
-    last = len(special) - special[::-1].index(0)
-    excess = len(ids) - longest
-    text = ids[first : last - excess] if side == "right" else ids[first + excess : last]
-    return ids[:first] + text + ids[last:]
 
 
 def last_answer(learned: Sequence[bool]) -> int:

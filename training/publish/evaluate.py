@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from torch import nn
 from transformers import BatchEncoding, PreTrainedTokenizerBase
 
-from models.chat_template import neutralize
+from models.chat_template import truncate
 from models.loading import computing, mean_vectors, similarity_probabilities, training_dtype
 from models.tokenizer import window
 from training.config import TrainConfig
@@ -129,9 +129,8 @@ class Trial:
         return micro_batch_tokens(device.type, training_dtype(self.config.precision) != torch.float32)
 
     def _batch(self, texts: list[str], device: torch.device) -> BatchEncoding:
-        limit = self.config.max_length
-        texts = [neutralize(self.tokenizer, text) for text in texts]
-        return self.tokenizer(texts, padding=True, truncation=True, max_length=limit, return_tensors="pt").to(device)
+        rows = [text.inputs for text in truncate(self.tokenizer, texts, self.config.max_length)]
+        return self.tokenizer.pad({key: [row[key] for row in rows] for key in rows[0]}, return_tensors="pt").to(device)
 
     def _write(self, net: Any) -> Outcome:  # noqa: ANN401 - as above
         """The loss of every row, and greedy answers to the first of them."""

@@ -6,17 +6,18 @@ import inspect
 import time
 from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from typing import Any
 
 from errors import AdapterError, InputError, Text
+from models.chat_template import as_text
 from plugins import OwnModel, TaskPlugin
 from serving.lm import check_new_tokens
 from settings import Settings
-from store.adapters import BASE, LIVE
+from store.adapters import BASE, LIVE, Version
 from ui.context import Context, own_key
 from ui.i18n import Words, asked
 from ui.pulse import chosen_of
-from ui.tab.correct import record
 from ui.train.continue_from import label
 
 
@@ -64,30 +65,72 @@ def fill(parameters: Sequence[inspect.Parameter], given: Sequence[Any]) -> dict[
     return {p.name: value for p, value in pairs if value is not None or p.default is p.empty}
 
 
-def answers(
-    context: Context, name: str, filled: dict[str, Any], adapter: str, bound: Callable[[Any], None] = lambda lm: None
-) -> Generator[list[Any], None, None]:
-    """The outputs of a tab as they grow, each time with the badge and what a correction needs behind them.
+def plain_answer(outputs: Sequence[Any]) -> str | None:
+    """Return the first output as one text: the likeliest label, the last turn of a conversation; None for any other."""
+    answer = outputs[0] if outputs else None
+    if isinstance(answer, Mapping):
+        return max(answer, key=answer.__getitem__, default=None)
+    if isinstance(answer, list) and answer and isinstance(answer[-1], Mapping):
+        return as_text(answer[-1].get("content"))
+    return answer if isinstance(answer, str) else None
 
-    `bound` is told what answers, before it is asked. Raises `GraftError`.
+
+@dataclass(frozen=True)
+class Answer:
+    """The answer of a tab to one request, so far or in the end, with what gave it."""
+
+    value: Sequence[Any]
+    """Values of the tab's outputs."""
+    version: str
+    base: str
+    notes: Sequence[str]
+    """Notes for the reader, in English."""
+    asked: Mapping[str, Any]
+    """The question as a training row has it; empty where no row could hold it."""
+    ms: int
+    """Milliseconds since the request."""
+
+    @property
+    def badge(self) -> dict[str, Any]:
+        """What the page shows under the answer, in the language of the request."""
+        notes = [asked().sentence(note) for note in self.notes]
+        return {"version": self.version, "base": self.base, "ms": self.ms, "notes": notes}
+
+    @property
+    def record(self) -> dict[str, Any] | None:
+        """What a correction of the answer needs: row, answer, version and labels; None where no row could hold it."""
+        answer, first = plain_answer(self.value), next(iter(self.value), None)
+        labels = [str(label) for label in first] if isinstance(first, Mapping) else []
+        if not self.asked or answer is None:
+            return None
+        return {"row": dict(self.asked), "answer": answer, "version": self.version, "labels": labels}
+
+
+def answers(
+    context: Context,
+    name: str,
+    filled: dict[str, Any],
+    adapter: str,
+    bound: Callable[[Any], None] = lambda lm: None,
+    lender: Version | None = None,
+) -> Generator[Answer, None, None]:
+    """Call a tab's `predict`, and yield its answer each time it has grown. Raises `GraftError`.
+
+    `bound` gets the `lm` before it is asked; `lender` is a version whose labels a base without any is asked.
     """
-    start, say = time.monotonic(), asked()
+    start = time.monotonic()
     context.load_models()
     plugin = context.plugin(name)
     check(context.settings, filled)
-    with _bound(context, plugin, adapter) as lm:
+    text = next((value for value in filled.values() if isinstance(value, str) and value), None)
+    with _bound(context, plugin, adapter, lender) as lm:
         bound(lm)
         result = plugin.predict(lm, **filled)
         for value in result if inspect.isgenerator(result) else [result]:
             outputs = list(value) if isinstance(value, tuple) else [value]
+            row = getattr(lm, "asked", None) or ({"text": text} if text else {})
             milliseconds = round(1000 * (time.monotonic() - start))
-            badge = {
-                "version": lm.version,
-                "base": lm.base,
-                "ms": milliseconds,
-                "notes": [say.sentence(note) for note in lm.notes],
-            }
-            yield [*outputs, badge, record(lm, outputs, filled)]
+            yield Answer(outputs, str(lm.version), lm.base, tuple(lm.notes), row, milliseconds)
 
 
 def choices_of(context: Context, name: str) -> Callable[[Words, str | None], list[Any]]:
@@ -112,13 +155,13 @@ def menu(context: Context, name: str, say: Words) -> list[tuple[str, str]]:
 
 
 @contextmanager
-def _bound(context: Context, plugin: TaskPlugin, adapter: str) -> Iterator[Any]:
-    """What `predict` receives: an LM of the pool, or the plugin's own module."""
+def _bound(context: Context, plugin: TaskPlugin, adapter: str, lender: Version | None) -> Iterator[Any]:
+    """The `lm` that `predict` receives: an LM of the pool, or the plugin's own module."""
     if plugin.brings_own():
         yield OwnModel(context.pool.own(own_key(plugin)), plugin.title)
         return
     spec = context.spec(plugin.name)
     if adapter not in (LIVE, BASE) and (version := context.adapters.get(adapter)).plugin != spec.name:
         raise AdapterError(f"{version.ref} is not a version of {spec.name}.", f"It was made for {version.plugin}.")
-    with context.pool.open(spec, adapter) as lm:
+    with context.pool.open(spec, adapter, lender) as lm:
         yield lm

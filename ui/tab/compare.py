@@ -22,10 +22,10 @@ from store.adapters import BASE, LIVE, NEWEST, Version
 from ui.context import Context
 from ui.i18n import Words, t
 from ui.pulse import LiveView, PagePoll, chosen_of
-from ui.tab.answer import ADAPTER_SCHEMA, described, fill, menu
+from ui.tab.answer import ADAPTER_SCHEMA, described, fill, menu, plain_answer
 from ui.tab.badge import make_badge
 from ui.tab.chat import Event, retry
-from ui.tab.diff import marked, plain_answer
+from ui.tab.diff import marked
 from ui.tab.pending_answer import PendingAnswer, follow
 from ui.web.access import Action, sentence
 from ui.web.gradio_private import describe

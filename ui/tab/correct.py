@@ -1,7 +1,7 @@
 """Correcting an answer: "This is wrong", the right answer, and Teach, under each answer.
 
     correct = Correct(context, plugin, pulse)      # placed where it is constructed
-    ... `correct.asked` among the outputs of what answers, with `record(...)` as its value
+    ... `correct.asked` among the outputs of what answers, with `Answer.record` as its value
 
 What is corrected is what was asked of the model and answered by it, whatever the boxes of the page say now. Every tab
 with columns has it, where the page may train.
@@ -9,7 +9,7 @@ with columns has it, where the page may train.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any
 
@@ -27,24 +27,11 @@ from ui.html.tags import Html
 from ui.i18n import Words, t, words
 from ui.pulse import ASKED, QUIET, LiveView, PagePoll
 from ui.tab import corrections_view
-from ui.tab.diff import plain_answer
 from ui.web.access import Action
 from ui.web.gradio_private import cache_file
 
 Record = dict[str, Any]
 """What was asked (`row`, without its answer), the `answer`, the `version` that gave it, and the `labels` it had."""
-
-
-def record(lm: Any, outputs: Sequence[Any], given: Mapping[str, Any]) -> Record | None:  # noqa: ANN401 - LM or like it
-    """What a correction of this answer needs; None where nothing was asked that a row could hold."""
-    text = next((value for value in given.values() if isinstance(value, str)), None)
-    row = getattr(lm, "asked", None) or ({"text": text} if text else None)
-    answer = plain_answer(outputs)
-    labels = [str(label) for label in outputs[0]] if outputs and isinstance(outputs[0], Mapping) else []
-    if row is None or answer is None:
-        return None
-    return {"row": row, "answer": answer, "version": str(lm.version), "labels": labels}
-
 
 NOTHING = "There is nothing to correct.", "Nothing was answered on this page.", "Ask something."
 

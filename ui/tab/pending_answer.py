@@ -17,7 +17,7 @@ from typing import Any
 
 from store.adapters import Version
 from ui.context import Context
-from ui.tab.answer import answers
+from ui.tab.answer import Answer, answers
 
 LOOK_S = 0.5
 """How often it is looked where a request stands in the line."""
@@ -63,14 +63,12 @@ class PendingAnswer:
         return self.badge or ({"before": self.before} if self.before else None)
 
     def bind(self, lm: Any) -> None:  # noqa: ANN401 - an LM or an OwnModel
-        """Take note of what answers, and lend it labels."""
+        """Take note of what answers."""
         self.lm = lm
-        if self.lender:
-            lm.lender = self.lender
 
-    def show(self, outputs: Sequence[Any], badge: dict[str, Any], kept: Any) -> None:  # noqa: ANN401
+    def show(self, answer: Answer) -> None:
         """Take the answer as it is now."""
-        self.outputs, self.badge, self.kept = list(outputs), dict(badge), kept
+        self.outputs, self.badge, self.kept = list(answer.value), answer.badge, answer.record
 
 
 def follow(context: Context, name: str, askings: Sequence[PendingAnswer], resolve: Resolve = str) -> Iterator[None]:
@@ -121,12 +119,12 @@ def _answer(
 ) -> None:
     """One request, from its thread."""
     try:
-        growing = answers(context, name, asking.filled, resolve(asking.adapter), asking.bind)
+        growing = answers(context, name, asking.filled, resolve(asking.adapter), asking.bind, asking.lender)
         with closing(growing):
-            for *outputs, badge, kept in growing:
+            for answer in growing:
                 if stopped.is_set():
                     return
-                asking.show(outputs, badge, kept)
+                asking.show(answer)
                 news.put(asking)
     except (Exception, SystemExit) as error:  # a plugin that calls exit() ends its request, and says so
         asking.error = error

@@ -137,7 +137,8 @@ def answer(context: Context, plugin: TaskPlugin, parts: Parts, keeps: bool) -> C
 
     def once(*values: Any) -> list[Any]:  # noqa: ANN401
         *given, adapter = values
-        return list(answers(context, name, fill(parts.parameters, given), adapter or LIVE))[-1][:cut]
+        *_, last = answers(context, name, fill(parts.parameters, given), adapter or LIVE)
+        return [*last.value, last.badge, last.record][:cut]
 
     return described(stream if plugin.streams() else once, parts.parameters, "adapter")
 

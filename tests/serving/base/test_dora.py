@@ -1,49 +1,34 @@
-"""serving/base/dora.py: DoRA from a slot is DoRA as PEFT computes it, for each family and way of holding a base."""
+"""slots.py: DoRA from a slot is DoRA as PEFT computes it, for each family and way of holding a base."""
 
 from __future__ import annotations
 
 import json
-import warnings
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import pytest
 import torch
 import transformers
-from peft import LoraConfig, PeftModel, get_peft_model
-from safetensors.torch import load_file, save_file
+from peft import PeftModel
+from safetensors.torch import load_file
 
 from errors import AdapterError
-from models.loading import dense_weight, linear_paths, load_model
+from models.loading import load_model
 from models.resolve import Model, ModelStore
-from serving.generation.sampling import Sampling
+from models.transformers_private import dense_weight
 from serving.loaded import Loaded
-from store.adapters import WEIGHTS, AdapterStore, Version
+from store.adapters import WEIGHTS
 from tasks import TASKS, task_for
 from tests.conftest import Trained
 from tests.helpers import tiny
 from tests.helpers.exact import INT8_ATOL
 from tests.helpers.training_helpers import spec_of, train
-from tests.serving.base.test_base_model import config, copy_of, first, tensors
+from tests.helpers.versions import calm, config, copy_of, first, tensors
 from tests.training.test_families import answers_as_peft_does
 from training.publish.export import merge
 
 FAMILIES = ("bert", "roberta", "distilbert", "gpt2", "llama", "t5")
 TEXT = "where is my parcel"
-
-
-def calm(folder: Path) -> Path:
-    """Make T5's attention soft: it is not scaled, so that large random weights make steps of it.
-
-    Without this PEFT in float32 is off by 5e-4 from PEFT in float64, and a slot by 4e-4.
-    """
-    held = load_file(folder / "model.safetensors")
-    for key in held:
-        if key.endswith(("Attention.q.weight", "EncDecAttention.k.weight")):
-            held[key] = held[key] * 0.1
-    save_file(held, folder / "model.safetensors", metadata={"format": "pt"})
-    return folder
 
 
 class Base:
@@ -77,62 +62,9 @@ def test_a_version_trained_with_dora_answers_as_peft_does(family: str, bases: Ca
     answers_as_peft_does(base.loaded, base.version, atol=1e-4)
 
 
-def published(base: Base, name: str, net: Any, **options: Any) -> Version:
-    """A version with random matrices and magnitudes, made by PEFT itself with any of its options."""
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # PEFT has words about rsLoRA beside patterns
-        task = task_for(base.spec.task, base.model.config)
-        made = get_peft_model(net, LoraConfig(task_type=task.peft_type, modules_to_save=_head(base), **options))
-    torch.manual_seed(3)
-    for key, weight in made.named_parameters():
-        if ".lora_" in key:
-            with torch.no_grad():
-                noise = torch.randn_like(weight)
-                weight.copy_(weight * (1 + 0.2 * noise) if "magnitude" in key else 0.1 * noise)
-    store = AdapterStore(base.home)
-    with store.staging() as staging:
-        made.peft_config["default"].inference_mode = True
-        made.save_pretrained(staging, save_embedding_layers=False)
-        facts = {k: v for k, v in base.version.manifest.items() if k not in ("files", "name", "number", "fingerprint")}
-        return store.publish(staging, name, facts)
-
-
-def _head(base: Base) -> list[str] | None:
-    return ["classifier", "pre_classifier"] if base.version.labels else None
-
-
-VARIANTS: dict[str, Callable[[list[str]], dict[str, Any]]] = {
-    "rslora": lambda paths: {"target_modules": paths, "r": 6, "use_rslora": True},
-    "rank and alpha patterns": lambda paths: {
-        "target_modules": paths, "r": 4, "lora_alpha": 8,
-        "rank_pattern": {paths[0]: 2, paths[-1].rsplit(".", 1)[-1]: 7}, "alpha_pattern": {paths[1]: 3, paths[-1]: 20},
-    },
-    "some layers": lambda paths: {"target_modules": paths[1::3], "r": 3},
-    "rslora and patterns": lambda paths: {
-        "target_modules": paths[::2], "r": 4, "use_rslora": True, "rank_pattern": {paths[0]: 9},
-    },
-}  # fmt: skip
-
-
-KINDS = [("llama", False), *((family, True) for family in ("distilbert", "gpt2", "llama", "t5"))]
-
-
-@pytest.mark.parametrize("variant", VARIANTS)
-@pytest.mark.parametrize(("family", "use_dora"), KINDS, ids=[f"{f}-{'dora' if d else 'lora'}" for f, d in KINDS])
-def test_other_scales_and_some_layers_answer_as_peft_does(
-    family: str, variant: str, use_dora: bool, bases: Callable[[str], Base]
-) -> None:
-    base = bases(family)
-    net, _ = load_model(base.model, task_for(base.spec.task, base.model.config).auto_class, "none")
-    inner = [p for p in linear_paths(net) if not p.startswith(("classifier", "pre_classifier"))]
-    options = {"fan_in_fan_out": family == "gpt2", "use_dora": use_dora, **VARIANTS[variant](inner)}
-    name = f"{variant}-{use_dora}".lower().replace(" ", "-")
-    answers_as_peft_does(base.loaded, published(base, name, net, **options), atol=1e-4)
-
-
 @pytest.mark.parametrize("resident_at", ["4bit", "8bit"])
 @pytest.mark.parametrize("family", ["bert", "llama"])
-def test_a_quantized_base_stretches_its_own_rows(family: str, resident_at: str, bases: Callable[[str], Base]) -> None:
+def test_dora_scales_the_rows_of_a_quantized_base(family: str, resident_at: str, bases: Callable[[str], Base]) -> None:
     """The norms are those of the weights that the base computes with."""
     base = bases(family)
     atol = INT8_ATOL if resident_at == "8bit" else 1e-4
@@ -143,22 +75,6 @@ def test_a_version_trained_with_dora_on_a_4bit_base_is_served(bases: Callable[[s
     base = bases("llama")
     version = train(base.spec, base.home, "qdora", use_dora=True, quantize="4bit")
     answers_as_peft_does(base.loaded, version, atol=1e-4)
-
-
-@pytest.mark.parametrize("family", ["gpt2", "llama", "t5"])
-def test_the_same_tokens_are_written_as_by_peft(family: str, bases: Callable[[str], Base]) -> None:
-    base = bases(family)
-    tokenizer, net = base.loaded.resident.tokenizer, base.loaded.resident.net
-    peft = PeftModel.from_pretrained(load_model(base.model, _auto(base))[0], base.version.path).eval()
-    batch = tokenizer(TEXT, return_tensors="pt").to(net.device)
-    batch = {k: v for k, v in batch.items() if k in ("input_ids", "attention_mask")}
-    how = {"max_new_tokens": 16, "do_sample": False, "pad_token_id": tokenizer.pad_token_id}
-    with base.loaded.resident.pin(base.version) as slot, torch.inference_mode():
-        with base.loaded.resident.using(slot):
-            ours = net.generate(**batch, **how)
-        assert torch.equal(ours, peft.generate(**batch, **how))
-        assert not torch.equal(ours, net.generate(**batch, **how)), "the adapter must act"
-        assert list(base.loaded.text.generate(TEXT, "", Sampling(max_new_tokens=4), slot, []))
 
 
 @pytest.mark.parametrize("family", ["distilbert", "gpt2"])
@@ -173,7 +89,7 @@ def test_a_merged_version_answers_as_the_version(family: str, tmp_path: Path, ba
         assert torch.allclose(merged(ids).logits, peft(ids).logits, atol=1e-4)
 
 
-def test_a_version_with_dora_is_trained_on_from(bases: Callable[[str], Base]) -> None:
+def test_a_run_continues_from_a_version_with_dora(bases: Callable[[str], Base]) -> None:
     base = bases("llama")
     further = train(base.spec, base.home, "on", start_from=base.version.ref, max_steps=1, learning_rate=1e-6)
     was, now = (load_file(v.path / WEIGHTS) for v in (base.version, further))
@@ -203,7 +119,7 @@ def test_bad_magnitudes_are_refused(fault: str, tmp_path: Path, bases: Callable[
     base, (change, reason) = bases("llama"), BAD[fault]
     with (
         pytest.raises(AdapterError, match=reason),
-        base.loaded.resident.pin(copy_of(base.version, tmp_path, "bad", change)),
+        base.loaded.base.slots.pin(copy_of(base.version, tmp_path, "bad", change)),
     ):
         pass
 
@@ -212,16 +128,16 @@ def test_a_row_without_length_is_refused(tmp_path: Path, bases: Callable[[str], 
     """Where W + scale * B A is 0 in a row, PEFT would divide by 0 and answer with NaN."""
     base = bases("llama")
     loaded = Loaded(base.model, "none")
-    path = next(iter(loaded.resident.layers))
+    path = next(iter(loaded.base.layers))
     with torch.no_grad():
-        loaded.resident.layers[path].weight[3] = 0
+        loaded.base.layers[path].weight[3] = 0
 
     def flatten(held: dict[str, torch.Tensor]) -> None:
         held[next(k for k in held if path in k and "lora_B" in k)][3] = 0
 
     with (
         pytest.raises(AdapterError, match="no length"),
-        loaded.resident.pin(copy_of(base.version, tmp_path, "flat", tensors(flatten))),
+        loaded.base.slots.pin(copy_of(base.version, tmp_path, "flat", tensors(flatten))),
     ):
         pass
 

@@ -1,20 +1,25 @@
-"""serving/generation/kv_cache.py: rows join, grow and leave, and each still finds its own keys and values."""
+"""kv_cache.py: each row finds its own keys and values as rows join and leave; each version its own prompts."""
 
 from __future__ import annotations
 
+import gc
 import random
+from typing import Any
 
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from serving.generation.kv_cache import RowsCache, State
+from models.transformers_private import LayerState
+from serving.base.slots import Slot
+from serving.generation import kv_cache as module
+from serving.generation.kv_cache import SHORTEST_PREFIX, BatchedKVCache, PrefixCache, token_bytes
 
 HEADS, WIDTH, LAYERS = 2, 3, 2
 
 
-def states(tokens: int, value: float) -> list[State]:
+def states(tokens: int, value: float) -> list[LayerState]:
     """What a prompt of so many tokens left: in layer i, token t, `value` + t / 100 + i / 10."""
     made = []
     for layer in range(LAYERS):
@@ -24,7 +29,7 @@ def states(tokens: int, value: float) -> list[State]:
     return made
 
 
-def step(cache: RowsCache, values: list[float]) -> list[tuple[torch.Tensor, torch.Tensor]]:
+def step(cache: BatchedKVCache, values: list[float]) -> list[tuple[torch.Tensor, torch.Tensor]]:
     """One pass writes a column, as a model's attention does in each layer."""
     found = []
     for layer in range(LAYERS):
@@ -38,7 +43,7 @@ def step(cache: RowsCache, values: list[float]) -> list[tuple[torch.Tensor, torc
 @given(st.integers(0, 10_000))
 def test_every_row_attends_to_its_own_tokens_whatever_joins_and_leaves(seed: int) -> None:
     chance = random.Random(seed)
-    cache, rows, number = RowsCache(states(1, 0)), list[list[float]](), 0
+    cache, rows, number = BatchedKVCache(states(1, 0)), list[list[float]](), 0
     for _ in range(40):
         action = chance.random()
         if (action < 0.3 and len(rows) < 6) or not rows:
@@ -68,7 +73,7 @@ def test_every_row_attends_to_its_own_tokens_whatever_joins_and_leaves(seed: int
 
 
 def test_a_single_row_needs_no_mask_also_when_longer_ones_have_left() -> None:
-    cache = RowsCache(states(1, 0))
+    cache = BatchedKVCache(states(1, 0))
     cache.add(states(50, 1))
     assert cache.mask() is None
     cache.add(states(3, 2))
@@ -78,13 +83,13 @@ def test_a_single_row_needs_no_mask_also_when_longer_ones_have_left() -> None:
 
 
 def test_a_step_in_a_block_with_room_copies_nothing() -> None:
-    cache = RowsCache(states(1, 0))
+    cache = BatchedKVCache(states(1, 0))
     cache.add(states(4, 1))
     before = cache.layers[0].blocks[0].data_ptr()
     for _ in range(30):
         step(cache, [1.0])
     cache.add(states(9, 1))
-    rows, columns = cache.room
+    rows, columns = cache._mask.shape
     assert rows == 2 and columns >= cache.length
     grown = cache.layers[0].blocks[0].data_ptr()
     assert grown != before, "a second row had no place"
@@ -94,5 +99,61 @@ def test_a_step_in_a_block_with_room_copies_nothing() -> None:
     assert cache.layers[0].blocks[0].data_ptr() == grown
 
 
-def test_a_token_takes_what_its_keys_and_values_take() -> None:
-    assert RowsCache(states(5, 0)).bytes_of_token == LAYERS * 2 * HEADS * WIDTH * 4 == pytest.approx(96)
+def test_the_bytes_of_a_token_are_those_of_its_keys_and_values() -> None:
+    assert token_bytes(states(5, 0)) == LAYERS * 2 * HEADS * WIDTH * 4 == 96
+
+
+IDS = list(range(100, 140))
+
+
+def slot() -> Slot:
+    version: Any = None
+    return Slot(version, {}, {}, None)
+
+
+def test_the_longest_common_beginning_is_found_but_never_the_whole_prompt() -> None:
+    known = PrefixCache()
+    known.keep(None, IDS, states(40, 1))
+    assert known.find(None, [*IDS, 1, 2])[0] == 40
+    assert known.find(None, IDS)[0] == 39, "the last token is read, or there would be no logits"
+    length, found = known.find(None, [*IDS[:20], 9, 9, 9])
+    assert length == 20 and found[1][0].shape[-2] == 20
+    assert known.find(None, [*IDS[: SHORTEST_PREFIX - 1], 9, 9]) == (0, ())
+    assert known.find(None, IDS[1:]) == (0, ())
+
+
+def test_a_version_never_finds_what_another_made() -> None:
+    known, one, other = PrefixCache(), slot(), slot()
+    known.keep(one, IDS, states(40, 1))
+    assert known.find(one, [*IDS, 1])[0] == 40
+    assert known.find(other, [*IDS, 1])[0] == 0 and known.find(None, [*IDS, 1])[0] == 0
+    known.keep(None, IDS, states(40, 2))
+    assert known.find(None, [*IDS, 1])[1][0][0][0, 0, 0, 0] == 2
+    assert known.find(one, [*IDS, 1])[1][0][0][0, 0, 0, 0] == 1
+
+
+def test_what_a_version_that_is_gone_made_belongs_to_nobody_least_to_the_base() -> None:
+    known, one = PrefixCache(), slot()
+    known.keep(one, IDS, states(40, 1))
+    del one
+    gc.collect()
+    assert known.find(None, [*IDS, 1]) == (0, ())
+    known.keep(None, [*IDS[:20], 5], states(21, 1))
+    assert len(known._prompts) == 1
+
+
+def test_a_longer_prompt_takes_the_place_of_its_beginning() -> None:
+    known = PrefixCache()
+    known.keep(None, IDS[:20], states(20, 1))
+    known.keep(None, IDS, states(40, 1))
+    assert len(known._prompts) == 1 and known.find(None, [*IDS, 1])[0] == 40
+
+
+def test_the_ones_used_longest_ago_make_room(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "PREFIX_BYTES", 96 * 100)
+    known = PrefixCache()
+    for i in range(3):
+        known.keep(None, [i, *IDS], states(41, i))
+        known.find(None, [0, *IDS, 1])
+    assert known.find(None, [0, *IDS, 1])[0] == 41 and known.find(None, [2, *IDS, 1])[0] == 41
+    assert known.find(None, [1, *IDS, 1])[0] == 0

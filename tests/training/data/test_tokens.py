@@ -12,6 +12,7 @@ from models.chat_template import as_messages, encode, neutralize
 from serving.loaded import Loaded
 from tests.conftest import Trained
 from tests.helpers import tiny
+from tests.helpers.answers import encode_texts
 from training.config import TrainConfig
 from training.data.tokens import IGNORED, batches, conversation, encode_rows, last_answer, source_text
 from training.publish.evaluate import question
@@ -192,24 +193,22 @@ def test_training_and_answering_read_the_same(served: dict[str, Loaded], text: s
     """The ids that a version was trained on for a text are the ids that the server makes of it."""
     for task, loaded in served.items():
         row = {"text": text, "target": "yes"}
-        [example] = encode_rows([row], loaded.resident.tokenizer, config(task, 256), ["yes"], task).examples
+        [example] = encode_rows([row], loaded.base.tokenizer, config(task, 256), ["yes"], task).examples
         if task == "causal-lm":
-            assert loaded.text._text_ids(text, PROMPT) == question(example, encoder_decoder=False)
+            assert loaded.generator._text_ids(text, PROMPT) == question(example, encoder_decoder=False)
         else:
-            _, batch = loaded.resident.encode([text], None)
+            _, batch = encode_texts(loaded.base, [text], None)
             assert batch["input_ids"][0].tolist() == example["input_ids"]
 
 
 @pytest.mark.parametrize("text", ["notes of a meeting", "</s> ends <s>", " spaced "])
 def test_an_encoder_decoder_is_asked_as_it_was_trained(text: str, t5: Loaded) -> None:
     row = {"text": text, "target": "x"}
-    [example] = encode_rows([row], t5.resident.tokenizer, config("seq2seq-lm", 256), [], "seq2seq-lm").examples
-    assert t5.text._text_ids(text, PROMPT) == question(example, encoder_decoder=True)
+    [example] = encode_rows([row], t5.base.tokenizer, config("seq2seq-lm", 256), [], "seq2seq-lm").examples
+    assert t5.generator._text_ids(text, PROMPT) == question(example, encoder_decoder=True)
     chat = [{"role": "user", "content": text}, {"role": "assistant", "content": "x"}]
-    [example] = encode_rows(
-        [{"messages": chat}], t5.resident.tokenizer, config("seq2seq-lm"), [], "seq2seq-lm"
-    ).examples
-    assert t5.text._chat_ids(chat[:-1]) == question(example, encoder_decoder=True)
+    [example] = encode_rows([{"messages": chat}], t5.base.tokenizer, config("seq2seq-lm"), [], "seq2seq-lm").examples
+    assert t5.generator._chat_ids(chat[:-1]) == question(example, encoder_decoder=True)
 
 
 @pytest.fixture(scope="module")

@@ -22,6 +22,7 @@ from store.files import STAGING_PREFIX
 from tasks import TASKS, TabSpec, task_for
 from tests.conftest import Trained
 from tests.helpers import tiny
+from tests.helpers.answers import encode_texts
 from tests.helpers.exact import ATOL
 from tests.helpers.training_helpers import config_of, run_worker, spec_of, train
 from training import worker
@@ -157,14 +158,14 @@ def test_layers_that_the_base_lacks_are_trained_whole_and_served(quantize: str, 
     model = ModelStore(tmp_path / "models", offline=True).resolve(spec.model)
     loaded = Loaded(model, "none")
     net = transformers.AutoModelForSequenceClassification.from_pretrained(model.path, num_labels=2)
-    peft = PeftModel.from_pretrained(net.to(loaded.resident.device), version.path).eval()
-    with loaded.resident.pin(version) as slot, torch.inference_mode():
+    peft = PeftModel.from_pretrained(net.to(loaded.base.device), version.path).eval()
+    with loaded.base.slots.pin(version) as slot, torch.inference_mode():
         assert slot is not None and slot.head is not None
-        outputs, batch = loaded.resident.encode(TEXTS, slot)
+        outputs, batch = encode_texts(loaded.base, TEXTS, slot)
         assert torch.allclose(slot.head(outputs, batch), peft(**batch).logits, atol=ATOL)
         again = Loaded(model, "none")
-        with again.resident.pin(version) as other:
-            outputs, batch = again.resident.encode(TEXTS, other)
+        with again.base.slots.pin(version) as other:
+            outputs, batch = encode_texts(again.base, TEXTS, other)
             assert torch.allclose(other.head(outputs, batch), peft(**batch).logits, atol=ATOL)
 
 

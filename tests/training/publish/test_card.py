@@ -121,7 +121,7 @@ def test_figures_count_the_rows_they_are_of(bert: Trained) -> None:
 def test_the_base_of_a_classifier_is_zero_shot(bert: Trained) -> None:
     loaded = bert.load()
     for row in bert.first.card["rows"]:
-        scores = loaded.labels.zero_shot(row["text"], ["0", "1"])
+        scores = loaded.classifier.zero_shot(row["text"], ["0", "1"])
         assert row["base"] == max(scores, key=scores.__getitem__)
 
 

@@ -15,7 +15,7 @@ from store.adapters import AdapterStore
 from tasks import TASKS, Task, task_for
 from tests.conftest import Trained
 from tests.helpers.training_helpers import config_of, run_worker, train
-from tests.serving.base.test_base_model import copy_of, tensors
+from tests.helpers.versions import copy_of, tensors
 from tests.training.publish.test_evaluate import trial_of
 from training.data.tokens import Encoded
 from training.publish import card
@@ -74,7 +74,7 @@ def test_a_live_version_that_cannot_be_loaded_leaves_nothing_behind(
     assert found.card["no_live"]["why"] == "refused" and found.card["no_live"]["ref"] == live.ref
     assert {path.name for path in found.path.iterdir()} == {path.name for path in bert.first.path.iterdir()}
     monkeypatch.undo()
-    with bert.load().resident.pin(found):  # the fingerprint agrees
+    with bert.load().base.slots.pin(found):  # the fingerprint agrees
         pass
 
 

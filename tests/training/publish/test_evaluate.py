@@ -11,8 +11,8 @@ from peft import PeftModel
 from sklearn import metrics
 
 from models.loading import load_model
-from serving.generation.sampling import Sampling
 from tests.conftest import Trained
+from tests.helpers.answers import write
 from training.config import TrainConfig
 from training.data.tokens import IGNORED, encode_rows
 from training.publish import evaluate
@@ -42,7 +42,7 @@ def trial_of(trained: Trained, rows: list[dict[str, str]], labels: list[str]) ->
         max_length=64, precision="float32",
         prompt="" if labels else "Sum up: {text}",
     )  # fmt: skip
-    tokenizer = trained.load().resident.tokenizer
+    tokenizer = trained.load().base.tokenizer
     encoded = encode_rows(rows, tokenizer, config, labels, task)
     return Trial(encoded, tokenizer, labels, config)
 
@@ -58,8 +58,8 @@ def test_a_versions_answers_are_those_it_gives_when_it_serves(bert: Trained) -> 
     net = net_of(bert, "AutoModelForSequenceClassification", num_labels=2, ignore_mismatched_sizes=True)
     outcome = trial.of(net)
     loaded = bert.load()
-    with loaded.resident.pin(bert.first) as slot:
-        served = [loaded.labels.classify(row["text"], slot) for row in rows]
+    with loaded.base.slots.pin(bert.first) as slot:
+        served = [loaded.classifier.classify(row["text"], slot) for row in rows]
     assert outcome.answers == [max(scores, key=scores.__getitem__) for scores in served]
     probabilities = [scores[row["target"]] for scores, row in zip(served, rows, strict=True)]
     assert outcome.loss == pytest.approx([-math.log(p) for p in probabilities], abs=1e-4)
@@ -78,7 +78,7 @@ def test_a_bare_encoder_answers_zero_shot_as_it_does_when_it_serves(bert: Traine
     labels = ["delay", "money", "praise"]
     net, _ = load_model(bert.model, "AutoModel")
     outcome = trial_of(bert, rows, labels).of_bare_encoder(net)
-    served = [bert.load().labels.zero_shot(row["text"], labels) for row in rows]
+    served = [bert.load().classifier.zero_shot(row["text"], labels) for row in rows]
     assert outcome.answers == [max(scores, key=scores.__getitem__) for scores in served]
 
 
@@ -114,10 +114,10 @@ def test_written_answers_are_those_it_gives_when_it_serves(llama: Trained) -> No
     scores = [rouge_l("t", answer) for answer in outcome.answers[:ANSWERS_WRITTEN]]
     assert found["rouge_l"] == pytest.approx(sum(scores) / ANSWERS_WRITTEN)
     loaded = llama.load()
-    with loaded.resident.pin(llama.first) as slot:
+    with loaded.base.slots.pin(llama.first) as slot:
         for row, answer in list(zip(rows, outcome.answers, strict=True))[:4]:
-            options = Sampling(max_new_tokens=LONGEST_ANSWER)
-            assert list(loaded.text.generate(row["text"], "Sum up: {text}", options, slot, []))[-1].strip() == answer
+            served = write(loaded, row["text"], "Sum up: {text}", slot, max_new_tokens=LONGEST_ANSWER)
+            assert served.strip() == answer
 
 
 def test_questions_are_all_before_the_last_answer() -> None:

@@ -11,7 +11,7 @@ from transformers import AutoModelForSequenceClassification
 
 from errors import AdapterError, BusyError
 from tests.conftest import Trained
-from tests.serving.base.test_base_model import copy_of
+from tests.helpers.versions import copy_of
 from ui.adapters import merge_export
 from ui.i18n import Words
 

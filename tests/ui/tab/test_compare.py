@@ -14,12 +14,13 @@ from gradio_client import Client
 from errors import AdapterError
 from plugins._discovery import discover
 from settings import REPOSITORY, Settings
+from tests.helpers.answers import Store
 from tests.helpers.ui_site import CHAT, serve
-from tests.serving.test_pool import Store
 from training.runs.runs import Runs
 from ui.context import Context
+from ui.tab.answer import plain_answer
 from ui.tab.compare import Asked, compare, resolve
-from ui.tab.diff import MOST_PIECES, marked, plain_answer
+from ui.tab.diff import MOST_PIECES, marked
 
 pytestmark = pytest.mark.filterwarnings("ignore")  # Gradio's and httpx's own
 PARROT = """
@@ -149,7 +150,7 @@ def test_columns_answer_at_the_same_time(site, monkeypatch, client) -> None:
     opened = type(site.pool).open
 
     @contextmanager
-    def together(pool, spec, adapter="live"):
+    def together(pool, spec, adapter="live", lender=None):
         with opened(pool, spec, adapter) as lm:
             meet.wait()
             yield lm

@@ -1,6 +1,7 @@
 """Correcting in a tab, in Chromium: what was asked is kept, put right, undone, listed, and taught by a stand-in."""
 
 import json
+from dataclasses import replace
 
 import pytest
 from playwright import sync_api
@@ -11,7 +12,7 @@ from tests.helpers.ui_site import make, serve
 from tests.ui.test_page_browser import CHROMIUM, FLAGS
 from training.runs.runs import Runs
 from ui import shell
-from ui.tab.correct import record
+from ui.tab.answer import Answer
 
 sync_api.expect.set_options(timeout=30_000)  # the machine may be busy
 pytestmark = pytest.mark.filterwarnings("ignore")
@@ -120,18 +121,12 @@ def test_a_page_that_may_not_train_has_none_of_it_and_refuses(tmp_path) -> None:
     assert len(labels) > 3 and not any("teach.wrong" in str(label) for label in labels)
 
 
-def test_what_is_recorded_is_what_was_asked_of_the_model() -> None:
-    class Asked:
-        version = "mine@2"
-        asked = {"messages": [{"role": "user", "content": "hi"}]}  # noqa: RUF012
-
+def test_the_record_of_an_answer_is_what_was_asked_of_the_model_and_answered() -> None:
     turns = [{"role": "user", "content": "hi"}, {"role": "assistant", "content": [{"text": "yo", "type": "text"}]}]
-    chat = record(Asked(), [turns], {"message": "hi"})
-    assert chat == {"row": Asked.asked, "answer": "yo", "version": "mine@2", "labels": []}
-
-    class Bare:
-        version = "base"
-
-    labels = record(Bare(), [{"a": 0.2, "b": 0.8}], {"text": "x", "times": 2})
-    assert labels == {"row": {"text": "x"}, "answer": "b", "version": "base", "labels": ["a", "b"]}
-    assert record(Bare(), [7], {"text": "x"}) is None and record(Bare(), [], {}) is None
+    asked = {"messages": [{"role": "user", "content": "hi"}]}
+    chat = Answer([turns], "mine@2", "org/base", (), asked, 1).record
+    assert chat == {"row": asked, "answer": "yo", "version": "mine@2", "labels": []}
+    labels = Answer([{"a": 0.2, "b": 0.8}], "base", "org/base", (), {"text": "x"}, 1)
+    assert labels.record == {"row": {"text": "x"}, "answer": "b", "version": "base", "labels": ["a", "b"]}
+    assert replace(labels, value=[7]).record is None and replace(labels, value=[]).record is None
+    assert replace(labels, asked={}).record is None

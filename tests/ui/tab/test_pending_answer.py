@@ -68,7 +68,7 @@ def context(tmp_path: Path, lm: Line, monkeypatch: pytest.MonkeyPatch) -> Contex
     context, pool, _ = make(tmp_path)
 
     @contextmanager
-    def opened(spec, adapter):
+    def opened(spec, adapter, lender=None):
         yield lm
 
     monkeypatch.setattr(pool, "open", opened)

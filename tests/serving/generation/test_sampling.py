@@ -1,4 +1,4 @@
-"""sampler.py: the tokens that may come, and how often each does, are those of transformers' own processors."""
+"""sampling.py: the tokens that may come, and how often each does, are those of transformers' own processors."""
 
 from __future__ import annotations
 
@@ -10,13 +10,12 @@ import torch
 
 from models.loading import load_model
 from models.resolve import ModelStore
-from serving.generation import sampler as module
-from serving.generation.request import Request
-from serving.generation.sampler import Choice
-from serving.generation.sampling import Sampling
+from serving.generation import sampling as module
+from serving.generation.sampling import SamplingParams, TokenSampler
 from tests.helpers import tiny
 
 VOCABULARY = 600
+IDS = [5, 6, 7]
 
 
 @pytest.fixture(scope="module")
@@ -27,63 +26,58 @@ def net(tmp_path_factory: pytest.TempPathFactory) -> Any:
     return load_model(model, "AutoModelForCausalLM")[0]
 
 
-def request(**options: Any) -> Request:
-    return Request([5, 6, 7], Sampling(**options), None)
-
-
-def theirs(net: Any, asked: Request, logits: torch.Tensor) -> torch.Tensor:
+def theirs(net: Any, params: SamplingParams, logits: torch.Tensor) -> torch.Tensor:
     """The probabilities that transformers' `generate` would draw from."""
-    config, _ = net._prepare_generation_config(None, **asked.sampling.arguments())
+    config, _ = net._prepare_generation_config(None, **params.arguments())
     return net._get_logits_processor(config, input_ids_seq_length=3, model_kwargs={})(None, logits).softmax(-1)[0]
 
 
-def weights(choice: Choice, asked: Request, logits: torch.Tensor) -> torch.Tensor:
+def weights(sampler: TokenSampler, params: SamplingParams, logits: torch.Tensor) -> torch.Tensor:
     """The probabilities that ours draws from, by token."""
     seen: list[torch.Tensor] = []
-    real = choice._index
-    choice._index = lambda some: (seen.append(some), real(some))[1]  # type: ignore[method-assign]
-    choice(asked, logits)
+    real = sampler._draw_index
+    sampler._draw_index = lambda some: (seen.append(some), real(some))[1]  # type: ignore[method-assign]
+    sampler(IDS, logits)
     [found] = seen
     if len(found) == VOCABULARY:
         return found
-    at = (logits.float() / asked.sampling.temperature).softmax(-1)[0].topk(len(found)).indices
+    at = (logits.float() / params.temperature).softmax(-1)[0].topk(len(found)).indices
     return torch.zeros(VOCABULARY, device=found.device).scatter(0, at, found / found.sum())
 
 
 @pytest.mark.parametrize("spread", [0.01, 1.0, 5.0], ids=["flat", "usual", "steep"])
 @pytest.mark.parametrize("top_p", [0.05, 0.5, 0.9, 0.99, 1.0])
 @pytest.mark.parametrize("temperature", [0.3, 1.0, 2.0])
-def test_what_is_drawn_from_is_what_transformers_draws_from(
+def test_tokens_are_drawn_from_the_distribution_of_transformers(
     net: Any, temperature: float, top_p: float, spread: float, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(module, "LIKELIEST", 100)  # so that flat logits need all of them sorted
     for seed in range(5):
         logits = spread * torch.randn(1, VOCABULARY, generator=torch.Generator().manual_seed(seed)).to(net.device)
-        asked = request(temperature=temperature, top_p=top_p)
-        found, wanted = weights(Choice(net, asked), asked, logits), theirs(net, asked, logits)
+        params = SamplingParams(temperature=temperature, top_p=top_p)
+        found, wanted = weights(TokenSampler(net, params, 3), params, logits), theirs(net, params, logits)
         assert torch.allclose(found, wanted, atol=1e-5), (found - wanted).abs().max()
 
 
 def test_each_token_comes_as_often_as_it_is_likely(net: Any) -> None:
     logits = torch.full((1, VOCABULARY), -30.0, device=net.device)
     logits[0, [3, 300, 599]] = torch.tensor([0.6, 0.3, 0.1], device=net.device).log()
-    asked = request(temperature=1.0, seed=5)
-    choice = Choice(net, asked)
-    drawn = Counter(choice(asked, logits) for _ in range(4000))
+    sampler = TokenSampler(net, SamplingParams(temperature=1.0, seed=5), 3)
+    drawn = Counter(sampler(IDS, logits) for _ in range(4000))
     assert set(drawn) == {3, 300, 599}
     assert [drawn[token] / 4000 for token in (3, 300, 599)] == pytest.approx([0.6, 0.3, 0.1], abs=0.03)
 
 
-def test_the_likeliest_is_taken_at_temperature_0_and_the_bases_own_processors_are_heard(net: Any) -> None:
+def test_temperature_0_takes_the_likeliest_token_after_the_bases_own_processors(net: Any) -> None:
     logits = torch.zeros(1, VOCABULARY, device=net.device)
     logits[0, 6], logits[0, 9] = 2.0, 1.9
-    asked = request()
-    assert Choice(net, asked).is_plain and Choice(net, asked)(asked, logits) == 6
+    sampler = TokenSampler(net, SamplingParams(), 3)
+    assert sampler.is_greedy and sampler(IDS, logits) == 6
     net.generation_config.repetition_penalty = 1.5  # 6 was in the prompt
     try:
-        choice = Choice(net, asked)
-        assert not choice.is_plain and choice(asked, logits) == 9
-        assert choice(asked, logits, warp_only=True) == 6
+        sampler = TokenSampler(net, SamplingParams(), 3)
+        assert not sampler.is_greedy and sampler(IDS, logits) == 9
+        assert sampler(IDS, logits, warp_only=True) == 6
     finally:
         net.generation_config.repetition_penalty = 1.0
 
@@ -92,9 +86,8 @@ def test_a_seed_draws_the_same_tokens(net: Any) -> None:
     logits = torch.zeros(1, VOCABULARY, device=net.device)
 
     def draw(seed: int | None) -> list[int]:
-        asked = request(temperature=1.0, top_p=0.9, seed=seed)
-        choice = Choice(net, asked)
-        return [choice(asked, logits) for _ in range(6)]
+        sampler = TokenSampler(net, SamplingParams(temperature=1.0, top_p=0.9, seed=seed), 3)
+        return [sampler(IDS, logits) for _ in range(6)]
 
     assert draw(1) == draw(1) != draw(2)
     assert draw(None) != draw(None)
