@@ -22,7 +22,7 @@ from ui import shell  # noqa: E402
 from ui.context import Context  # noqa: E402
 from ui.shell import Reloader  # noqa: E402
 from ui.web import server  # noqa: E402
-from ui.web.guard import log_without_tokens  # noqa: E402
+from ui.web.access import log_without_tokens  # noqa: E402
 
 
 def compose(settings: Settings) -> Context:

@@ -20,7 +20,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from errors import AdapterError
+from errors import AdapterError, Text
 from store import files, staging
 from store.staging import MANIFEST
 
@@ -119,8 +119,8 @@ class AdapterStore:
                     if version := _read(root / name / str(n)):
                         return version
         raise AdapterError(
-            f"There is no version {ref!r}.",
-            f"There are: {', '.join(v.ref for v in self.versions()) or 'none yet'}.",
+            Text("There is no version {version}.", version=repr(ref)),
+            Text("There are: {versions}.", versions=", ".join(v.ref for v in self.versions()) or "none yet"),
             "Choose one of these, or base for the model without an adapter.",
         )
 

@@ -1,25 +1,23 @@
-"""Every word of the page, in each language. Static texts are chosen by the browser, composed ones by the request.
+"""Translation of the page. The browser translates labels; sentences are composed in the language of the request.
 
-t("train.button")                      # a label: the browser translates it
-words(request)("train.rows", rows=240) # a sentence composed here, in the language that the request asks for
-asked().sentence("There is no text.")  # one of an error, made where no language is known, by the texts of `said`
+t("train.start")                        # a label: the browser translates it
+words(request)("run.step", step=3, steps=9)
+asked().sentence(Text("{n} requests wait.", n=3))  # an error's English sentence, found by its template among `said.*`
 """
 
 from __future__ import annotations
 
 import json
-import re
-import string
 from collections.abc import Iterable, Mapping
 from functools import cache
 from pathlib import Path
 from typing import Any
 
 import gradio as gr
-from gradio.context import LocalContext
-from gradio.i18n import I18nData
 
+from errors import Text
 from plugins import TaskPlugin
+from ui.web.gradio_private import I18nData, current_request
 
 LOCALES = Path(__file__).resolve().parent / "locales"
 ENGLISH, CHINESE = "en", "zh-CN"
@@ -28,18 +26,18 @@ LANGUAGES = (ENGLISH, CHINESE)
 
 @cache
 def texts(language: str) -> Mapping[str, str]:
-    """The texts of one language by key."""
-    found: dict[str, str] = json.loads((LOCALES / f"{language}.json").read_text(encoding="utf-8"))
-    return found
+    """Return the texts of one language by key."""
+    table: dict[str, str] = json.loads((LOCALES / f"{language}.json").read_text(encoding="utf-8"))
+    return table
 
 
 def t(key: str) -> I18nData:
-    """A text that the browser shows in its own language."""
+    """Return a label that the browser shows in its own language."""
     return I18nData(key)
 
 
 def readable(value: object) -> object:
-    """A whole number as people read it, 8,541; anything else as it is."""
+    """Write a whole number with separators of thousands, as 8,541; return any other value as it is."""
     return f"{value:,}" if type(value) is int else value
 
 
@@ -50,42 +48,35 @@ class Words:
         self.language = language
 
     def __call__(self, key: str, **values: Any) -> str:  # noqa: ANN401 - anything that a text can hold
-        """The text of `key` with its {places} filled; whole numbers with separators of thousands."""
+        """Return the text of `key` with its {fields} filled."""
         return texts(self.language)[key].format(**{name: readable(value) for name, value in values.items()})
 
     def sentence(self, english: str) -> str:
-        """A sentence that was made away from the page, as those of errors are, in this language if `said` has it."""
-        if self.language == ENGLISH:
-            return english
-        found = ((key, pattern.fullmatch(english)) for key, pattern in _sentences().items())
-        return next((self(key, **match.groupdict()) for key, match in found if match), english)
+        """Translate a sentence of an error or note, by its template; one that has no translation stays English."""
+        template, values = (english.template, english.values) if isinstance(english, Text) else (english, {})
+        key = None if self.language == ENGLISH else _keys().get(template)
+        return self(key, **values) if key else english
 
 
 @cache
-def _sentences() -> Mapping[str, re.Pattern[str]]:
-    """What recognizes each sentence of `said`, by its key."""
-    return {key: pattern_of(text) for key, text in texts(ENGLISH).items() if key.startswith("said.")}
-
-
-def pattern_of(text: str) -> re.Pattern[str]:
-    """What recognizes a text with its {places} filled, and finds what they were filled with."""
-    parts = string.Formatter().parse(text)
-    return re.compile("".join(re.escape(plain) + (f"(?P<{name}>.+)" if name else "") for plain, name, *_ in parts))
+def _keys() -> Mapping[str, str]:
+    """Return the key of each English template of `said.*`."""
+    return {text: key for key, text in texts(ENGLISH).items() if key.startswith("said.")}
 
 
 def asked() -> Words:
-    """The words for the one whose request is being answered, wherever that is; English outside of any request."""
-    return words(LocalContext.request.get(None))
+    """Return the words in the language of the request that is being answered; English outside of any."""
+    return words(current_request())
 
 
 def words(request: gr.Request | None) -> Words:
-    """The words for the one who asks, by Accept-Language."""
+    """Return the words in the language of a request, by its Accept-Language header."""
     headers = getattr(request, "headers", None) or {}
     return Words(language_of(str(headers.get("accept-language") or "")))
 
 
 def language_of(accept: str) -> str:
-    """The language of an Accept-Language header that we have, in the header's own order."""
+    """Return the first language of an Accept-Language header that we have, or else English."""
     for tag in accept.lower().split(","):
         if tag.strip().startswith("zh"):
             return CHINESE
@@ -95,21 +86,21 @@ def language_of(accept: str) -> str:
 
 
 def translations(plugins: Iterable[TaskPlugin]) -> gr.I18n:
-    """Everything that the browser may have to show, with the plugins' own words."""
+    """Return every text that the browser may have to show, with the plugins' own."""
     own = list(plugins)
-    tables = {language: {**texts(language), **_said(own, language)} for language in LANGUAGES}
-    # A browser set to plain `zh` is a reader of Chinese too.
+    tables = {language: {**texts(language), **_plugin_texts(own, language)} for language in LANGUAGES}
+    # A browser set to plain `zh` reads Chinese too.
     return gr.I18n(**tables, zh=tables[CHINESE])
 
 
-def _said(plugins: Iterable[TaskPlugin], language: str) -> dict[str, str]:
+def _plugin_texts(plugins: Iterable[TaskPlugin], language: str) -> dict[str, str]:
     every = ((p, english) for p in plugins for table in p.words.values() for english in table)
     return {f"{p.name}: {english}": p.words.get(language, {}).get(english, english) for p, english in every}
 
 
 def english(value: Any, plugins: Iterable[TaskPlugin]) -> Any:  # noqa: ANN401 - JSON
-    """`value` with every translatable text in English: what API callers read is not translated by any browser."""
-    known = {**texts(ENGLISH), **_said(plugins, ENGLISH)}
+    """Replace labels by their English text at any depth of `value`: no browser translates for API clients."""
+    known = {**texts(ENGLISH), **_plugin_texts(plugins, ENGLISH)}
 
     def walk(part: Any) -> Any:  # noqa: ANN401
         if isinstance(part, I18nData):

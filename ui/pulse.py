@@ -1,4 +1,4 @@
-"""How an open page follows what changes behind it: one short request a second, for everything that may be new."""
+"""Polling of an open page: one short request a second brings every part of it up to date that has changed."""
 
 from __future__ import annotations
 
@@ -13,38 +13,37 @@ import gradio as gr
 from gradio.components import Component
 
 from ui.i18n import LANGUAGES, Words, texts, words
-from ui.web.access import Access, Action, User, permitted
-from ui.web.guard import guarded
+from ui.web.access import Access, Action, User, guarded, permitted
 
 log = logging.getLogger("graft")
 
 PULSE_S = 1.0
 QUIET: dict[str, Any] = {"queue": False, "show_progress": "hidden", "api_visibility": "private"}
-"""How events run that are not work: past the queue, with no sign on the page, not for API callers.
+"""Options of events beside work: past the queue, without a sign on the page, not for API clients.
 
-Gradio shows no error of an event past the queue, so this is not for what a person asks for and may be refused.
+Gradio shows no error of an event past the queue, so a click that may be refused needs `ASKED`.
 """
 ASKED: dict[str, Any] = {"show_progress": "hidden", "api_visibility": "private"}
-"""How events run that a person asks for and that may be refused: as `QUIET`, but what went wrong is shown."""
+"""Options of events that a person asks for and that may be refused: as `QUIET`, but errors are shown."""
 
 
 @dataclass(frozen=True)
-class Follower:
-    """A part of the page that goes by something behind it."""
+class LiveView:
+    """A part of the page that is refreshed when its mark changes."""
 
-    taken: Sequence[Component]
+    inputs: Sequence[Component]
     """Components whose values `mark` and `refresh` receive after the words."""
-    shown: Sequence[Component]
+    outputs: Sequence[Component]
     """Components that `refresh` updates."""
     mark: Callable[..., object]
-    """What the part would show, in short: cheap to compute, and another when it must be shown anew."""
+    """Returns a cheap value that differs whenever the part must be refreshed."""
     refresh: Callable[..., Sequence[Any]]
-    """The updates for `shown`."""
+    """Returns the updates of `outputs`."""
     action: Action = Action.LOOK
-    """What its reader must be allowed to do; for others it stays as the layout has it."""
+    """Action that a user must be allowed; for others the part stays as the layout has it."""
 
     def handler(self, access: Access, silently: bool = False) -> Callable[..., Any]:
-        """`refresh` as an event handler of its own, for what must not wait for the next beat."""
+        """Return `refresh` as an event handler, for changes that must not wait for the next poll."""
 
         def refresh(request: gr.Request, *values: Any) -> Any:  # noqa: ANN401 - Gradio updates
             updates = list(self.refresh(words(request), *values))
@@ -53,47 +52,46 @@ class Follower:
         return guarded(access, self.action, refresh, silently)
 
 
-class Pulse:
-    """The page's one timer, and who follows it."""
+class PagePoll:
+    """The page's one timer and the live views that it refreshes."""
 
     def __init__(self, access: Access, before: Callable[[], None]) -> None:
-        """`before` runs at each beat."""
+        """`before` runs at each poll."""
         self._access, self._before = access, before
-        self._followers: list[Follower] = []
+        self.views: list[LiveView] = []
 
-    def add(self, follower: Follower) -> Follower:
-        """Let a part of the page follow."""
-        self._followers.append(follower)
-        return follower
+    def add(self, view: LiveView) -> LiveView:
+        """Add a live view and return it."""
+        self.views.append(view)
+        return view
 
     @contextmanager
     def reserved(self, action: Action, others: bool = False) -> Iterator[None]:
-        """A column for what only those see who may do `action`; with `others`, for what all but they see.
+        """Place a column that is shown to users who may do `action`; with `others`, to all but them.
 
-        What it hides is refused by its handlers too: a browser can ask for whatever the layout does not show.
+        Handlers in it must refuse by themselves: a browser can call them whatever the layout shows.
         """
         everybody = self._access.mode == "local"
         with gr.Column(visible=everybody != others, elem_classes="g-reserved") as column:
             yield
-        self.add(Follower([], [column], lambda say: "", lambda say: [gr.update(visible=not others)], action))
+        self.add(LiveView([], [column], lambda say: "", lambda say: [gr.update(visible=not others)], action))
 
     def connect(self, demo: gr.Blocks) -> None:
-        """Place the timer; to be called once, after every `add`."""
+        """Place the timer. Call it once, after every `add`."""
         seen, timer = gr.State({}), gr.Timer(PULSE_S)
-        taken = [seen, *(c for follower in self._followers for c in follower.taken)]
-        shown = [seen, *(c for follower in self._followers for c in follower.shown)]
-        beat = guarded(self._access, Action.LOOK, self._beat)
-        timer.tick(beat, taken, shown, js=_check(), **QUIET)
-        demo.load(beat, taken, shown, **QUIET)
+        inputs = [seen, *(c for view in self.views for c in view.inputs)]
+        outputs = [seen, *(c for view in self.views for c in view.outputs)]
+        poll = guarded(self._access, Action.LOOK, self._poll)
+        timer.tick(poll, inputs, outputs, js=_check(), **QUIET)
+        demo.load(poll, inputs, outputs, **QUIET)
 
-    def _beat(self, request: gr.Request, seen: dict[int, str], *values: Any) -> list[Any]:  # noqa: ANN401
+    def _poll(self, request: gr.Request, seen: dict[int, str], *values: Any) -> list[Any]:  # noqa: ANN401
         self._before()
         user, say, rest = self._access.user(request), words(request), list(values)
         now, updates = dict(seen), list[Any]()
-        for number, follower in enumerate(self._followers):
-            own, rest = rest[: len(follower.taken)], rest[len(follower.taken) :]
-            mark, fresh = _look(follower, user, say, own, seen.get(number))
-            now[number] = mark
+        for number, view in enumerate(self.views):
+            own, rest = rest[: len(view.inputs)], rest[len(view.inputs) :]
+            now[number], fresh = look(view, user, say, own, seen.get(number))
             updates += fresh
         return [now if now != seen else gr.skip(), *updates]
 
@@ -121,24 +119,24 @@ def _check() -> str:
     return CHECK.replace("WORDS", json.dumps(said))
 
 
-def _look(follower: Follower, user: User, say: Words, values: Sequence[Any], seen: str | None) -> tuple[str, list[Any]]:
-    """A follower's mark, and its updates if the mark is not the one that the page has seen."""
-    nothing: list[Any] = [gr.skip()] * len(follower.shown)
-    if not permitted(user, follower.action):
+def look(view: LiveView, user: User, say: Words, values: Sequence[Any], seen: str | None) -> tuple[str, list[Any]]:
+    """Return a view's mark, and its updates if the mark is not the one that the page has seen."""
+    nothing: list[Any] = [gr.skip()] * len(view.outputs)
+    if not permitted(user, view.action):
         return seen or "", nothing
     try:
-        mark = f"{say.language} {follower.mark(say, *values)}"
-        return (mark, nothing) if mark == seen else (mark, list(follower.refresh(say, *values)))
+        mark = f"{say.language} {view.mark(say, *values)}"
+        return (mark, nothing) if mark == seen else (mark, list(view.refresh(say, *values)))
     except Exception:
-        # What one part cannot show must not keep the others from following.
+        # The failure of one part must not keep the others from being refreshed.
         log.exception("a part of the page cannot be brought up to date")
         return seen or "", nothing
 
 
 def chosen_of(found: Sequence[tuple[str, str]], chosen: str | None, default: str | None) -> Any:  # noqa: ANN401 - an update
-    """A menu's update: the choices there are, and `default` where what was chosen is none of them.
+    """Return a menu's update: its choices, and `default` where the chosen value is none of them.
 
-    What was chosen is not sent back: another choice made meanwhile would be undone.
+    A valid choice is not sent back: another one made meanwhile would be undone.
     """
     known = chosen in {value for _, value in found}
     return gr.update(choices=found) if known else gr.update(choices=found, value=default)

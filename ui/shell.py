@@ -1,16 +1,12 @@
-"""The whole page: a slim header, one tab for each plugin, then Train and Adapters."""
+"""The whole page: a header, one tab for each plugin, then Train and Adapters; and its reload when plugins change."""
 
 from __future__ import annotations
 
-import copy
-import json
 import logging
 from collections.abc import Sequence
 from pathlib import Path
 
 import gradio as gr
-from gradio.context import Context as Blocks
-from gradio.utils import reassign_pending_event_fns
 
 from errors import GraftError
 from plugins._discovery import Tab, load, unique
@@ -19,21 +15,24 @@ from ui.context import Context, own_key
 from ui.html import format
 from ui.html.tags import Html, failure, join, span
 from ui.i18n import Words, english, t, translations
-from ui.pulse import Follower, Pulse
+from ui.pulse import LiveView, PagePoll
 from ui.tab import task_tab
 from ui.train import train_page
-from ui.web.owner import place_account
+from ui.web.gradio_private import begin_ids, describe_api, exchange, layout
+from ui.web.signin import place_account
 
+log = logging.getLogger("graft")
+Stamp = tuple[int, int]
 HEADER, TRAIN, ADAPTERS, PULSE, TABS = 1, 2, 3, 4, 10
-"""Sections of the page, for `section`."""
+"""Numbers of the page's sections; tabs have those from `TABS` on."""
 
 
 def build(context: Context) -> gr.Blocks:
-    """The page for the tabs as they are now."""
+    """Make the page for the current tabs."""
     # Components are made before the page begins: one that fails then is an error tab, and the page is whole.
     made = [(tab, _parts(context, tab)) for tab in context.tabs]
-    pulse = Pulse(context.access, context.load_models)
-    Blocks.id = 0
+    pulse = PagePoll(context.access, context.load_models)
+    begin_ids(0)
     demo = gr.Blocks(title="Graft", analytics_enabled=False, delete_cache=(3600, 86400), fill_width=True)
     with demo:
         section(HEADER, demo)
@@ -50,30 +49,27 @@ def build(context: Context) -> gr.Blocks:
                 adapters_page.build(context, pulse, form)
         section(PULSE, demo)
         pulse.connect(demo)
-    Blocks.id = 10**9
-    described, plugins = demo.get_api_info, context.plugins()
-    # Replaced on the instance: Gradio writes a .pyi file beside the source of every subclass.
-    demo.get_api_info = lambda *a, **k: english(described(*a, **k), plugins)  # type: ignore[method-assign]
+    begin_ids(10**9)
+    plugins = context.plugins()
+    describe_api(demo, lambda described: english(described, plugins))
     demo.queue(max_size=context.settings.queue, default_concurrency_limit=8, api_open=False)
     return demo
 
 
 def section(number: int, demo: gr.Blocks | None = None, after: int = 0) -> None:
-    """Let the ids of what is made next, components and events, begin at a place that depends on nothing else.
+    """Begin the ids of components and events made next at numbers that depend on nothing else.
 
-    Gradio numbers in order of making. A page that is open knows those numbers, so one tab must not move another's.
+    Gradio numbers in order of making. An open page knows those numbers, so one tab must not move another's.
     """
-    Blocks.id = 1000 * number + after
-    if demo:
-        demo.default_config.fn_id = 100 * number
+    begin_ids(1000 * number + after, demo, 100 * number)
 
 
 def _place(context: Context, tab: Tab) -> int:
     return context.places.setdefault(tab.path, TABS + len(context.places))
 
 
-def _header(context: Context, pulse: Pulse) -> gr.Textbox:
-    """Places it; gives the unseen component by which the Train page hears of a base."""
+def _header(context: Context, pulse: PagePoll) -> gr.Textbox:
+    """Place the header and return the hidden component through which the Train page learns of a loaded base."""
     with gr.Row(elem_classes="g-header"):
         gr.HTML(span("g-name", "Graft"), elem_classes="g-brand")
         gr.Markdown(t("header.about"), elem_classes="g-tagline")
@@ -83,7 +79,7 @@ def _header(context: Context, pulse: Pulse) -> gr.Textbox:
     def shown(say: Words) -> Sequence[Html]:
         return [format.models(say, context.pool.status())]
 
-    pulse.add(Follower([], [loading], mark=lambda say: hash(shown(say)[0]), refresh=shown))
+    pulse.add(LiveView([], [loading], mark=lambda say: hash(shown(say)[0]), refresh=shown))
     return gr.Textbox("", visible="hidden", show_label=False, elem_classes="g-unseen")
 
 
@@ -97,7 +93,7 @@ def _parts(context: Context, tab: Tab) -> task_tab.Parts | GraftError:
         return error
 
 
-def _tab(context: Context, tab: Tab, parts: task_tab.Parts | GraftError, pulse: Pulse) -> None:
+def _tab(context: Context, tab: Tab, parts: task_tab.Parts | GraftError, pulse: PagePoll) -> None:
     title = tab.plugin.say(tab.title) if tab.plugin else f"{tab.title} ⚠"
     with gr.Tab(title, id=tab.name):
         if tab.plugin is None or isinstance(parts, GraftError):
@@ -107,26 +103,22 @@ def _tab(context: Context, tab: Tab, parts: task_tab.Parts | GraftError, pulse: 
         task_tab.build(context, tab.plugin, parts, pulse)
 
 
-def _notice(context: Context, name: str, pulse: Pulse) -> None:
-    """Why the tab's file could not be reloaded, where that is so; the tab goes on with its earlier code."""
+def _notice(context: Context, name: str, pulse: PagePoll) -> None:
+    """Place the reason why a tab's file could not be reloaded; the tab goes on with its earlier code."""
     box = gr.HTML("", elem_classes="g-list")
 
     def shown(say: Words) -> Sequence[Html]:
         error = context.notices.get(name)
         return [join([failure(error)]) if error else Html("")]
 
-    pulse.add(Follower([], [box], mark=lambda say: hash(shown(say)[0]), refresh=shown))
-
-
-log = logging.getLogger("graft")
-Stamp = tuple[int, int]
+    pulse.add(LiveView([], [box], mark=lambda say: hash(shown(say)[0]), refresh=shown))
 
 
 class Reloader:
-    """Brings a page up to date with its folder of plugins, whenever it is called."""
+    """Rebuilds the tabs whose plugin files have changed, each time it is called."""
 
     def __init__(self, context: Context, page: gr.Blocks) -> None:
-        """`page` is what `shell.build` made of `context`."""
+        """`page` is the page that `build` made of `context`."""
         self._context, self._page = context, page
         self._stamps = _stamps(context.settings.plugins)
 
@@ -147,7 +139,7 @@ class Reloader:
         self._exchange(build(context))
 
     def _reload(self, path: Path, before: Tab | None) -> Tab:
-        """The tab of a new or changed file, or the one from before if the new code fails."""
+        """Return the tab of a new or changed file, or the earlier one if the new code fails."""
         tab = load(path)
         error = tab.error
         try:
@@ -166,31 +158,11 @@ class Reloader:
 
     def _exchange(self, fresh: gr.Blocks) -> None:
         """Put the content of `fresh` into the page that is being served, unless it is the same."""
-        page, app = self._page, self._page.app
-        if layout(page) == layout(fresh):
-            return
-        for child in fresh.children:
-            child.parent = page
-        fresh.default_config.root_block = page
-        page.children, page.default_config = fresh.children, fresh.default_config
-        page.get_api_info = fresh.get_api_info  # type: ignore[method-assign]
-        page.app_id, page.i18n_instance = fresh.app_id, translations(self._context.plugins())
-        page.config = page.get_config_file()
-        app.api_info = app.all_app_info = None
-        for session in app.state_holder.session_data.values():
-            session.blocks_config = copy.copy(page.default_config)
-        reassign_pending_event_fns(page)
-
-
-def layout(page: gr.Blocks) -> str:
-    """Everything that an open page knows of its components and events, and what its handlers know of `predict`."""
-    config = page.get_config_file()
-    known = {key: config[key] for key in ("components", "layout", "dependencies")}
-    predicts = [getattr(function.fn, "predicts", None) for function in page.fns.values()]
-    return json.dumps([known, predicts], default=str)
+        if layout(self._page) != layout(fresh):
+            exchange(self._page, fresh, translations(self._context.plugins()))
 
 
 def _stamps(folder: Path) -> dict[Path, Stamp]:
-    """Each plugin's file with its time and size, in the order of tabs."""
+    """Return the time and size of each plugin's file, in the order of tabs."""
     paths = sorted(folder.glob("[!_.]*.py"))
     return {path: (path.stat().st_mtime_ns, path.stat().st_size) for path in paths if path.exists()}

@@ -7,6 +7,7 @@ from types import SimpleNamespace
 
 import pytest
 
+from errors import Text
 from plugins._discovery import discover
 from settings import REPOSITORY
 from ui.html.format import figure
@@ -23,10 +24,10 @@ KEY = re.compile(rf"({'|'.join(SECTIONS)})\.[a-z_0-9]*[a-z0-9]")
 
 
 def used_keys() -> set[str]:
-    """Every literal first argument of t(), say() and words in ui/, f-strings as patterns."""
+    """Return every literal in ui/ that looks like a key; f-strings of a table as its beginning with a star."""
     found = set()
-    for path in sorted((REPOSITORY / "ui").glob("*.py")):
-        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+    for tree in (tree for path, tree in modules().items() if path.startswith(str(REPOSITORY / "ui"))):
+        for node in ast.walk(tree):
             if isinstance(node, ast.Constant) and isinstance(node.value, str) and KEY.fullmatch(node.value):
                 found.add(node.value)
             if isinstance(node, ast.JoinedStr) and isinstance(node.values[0], ast.Constant):
@@ -52,32 +53,51 @@ def test_every_key_used_exists_and_every_key_is_used() -> None:
     assert {key for key in keys - exact if not key.startswith((*prefixes, "said."))} == set()
 
 
-def made_in_code() -> set[str]:
-    """Every text in the code that makes answers and errors, its values left out."""
-    found = set()
-    for folder in ("serving", "store", "ui"):
-        for path in (REPOSITORY / folder).glob("*.py"):
-            for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
-                if isinstance(node, ast.Constant) and isinstance(node.value, str):
-                    found.add(node.value)
-                if isinstance(node, ast.JoinedStr):
-                    parts = (part.value if isinstance(part, ast.Constant) else "{}" for part in node.values)
-                    found.add("".join(map(str, parts)))
-    return found
+def modules() -> dict[str, ast.Module]:
+    """Return the syntax of every module of the product by its path."""
+    folders = [*(p.parent for p in REPOSITORY.glob("*/__init__.py") if p.parent.name not in ("tests", "bench"))]
+    paths = [*REPOSITORY.glob("*.py"), *(path for folder in folders for path in folder.rglob("*.py"))]
+    return {str(path): ast.parse(path.read_text(encoding="utf-8")) for path in paths}
 
 
-def test_every_sentence_that_is_translated_is_one_that_the_code_says() -> None:
-    said = {key: re.sub(r"{\w+}", "{}", text) for key, text in texts(ENGLISH).items() if key.startswith("said.")}
-    made = made_in_code()
-    assert len(said) > 40 and {key for key, text in said.items() if text not in made} == set()
+def literals(node: ast.AST, tree: ast.Module) -> set[str]:
+    """Return the texts that an argument may be: a literal, one of two, or a variable that literals are assigned to."""
+    if isinstance(node, ast.Name):
+        assigned = [
+            n.value for n in ast.walk(tree) if isinstance(n, ast.Assign) and ast.unparse(n.targets[0]) == node.id
+        ]
+        return {text for value in assigned for text in literals(value, tree)}
+    constants = [node.body, node.orelse] if isinstance(node, ast.IfExp) else [node]
+    return {c.value for c in constants if isinstance(c, ast.Constant) and isinstance(c.value, str)}
+
+
+def fields(template: str) -> set[str]:
+    return {name for _, name, *_ in string.Formatter().parse(template) if name}
+
+
+def test_each_sentence_that_is_translated_is_made_from_its_template_by_the_product() -> None:
+    plain, filled = set[str](), set[tuple[str, frozenset[str]]]()
+    for tree in modules().values():
+        for node in ast.walk(tree):
+            if isinstance(node, ast.Constant) and isinstance(node.value, str):
+                plain.add(node.value)
+            if isinstance(node, ast.Call) and ast.unparse(node.func) == "Text":
+                given = frozenset(str(keyword.arg) for keyword in node.keywords)
+                filled |= {(template, given) for template in literals(node.args[0], tree)}
+    templates = {text for key, text in texts(ENGLISH).items() if key.startswith("said.")}
+    made = {text for text in templates if (text, frozenset(fields(text))) in filled}
+    assert len(templates) > 40 and len(made) > 12
+    assert {text for text in templates - made if fields(text) or text not in plain} == set()
 
 
 def test_sentences_of_errors_are_said_in_the_readers_language() -> None:
     say = Words(CHINESE)
-    long = "It has 200,001 characters; the limit is 200,000."
+    long = Text("It has {n} characters; the limit is {limit}.", n="200,001", limit="200,000")
     assert say.sentence(long) == "共 200,001 个字符；上限为 200,000 个。" and Words().sentence(long) == long
+    assert say.sentence("There is no text.") == "没有文本。"
     assert say.sentence("There is no text. And more.") == "There is no text. And more.", "it is not one that is known"
-    assert say.sentence("{n} is still loading.") == "{n} 仍在加载。"
+    assert say.sentence(Text("{base} is still loading.", base="{n}")) == "{n} 仍在加载。"
+    assert say.sentence(Text("{base} is missing.", base="it")) == "it is missing."
 
 
 @pytest.mark.parametrize("tab", discover(REPOSITORY / "plugins"), ids=lambda tab: tab.name)

@@ -19,10 +19,10 @@ from tests.helpers.ui_site import ECHO, OWN, PASSWORD, make, serve
 from training.runs.runs import Runs
 from ui import context, shell
 from ui.adapters import card_rows, card_view, versions_view
-from ui.html.plot import Line, plot
+from ui.html.plot import Curve, plot
 from ui.html.tags import Html, failure, table, tag
 from ui.i18n import Words
-from ui.pulse import Pulse, _look
+from ui.pulse import PagePoll, look
 from ui.shell import Reloader
 from ui.train import train_page
 from ui.train.run_panel import RunPanel
@@ -134,12 +134,12 @@ def loaded_with(demo: gr.Blocks) -> list[str]:
 
 def test_a_page_without_training_asks_for_none_of_it_when_it_opens(tmp_path) -> None:
     own, _, _ = make(tmp_path / "own")
-    assert set(loaded_with(shell.build(own))) == {"defaults", "_beat"}
+    assert set(loaded_with(shell.build(own))) == {"defaults", "_poll"}
     own.tabs = [tab for tab in own.tabs if tab.name == "own"]
-    assert loaded_with(shell.build(own)) == ["_beat"]
+    assert loaded_with(shell.build(own)) == ["_poll"]
     with pytest.raises(GraftError, match="There is no tab that can be trained"):
         train_page._defaults(own)(None)
-    assert loaded_with(shell.build(make(tmp_path / "space", space=True)[0])) == ["_beat"]
+    assert loaded_with(shell.build(make(tmp_path / "space", space=True)[0])) == ["_poll"]
 
 
 def test_strangers_see_no_runs(tmp_path) -> None:
@@ -149,16 +149,13 @@ def test_strangers_see_no_runs(tmp_path) -> None:
         home = context.settings.home
         run = Runs(Settings(home=home), STAND_IN).submit(replace(plain(home, "mine"), data="/secret.csv"))
         context.runs.cancel(run.id)
-        followers = []
         with gr.Blocks():
-            pulse = Pulse(context.access, lambda: None)
-            RunPanel(context, pulse)
-        followers = pulse._followers
-        assert len(followers) == 5
+            poll = PagePoll(context.access, lambda: None)
+            RunPanel(context, poll)
+        assert len(poll.views) == 5
         for owner in (True, False):
-            shown = str(
-                [_look(f, User("", owner), Words(), [[run.id], "", ""][: len(f.taken)], None) for f in followers]
-            )
+            user, values = User("", owner), [[run.id], "", ""]
+            shown = str([look(view, user, Words(), values[: len(view.inputs)], None) for view in poll.views])
             assert (run.id in shown) is owner and ("secret.csv" in shown) is owner
         assert ("g-runs" in str(shell.build(context).get_config_file())) is not space
 
@@ -254,7 +251,7 @@ def test_r30_everything_that_is_shown_is_escaped() -> None:
         card_view.figures(Words(), card), card_view.figures(Words(), texts),
         *(card_rows.rows_table(Words(), facts, card["rows"]) for facts in (card, texts)),
         versions_view.timeline(Words(), history),
-        plot(NASTY, [Line(NASTY, [(0, 1.0), (1, 0.5)])] * 2),
+        plot(NASTY, [Curve(NASTY, [(0, 1.0), (1, 0.5)])] * 2),
     ]  # fmt: skip
     for html in shown:
         assert isinstance(html, Html)

@@ -18,7 +18,6 @@ from typing import Any
 
 import gradio as gr
 from gradio.components import Component
-from gradio.processing_utils import save_bytes_to_cache
 
 from errors import GraftError
 from ui.context import Context
@@ -28,6 +27,7 @@ from ui.i18n import Words, t, words
 from ui.pulse import ASKED, QUIET
 from ui.tab.diff import changes
 from ui.web.access import Action
+from ui.web.gradio_private import cache_file
 
 SHOWN = 50
 """Rows shown at a time; the search finds the others."""
@@ -201,7 +201,7 @@ class CardRows:
         for change in (self._kind.input, self._search.change):
             change(self._context.allow(self._action, self._filtered), given, html, trigger_mode="always_last", **QUIET)
         for kind, button in files:
-            made = button.click(self._context.allow(self._action, self._file(kind, taken)), given, taken, **ASKED)
+            made = button.click(self._context.allow(self._action, self._file(kind)), given, taken, **ASKED)
             made.success(None, taken, None, js=DOWNLOAD, api_visibility="private")
 
     def updates(self, say: Words, id: str | None, kind: str | None, search: str | None) -> list[Any]:
@@ -223,14 +223,13 @@ class CardRows:
         card = self._card(id)
         return rows_table(words(request), card, select(card["rows"], kind, search))
 
-    def _file(self, format: str, component: gr.File) -> Callable[[str | None, str | None, str | None], str]:
+    def _file(self, format: str) -> Callable[[str | None, str | None, str | None], str]:
         """The rows that the filter leaves, in a file of Gradio's own cache, which it serves and sweeps."""
 
         def write(id: str | None, kind: str | None, search: str | None) -> str:
             found = select(self._card(id)["rows"], kind, search)
             name = re.sub(r"[^\w.@-]", "_", id or "rows")[:80]
-            path: str = save_bytes_to_cache(WRITERS[format](found), f"{name}.{format}", component.GRADIO_CACHE)
-            return path
+            return cache_file(WRITERS[format](found), f"{name}.{format}")
 
         return write
 

@@ -15,12 +15,11 @@ from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from pathlib import Path
 
-from gradio.utils import get_upload_folder
-
 from errors import AdapterError, BusyError
 from settings import REPOSITORY, child_environment
 from ui.html.tags import Html, bar, div, span
 from ui.i18n import Words
+from ui.web.gradio_private import cache_folder
 
 REFUSED = 2
 """The exit code of a command that has said why in its last line."""
@@ -72,7 +71,7 @@ def merged(say: Words, ref: str, home: Path) -> Iterator[tuple[Html, str | None]
     if not _ONE.acquire(blocking=False):
         raise BusyError("Another merged model is being made.", "Each needs as much memory as its base.", "Wait for it.")
     try:
-        folder = Path(get_upload_folder()) / secrets.token_hex(16)
+        folder = cache_folder() / secrets.token_hex(16)
         folder.mkdir(parents=True)
         target = folder / f"{ref.replace('@', '-')}-merged.zip"
         yield step(say, ref, PHASES[0]), None

@@ -1,4 +1,4 @@
-"""What several pages show: models that load, and texts, figures and times as people read them."""
+"""Formats that several pages share: short texts, metrics, durations, dates, and the progress of loading models."""
 
 from __future__ import annotations
 
@@ -13,17 +13,17 @@ from ui.html.tags import Html, bar, div, join, notice, span, tag
 from ui.i18n import Words
 
 CELL = 160
-"""Characters of a text that a table shows."""
+"""Most characters of a text in a table."""
 
 
 def short(text: object, length: int = CELL) -> str:
-    """A text cut to what a table has room for."""
+    """Cut a text to `length` characters, on one line."""
     whole = " ".join(str(text).split())
     return whole if len(whole) <= length else whole[: length - 1] + "…"
 
 
 def models(say: Words, statuses: Sequence[Status]) -> Html:
-    """One slim line for each base that is not ready; nothing when all are."""
+    """Make a line for each base that is not ready."""
     lines = []
     for status in statuses:
         name = status.id.rsplit("/", 1)[-1].partition("@")[0]
@@ -37,12 +37,12 @@ def models(say: Words, statuses: Sequence[Status]) -> Html:
 
 
 def figure(metric: str, value: float) -> str:
-    """A figure as people read it."""
+    """Write the value of a metric: a share in percent, a loss with two decimals."""
     return f"{value:,.2f}" if metric in LOWER_IS_BETTER else f"{100 * value:.1f} %"
 
 
 def duration(say: Words, seconds: float) -> str:
-    """Seconds in words."""
+    """Write seconds in the reader's words: 40 s, 3 min, 1.5 h."""
     if seconds < 60:
         return say("time.seconds", n=max(1, round(seconds)))
     if seconds < 3600:
@@ -51,7 +51,7 @@ def duration(say: Words, seconds: float) -> str:
 
 
 def day(created: Any) -> str:  # noqa: ANN401 - Unix seconds or an ISO date
-    """A manifest's time to the minute."""
+    """Write a manifest's time to the minute; empty where it is none."""
     if isinstance(created, int | float):
         return time.strftime("%Y-%m-%d %H:%M", time.localtime(created))
     try:

@@ -1,4 +1,4 @@
-"""Curves and bars as SVG: axes with round numbers, lines told apart by colour and pattern, text that keeps its size."""
+"""Curves and histograms as SVG: axes with round numbers, curves told apart by colour and pattern, fixed text size."""
 
 from __future__ import annotations
 
@@ -9,26 +9,26 @@ from dataclasses import dataclass
 from ui.html.tags import Html, div, join, span, tag
 
 WIDTH, HEIGHT = 1000, 100
-"""Of the drawing's own coordinates, which are stretched to the room that there is."""
+"""Size of the drawing's coordinate system, which is stretched to the space that there is."""
 Y_TICKS, X_TICKS = 4, 5
 PATTERNS = 6
-"""Looks that `style.css` has for lines: colours that the colour-blind tell apart, each dashed in its own way."""
+"""Styles of curves in `style.css`: colours that the colour-blind tell apart, each dashed in its own way."""
 POINT = 0.01
 """Length of the stroke whose round ends are a dot; a circle would be stretched."""
 Format = Callable[[float], str]
 
 
 @dataclass(frozen=True)
-class Line:
-    """A named line through (x, y); with `dots`, each point is marked, as where there are few."""
+class Curve:
+    """A named line through (x, y); with `dots`, each point is marked, for curves of few points."""
 
     name: str
     points: Sequence[tuple[float, float]]
     dots: bool = False
 
 
-def plot(title: str, lines: Sequence[Line], last_x: float = 0, write: Format = lambda y: f"{y:,g}") -> Html:
-    """Lines over a common x from 0 to `last_x` or the last point; nothing where there is no line to draw."""
+def plot(title: str, lines: Sequence[Curve], last_x: float = 0, write: Format = lambda y: f"{y:,g}") -> Html:
+    """Draw curves over a common x from 0 to `last_x` or the last point; empty where no curve has two points or dots."""
     drawn = [line for line in lines if line.points]
     if not any(len(line.points) > 1 or line.dots for line in drawn):
         return Html("")
@@ -39,48 +39,54 @@ def plot(title: str, lines: Sequence[Line], last_x: float = 0, write: Format = l
     def at(x: float, y: float) -> tuple[float, float]:
         return WIDTH * x / end, HEIGHT * (high - y) / (high - low)
 
-    levels = [low + step * i for i in range(round((high - low) / step) + 1)]
+    levels = [(low + step * i, 100 - 100 * step * i / (high - low)) for i in range(round((high - low) / step) + 1)]
     paths = [_path(line, number, at) for number, line in enumerate(drawn)]
-    rules = [tag("path", d=f"M0 {at(0, y)[1]:.2f}H{WIDTH}", class_="g-rule") for y in levels]
-    drawing = tag("svg", *rules, *paths, viewBox=f"0 0 {WIDTH} {HEIGHT}", preserveAspectRatio="none", role="img",
-                  aria_label=title)  # fmt: skip
-    beside = [tag("span", write(_clean(y, step)), style=f"top:{at(0, y)[1]:.1f}%") for y in levels]
-    return tag(
-        "figure", tag("figcaption", tag("b", title), legend(drawn) if len(drawn) > 1 else None),
-        div("g-axes", div("g-y", *beside), drawing, div("g-x", *_below(end))), class_="g-plot",
-    )  # fmt: skip
+    sides = [(write(_clean(y, step)), top) for y, top in levels]
+    return _figure(title, legend(drawn) if len(drawn) > 1 else None, sides, paths, end, "g-plot")
 
 
-def histogram(title: str, edges: Sequence[int], counts: Sequence[int], limit: int, said: str) -> Html:
-    """Bars over whole numbers; those from `limit` on look different, and a line with the words `said` marks it."""
+def histogram(title: str, edges: Sequence[int], counts: Sequence[int], limit: int, note: str) -> Html:
+    """Draw `counts` between whole numbers `edges`; bars from `limit` on look different, and `note` marks the limit."""
     end, (_, high, step) = edges[-1], scale(0, max(*counts, 1), Y_TICKS)
     bars = [_bar(edges[i], edges[i + 1], n, end, high, limit) for i, n in enumerate(counts) if n]
-    levels = [step * i for i in range(round(high / step) + 1)]
-    rules = [tag("path", d=f"M0 {HEIGHT * (1 - y / high):.2f}H{WIDTH}", class_="g-rule") for y in levels]
+    sides = [(count(step * i), 100 - 100 * step * i / high) for i in range(round(high / step) + 1)]
+    if limit >= end:
+        return _figure(title, None, sides, bars, end, "g-plot g-hist")
     here = 100 * limit / end
-    marked = [tag("path", d=f"M{10 * here:.1f} 0V{HEIGHT}", class_="g-limit")] if limit < end else []
-    drawing = tag("svg", *rules, *bars, *marked, viewBox=f"0 0 {WIDTH} {HEIGHT}", preserveAspectRatio="none",
-                  role="img", aria_label=title)  # fmt: skip
-    beside = [tag("span", count(y), style=f"top:{100 * (1 - y / high):.1f}%") for y in levels]
-    side = "right" if here > 60 else "left"
-    words = tag("span", said, style=f"{side}:{100 - here if side == 'right' else here:.1f}%", class_="g-said")
-    return tag(
-        "figure", tag("figcaption", tag("b", title)),
-        div("g-axes", div("g-y", *beside), div("g-drawn", drawing, words if marked else None),
-            div("g-x", *_below(end))), class_="g-plot g-hist",
-    )  # fmt: skip
+    mark = tag("path", d=f"M{10 * here:.1f} 0V{HEIGHT}", class_="g-limit")
+    place = f"right:{100 - here:.1f}%" if here > 60 else f"left:{here:.1f}%"
+    label = tag("span", note, style=place, class_="g-said")
+    return _figure(title, None, sides, [*bars, mark], end, "g-plot g-hist", label)
+
+
+def _figure(
+    title: str,
+    key: Html | None,
+    sides: Sequence[tuple[str, float]],
+    shapes: Sequence[Html],
+    end: float,
+    class_: str,
+    label: Html | None = None,
+) -> Html:
+    """Put shapes over horizontal rules between two axes; `sides` are the y axis's texts and their tops in percent."""
+    rules = [tag("path", d=f"M0 {HEIGHT * top / 100:.2f}H{WIDTH}", class_="g-rule") for _, top in sides]
+    box = {"viewBox": f"0 0 {WIDTH} {HEIGHT}", "preserveAspectRatio": "none", "role": "img", "aria_label": title}
+    drawing = tag("svg", *rules, *shapes, **box)
+    beside = div("g-y", *(tag("span", text, style=f"top:{top:.1f}%") for text, top in sides))
+    axes = div("g-axes", beside, div("g-drawn", drawing, label), div("g-x", *_below(end)))
+    return tag("figure", tag("figcaption", tag("b", title), key), axes, class_=class_)
 
 
 def _bar(left: int, right: int, n: int, end: int, high: float, limit: int) -> Html:
-    """One bar, with its numbers for whoever points at it."""
     x, width, height = WIDTH * left / end, WIDTH * (right - left) / end, max(1.0, HEIGHT * n / high)
-    return tag("rect", tag("title", f"{left:,}-{right - 1:,}: {n:,}"), x=f"{x + 0.08 * width:.1f}",
-               y=f"{HEIGHT - height:.2f}", width=f"{0.84 * width:.1f}", height=f"{height:.2f}",
-               class_="g-over" if left >= limit else "g-within")  # fmt: skip
+    place = {"x": f"{x + 0.08 * width:.1f}", "y": f"{HEIGHT - height:.2f}"}
+    size = {"width": f"{0.84 * width:.1f}", "height": f"{height:.2f}"}
+    look = "g-over" if left >= limit else "g-within"
+    return tag("rect", tag("title", f"{left:,}-{right - 1:,}: {n:,}"), **place, **size, class_=look)
 
 
-def legend(lines: Sequence[Line]) -> Html:
-    """Which line is whose."""
+def legend(lines: Sequence[Curve]) -> Html:
+    """List the curves' names beside a sample of each."""
     entries = []
     for number, line in enumerate(lines):
         sample = tag("path", d=f"M14 5h{POINT}" if line.dots else "M0 5H28", class_=_look(line, number))
@@ -89,7 +95,7 @@ def legend(lines: Sequence[Line]) -> Html:
 
 
 def scale(low: float, high: float, ticks: int) -> tuple[float, float, float]:
-    """A round lowest and highest value around both, and a round step between `ticks` or so."""
+    """Return round bounds around `low` and `high`, and a round step that makes about `ticks` levels."""
     if high - low <= abs(high) * 1e-9:
         low, high = (low - abs(low) * 0.5, high + abs(high) * 0.5) if high else (0.0, 1.0)
     rough = (high - low) / ticks
@@ -99,7 +105,7 @@ def scale(low: float, high: float, ticks: int) -> tuple[float, float, float]:
 
 
 def count(n: float) -> str:
-    """A number of steps in few characters."""
+    """Write a number in few characters: 12k, 1.5M."""
     for size, unit in ((1e6, "M"), (1e3, "k")):
         if n >= 10 * size or (n >= size and n % size == 0):
             return f"{n / size:g}{unit}"
@@ -107,28 +113,31 @@ def count(n: float) -> str:
 
 
 def _below(end: float) -> list[Html]:
-    """Numbers under the x axis, the last one never beyond the drawing."""
+    """Return the numbers under the x axis; the last one is aligned so that it stays in the drawing."""
     _, _, step = scale(0, end, X_TICKS)
     step = max(1.0, step)
-    found = [step * i for i in range(int(end / step + 1e-9) + 1)]
-    return [tag("span", count(x), style=f"left:{100 * x / end:.1f}%", class_="g-last" if x > 0.95 * end else None)
-            for x in found]  # fmt: skip
+    levels = [step * i for i in range(int(end / step + 1e-9) + 1)]
+    lefts = [(count(x), f"left:{100 * x / end:.1f}%", "g-last" if x > 0.95 * end else None) for x in levels]
+    return [tag("span", text, style=left, class_=class_) for text, left, class_ in lefts]
 
 
-def _path(line: Line, number: int, at: Callable[[float, float], tuple[float, float]]) -> Html:
-    found = [at(x, y) for x, y in line.points]
-    course = "M" + "L".join(f"{x:.1f} {y:.2f}" for x, y in found)
+def _path(line: Curve, number: int, at: Callable[[float, float], tuple[float, float]]) -> Html:
+    places, look = [at(x, y) for x, y in line.points], _look(line, number)
+    course = "M" + "L".join(f"{x:.1f} {y:.2f}" for x, y in places)
     if not line.dots:
-        return tag("path", d=course, class_=_look(line, number))
-    marks = (tag("path", tag("title", f"{line.name} {x:,g}: {y:,.4g}"), d=f"M{a:.1f} {b:.2f}h{POINT}",
-                 class_=_look(line, number)) for (x, y), (a, b) in zip(line.points, found, strict=True))  # fmt: skip
+        return tag("path", d=course, class_=look)
+    titles = (tag("title", f"{line.name} {x:,g}: {y:,.4g}") for x, y in line.points)
+    marks = (
+        tag("path", title, d=f"M{x:.1f} {y:.2f}h{POINT}", class_=look)
+        for title, (x, y) in zip(titles, places, strict=True)
+    )
     return join([tag("path", d=course, class_=f"g-join g-look{number % PATTERNS}"), *marks])
 
 
-def _look(line: Line, number: int) -> str:
+def _look(line: Curve, number: int) -> str:
     return f"{'g-dot' if line.dots else 'g-stroke'} g-look{number % PATTERNS}"
 
 
 def _clean(y: float, step: float) -> float:
-    """A level without the noise of its making: 0.30000000000000004 is 0.3."""
+    """Round off the floating-point noise of a level: 0.30000000000000004 is 0.3."""
     return round(y, max(0, 2 - math.floor(math.log10(step))))

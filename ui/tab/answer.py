@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
-from errors import AdapterError, InputError
+from errors import AdapterError, InputError, Text
 from models.chat_template import as_text
 from plugins import OwnModel, TaskPlugin
 from serving.lm import check_new_tokens
@@ -25,7 +25,8 @@ def check(settings: Settings, given: Mapping[str, Any]) -> None:
     """Raise `InputError` for the arguments of a tab's `predict` where they are beyond the settings."""
     said = sum(len(text) for text in _texts(list(given.values())))
     if said > settings.text_length:
-        why = f"It says {said:,} characters; the limit is {settings.text_length:,} (GRAFT_TEXT_LENGTH)."
+        template = "It says {n} characters; the limit is {limit} (GRAFT_TEXT_LENGTH)."
+        why = Text(template, n=f"{said:,}", limit=f"{settings.text_length:,}")
         raise InputError("This is too long.", why, "Shorten it, or begin a new conversation.")
     tokens = given.get("max_new_tokens")
     if isinstance(tokens, int | float):

@@ -1,6 +1,6 @@
-"""The line under an answer, `sentiment@1 · all-MiniLM-L6-v2 · 31 ms`: an object for API callers, words on the page.
+"""The badge under an answer, `sentiment@1 · all-MiniLM-L6-v2 · 31 ms`: JSON for API clients, words on the page.
 
-In a comparison it also says what failed, and what differs from the first answer.
+In a comparison it also shows an error, and the differences from the first answer.
 """
 
 from __future__ import annotations
@@ -11,9 +11,10 @@ from typing import Any
 import gradio as gr
 
 from ui.i18n import LANGUAGES, texts
+from ui.web.gradio_private import describe
 
-# Gradio fills a template by Handlebars first and then compiles the result as a JavaScript template literal, so a value
-# put in by {{value.x}} could run as code. Here the template is constant, and its one expression escapes the values.
+# Gradio fills a template by Handlebars and then compiles it as a JavaScript template literal, so a value put in by
+# {{value.x}} could run as code. This template is constant, and its one expression escapes the values.
 TEMPLATE = """${(() => {
   if (!value) return '';
   const said = SAID[navigator.language.startsWith('zh') ? 1 : 0];
@@ -42,32 +43,34 @@ TEMPLATE = """${(() => {
   }
 })()}"""
 
+FACTS = {
+    "version": ("string", "version that answered: name@7, base, or own"),
+    "base": ("string", "id of the base"),
+    "ms": ("integer", "milliseconds from request to answer"),
+    "notes": ("array", "notes for the reader, such as a truncation"),
+    "before": ("integer", "while it waits: number of requests before it"),
+    "error": ("string", "in a comparison: why there is no answer, or no whole one"),
+    "than": ("string", "in a comparison: version of the first answer"),
+    "differs": ("array", "in a comparison: pieces [kept, gone or come; text] from that answer to this one"),
+}
+ITEMS = {"notes": {"type": "string"}, "differs": {"type": "array", "items": {"type": "string"}}}
 SCHEMA: dict[str, Any] = {
     "type": "object",
     "properties": {
-        "version": {"type": "string", "description": "what answered: name@7, base, or own"},
-        "base": {"type": "string", "description": "the base's id"},
-        "ms": {"type": "integer", "description": "milliseconds from request to answer"},
-        "notes": {"type": "array", "items": {"type": "string"}, "description": "what the reader must know"},
-        "before": {"type": "integer", "description": "while it waits: how many requests are before it"},
-        "error": {"type": "string", "description": "in a comparison: why there is no answer, or no whole one"},
-        "than": {"type": "string", "description": "in a comparison: the version of the first answer"},
-        "differs": {
-            "type": "array", "items": {"type": "array", "items": {"type": "string"}},
-            "description": "in a comparison: pieces [kept, gone or come; text] from that answer to this one",
-        },
+        name: {"type": kind, "description": text} | ({"items": ITEMS[name]} if name in ITEMS else {})
+        for name, (kind, text) in FACTS.items()
     },
-}  # fmt: skip
+}
 
 
 def _said() -> str:
-    """The words of the template, by language: answers that are the same, others, and a place in the line."""
+    """Return the texts of the template by language, as JSON."""
     keys = ("compare.same", "compare.differs", "task.before")
     return json.dumps([[texts(language)[key] for key in keys] for language in LANGUAGES], ensure_ascii=True)
 
 
 def make_badge() -> gr.HTML:
-    """Which version and base answered, in how many milliseconds, with notes such as a truncation."""
+    """Make the component that shows version, base, milliseconds, and notes such as a truncation."""
     # Not a subclass: Gradio writes a .pyi file beside the source of every component class that it meets.
     badge = gr.HTML(
         None,
@@ -76,5 +79,5 @@ def make_badge() -> gr.HTML:
         js_on_load=None,
         elem_classes="g-answered",
     )
-    badge.api_info = lambda: SCHEMA  # type: ignore[method-assign]
+    describe(badge, SCHEMA)
     return badge

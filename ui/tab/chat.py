@@ -1,4 +1,4 @@
-"""What a conversation needs beyond asking: the message box empties on send, the last turn can be retried or undone."""
+"""Events of a conversation: the message box empties on send, and the last turn can be retried or undone."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from ui.pulse import QUIET
 from ui.web.access import Action
 
 CONCURRENCY = 160
-"""Requests of one tab that are under way at once; the pool answers them together."""
+"""Most requests of one tab at once; the pool answers them together."""
 COUNT = "(page) => (page || []).length"
 SEND = "(text, page) => [text, '', (page || []).length]"
 RESTORE = "(asked, typed, page, turns) => typed || ((page || []).length > turns ? typed : asked)"
@@ -24,19 +24,19 @@ RESTORE = "(asked, typed, page, turns) => typed || ((page || []).length > turns 
 
 @dataclass(frozen=True)
 class Event:
-    """One way to ask a tab, however it is triggered."""
+    """The event that asks a tab, before it has a trigger."""
 
     handler: Callable[..., Any]
-    taken: Sequence[Component]
-    shown: Sequence[Component]
+    inputs: Sequence[Component]
+    outputs: Sequence[Component]
     plugin: TaskPlugin
 
     @property
     def settings(self) -> dict[str, Any]:
-        """How it runs, for an event listener of Gradio's."""
+        """Return the arguments of a Gradio event listener, but for its inputs."""
         return {
             "fn": self.handler,
-            "outputs": list(self.shown),
+            "outputs": list(self.outputs),
             "concurrency_limit": CONCURRENCY,
             "concurrency_id": self.plugin.name,
             "show_progress": "minimal",
@@ -45,14 +45,14 @@ class Event:
 
     @property
     def api(self) -> dict[str, Any]:
-        """What makes it the tab's endpoint."""
+        """Return the arguments that make it the tab's endpoint."""
         text = self.plugin.description
         return {"api_name": self.plugin.name, "api_description": text, "api_visibility": "public"}
 
 
 def connect(context: Context, event: Event, page: gr.Chatbot, send: gr.Button) -> list[Any]:
-    """Connect a plugin whose first input is the message and which answers in `page`; returns the events to cancel."""
-    message, *rest = event.taken
+    """Connect a plugin whose first input is the message and whose output is `page`; return the events to cancel."""
+    message, *rest = event.inputs
     entered = [message.submit] if isinstance(message, gr.Textbox) else []
     asked, turns = gr.Textbox(visible=False), gr.Number(0, visible=False)
     inputs = [asked, *rest]
@@ -68,16 +68,11 @@ def connect(context: Context, event: Event, page: gr.Chatbot, send: gr.Button) -
     # failed half way), or something else was typed meanwhile.
     for asking in (answered, retried):
         asking.failure(None, [asked, message, page, turns], message, js=RESTORE, **QUIET)
-    page.undo(context.allow(Action.LOOK, undo), page, [message, page], **QUIET)
+    page.undo(context.allow(Action.LOOK, retry), page, [message, page], **QUIET)
     return [answered, retried]
 
 
 def retry(history: list[dict[str, Any]]) -> tuple[str, list[dict[str, Any]]]:
-    """The last question, and the conversation before it."""
+    """Return the last question, and the conversation before it."""
     last = max((i for i, turn in enumerate(history) if turn["role"] == "user"), default=0)
     return (as_text(history[last]["content"]), history[:last]) if history else ("", [])
-
-
-def undo(history: list[dict[str, Any]]) -> tuple[str, list[dict[str, Any]]]:
-    """The same: what was asked goes back into the box."""
-    return retry(history)

@@ -1,8 +1,8 @@
-"""Compare: up to three versions answer one input side by side, streamed at the same time.
+"""Comparison: up to three versions answer one input side by side, streamed at the same time.
 
-Each column is a request of its own through the plugin's `predict`; the pool answers what comes together in one batch.
-A base without labels of its own is asked those of a version beside it, unless others were typed. An error of one column
-is shown there alone, and Stop, or a caller that leaves, ends all of them.
+Each column is a request of its own through the plugin's `predict`; the pool answers them in one batch. A base without
+labels of its own is asked those of a version beside it, unless others were typed. An error is shown in its column
+alone; Stop, or a client that leaves, ends all of them.
 """
 
 from __future__ import annotations
@@ -21,35 +21,35 @@ from plugins import TaskPlugin
 from store.adapters import BASE, LIVE, NEWEST, Version
 from ui.context import Context
 from ui.i18n import Words, t
-from ui.pulse import Follower, Pulse, chosen_of
+from ui.pulse import LiveView, PagePoll, chosen_of
 from ui.tab.answer import ADAPTER_SCHEMA, described, fill, menu, plain_answer
 from ui.tab.badge import make_badge
-from ui.tab.chat import CONCURRENCY, retry
+from ui.tab.chat import Event, retry
 from ui.tab.diff import marked
-from ui.tab.pending_answer import Asking, follow
-from ui.web.access import Action
-from ui.web.guard import sentence
+from ui.tab.pending_answer import PendingAnswer, follow
+from ui.web.access import Action, sentence
+from ui.web.gradio_private import describe
 
 DEFAULTS = {"first": BASE, "second": LIVE, "third": NEWEST}
-"""What the columns compare until something else is chosen, by the name of the endpoint's argument."""
+"""Version of each column until another is chosen, by the name of the endpoint's argument."""
 MENU_SCHEMA = ADAPTER_SCHEMA | {"additional_description": f"{ADAPTER_SCHEMA['additional_description']}, or newest"}
 
 
 @dataclass(frozen=True)
 class Asked:
-    """What a tab is asked."""
+    """The inputs of a tab that a comparison shares."""
 
     inputs: Sequence[Component]
-    """Inputs and options, as `predict` takes them."""
+    """Inputs and options, in the order of `predict`'s arguments."""
     parameters: Sequence[inspect.Parameter]
     page: Component | None
-    """The conversation among the inputs, where the tab is one; the message comes before it."""
+    """The conversation among the inputs, if the tab has one; the message comes before it."""
 
 
 def build(
-    context: Context, plugin: TaskPlugin, asked: Asked, outputs: Sequence[Sequence[Component]], pulse: Pulse
+    context: Context, plugin: TaskPlugin, asked: Asked, outputs: Sequence[Sequence[Component]], pulse: PagePoll
 ) -> None:
-    """Place the section under a tab and connect it; `outputs` are the components of each column."""
+    """Place and connect the section under a tab; `outputs` are the components of each column."""
     shown, menus = list[Component](), list[gr.Dropdown]()
     with gr.Accordion(t("compare.title"), open=False, elem_classes="g-compare"):
         gr.Markdown(t("compare.about"), elem_classes="g-about")
@@ -64,24 +64,23 @@ def build(
                         component.render()  # type: ignore[no-untyped-call]
                     shown += [*components, make_badge()]
     handler = compare(context, plugin.name, asked, len(outputs[0]))
-    event = send.click(
-        context.allow(Action.ASK, handler), [*asked.inputs, *menus], shown, api_name=f"{plugin.name}_compare",
-        api_description=f"The same by up to three versions side by side. {plugin.description}",
-        concurrency_limit=CONCURRENCY, concurrency_id=plugin.name, show_progress="minimal", trigger_mode="once",
-    )  # fmt: skip
+    description = f"The same by up to three versions side by side. {plugin.description}"
+    request = Event(context.allow(Action.ASK, handler), [*asked.inputs, *menus], shown, plugin)
+    api = request.api | {"api_name": f"{plugin.name}_compare", "api_description": description}
+    event = send.click(inputs=request.inputs, **request.settings, **api)
     stop.click(None, cancels=[event], api_visibility="private")
-    pulse.add(Follower(menus, menus, lambda say, *_: context.changes, _choices(context, plugin.name)))
+    pulse.add(LiveView(menus, menus, lambda say, *_: context.changes, _choices(context, plugin.name)))
 
 
 def compare(context: Context, name: str, asked: Asked, width: int) -> Callable[..., Any]:
-    """The handler: what is asked, then the version of each column; yields `width` outputs and a badge for each."""
+    """Return the handler of the inputs and each column's version; it yields `width` outputs and a badge a column."""
 
     def stream(*values: Any) -> Iterator[list[Any]]:  # noqa: ANN401 - whatever the components hold
         given, adapters = values[: -len(DEFAULTS)], values[-len(DEFAULTS) :]
         filled = fill(asked.parameters, _question(asked, list(given)))
         chosen = [adapter or default for adapter, default in zip(adapters, DEFAULTS.values(), strict=True)]
         lender = _lender(context, name, chosen)
-        columns = [Asking(adapter, filled, [None] * width, lender=lender) for adapter in chosen]
+        columns = [PendingAnswer(adapter, filled, [None] * width, lender=lender) for adapter in chosen]
         yield _flat(columns)
         for _ in follow(context, name, columns, lambda adapter: resolve(context, name, adapter)):
             _tell(columns)
@@ -91,7 +90,7 @@ def compare(context: Context, name: str, asked: Asked, width: int) -> Callable[.
 
 
 def _lender(context: Context, name: str, chosen: Sequence[str]) -> Version | None:
-    """The version whose labels a base without any is asked: the first of the columns, or else what the tab has."""
+    """Return the version whose labels a base without any is asked: that of a column, or else of the tab."""
     for adapter in (*chosen, LIVE, NEWEST):
         with suppress(AdapterError):
             live = adapter == LIVE
@@ -102,19 +101,19 @@ def _lender(context: Context, name: str, chosen: Sequence[str]) -> Version | Non
 
 
 def _question(asked: Asked, given: list[Any]) -> list[Any]:
-    """What to ask: in a conversation whose message box is empty, the last question once more."""
+    """Return the inputs; an empty message is replaced by the conversation's last question."""
     if asked.page is not None and not given[0]:
         at = asked.inputs.index(asked.page)
         given[0], given[at] = retry(given[at] or [])
     return given
 
 
-def _flat(columns: Sequence[Asking]) -> list[Any]:
+def _flat(columns: Sequence[PendingAnswer]) -> list[Any]:
     return [value for column in columns for value in (*column.outputs, column.told)]
 
 
-def _tell(columns: Sequence[Asking]) -> None:
-    """Put into a badge why its column failed, and when all have ended what differs from the first whole answer."""
+def _tell(columns: Sequence[PendingAnswer]) -> None:
+    """Put errors into badges, and when all columns have ended the differences from the first complete answer."""
     for column in columns:
         if column.error and "error" not in column.badge:
             about = column.badge or {"version": column.adapter, "base": "", "ms": 0, "notes": []}
@@ -132,7 +131,7 @@ def _tell(columns: Sequence[Asking]) -> None:
 
 
 def resolve(context: Context, name: str, adapter: str) -> str:
-    """`newest` as the version that it stands for: the newest that is not live, or the live one where it is alone.
+    """Resolve `newest`: the newest version that is not live, or the live one where it is the only one.
 
     Raises `AdapterError` where the tab has no version.
     """
@@ -147,15 +146,14 @@ def resolve(context: Context, name: str, adapter: str) -> str:
 
 
 def _menu(name: str, default: str) -> gr.Dropdown:
-    chosen = gr.Dropdown(
-        [default], value=default, label=t(f"compare.{name}"), allow_custom_value=True, interactive=True,
-    )  # fmt: skip
-    chosen.api_info = lambda: MENU_SCHEMA  # type: ignore[method-assign]
+    label = t(f"compare.{name}")
+    chosen = gr.Dropdown([default], value=default, label=label, allow_custom_value=True, interactive=True)
+    describe(chosen, MENU_SCHEMA)
     return chosen
 
 
 def _choices(context: Context, name: str) -> Callable[..., list[Any]]:
-    """Gives the menus their choices as they are now."""
+    """Return the refresh of the menus."""
 
     def choices(say: Words, *chosen: str | None) -> list[Any]:
         try:

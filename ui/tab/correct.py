@@ -1,4 +1,4 @@
-"""What a tab gets to be corrected by: "This is wrong", the right answer, and Teach, under each answer.
+"""Correcting an answer: "This is wrong", the right answer, and Teach, under each answer.
 
     correct = Correct(context, plugin, pulse)      # placed where it is constructed
     ... `correct.asked` among the outputs of what answers, with `Answer.record` as its value
@@ -15,8 +15,6 @@ from typing import Any
 
 import gradio as gr
 from gradio.components import Component
-from gradio.processing_utils import save_bytes_to_cache
-from gradio.utils import get_upload_folder
 
 from errors import AdapterError, InputError
 from plugins import TaskPlugin
@@ -27,12 +25,15 @@ from ui.adapters.card_rows import DOWNLOAD
 from ui.context import Context
 from ui.html.tags import Html
 from ui.i18n import Words, t, words
-from ui.pulse import ASKED, QUIET, Follower, Pulse
+from ui.pulse import ASKED, QUIET, LiveView, PagePoll
 from ui.tab import corrections_view
 from ui.web.access import Action
+from ui.web.gradio_private import cache_file
 
 Record = dict[str, Any]
 """What was asked (`row`, without its answer), the `answer`, the `version` that gave it, and the `labels` it had."""
+
+NOTHING = "There is nothing to correct.", "Nothing was answered on this page.", "Ask something."
 
 
 def _hidden() -> Any:  # noqa: ANN401 - a Gradio update
@@ -40,10 +41,10 @@ def _hidden() -> Any:  # noqa: ANN401 - a Gradio update
 
 
 class Correct:
-    """Its components and what they do."""
+    """The components under an answer that correct it, and their handlers."""
 
-    def __init__(self, context: Context, plugin: TaskPlugin, pulse: Pulse) -> None:
-        """Place it; it follows the pulse."""
+    def __init__(self, context: Context, plugin: TaskPlugin, pulse: PagePoll) -> None:
+        """Place the components."""
         self._context, self._tab = context, plugin.name
         self._allow = partial(context.allow, Action.CORRECT)
         spec = context.spec(plugin.name)
@@ -64,22 +65,22 @@ class Correct:
             # Beside what is folded: showing that again would show this too.
             self._file = gr.File(visible="hidden", show_label=False, elem_classes="g-unseen")
         self._shown = [self._strip, self._teach, self._undo, self._folded, self._list]
-        self._follower = pulse.add(Follower([], self._shown, self._mark, self._show, Action.CORRECT))
+        self._view = pulse.add(LiveView([], self._shown, self._mark, self._show, Action.CORRECT))
         self._connect()
 
     def forget_with(self, page: gr.Chatbot) -> None:
-        """Nothing is there to be corrected once a conversation was cleared, or its last turn taken back."""
+        """Forget the answer when the conversation is cleared, or its last turn taken back."""
         gr.on([page.undo, page.clear], self._context.allow(Action.LOOK, lambda: None), None, self.asked, **QUIET)
 
     def _place_form(self) -> None:
         with gr.Column(visible=False, elem_classes="g-fix") as self._form:
             self._question = gr.HTML("", elem_classes="g-list")
-            self._right: Component = (
-                gr.Dropdown([], label=t("teach.label"), info=t("teach.label_info"), allow_custom_value=True,
-                            interactive=True)
-                if self._labels
-                else gr.Textbox(label=t("teach.text"), lines=3, max_lines=12, interactive=True)
-            )  # fmt: skip
+            self._right: Component
+            if self._labels:
+                label, info = t("teach.label"), t("teach.label_info")
+                self._right = gr.Dropdown([], label=label, info=info, allow_custom_value=True, interactive=True)
+            else:
+                self._right = gr.Textbox(label=t("teach.text"), lines=3, max_lines=12, interactive=True)
             with gr.Row(elem_classes="g-buttons"):
                 self._save = gr.Button(t("teach.save"), variant="primary", size="sm")
                 self._cancel = gr.Button(t("teach.cancel"), size="sm")
@@ -98,33 +99,33 @@ class Correct:
         )
         for button, act, given, hidden in acts:
             done = button.click(self._allow(act), given, hidden, trigger_mode="once", **ASKED)
-            done.success(self._follower.handler(self._context.access), None, self._shown, **QUIET)
+            done.success(self._view.handler(self._context.access), None, self._shown, **QUIET)
         made = self._export.click(self._allow(self._pack), None, self._file, **ASKED)
         made.success(None, self._file, None, js=DOWNLOAD, api_visibility="private")
 
     def _open(self, request: gr.Request, asked: Record | None) -> list[Any]:
-        """The form for the answer on the page."""
+        """Open the form for the answer on the page."""
         if not asked:
-            raise InputError("There is nothing to correct.", "Nothing was answered on this page.", "Ask something.")
+            raise InputError(*NOTHING)
         row = answered_row(asked["row"], asked["answer"])
         given = Correction("", 0.0, row, asked["answer"], asked["version"])
         return ["", *self._filled(words(request), given, asked["labels"]), gr.update(visible=True)]
 
     def _edit(self, event: gr.EventData, request: gr.Request) -> list[Any]:
-        """The form for a correction of the list."""
+        """Open the form for a correction of the list."""
         found = self._context.corrections.get(self._tab, str(event.id))
         return [found.id, *self._filled(words(request), found, [found.target]), gr.update(visible=True)]
 
-    def _filled(self, say: Words, of: Correction, labels: Sequence[str]) -> list[Any]:
-        """The question, the box for the right answer, and whether there is something to delete."""
-        question = corrections_view.question(say, of)
+    def _filled(self, say: Words, correction: Correction, labels: Sequence[str]) -> list[Any]:
+        """Return the updates of the question, the box for the right answer, and the button that deletes."""
+        question = corrections_view.question(say, correction)
         if not self._labels:
-            return [question, gr.update(value=of.target), gr.update(visible=bool(of.id))]
-        known = sorted({*labels, *self._version_labels(of.version), *self._used_labels()})
-        others = [label for label in known if label != of.answered]
+            return [question, gr.update(value=correction.target), gr.update(visible=bool(correction.id))]
+        known = sorted({*labels, *self._version_labels(correction.version), *self._used_labels()})
+        others = [label for label in known if label != correction.answered]
         # With two labels, the right one is the other.
-        value = of.target if of.id else others[0] if len(known) == 2 else None
-        return [question, gr.update(choices=known, value=value), gr.update(visible=bool(of.id))]
+        value = correction.target if correction.id else others[0] if len(known) == 2 else None
+        return [question, gr.update(choices=known, value=value), gr.update(visible=bool(correction.id))]
 
     def _version_labels(self, ref: str) -> list[str]:
         try:
@@ -140,21 +141,21 @@ class Correct:
         if editing:
             self._context.corrections.edit(self._tab, editing, target)
         elif not asked:
-            raise InputError("There is nothing to correct.", "Nothing was answered on this page.", "Ask something.")
+            raise InputError(*NOTHING)
         elif target == asked["answer"].strip():
             raise InputError("This is what was answered.", "", "Say what should have been answered instead.")
         else:
             row = answered_row(asked["row"], target)
             self._context.corrections.add(self._tab, row, asked["answer"], asked["version"])
-        return gr.update(visible=False)
+        return _hidden()
 
     def _remove(self, editing: str) -> Any:  # noqa: ANN401
         self._context.corrections.delete(self._tab, editing)
-        return gr.update(visible=False)
+        return _hidden()
 
     def _take_back(self) -> Any:  # noqa: ANN401
         self._context.corrections.undo(self._tab)
-        return gr.update(visible=False)
+        return _hidden()
 
     def _start(self) -> None:
         _, warning = teach.teach(self._context.settings, self._context.runs, self._context.spec(self._tab))
@@ -162,13 +163,12 @@ class Correct:
             gr.Warning(warning, duration=15)
 
     def _pack(self) -> str:
-        """The corrections as rows to train on, in one file of Gradio's own cache, which it serves and sweeps."""
+        """Write the corrections as rows to train on, for download."""
         content = as_jsonl(self._context.corrections.list(self._tab), self._columns)
-        path: str = save_bytes_to_cache(content.encode(), f"corrections-{self._tab}.jsonl", get_upload_folder())
-        return path
+        return cache_file(content.encode(), f"corrections-{self._tab}.jsonl")
 
     def _lesson(self) -> Any:  # noqa: ANN401 - a Run or None
-        """The newest run that taught this tab; looked up only where there was anything to teach."""
+        """Return the latest run that taught this tab; None without a look where there is no correction."""
         if self._context.corrections.mark(self._tab) is None:
             return None
         return next(iter(teach.lessons(self._context.runs, self._tab)), None)

@@ -1,4 +1,4 @@
-"""What a tab shows of its corrections: how many there are, how their lesson goes, and the list of them."""
+"""HTML of a tab's corrections: their number, the run that learns from them, and their list."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 LISTED = 100
 """Corrections that the list shows; the file has all."""
 COARSE = 50
-"""Steps of the bar, so that it is not made anew all the time."""
+"""Positions of the progress bar, so that it is not redrawn all the time."""
 GO = """element.addEventListener('click', (event) => {
   const link = event.target.closest('[data-go]');
   if (!link) return;
@@ -26,29 +26,31 @@ GO = """element.addEventListener('click', (event) => {
   (found.find((tab) => tab.offsetParent) || found[0])?.click();
   scrollTo({top: 0, behavior: 'smooth'});
 });"""
-"""Runs in the browser: opens the page that a link names."""
+"""JavaScript that opens the page that a link names."""
 CHOOSE = """element.addEventListener('click', (event) => {
   const row = event.target.closest('[data-correction]');
   if (row) trigger('select', {id: row.dataset.correction});
 });"""
-"""Runs in the browser: tells which correction was clicked."""
+"""JavaScript that sends the id of a clicked correction."""
 
 
-def question(say: Words, of: Correction) -> Html:
-    """What was asked, and what was answered by which version."""
-    version = say("task.base") if of.version in ("", BASE) else of.version
-    return div("g-asked", div("g-quote", short(of.asked, 400)), span("g-dim", f"{version}: "), _answer(of))
+def question(say: Words, correction: Correction) -> Html:
+    """Show a question, and its answer by a version."""
+    version = say("task.base") if correction.version in ("", BASE) else correction.version
+    return div(
+        "g-asked", div("g-quote", short(correction.asked, 400)), span("g-dim", f"{version}: "), _answer(correction)
+    )
 
 
 def strip(say: Words, found: Sequence[Correction], run: Run | None) -> Html:
-    """How many corrections there are, and what became of them."""
+    """Show the number of corrections, and the state of their latest run."""
     new = sum(not correction.taught for correction in found)
     counted = span("g-dim", say("teach.count", n=len(found), new=new)) if found else None
     return join([lesson(say, run), counted])
 
 
 def lesson(say: Words, run: Run | None) -> Html:
-    """The newest lesson: how far it is, or how it ended."""
+    """Show the progress or the result of the latest run."""
     if run is None:
         return Html("")
     if run.active:
@@ -62,7 +64,7 @@ def lesson(say: Words, run: Run | None) -> Html:
 
 
 def listed(say: Words, found: Sequence[Correction]) -> Html:
-    """Each correction; a click opens it."""
+    """List corrections; a click opens one."""
     return div("g-corrections", *(_row(say, correction) for correction in found[:LISTED]))
 
 
@@ -86,7 +88,7 @@ def _done(say: Words, result: Mapping[str, Any]) -> Html:
 
 
 def learned(say: Words, facts: Mapping[str, Any] | None) -> str:
-    """How many corrections the new version answers right, and how many what answered before; of a card."""
+    """Return how many corrections the new and the earlier version answer right, from a card."""
     if not facts:
         return ""
     after = say("teach.learned", n=facts["new"], rows=facts["rows"])
@@ -94,16 +96,15 @@ def learned(say: Words, facts: Mapping[str, Any] | None) -> str:
     return after if before is None else f"{after} {say('teach.before', n=before)}"
 
 
-def _row(say: Words, of: Correction) -> Html:
-    mark = span("g-live", of.taught) if of.taught else span("g-dim", say("teach.new"))
-    return tag(
-        "button", div("g-quote", short(of.asked)), div("", _answer(of), " → ", tag("b", short(of.target))), mark,
-        type="button", data_correction=of.id, class_="g-correction", title=say("teach.edit"),
-    )  # fmt: skip
+def _row(say: Words, correction: Correction) -> Html:
+    mark = span("g-live", correction.taught) if correction.taught else span("g-dim", say("teach.new"))
+    answers = div("", _answer(correction), " → ", tag("b", short(correction.target)))
+    attributes = {"type": "button", "data_correction": correction.id, "title": say("teach.edit")}
+    return tag("button", div("g-quote", short(correction.asked)), answers, mark, **attributes, class_="g-correction")
 
 
-def _answer(of: Correction) -> Html:
-    return tag("del", short(of.answered or "…"))
+def _answer(correction: Correction) -> Html:
+    return tag("del", short(correction.answered or "…"))
 
 
 def _link(text: str, page: str) -> Html:

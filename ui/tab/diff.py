@@ -1,4 +1,4 @@
-"""What differs between two answers: words of texts, and labels."""
+"""Differences between two answers, word by word."""
 
 from __future__ import annotations
 
@@ -9,18 +9,18 @@ from difflib import SequenceMatcher
 PIECES = re.compile(r"[\u3040-\u30ff\u3400-\u9fff]|\w+|\s+|.", re.DOTALL)
 """Words, spaces and signs; Chinese and Japanese by character."""
 MOST_PIECES = 4_000
-"""Longer texts are not compared: the time grows with the square."""
+"""Most pieces of a text that is compared: the time grows with the square."""
 
 
 def changes(was: str, now: str) -> Iterator[tuple[bool, str, str]]:
-    """Whether a stretch is the same in both texts, what it is in the one, and what in the other."""
+    """Yield (whether equal, old text, new text) for each part of the way from one text to the other."""
     old, new = PIECES.findall(was), PIECES.findall(now)
     for kind, a, b, c, d in SequenceMatcher(None, old, new, autojunk=False).get_opcodes():
         yield kind == "equal", "".join(old[a:b]), "".join(new[c:d])
 
 
 def marked(was: str, now: str) -> list[tuple[str, str]]:
-    """The way from one answer to the other as (kept, gone or come, text) pieces; empty for texts that are the same."""
+    """Return the way from one answer to the other as (kept, gone or come, text) pieces; empty for equal texts."""
     if was == now:
         return []
     if max(len(PIECES.findall(text)) for text in (was, now)) > MOST_PIECES:

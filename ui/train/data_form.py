@@ -13,7 +13,6 @@ from typing import Any
 
 import gradio as gr
 from gradio.components import Component
-from gradio.processing_utils import save_bytes_to_cache
 
 from errors import DataError, GraftError
 from plugins import TaskPlugin
@@ -28,11 +27,12 @@ from training.data.rows import PARTS, UnknownColumns
 from ui.context import Context
 from ui.html.tags import Html, failure
 from ui.i18n import Words, t, words
-from ui.pulse import Follower, Pulse
+from ui.pulse import LiveView, PagePoll
 from ui.train import examples, hub_form, report_view
 from ui.train.hub_form import HubForm
 from ui.train.run_panel import page_copy
 from ui.web.access import Action
+from ui.web.gradio_private import cache_file
 
 KINDS = ("example", "upload", "hub")
 
@@ -143,7 +143,7 @@ def inspect(context: Context, keep: bool) -> Look:
 
 
 def follow(
-    context: Context, pulse: Pulse, waits: gr.State, here: gr.Textbox, look: Look, taken: list[Component],
+    context: Context, pulse: PagePoll, waits: gr.State, here: gr.Textbox, look: Look, taken: list[Component],
     outputs: list[Any],
 ) -> None:  # fmt: skip
     """Look again, with `look`, once the base is on this computer that the report `waits` for; `here` then names it.
@@ -161,7 +161,7 @@ def follow(
         else:
             yield [gr.skip()] * len(outputs)
 
-    pulse.add(Follower([waits], [here], arrived, lambda say, base: [arrived(say, base)], Action.TRAIN))
+    pulse.add(LiveView([waits], [here], arrived, lambda say, base: [arrived(say, base)], Action.TRAIN))
     here.change(context.allow(Action.TRAIN, again, silently=True), [here, *taken], outputs, api_visibility="private",
                 show_progress="hidden", trigger_mode="always_last")  # fmt: skip
 
@@ -177,8 +177,7 @@ def bad_rows(context: Context, component: gr.File) -> Any:  # noqa: ANN401
             out = Path(folder) / "rows"
             context.runs.write_bad_rows(_inspection(context, tab, path, values, keep=True), out)
             name = re.sub(r"[^\w.-]", "_", path.stem)[:80]
-            kept: str = save_bytes_to_cache(out.read_bytes(), f"{name}-left-out.jsonl", component.GRADIO_CACHE)
-        return kept
+            return cache_file(out.read_bytes(), f"{name}-left-out.jsonl")
 
     return write
 

@@ -18,13 +18,13 @@ from training.data.files.selection import is_selection, read_selection
 from ui.adapters.card_rows import DOWNLOAD
 from ui.context import Context
 from ui.i18n import t, words
-from ui.pulse import ASKED, QUIET, Pulse
+from ui.pulse import ASKED, QUIET, PagePoll
 from ui.train import continue_from, data_form, estimate_view, examples, hub_form, settings_form
 from ui.train.data_form import RowsForm, place_rows
 from ui.train.run_panel import RunPanel, page_copy
 from ui.train.settings_form import place_knobs, place_presets
 from ui.web.access import Action
-from ui.web.owner import place_notice
+from ui.web.signin import place_notice
 
 TO_THE_FORM = "() => document.querySelector('.g-columns').scrollIntoView({behavior: 'smooth'})"
 
@@ -68,7 +68,7 @@ class Form:
         return [*self.source, *self.fields.values()]
 
 
-def build(context: Context, demo: gr.Blocks, pulse: Pulse, here: gr.Textbox) -> Form | None:
+def build(context: Context, demo: gr.Blocks, pulse: PagePoll, here: gr.Textbox) -> Form | None:
     """Place the form and the panel of runs, and connect them; gives the form, where there is one.
 
     `here` is told of a base that has arrived, for which the report waits.
@@ -82,7 +82,7 @@ def build(context: Context, demo: gr.Blocks, pulse: Pulse, here: gr.Textbox) -> 
         return _place(context, demo, pulse, here)
 
 
-def _place(context: Context, demo: gr.Blocks, pulse: Pulse, here: gr.Textbox) -> Form | None:
+def _place(context: Context, demo: gr.Blocks, pulse: PagePoll, here: gr.Textbox) -> Form | None:
     allow = partial(context.allow, Action.TRAIN)
     learners = bool(context.learners())
     with gr.Row(elem_classes="g-columns", visible=learners):

@@ -1,35 +1,51 @@
-"""Who asks, and what they may do: one question, `authorize`, put before every handler of the page.
+"""Access control: who asks, what they may do and how often, checked before every handler of the page.
 
-On a machine's own loopback address its user is the owner. Where others can reach the page, they may use the tabs, and
+On a machine's own loopback address its user is the owner. Where others can reach the page, they may use the tabs;
 whatever changes or shows what the owner has is for the owner alone, who signs in: with a password, or on a Hugging Face
 Space with the account that the Space belongs to. Where neither is set up, nobody is the owner.
+
+Gradio hides the text of every exception but its own `Error`, from the page and from API clients alike. So `guarded`
+turns a `GraftError` into one, and logs any other exception under a short id that the user can quote.
 """
 
 from __future__ import annotations
 
+import functools
 import hashlib
+import html
+import inspect
+import logging
+import re
 import secrets
 import threading
 import time
 from collections import OrderedDict
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from enum import StrEnum
 from http.cookies import CookieError, SimpleCookie
 from importlib.util import find_spec
-from typing import Any
+from typing import Any, TypeVar
 
-from errors import BusyError, GraftError
+import gradio as gr
+
+from errors import BusyError, GraftError, Text
 from settings import Settings
-from ui.web.rate_limit import Rate
+from ui.i18n import asked
 
 COOKIE = "graft-session"
 SESSION_S = 12 * 3600
 MOST_SESSIONS = 100
+MOST_KEYS = 10_000
+"""Callers whose requests are counted at once, so that addresses cannot fill the memory."""
+TOKEN = re.compile(r"\bhf_[A-Za-z0-9]{16,}")
+F = TypeVar("F", bound=Callable[..., Any])
+log = logging.getLogger("graft")
 
 
 class Action(StrEnum):
-    """What a handler does; every handler names one."""
+    """A kind of handler; every handler names one."""
 
     LOOK = "look"
     """See what everybody sees: models, versions, examples."""
@@ -38,13 +54,13 @@ class Action(StrEnum):
     TRAIN = "train"
     """Read rows, see runs, start, steer and delete them."""
     KEEP = "keep"
-    """Promote, roll back, delete, take away and import versions, and see rows of their cards."""
+    """Promote, roll back, delete, download and import versions, and see rows of their cards."""
     CORRECT = "correct"
     """Put answers right, and teach."""
 
 
 OPEN = frozenset({Action.LOOK, Action.ASK})
-"""What anybody may do who reaches the page."""
+"""Actions of anybody who reaches the page."""
 REFUSED = {
     Action.TRAIN: "Training is not for visitors.",
     Action.KEEP: "Managing versions is not for visitors.",
@@ -54,54 +70,72 @@ REFUSED = {
 
 @dataclass(frozen=True)
 class User:
-    """Who asks."""
+    """The sender of a request."""
 
     name: str
-    """As the history of a tab shows it."""
+    """Name in the history of a tab."""
     owner: bool
     key: str = ""
-    """By which a visitor's requests are counted: an address."""
+    """Address by which a visitor's requests are counted."""
 
 
 class AccessError(GraftError):
-    """Something that this user may not do."""
+    """An action that this user may not do."""
 
 
 def permitted(user: User, action: Action) -> bool:
-    """Whether `user` may do `action`."""
+    """Return whether `user` may do `action`."""
     return user.owner or action in OPEN
 
 
-def authorize(user: User, action: Action, of: str = "") -> None:
-    """Raise `AccessError` unless `user` may do `action`, with `of`, the thing that it is done to, in the message."""
-    if not permitted(user, action):
-        what = REFUSED[action] if not of else f"{of}: {REFUSED[action][0].lower()}{REFUSED[action][1:]}"
-        raise AccessError(what, "It is for the owner of this page.", "Sign in as the owner, if that is you.")
+class RateLimiter:
+    """A token bucket for each key, for example each address: `burst` at once, then `per_minute`. Safe for threads.
+
+    The token bucket of traffic shaping (Turner, 1986). Beyond `MOST_KEYS` keys the least recent is forgotten, which
+    only ever gives it a full bucket again.
+    """
+
+    def __init__(self, per_minute: float, burst: int, now: Callable[[], float] = time.monotonic) -> None:
+        """`now` is a clock in seconds."""
+        self._per_s, self._burst, self._now = per_minute / 60, float(burst), now
+        self._buckets: OrderedDict[str, tuple[float, float]] = OrderedDict()
+        self._lock = threading.Lock()
+
+    def take(self, key: str, cost: float = 1.0) -> float:
+        """Take `cost` tokens and return 0, or take none and return the seconds until there are enough."""
+        with self._lock:
+            now = self._now()
+            left, at = self._buckets.pop(key, (self._burst, now))
+            left = min(self._burst, left + (now - at) * self._per_s)
+            missing = max(0.0, min(cost, self._burst) - left)
+            self._buckets[key] = (left if missing else left - cost, now)
+            while len(self._buckets) > MOST_KEYS:
+                self._buckets.popitem(last=False)
+        return missing / self._per_s if missing else 0.0
+
+    def give(self, key: str) -> None:
+        """Fill the bucket of a key."""
+        with self._lock:
+            self._buckets.pop(key, None)
 
 
 class Access:
-    """Recognizes who asks."""
+    """Recognizes users, keeps the owner's sessions, and refuses."""
 
     def __init__(self, settings: Settings, now: Callable[[], float] = time.time) -> None:
         self._settings, self._now = settings, now
         self._sessions: OrderedDict[str, float] = OrderedDict()
         self._lock = threading.Lock()
-        self._asking = Rate(settings.rate, max(1, settings.rate))
+        self._limiter = RateLimiter(settings.rate, max(1, settings.rate))
+        chosen = settings.sign_in
+        # Gradio's sign-in exists on a Space that has `hf_oauth`, and nowhere else.
+        self.mode = "nobody" if chosen == "huggingface" and not find_spec("authlib") else chosen
+        """The way to become the owner: `local` (everybody is), `password`, `huggingface` or `nobody`."""
+        self.possible = self.mode != "nobody"
+        """Whether anybody can be the owner."""
 
-    @property
-    def mode(self) -> str:
-        """How somebody becomes the owner: `local` (everybody is), `password`, `huggingface` or `nobody`."""
-        chosen = self._settings.sign_in
-        # What Gradio signs people in with is there on a Space that has `hf_oauth`, and nowhere else.
-        return "nobody" if chosen == "huggingface" and not find_spec("authlib") else chosen
-
-    @property
-    def possible(self) -> bool:
-        """Whether anybody can be the owner, so that there is a use for what is the owner's alone."""
-        return self.mode != "nobody"
-
-    def user(self, request: Any) -> User:  # noqa: ANN401 - a Request of Gradio's, or None
-        """Who asks; a stranger unless they prove otherwise."""
+    def user(self, request: Any) -> User:  # noqa: ANN401 - a request of Gradio or Starlette, or None
+        """Return the sender of a request; a visitor unless they prove otherwise."""
         key = address(request, self._settings.space)
         if self.mode == "local":
             return User("page", True, key)
@@ -112,38 +146,39 @@ class Access:
             return User(name or "visitor", name in self._settings.owners, key)
         return User("visitor", False, key)
 
-    def check(self, user: User, action: Action, of: str = "") -> None:
-        """`authorize`, and that a visitor does not ask too often. Raises `AccessError` or `BusyError`."""
-        authorize(user, action, of)
-        if action is Action.ASK and not user.owner and (wait := self._asking.take(user.key)):
-            why = f"One visitor may ask {self._settings.rate} times a minute."
-            raise BusyError("You ask too often.", why, f"Try again in {wait:.0f} s.")
+    def check(self, user: User, action: Action) -> None:
+        """Raise `AccessError` where `user` may not do `action`, and `BusyError` for a visitor who asks too often."""
+        if not permitted(user, action):
+            why, next = "It is for the owner of this page.", "Sign in as the owner, if that is you."
+            raise AccessError(REFUSED[action], why, next)
+        if action is Action.ASK and not user.owner and (wait := self._limiter.take(user.key)):
+            why = Text("One visitor may ask {n} times a minute.", n=self._settings.rate)
+            raise BusyError("You ask too often.", why, Text("Try again in {n} s.", n=f"{wait:.0f}"))
 
     def sign_in(self, password: str) -> str | None:
-        """A new session, for the value of its cookie, if the password is right."""
-        given, right = (hashlib.sha256(text.encode("utf-8", "replace")).digest()
-                        for text in (password, self._settings.password))  # fmt: skip
+        """Begin a session and return its cookie's value; None where the password is wrong."""
+        given, right = (_digest(text) for text in (password, self._settings.password))
         if self.mode != "password" or not secrets.compare_digest(given, right):
             return None
         token = secrets.token_urlsafe(32)
         with self._lock:
-            self._sessions[_hashed(token)] = self._now() + SESSION_S
+            self._sessions[_digest(token)] = self._now() + SESSION_S
             while len(self._sessions) > MOST_SESSIONS:
                 self._sessions.popitem(last=False)
         return token
 
     def sign_out(self, token: str) -> None:
-        """Forget a session."""
+        """End a session."""
         with self._lock:
-            self._sessions.pop(_hashed(token), None)
+            self._sessions.pop(_digest(token), None)
 
     def knows(self, token: str) -> bool:
-        """Whether a cookie's value is that of a session that still lasts."""
-        return bool(token) and self._sessions.get(_hashed(token), 0.0) > self._now()
+        """Return whether a cookie's value is that of a session that still lasts."""
+        return bool(token) and self._sessions.get(_digest(token), 0.0) > self._now()
 
 
 def cookie(request: Any) -> str:  # noqa: ANN401
-    """The value of our cookie, or nothing."""
+    """Return the value of our cookie, or an empty text."""
     headers = getattr(request, "headers", None) or {}
     try:
         found = SimpleCookie(str(headers.get("cookie") or "")).get(COOKIE)
@@ -153,22 +188,104 @@ def cookie(request: Any) -> str:  # noqa: ANN401
 
 
 def account(request: Any) -> str:  # noqa: ANN401
-    """The Hugging Face account that is signed in, by the session that the Space's own login has signed."""
+    """Return the Hugging Face account that is signed in, by the session that the Space's login has signed."""
     scope = getattr(getattr(request, "request", None), "scope", None)
     session: Mapping[str, Any] = (scope or {}).get("session") or {}
-    told = session.get("oauth_info") or {}
-    if float(told.get("expires_at") or 0) <= time.time():
+    oauth = session.get("oauth_info") or {}
+    if float(oauth.get("expires_at") or 0) <= time.time():
         return ""
-    return str((told.get("userinfo") or {}).get("preferred_username") or "")
+    return str((oauth.get("userinfo") or {}).get("preferred_username") or "")
 
 
 def address(request: Any, behind_proxy: bool = False) -> str:  # noqa: ANN401
-    """Where a request comes from. Behind a Space's proxy that is the last address that the proxy has added."""
+    """Return the address of a request's sender; behind a Space's proxy the last one that the proxy has added."""
     headers = getattr(request, "headers", None) or {}
     added = str(headers.get("x-forwarded-for") or "").rpartition(",")[2].strip() if behind_proxy else ""
     return added or str(getattr(getattr(request, "client", None), "host", "") or "")
 
 
-def _hashed(token: str) -> str:
-    """What is kept of a session, so that the memory of this process is no list of keys."""
-    return hashlib.sha256(token.encode("utf-8", "replace")).hexdigest()
+def _digest(text: str) -> str:
+    """Hash a secret: passwords compare in constant time, and the memory of this process holds no cookie."""
+    return hashlib.sha256(text.encode("utf-8", "replace")).hexdigest()
+
+
+def guarded(access: Access, action: Action, handler: F, silently: bool = False) -> F:
+    """Wrap a handler, a function or a generator, so that it runs for users who may do `action` alone.
+
+    `silently` changes nothing for other users, in place of an error: for what a page asks by itself. Gradio passes the
+    request to whichever parameter has its type, so the wrapper has one of its own before the others.
+    """
+
+    @functools.wraps(handler)
+    def call(caller: gr.Request, /, *values: Any, **named: Any) -> Any:  # noqa: ANN401 - any handler's
+        with explained():
+            user = access.user(caller)
+            if silently and not permitted(user, action):
+                return gr.skip()
+            access.check(user, action)
+            return handler(*values, **named)
+
+    @functools.wraps(handler)
+    def stream(caller: gr.Request, /, *values: Any, **named: Any) -> Iterator[Any]:  # noqa: ANN401
+        with explained():
+            user = access.user(caller)
+            if silently and not permitted(user, action):
+                yield gr.skip()
+                return
+            access.check(user, action)
+            yield from handler(*values, **named)
+
+    wrapper: Any = stream if inspect.isgeneratorfunction(handler) else call
+    signature = inspect.signature(handler)
+    own = inspect.Parameter("caller", inspect.Parameter.POSITIONAL_OR_KEYWORD)
+    wrapper.__signature__ = signature.replace(parameters=[own, *signature.parameters.values()])
+    wrapper.__annotations__ = {**getattr(handler, "__annotations__", {}), "caller": gr.Request}
+    wrapper.action = action
+    return wrapper  # type: ignore[no-any-return]
+
+
+@contextmanager
+def explained() -> Iterator[None]:
+    """Turn any exception of the body into a `gr.Error` with a sentence."""
+    try:
+        yield
+    except gr.Error:
+        raise
+    except (Exception, SystemExit) as error:  # a plugin that calls exit() ends its request, and not the server
+        # The page shows messages as HTML and API clients as text, so only what could be markup is escaped.
+        text = html.escape(redacted(sentence(error)), quote=False)
+        raise gr.Error(text, duration=15, title="Graft", print_exception=False) from None
+
+
+def sentence(error: BaseException) -> str:
+    """Return an error's text in the language of the request; one that is no `GraftError` is logged under a number."""
+    say = asked()
+    if isinstance(error, GraftError):
+        text = " ".join(say.sentence(part) for part in (error.what, error.why, error.next) if part)
+        return text.replace("。 ", "。")  # no space stands between Chinese sentences
+    if isinstance(error, gr.Error):
+        return str(error.message)
+    number = secrets.token_hex(3)
+    log.error("error %s", number, exc_info=error)
+    template = "Something went wrong in Graft itself. The log has the details under {number}."
+    return say.sentence(Text(template, number=number))
+
+
+def redacted(text: str) -> str:
+    """Replace tokens of the Hub, which libraries put into messages with an address or a header."""
+    return TOKEN.sub("hf_...", text)
+
+
+class Redacting(logging.Formatter):
+    """Formats log records without tokens of the Hub, tracebacks too."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        """Return the record as text."""
+        return redacted(super().format(record))
+
+
+def log_without_tokens() -> None:
+    """Let everything that this process logs go through `Redacting`."""
+    handler = logging.StreamHandler()
+    handler.setFormatter(Redacting("%(message)s"))
+    logging.basicConfig(level=logging.WARNING, handlers=[handler])

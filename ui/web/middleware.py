@@ -1,4 +1,4 @@
-"""What stands before Gradio: requests that another site's page sends, bodies without end, and pages that frame ours.
+"""ASGI middleware before Gradio: refuses requests of other sites, bodies without end, and framing of the page.
 
 Gradio's `strict_cors` hides only the answers to requests of other sites, accepts any of them where the host is not a
 local one, and lets an upload through that a browser sends without asking first.
@@ -17,8 +17,7 @@ from starlette.responses import PlainTextResponse
 
 from settings import LOOPBACK, Settings
 from store import quota
-from ui.web.access import Access, address
-from ui.web.rate_limit import Rate
+from ui.web.access import Access, RateLimiter, address
 from ui.web.signin import SignIn
 
 Scope = MutableMapping[str, Any]
@@ -29,18 +28,18 @@ App = Callable[[Scope, Receive, Send], Awaitable[None]]
 LARGEST_CALL = 16 * 2**20
 """Bytes of a request that is no upload: texts and a conversation. More where `GRAFT_TEXT_LENGTH` needs more."""
 BYTES_A_CHARACTER = 12
-"""Of a character in JSON at most: two escapes of six bytes."""
+"""Most bytes of a character in JSON: two escapes of six."""
 AROUND_FILES = 2**20
-"""Bytes of an upload beside its files."""
+"""Bytes of an upload's form around its files."""
 UPLOADS_A_MINUTE = 20
 SAFE = ("GET", "HEAD", "OPTIONS")
 
 
 def middleware(settings: Settings, access: Access) -> list[Middleware]:
-    """What every request passes, outermost first.
+    """Return the layers of every request, outermost first.
 
-    On loopback only requests for this machine by its own names: another name that leads here is a page's trick (DNS
-    rebinding). Elsewhere the names that people use are not known here.
+    On loopback only this machine's own names are let through: another name that leads here is DNS rebinding. Elsewhere
+    the names that people use are not known.
     """
     found = [Middleware(SameOrigin, hosts=settings.space_hosts), Middleware(Uploads, settings=settings)]
     if settings.host in LOOPBACK and not settings.space:
@@ -53,7 +52,7 @@ def middleware(settings: Settings, access: Access) -> list[Middleware]:
 
 
 class SameOrigin:
-    """Refuses what another site's page sends here through a visitor's browser, with the visitor's cookies."""
+    """Refuses requests that another site's page sends through a visitor's browser, with the visitor's cookies."""
 
     def __init__(self, app: App, hosts: Iterable[str] = ()) -> None:
         """`hosts` are names of this page besides the one that a request was sent to, which a proxy may have changed."""
@@ -76,11 +75,11 @@ class SameOrigin:
 
 
 class Uploads:
-    """Bounds every body by its size, and uploads by how many come, and by the disk that Graft may use."""
+    """Limits the size of every body, and the rate of uploads and the disk that they fill."""
 
     def __init__(self, app: App, settings: Settings) -> None:
         self._app, self._settings = app, settings
-        self._rate = Rate(UPLOADS_A_MINUTE, UPLOADS_A_MINUTE)
+        self._rate = RateLimiter(UPLOADS_A_MINUTE, UPLOADS_A_MINUTE)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Pass the request on, or answer 413, 429 or 507."""
@@ -110,7 +109,7 @@ class Uploads:
 
 
 class _Bounded:
-    """Ends a request whose body grows beyond what it may have, whatever its headers say."""
+    """Ends a request whose body grows beyond `most` bytes, whatever its headers say."""
 
     def __init__(self, app: App, most: int) -> None:
         self._app, self._left, self._begun, self._over = app, most, False, False
@@ -149,8 +148,8 @@ class Unframed:
 
         async def marked(message: Any) -> None:  # noqa: ANN401
             if message["type"] == "http.response.start":
-                message["headers"] = [*message["headers"], (b"x-frame-options", b"SAMEORIGIN"),
-                                      (b"x-content-type-options", b"nosniff")]  # fmt: skip
+                ours = (b"x-frame-options", b"SAMEORIGIN"), (b"x-content-type-options", b"nosniff")
+                message["headers"] = [*message["headers"], *ours]
             await send(message)
 
         await self._app(scope, receive, marked)

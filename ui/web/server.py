@@ -1,4 +1,4 @@
-"""Starts the server, with everything closed that a page on one's own machine does not need open."""
+"""Starts the web server, with every door of Gradio closed that this page does not need."""
 
 from __future__ import annotations
 
@@ -20,13 +20,13 @@ from ui.i18n import translations
 from ui.web.middleware import middleware
 
 THREADS = 192
-"""For handlers: those that wait for an answer hold one each (`chat.CONCURRENCY`), and must leave some to the others."""
+"""Threads of handlers; each request that waits for an answer holds one (`chat.CONCURRENCY`)."""
 LEAST_DISK = 200 * 2**20
 """Bytes that must be free to start: a few versions and a run."""
 
 
 def check_home(settings: Settings) -> None:
-    """Note this release in the home; raises `GraftError` for a folder that cannot be written, or a full disk."""
+    """Note this release in the home folder. Raises `GraftError` for one that cannot be written, or a full disk."""
     try:
         settings.home.mkdir(parents=True, exist_ok=True)
         files.write_json(settings.home / HOME_RECORD, check_release(settings.home))
@@ -53,7 +53,7 @@ def launch(demo: gr.Blocks, context: Context) -> None:
 
 
 def options(context: Context) -> dict[str, Any]:
-    """The arguments of `launch`."""
+    """Return the arguments of `gr.Blocks.launch`."""
     settings = context.settings
     return {
         "server_name": settings.host,
@@ -85,7 +85,7 @@ def options(context: Context) -> dict[str, Any]:
 
 
 def _private(settings: Settings) -> list[Path]:
-    """Folders whose files are never served, whatever Gradio thinks of them."""
+    """Return paths whose files are never served, whatever Gradio's own rules say."""
     kept = [
         settings.home / name
         for name in ("adapters", "live", "runs", "models", "data", CORRECTIONS, DATABASE, f"{DATABASE}-wal")
@@ -94,6 +94,6 @@ def _private(settings: Settings) -> list[Path]:
 
 
 def stop(error: GraftError, code: int) -> None:
-    """Say why in one line and end the process."""
+    """Print an error in one line and end the process."""
     print(f"Graft cannot start. {error}", file=sys.stderr)
     sys.exit(code)

@@ -1,7 +1,8 @@
-"""The page on which the owner signs in with a password, and the cookie that it leaves.
+"""Sign-in: the page that asks for the owner's password and sets a cookie, and what other pages show of it.
 
 The cookie goes to this page alone, never to scripts and never with requests of other sites. Guesses are counted by
-address; a password has at least twelve characters (`Settings`), so that what the count lets through finds nothing.
+address; a password has at least twelve characters (`Settings`), so that the guesses let through find nothing.
+Buttons and notices are only shown here; what is allowed, `access.py` decides.
 """
 
 from __future__ import annotations
@@ -11,18 +12,20 @@ from collections.abc import Awaitable, Callable, MutableMapping
 from typing import Any
 from urllib.parse import parse_qs
 
+import gradio as gr
 from starlette.requests import Request
 from starlette.responses import HTMLResponse, RedirectResponse, Response
 
+from ui.context import Context
 from ui.html.tags import Html, tag
-from ui.i18n import Words, words
-from ui.web.access import COOKIE, SESSION_S, Access, address, cookie
-from ui.web.rate_limit import Rate
+from ui.i18n import Words, t, words
+from ui.pulse import PagePoll
+from ui.web.access import COOKIE, SESSION_S, Access, Action, RateLimiter, address, cookie
 
 log = logging.getLogger("graft")
 
 GUESSES = 5
-"""Wrong passwords of one address at once, and then one a minute."""
+"""Wrong passwords from one address at once; then one a minute."""
 LONGEST_FORM = 4096
 POLICY = "default-src 'none'; style-src 'unsafe-inline'; form-action 'self'; frame-ancestors 'none'"
 HEADERS = {
@@ -39,11 +42,30 @@ STYLE = (
 )
 
 
+def place_account(context: Context, pulse: PagePoll) -> None:
+    """Place the sign-in button in the header."""
+    if context.access.mode == "huggingface":
+        gr.LoginButton(size="sm", elem_classes="g-account")
+    if context.access.mode == "password":
+        for label, others in ((t("signin.do"), True), (t("signin.owner"), False)):
+            with pulse.reserved(Action.KEEP, others):
+                gr.Button(label, link="signin", link_target="_self", size="sm", elem_classes="g-account")
+
+
+def place_notice(context: Context, pulse: PagePoll) -> None:
+    """Place the reason why a visitor sees less than the owner, and what would change that."""
+    if context.access.mode == "nobody":
+        gr.Markdown(t("access.off_space" if context.settings.space else "access.off"), elem_classes="g-off")
+    elif context.access.mode != "local":
+        with pulse.reserved(Action.KEEP, others=True):
+            gr.Markdown(t("access.sign_in"), elem_classes="g-off")
+
+
 class SignIn:
-    """Answers `/signin` and `/signout`; everything else passes."""
+    """ASGI middleware that answers `/signin` and `/signout`."""
 
     def __init__(self, app: Any, access: Access) -> None:  # noqa: ANN401 - an ASGI application
-        self._app, self._access, self._guesses = app, access, Rate(1, GUESSES)
+        self._app, self._access, self._guesses = app, access, RateLimiter(1, GUESSES)
 
     async def __call__(
         self,
@@ -51,7 +73,7 @@ class SignIn:
         receive: Callable[[], Awaitable[Any]],
         send: Callable[[Any], Awaitable[None]],
     ) -> None:
-        """One request."""
+        """Answer these two paths, or pass the request on."""
         path = scope["path"].rstrip("/") if scope["type"] == "http" else ""
         if not path.endswith(("/signin", "/signout")) or path.count("/") != 1:
             await self._app(scope, receive, send)
@@ -69,7 +91,7 @@ class SignIn:
         await answer(scope, receive, send)
 
     async def _try(self, request: Request) -> Response:
-        """A password that was sent: a session, or the form again."""
+        """Check a password that was sent: begin a session, or show the form again."""
         say, key = words(request), address(request)  # type: ignore[arg-type]
         if wait := self._guesses.take(key):
             return _form(say, say("signin.wait", n=f"{wait:.0f}"), 429)
@@ -113,6 +135,6 @@ def _owner(say: Words) -> HTMLResponse:
 def _page(say: Words, action: str, status: int, *children: Html | None) -> HTMLResponse:
     back = tag("p", tag("a", say("signin.back"), href="./"))
     form = tag("form", tag("h1", "Graft"), *children, back, method="post", action=action)
-    head = tag("head", tag("meta", charset="utf-8"), tag("title", "Graft"), tag("style", Html(STYLE)),
-               tag("meta", name="viewport", content="width=device-width, initial-scale=1"))  # fmt: skip
+    metas = tag("meta", charset="utf-8"), tag("meta", name="viewport", content="width=device-width, initial-scale=1")
+    head = tag("head", *metas, tag("title", "Graft"), tag("style", Html(STYLE)))
     return HTMLResponse(f"<!doctype html>{tag('html', head, tag('body', form), lang=say.language)}", status, HEADERS)

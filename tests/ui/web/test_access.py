@@ -1,25 +1,27 @@
-"""access.py: each endpoint of the page is called as each kind of user, and does what a table here says it may."""
+"""ui/web/access.py: each endpoint does for each user what a table here allows, and errors leave as sentences."""
 
 import json
+import logging
 import re
 from collections.abc import Iterator
 from types import SimpleNamespace
 
+import gradio as gr
 import httpx
 import pytest
 
-from errors import BusyError
+from errors import BusyError, GraftError
 from settings import Settings
 from tests.helpers.ui_site import CHAT, PASSWORD, Site, make, serve
 from ui import shell
 from ui.shell import Reloader
 from ui.train import hub_form
 from ui.web import access
-from ui.web.access import COOKIE, SESSION_S, Access, AccessError, Action, User, authorize
-from ui.web.guard import guarded
+from ui.web.access import COOKIE, SESSION_S, Access, AccessError, Action, Redacting, User, explained, guarded
 
 pytestmark = pytest.mark.filterwarnings("ignore")
 REFUSED = re.compile(r"not for visitors")
+CANARY = "hf_" + "canary" * 6
 LOOK, ASK, TRAIN, KEEP, CORRECT = Action
 MATRIX = {
     "adapters_page.Section._ask": {KEEP},
@@ -29,14 +31,11 @@ MATRIX = {
     "adapters_page.Section._picked": {LOOK},
     "adapters_page.Section._place_controls.<lambda>": {LOOK},
     "adapters_page.Section.handler.handle": {KEEP},
-    "task_tab.answer.once": {ASK},
-    "task_tab.answer.stream": {ASK},
-    "bases_form.suited.found": {TRAIN},
     "card_rows.CardRows._file.write": {TRAIN, KEEP},
     "card_rows.CardRows._filtered": {TRAIN, KEEP},
     "chat.retry": {LOOK},
-    "chat.undo": {LOOK},
     "compare.compare.stream": {ASK},
+    "continue_from.connect.fill": {TRAIN},
     "correct.Correct._edit": {CORRECT},
     "correct.Correct._keep": {CORRECT},
     "correct.Correct._open": {CORRECT},
@@ -45,6 +44,10 @@ MATRIX = {
     "correct.Correct._start": {CORRECT},
     "correct.Correct._take_back": {CORRECT},
     "correct._hidden": {LOOK},
+    "data_form.bad_rows.write": {TRAIN},
+    "data_form.follow.again": {TRAIN},
+    "data_form.inspect.look": {TRAIN},
+    "data_form.show": {TRAIN},
     "estimate_view.connect.estimated": {TRAIN},
     "hub_form._chosen.chosen": {TRAIN},
     "hub_form._configured.configured": {TRAIN},
@@ -53,25 +56,23 @@ MATRIX = {
     "hub_form._stop.stop": {TRAIN},
     "import_form._place.<lambda>": {KEEP},
     "import_form.take_in.handler": {KEEP},
-    "pulse.Follower.handler.refresh": {TRAIN, KEEP, CORRECT},
-    "pulse.Pulse._beat": {LOOK},
-    "rows_form.bad_rows.write": {TRAIN},
-    "rows_form.follow.again": {TRAIN},
-    "rows_form.inspect.look": {TRAIN},
-    "rows_form.show": {TRAIN},
+    "pulse.LiveView.handler.refresh": {TRAIN, KEEP, CORRECT},
+    "pulse.PagePoll._poll": {LOOK},
     "run_panel.RunPanel._act.<lambda>": {TRAIN},
     "run_panel.RunPanel._choose": {TRAIN},
     "run_panel.RunPanel._connect.<lambda>": {TRAIN},
     "run_panel.RunPanel._copy_log": {TRAIN},
+    "settings_form.suited.found": {TRAIN},
     "task_tab._examples.fill": {LOOK},
-    "train_on.connect.fill": {TRAIN},
+    "task_tab.answer.once": {ASK},
+    "task_tab.answer.stream": {ASK},
     "train_page._command.command": {TRAIN},
     "train_page._defaults.defaults": {TRAIN},
     "train_page._fill.fill": {TRAIN},
     "train_page._preset.preset": {TRAIN},
     "train_page._start.start": {TRAIN},
     "train_page._use.use": {TRAIN},
-}  # fmt: skip
+}
 """Each handler of the page, and what who calls it must be allowed to do."""
 
 
@@ -112,7 +113,7 @@ def handler_of(function: object) -> object:
 
 def name_of(function: object) -> str:
     found = handler_of(function)
-    return f"{found.__module__}.{found.__qualname__}".removeprefix("ui.").replace(".<locals>", "")
+    return f"{found.__module__.rpartition('.')[2]}.{found.__qualname__}".replace(".<locals>", "")
 
 
 def endpoints(demo) -> dict[int, tuple[str, object]]:
@@ -196,18 +197,17 @@ def test_r09_where_nobody_can_be_the_owner_there_is_nothing_of_the_owners(tmp_pa
         actions = {function.fn.action for _, function in endpoints(shell.build(context)).values()}
         assert actions == {LOOK, ASK}
         with pytest.raises(AccessError):
-            authorize(context.access.user(None), TRAIN)
+            context.access.check(context.access.user(None), TRAIN)
 
 
-def test_r08_who_may_not_is_told_what_of() -> None:
+def test_r08_a_visitor_reads_what_to_do_instead() -> None:
+    found = Access(Settings(password=PASSWORD))
     for action in (TRAIN, KEEP, CORRECT):
         with pytest.raises(AccessError, match=r"not for visitors.*Sign in as the owner"):
-            authorize(User("visitor", False), action)
-        with pytest.raises(AccessError, match="mine@1: "):
-            authorize(User("visitor", False), action, "mine@1")
-        authorize(User("owner", True), action)
+            found.check(User("visitor", False), action)
+        found.check(User("owner", True), action)
     for action in (LOOK, ASK):
-        authorize(User("visitor", False), action)
+        found.check(User("visitor", False), action)
 
 
 def request_of(cookie: str = "", session: object = None, **headers: str) -> SimpleNamespace:
@@ -309,3 +309,28 @@ def test_r39_a_wrong_password_is_counted_and_the_right_one_leaves_a_cookie_for_t
         assert sign_in(url).status_code == 429, "and then the right one waits too"
         for path in ("/config", "/gradio_api/info", "/"):
             assert PASSWORD not in httpx.get(url + path).text
+
+
+def test_r06_a_token_in_a_message_is_left_out_of_it() -> None:
+    with pytest.raises(gr.Error) as caught, explained():
+        raise GraftError("The Hub refuses.", f"Authorization: Bearer {CANARY}.", f"See https://x:{CANARY}@hub.")
+    assert CANARY not in str(caught.value) and "hf_..." in str(caught.value) and "The Hub refuses." in str(caught.value)
+
+
+def test_r06_a_token_in_a_traceback_is_left_out_of_the_log(caplog: pytest.LogCaptureFixture) -> None:
+    with pytest.raises(gr.Error) as caught, explained():
+        raise ValueError(f"GET /api?token={CANARY}")
+    assert CANARY not in str(caught.value)
+    (record,) = caplog.records
+    written = Redacting("%(message)s").format(record)
+    assert "Traceback" in written and "hf_..." in written and CANARY not in written
+    assert CANARY in logging.Formatter("%(message)s").format(logging.makeLogRecord(vars(record) | {"exc_text": None}))
+
+
+@pytest.mark.parametrize("ends", [SystemExit, SystemExit(1), KeyError("x")])
+def test_r26_a_plugin_that_calls_exit_ends_its_request_and_not_the_server(ends: BaseException) -> None:
+    def handler() -> None:
+        raise ends
+
+    with pytest.raises(gr.Error, match="Something went wrong in Graft itself"):
+        guarded(Access(Settings()), ASK, handler)(request_of())

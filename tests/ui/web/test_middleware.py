@@ -15,7 +15,7 @@ from tests.helpers.ui_site import Site, make, serve
 from ui import shell
 from ui.html.theme import STYLE
 from ui.web import middleware, server
-from ui.web.rate_limit import MOST_KEYS, Rate
+from ui.web.access import MOST_KEYS, RateLimiter
 
 pytestmark = pytest.mark.filterwarnings("ignore")
 FOREIGN = [
@@ -145,7 +145,7 @@ def test_r27_uploads_are_counted_and_end_where_the_disk_that_may_be_used_does(tm
 
 def test_r27_who_is_forgotten_has_a_full_bucket_again() -> None:
     clock = [0.0]
-    rate = Rate(60, 2, lambda: clock[0])
+    rate = RateLimiter(60, 2, lambda: clock[0])
     assert [rate.take("a"), rate.take("a"), rate.take("a"), rate.take("b")] == [0, 0, 1, 0]
     clock[0] = 1.0
     assert [rate.take("a"), rate.take("a")] == [0, 1]
