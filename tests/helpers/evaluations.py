@@ -66,7 +66,7 @@ def peft_net(loaded: Loaded, version: Version) -> PeftModel:
     return PeftModel.from_pretrained(net, version.path).eval()
 
 
-def assert_answers_as_peft(loaded: Loaded, version: Version, atol: float) -> None:
+def answers_as_peft_does(loaded: Loaded, version: Version, atol: float) -> None:
     """Assert that a slot's logits are those of PEFT on the same folder, and not those of the base."""
     base, peft = loaded.resident, peft_net(loaded, version)
     batch = dict(base.tokenizer(TEXTS, padding=True, return_tensors="pt"))

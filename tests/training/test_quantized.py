@@ -7,19 +7,17 @@ from pathlib import Path
 
 import pytest
 import torch
-from peft import PeftModel
 
 from models.loading import dense_weight, load_model
 from serving.generation.sampling import Sampling
 from serving.loaded import Loaded
 from store.adapters import Version
-from tasks import task_for
 from tests.conftest import Trained
+from tests.helpers.evaluations import TEXTS, answers_as_peft_does
 from tests.helpers.exact import INT8_ATOL
 from tests.helpers.training_helpers import train
-from tests.serving.base.test_base_model import copy_of
+from tests.helpers.versions import copy_of
 
-TEXTS = ["where is my parcel", "thank you, well done", "the app crashes on start"]
 QUANTIZED = ["4bit", "8bit"]
 
 
@@ -48,27 +46,8 @@ def test_a_quantized_resident_answers_as_peft_on_the_same_base(
     versions: dict[tuple[str, str], Version],
 ) -> None:
     loaded, version = residents[family, resident_at], versions[family, trained_on]
-    resident = loaded.resident
-    assert resident.quantization == resident_at
-    task = task_for(version.manifest["task"], resident.model.config)
-    head = {"num_labels": len(version.labels), "ignore_mismatched_sizes": True} if version.labels else {}
-    net, _ = load_model(resident.model, task.auto_class, resident_at, **head)
-    peft = PeftModel.from_pretrained(net, version.path).eval()
-    batch = dict(resident.tokenizer(TEXTS, padding=True, return_tensors="pt"))
-    batch = {k: v.to(resident.device) for k, v in batch.items() if k in ("input_ids", "attention_mask")}
-    with resident.pin(version) as slot, torch.inference_mode():
-        theirs = peft(**batch).logits
-        with peft.disable_adapter():
-            bare = peft(**batch).logits
-        if slot.head:
-            outputs, own = resident.encode(TEXTS, slot)
-            ours = slot.head(outputs, own)
-        else:
-            with resident.using(slot):
-                ours = resident.net(**batch).logits
-    atol = INT8_ATOL if resident_at == "8bit" else 1e-4
-    assert torch.allclose(ours, theirs, atol=atol), (ours - theirs).abs().max()
-    assert (theirs - bare).abs().max() > 1e-3, "the adapter must act"
+    assert loaded.resident.quantization == resident_at
+    answers_as_peft_does(loaded, version, atol=INT8_ATOL if resident_at == "8bit" else 1e-4)
 
 
 def in_threads(work: list) -> None:

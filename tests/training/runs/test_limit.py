@@ -46,7 +46,9 @@ def test_r12_the_limit_is_twice_the_estimate_or_what_was_said(
 ) -> None:
     seen = []
     monkeypatch.setattr(resource, "setrlimit", lambda kind, limits: seen.append((kind, limits[0])))
-    found = child.memory(SimpleNamespace(peak=peak, available=SimpleNamespace(gpu=gpu)), Settings(run_memory_bytes=told))
+    found = child.memory(
+        SimpleNamespace(peak=peak, available=SimpleNamespace(gpu=gpu)), Settings(run_memory_bytes=told)
+    )
     assert found == limited and seen == ([(resource.RLIMIT_DATA, limited)] if limited else [])
 
 
