@@ -1,4 +1,4 @@
-"""training/loop/lora.py and the worker around it: what goes wrong in a run is told, and nothing of it is published."""
+"""training/loop/lora.py and the worker around it: layers that are trained, and failures that publish nothing."""
 
 from __future__ import annotations
 
@@ -62,8 +62,10 @@ def test_r13_a_loss_that_is_no_number_fails_the_run(family: str, value: float, t
     assert nothing_is_left(tmp_path)
 
 
-@pytest.mark.parametrize("error", [OSError(28, "No space left on device"), SafetensorError(
-    "Error while serializing: I/O error: No space left on device (os error 28)")])  # fmt: skip
+FULL = "Error while serializing: I/O error: No space left on device (os error 28)"
+
+
+@pytest.mark.parametrize("error", [OSError(28, "No space left on device"), SafetensorError(FULL)])
 def test_r20_a_failure_while_publishing_leaves_nothing(
     bert: Trained, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, error: Exception
 ) -> None:
@@ -79,20 +81,20 @@ def test_r20_a_failure_while_publishing_leaves_nothing(
 def test_r13_an_adapter_that_learned_nothing_is_refused(
     bert: Trained, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(worker.Loop, "run", lambda _: {"steps": 0})
+    monkeypatch.setattr(worker.Trainer, "run", lambda _: {"steps": 0})
     result = run_worker(config_of(bert.spec, tmp_path, "nothing"), tmp_path)
     assert "changed nothing" in result["what"]
     assert nothing_is_left(tmp_path)
 
 
-@pytest.mark.parametrize("what", [MemoryError(), RuntimeError("not enough memory: you tried to allocate 9 GB")])
+@pytest.mark.parametrize("error", [MemoryError(), RuntimeError("not enough memory: you tried to allocate 9 GB")])
 def test_r12_out_of_memory_is_told_with_advice(
-    bert: Trained, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, what: Exception
+    bert: Trained, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, error: Exception
 ) -> None:
     def exhaust(*_: Any, **__: Any) -> None:
-        raise what
+        raise error
 
-    monkeypatch.setattr(worker.Loop, "run", exhaust)
+    monkeypatch.setattr(worker.Trainer, "run", exhaust)
     result = run_worker(config_of(bert.spec, tmp_path, "big"), tmp_path)
     assert "ran out of memory" in result["what"] and "smaller batch" in result["next"]
 
@@ -204,7 +206,7 @@ def test_rows_longer_than_the_base_reads_are_cut_to_its_window(tmp_path: Path) -
 
 
 @pytest.mark.parametrize("trained", ["bert", "llama"])
-def test_a_version_is_trained_on_from(trained: str, request: pytest.FixtureRequest) -> None:
+def test_training_continues_from_a_version(trained: str, request: pytest.FixtureRequest) -> None:
     """One tiny step from a version leaves its matrices where they were, nearly; its head, rank and layers too."""
     found: Trained = request.getfixturevalue(trained)
     version = train(
@@ -216,7 +218,7 @@ def test_a_version_is_trained_on_from(trained: str, request: pytest.FixtureReque
     assert any(not torch.equal(was[key], now[key]) for key in was)
 
 
-def test_a_version_with_other_labels_or_another_base_is_not_trained_on(bert: Trained, tmp_path: Path) -> None:
+def test_training_does_not_continue_with_other_labels_or_another_base(bert: Trained, tmp_path: Path) -> None:
     config = config_of(bert.spec, bert.home, "others", start_from=bert.first.ref)
     rows = Path(config.data).read_text().replace(",1", ",one").replace(",0", ",zero")
     Path(config.data).write_text(rows)
