@@ -27,7 +27,7 @@ from serving.pool import Pool
 from settings import Settings
 from store.adapters import AdapterStore
 from tests.helpers import tiny
-from training.cli import correction_commands, estimate_command, inspect_command, run_commands
+from training.cli import correction_commands, estimate_command, inspect_command, run_commands, transfer_commands
 from training.config import TRACKERS
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -131,7 +131,7 @@ def test_the_hooks_and_the_guide_have_the_checks_of_ci() -> None:
 
 
 VERBS = (
-    "import",
+    *transfer_commands.COMMANDS,
     *run_commands.COMMANDS,
     *correction_commands.COMMANDS,
     *inspect_command.COMMANDS,
