@@ -44,12 +44,12 @@ from training.publish.evaluate import Evaluation
 from training.publish.other_base import OtherBase
 from training.runs.run_process import age
 
+Foreseen = Callable[[Estimate], object]
+"""Is called with the estimate of a run, before its memory is taken."""
 
-def main(folder: Path, foreseen: Callable[[Estimate], object] = bool) -> int:
-    """Run to the end; returns 0 for a published version or a pause. Every failure becomes a result with its reason.
 
-    `foreseen` is called with the estimate, before the memory is taken.
-    """
+def main(folder: Path, foreseen: Foreseen = bool) -> int:
+    """Run to the end; returns 0 for a published version or a pause. Every failure becomes a result with its reason."""
     events = Events(folder)
     try:
         config = TrainConfig.from_json((folder / CONFIG).read_text(encoding="utf-8"))
@@ -73,9 +73,7 @@ def main(folder: Path, foreseen: Callable[[Estimate], object] = bool) -> int:
 class Session:
     """One run, phase by phase."""
 
-    def __init__(
-        self, config: TrainConfig, folder: Path, events: Events, foreseen: Callable[[Estimate], object] = bool
-    ) -> None:
+    def __init__(self, config: TrainConfig, folder: Path, events: Events, foreseen: Foreseen) -> None:
         """Resolve what the configuration names; raises `GraftError` before any weight is read."""
         self.config, self.folder, self.events, self._foreseen = config, folder, events, foreseen
         self.settings = settings = Settings.from_env()
@@ -88,11 +86,8 @@ class Session:
         self.model = self.models.resolve(config.model)
         self.task = task_for(config.task, self.model.config)
         if config.packing and self.task.name != "causal-lm":
-            raise ConfigError(
-                "packing",
-                [f"It puts rows one after the other; {config.model} is an encoder-decoder and reads each alone."],
-                "Switch it off, or choose a decoder-only base.",
-            )
+            why = f"It puts rows one after the other; {config.model} is an encoder-decoder and reads each alone."
+            raise ConfigError("packing", [why], "Switch it off, or choose a decoder-only base.")
         self.origins.note(self.model)
 
     def run(self) -> dict[str, Any]:
@@ -108,25 +103,26 @@ class Session:
         self.events.phase("model", model=self.config.model, quantize=self.quantize)
         rows, looked_at = choose_rows(data.train, data.looked_at, self.config)
         dtype = training_dtype(self.config.precision)
-        most = int(rows.lengths.max())
-        net = lora.build(self.config, self.task, self.model, data.labels, self.quantize, dtype, most, start)
+        longest = int(rows.lengths.max())
+        net = lora.build(self.config, self.task, self.model, data.labels, self.quantize, dtype, longest, start)
         vocabulary = int(net.get_base_model().get_input_embeddings().weight.shape[0])
         check_tokens(max(data.train.largest, data.looked_at.largest), vocabulary, self.model)
         self.events.phase("train", rows=len(rows), held_out=len(data.held_out.examples))
-        begun = age()
-        pad = int(tokenizer.pad_token_id)
-        look = Validation(looked_at, pad, dtype)
-        measured = Trainer(net, rows, pad, self.config, self.folder, self.events, data.fingerprint, look, dtype).run()
+        begun, pad = age(), int(tokenizer.pad_token_id)
+        validation = Validation(looked_at, pad, dtype)
+        measured = Trainer(
+            net, rows, pad, self.config, self.folder, self.events, data.fingerprint, validation, dtype
+        ).run()
         if lora.changes_nothing(net):
-            what, next = (
+            raise RunError(
                 "The training changed nothing; nothing was published.",
-                "Train for more steps, or with a higher",
+                "Every LoRA matrix is still zero.",
+                "Train for more steps, or with a higher learning rate.",
             )
-            raise RunError(what, "Every LoRA matrix is still zero.", f"{next} learning rate.")
         self.events.phase("evaluate")
-        learned = age()
+        trained = age()
         comparison = self._compare(net, tokenizer, data)
-        compared = age()
+        seconds = {"start": begun, "train": measured["seconds"], "evaluate": age() - trained}
         self.events.phase("publish")
         facts = {
             **self._facts(net, tokenizer, data, dtype),
@@ -137,7 +133,6 @@ class Session:
         version = self._publish(net, comparison, facts)
         if data.lessons.ids:
             Corrections(self.settings.home).taught(self.config.plugin, data.lessons.ids, version.ref)
-        seconds = {"start": begun, "train": measured["seconds"], "evaluate": compared - learned}
         return {
             "version": version.ref,
             "promoted": self._promote(version, comparison),
@@ -181,8 +176,7 @@ class Session:
         """Write the PEFT folder, the card and the README, verify them as a server will, and publish them together."""
         with self.store.staging() as staging:
             adapter = net.peft_config["default"]
-            adapter.base_model_name_or_path = facts["base"]["id"]
-            adapter.inference_mode = True
+            adapter.base_model_name_or_path, adapter.inference_mode = facts["base"]["id"], True
             # No embeddings are trained, so none are saved; "auto" would ask the Hub about the base.
             net.save_pretrained(staging, selected_adapters=["default"], save_embedding_layers=False)
             files.write_json(staging / "card.json", comparison)
@@ -204,11 +198,10 @@ class Session:
 
     def _promote(self, version: Version, comparison: dict[str, Any]) -> bool:
         """Make the new version live if the run was asked to and the card's gate allows it; returns whether."""
-        promoted = bool(self.config.promote and comparison["gate"]["pass"])
-        if promoted:
-            by = f"gate of run {self.folder.name}"
-            self.store.promote(self.config.plugin, version.ref, comparison["gate"]["why"], by)
-        return promoted
+        gate = comparison["gate"]
+        if self.config.promote and gate["pass"]:
+            self.store.promote(self.config.plugin, version.ref, gate["why"], f"gate of run {self.folder.name}")
+        return bool(self.config.promote and gate["pass"])
 
 
 def _explain(error: BaseException) -> dict[str, str]:

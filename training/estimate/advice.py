@@ -26,11 +26,11 @@ class Advice:
 
     base: Base
     estimate: Estimate
-    """Of a run with the tab's preset on `ROWS` rows of the longest length."""
+    """Estimate of a run with the tab's preset on `ROWS` rows of the longest length."""
     serving: int
     """Bytes of the base in memory while it answers, beside the process."""
     here: bool
-    """Whether it is on this disk already."""
+    """True where it is on this disk already."""
 
 
 def advise(

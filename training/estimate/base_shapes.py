@@ -58,7 +58,7 @@ class Shape:
 
     width: int
     layers: int
-    """Of an encoder-decoder: both halves together."""
+    """Layers, of both halves of an encoder-decoder together."""
     heads: int
     keys: int
     """Width of the keys (and of the values) of all heads together."""

@@ -22,7 +22,7 @@ from training.estimate import machine, training_memory
 from training.estimate.base_shapes import Shape, find_shape
 from training.estimate.lengths import LengthHistogram
 from training.estimate.machine import FreeResources
-from training.estimate.training_memory import Workload, micro_batch_tokens
+from training.estimate.training_memory import Workload
 from training.events import RESULT
 
 MARGIN = 0.95
@@ -52,7 +52,7 @@ class Estimate:
     longest: int
     """Tokens of the longest row."""
     checkpointing: bool
-    """Whether gradient checkpointing is on."""
+    """True for gradient checkpointing."""
     lengths_by: str
     """The source of the lengths, as in `LengthHistogram.by`."""
     key: str
@@ -60,17 +60,17 @@ class Estimate:
 
     @property
     def free(self) -> int:
-        """Free bytes of the memory that the run computes in."""
+        """Return the free bytes of the memory that the run computes in."""
         return self.available.gpu or self.available.memory
 
     @property
     def peak(self) -> int:
-        """Bytes of memory at the worst moment."""
+        """Return the bytes of memory at the worst moment."""
         return sum(self.memory.values())
 
     @property
     def stored(self) -> int:
-        """Bytes of disk at the worst moment."""
+        """Return the bytes of disk at the worst moment."""
         return sum(self.disk.values())
 
     @property
@@ -92,8 +92,8 @@ class Estimate:
         """Return JSON values, as in events, results and `--json`."""
         found = asdict(self)
         available = found.pop("available")
-        device = {"device": self.available.device, "gpu": available["gpu_name"]}
-        free = {"memory": self.free, "disk": available["disk"], **device}
+        device = "cuda" if self.available.gpu else "cpu"
+        free = {"memory": self.free, "disk": available["disk"], "device": device, "gpu": available["gpu_name"]}
         return {"peak": self.peak, "stored": self.stored, "fits": self.fits, "free": free, **found}
 
 
@@ -104,27 +104,11 @@ class RunPlan:
     config: TrainConfig
     shape: Shape
     lengths: LengthHistogram
-    """Of all usable rows, those to hold out among them, before the cut to the longest length."""
+    """Lengths of all usable rows, those to hold out among them, before the cut to the longest length."""
     labels: int
     available: FreeResources
     held_out: int = 0
     """Rows that were held out already; `lengths` are then those of the rows to train on."""
-
-    @property
-    def half(self) -> bool:
-        """Return whether it computes in 16 bits."""
-        precision = self.config.precision
-        return precision == "bfloat16" or (precision == "auto" and self.available.bfloat16)
-
-    @property
-    def quantize(self) -> str:
-        """Return how the base is held: none, 8bit or 4bit."""
-        return self.config.quantize if self.config.quantize != "auto" else "4bit" if self.available.gpu else "none"
-
-    @property
-    def micro_batch_tokens(self) -> int:
-        """Return the padded tokens of one pass."""
-        return self.config.micro_batch_tokens or micro_batch_tokens(self.available.device, self.half)
 
     def estimate(self) -> Estimate:
         """Estimate the run, with gradient checkpointing as configured, or for `auto` where memory asks for it."""
@@ -135,9 +119,16 @@ class RunPlan:
             return saving if saving.fits_memory else plain
         return plain
 
+    def workload(self, checkpointing: bool = False) -> Workload:
+        """Return what the memory of the run depends on."""
+        cut = self.lengths.cut(min(self.config.max_length, self.shape.window))
+        share = self.config.held_out
+        train = cut if self.held_out else cut.times(1 - share)
+        held_out = self.held_out or max(1, round(share * cut.count))
+        return Workload(self.config, self.shape, train, held_out, self.labels, self.available, checkpointing)
+
     def _estimate(self, checkpointing: bool) -> Estimate:
-        config = self.config
-        work = self._workload(checkpointing)
+        config, work = self.config, self.workload(checkpointing)
         batches = max(1, math.ceil(work.lengths.count / config.batch_size))
         steps = config.max_steps or max(1, math.ceil(config.epochs * batches))
         return Estimate(
@@ -150,22 +141,6 @@ class RunPlan:
             checkpointing=checkpointing,
             lengths_by=self.lengths.by,
             key=f"{config.model} {work.quantize} {work.half} {checkpointing} {machine.identity()}",
-        )
-
-    def _workload(self, checkpointing: bool) -> Workload:
-        config = self.config
-        cut = self.lengths.cut(min(config.max_length, self.shape.window))
-        return Workload(
-            config=config,
-            shape=self.shape,
-            lengths=cut if self.held_out else cut.times(1 - config.held_out),
-            held_out=self.held_out or max(1, round(config.held_out * cut.count)),
-            labels=self.labels,
-            device=self.available.device,
-            quantize=self.quantize,
-            half=self.half,
-            checkpointing=checkpointing,
-            budget=self.micro_batch_tokens,
         )
 
     def _disk(self, work: Workload) -> dict[str, int]:

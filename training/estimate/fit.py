@@ -56,17 +56,17 @@ def advised(plan: RunPlan) -> list[str]:
 
 
 def _single_changes(plan: RunPlan) -> Iterator[tuple[str, RunPlan]]:
-    config = plan.config
+    config, work = plan.config, plan.workload()
     longest = min(config.max_length, plan.lengths.longest, plan.shape.window)
     shorter = (_changed(plan, max_length=length) for length in SHORTER if length < longest)
     if fitting := next((one for one in shorter if one.estimate().fits_memory), None):
         yield f"Length {fitting.config.max_length:,} instead of {config.max_length:,}", fitting
-    if plan.quantize != "4bit":
+    if work.quantize != "4bit":
         yield "--quantize 4bit", _changed(plan, quantize="4bit")
     if config.gradient_checkpointing == "off":
         yield "--gradient-checkpointing on", _changed(plan, gradient_checkpointing="on")
-    if plan.micro_batch_tokens > longest:
-        fewer = max(64, min(longest, plan.micro_batch_tokens // 2))
+    if work.budget > longest:
+        fewer = max(64, min(longest, work.budget // 2))
         yield f"--micro-batch-tokens {fewer}", _changed(plan, micro_batch_tokens=fewer)
     if config.evaluations and not (config.keep_best or config.patience):
         yield "--evaluations 0", _changed(plan, evaluations=0)

@@ -30,7 +30,7 @@ CPU_FACTS = Path("/proc/cpuinfo")
 
 @dataclass(frozen=True)
 class FreeResources:
-    """Bytes that a run may take, and the device that it computes on."""
+    """Bytes that a run may take."""
 
     memory: int
     disk: int
@@ -39,11 +39,6 @@ class FreeResources:
     gpu_name: str = ""
     cpu_flags: tuple[str, ...] = ()
     """Instruction sets of the processor."""
-
-    @property
-    def device(self) -> str:
-        """Return cuda or cpu."""
-        return "cuda" if self.gpu else "cpu"
 
     @property
     def bfloat16(self) -> bool:

@@ -15,6 +15,7 @@ from tasks import TASKS
 from training.config import TrainConfig
 from training.estimate.base_shapes import Shape
 from training.estimate.lengths import LengthHistogram
+from training.estimate.machine import FreeResources
 
 PROCESS = {"cpu": 0.52e9, "cuda": 0.60e9}
 """Bytes of a process with its libraries and no base; on a GPU, the driver's share of its memory."""
@@ -53,24 +54,40 @@ SHORT = 512
 
 @dataclass(frozen=True)
 class Workload:
-    """Everything that decides the memory of a run, with every `auto` resolved."""
+    """Everything that decides the memory of a run."""
 
     config: TrainConfig
     shape: Shape
     lengths: LengthHistogram
-    """Of the rows to train on, cut to the longest length."""
+    """Lengths of the rows to train on, cut to the longest length."""
     held_out: int
     """Rows of the card."""
     labels: int
-    device: str
-    """cpu or cuda."""
-    quantize: str
-    half: bool
-    """Whether the base computes in 16 bits."""
+    available: FreeResources
     checkpointing: bool
-    """Whether gradient checkpointing is on."""
-    budget: int
-    """Padded tokens of one pass."""
+    """True for gradient checkpointing."""
+
+    @property
+    def device(self) -> str:
+        """Return cuda or cpu."""
+        return "cuda" if self.available.gpu else "cpu"
+
+    @property
+    def half(self) -> bool:
+        """Return whether the base computes in 16 bits."""
+        precision = self.config.precision
+        return precision == "bfloat16" or (precision == "auto" and self.available.bfloat16)
+
+    @property
+    def quantize(self) -> str:
+        """Return how the base is held: none, 8bit or 4bit."""
+        auto = "4bit" if self.available.gpu else "none"
+        return auto if self.config.quantize == "auto" else self.config.quantize
+
+    @property
+    def budget(self) -> int:
+        """Return the padded tokens of one pass."""
+        return self.config.micro_batch_tokens or micro_batch_tokens(self.device, self.half)
 
     @property
     def writes(self) -> bool:
@@ -79,12 +96,12 @@ class Workload:
 
     @property
     def width_bytes(self) -> int:
-        """Bytes of a computed value."""
+        """Return the bytes of a computed value."""
         return 2 if self.half else 4
 
     @property
     def trained(self) -> int:
-        """Trained parameters: the LoRA matrices, and a head."""
+        """Return the number of trained parameters: the LoRA matrices, and a head."""
         chosen = self.shape.chosen(self.config.targets)
         matrices = sum((layer.inputs + layer.outputs) * layer.count for layer in chosen) * self.config.rank
         return matrices + (0 if self.writes else self.shape.width * (self.shape.width + self.labels))
@@ -145,12 +162,8 @@ def _kept(work: Workload) -> float:
     shape = work.shape
     inner = KEPT["gated" if shape.gated else "inner"] * shape.inner
     adapted = sum(layer.outputs * layer.count for layer in shape.chosen(work.config.targets)) / shape.layers
-    return (
-        KEPT["width"] * shape.width
-        + inner
-        + KEPT["weights"] * _weights(work)
-        + KEPT_DORA * work.config.use_dora * adapted
-    )
+    dora = KEPT_DORA * adapted if work.config.use_dora else 0.0
+    return KEPT["width"] * shape.width + inner + KEPT["weights"] * _weights(work) + dora
 
 
 def _weights(work: Workload) -> float:

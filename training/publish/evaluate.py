@@ -178,19 +178,14 @@ class Evaluation:
 
     def _write(self, net: Any) -> Predictions:  # noqa: ANN401 - as above
         """Return the loss of every row, and greedy answers to the first of them."""
-        loss, tokens = self._losses(net)
-        answers = self._answers(net, self.held_out.examples[:WRITTEN_ROWS])
-        return Predictions(answers + [""] * (len(loss) - len(answers)), loss, tokens)
-
-    def _losses(self, net: Any) -> tuple[Floats, Floats]:  # noqa: ANN401 - as above
-        """Return the summed loss of each row's learned tokens (rows,), in nats, and their number (rows,)."""
-        count = len(self.held_out.examples)
-        loss, tokens = np.zeros(count), np.zeros(count)
+        examples = self.held_out.examples
+        loss, tokens = np.zeros(len(examples)), np.zeros(len(examples))
         for group, batch in self._batches(net.device):
             each, rows = token_losses(net, batch)
             loss[group] = np.bincount(rows.cpu(), each.double().cpu(), len(group))
             tokens[group] = np.bincount(rows.cpu(), minlength=len(group))
-        return loss, tokens
+        answers = self._answers(net, examples[:WRITTEN_ROWS])
+        return Predictions(answers + [""] * (len(examples) - len(answers)), loss, tokens)
 
     def _answers(self, net: Any, examples: Sequence[Example]) -> list[str]:  # noqa: ANN401 - as above
         """Return greedy answers, rows of similar length in one padded batch."""
