@@ -27,7 +27,8 @@ def row_loss(net: Any, batch: Batch) -> tuple[torch.Tensor, torch.Tensor]:  # no
 
 def token_loss(net: Any, batch: Batch) -> torch.Tensor:  # noqa: ANN401 - as above
     """Return the cross-entropy summed over the learned tokens of a batch, in nats."""
-    return token_losses(net, batch)[0].sum()
+    losses, _ = token_losses(net, batch)
+    return losses.sum()
 
 
 def token_losses(net: Any, batch: Batch) -> tuple[torch.Tensor, torch.Tensor]:  # noqa: ANN401 - as above

@@ -31,6 +31,8 @@ MOST_LABELS = 100
 """Labels above which the card has no confusion matrix: its cells would outnumber everything else."""
 UNMEASURED = ("base", "rows", "elsewhere")
 """Reasons for which a version that answers now is not measured, and the gate has nothing to compare with."""
+CANNOT_COMPARE = "which answers now, could not be measured on these rows"
+ONLY_LEARNED = "No rows but the corrections could be compared, and it has learned from these"
 
 
 @dataclass(frozen=True)
@@ -72,7 +74,7 @@ def compare(
     `taught` are the corrections that the new version was trained on, which are counted apart. `elsewhere` measures what
     answers now where that is on another base than the new version.
     """
-    # Before the first pass: bitsandbytes packs 4-bit weights at it, and loading an adapter later would round them anew.
+    # Before the first pass, which packs 4-bit weights: loading an adapter later would round them anew.
     baseline = admit(net, evaluation, live, model, task)
     try:
         new = evaluation.predict(net)
@@ -84,20 +86,18 @@ def compare(
     if elsewhere and baseline.why in ("base", "none"):
         baseline = elsewhere(evaluation, live, new)
     contenders = {"base": base, **({LIVE: baseline.predictions} if baseline.predictions else {}), "new": new}
-    before = LIVE if baseline.predictions else "base"
+    before, name = (LIVE, baseline.ref) if baseline.predictions else ("base", None)
     rows = _rows(evaluation, contenders, before)
     of = {name: evaluation.metrics(predictions) for name, predictions in contenders.items()}
     values = {name: metrics.measure_all(found, len(rows)) for name, found in of.items()}
     certainty = _certainty(evaluation, rows, of, before)
-    name = baseline.ref if baseline.predictions else "base"
-    decision = gate(rule, task.metric, values[before], values["new"], name, certainty["sure"])
+    decision = gate(rule, task.metric, values[before], values["new"], name or "base", certainty["sure"])
     if baseline.why in UNMEASURED:
-        why = f"{baseline.ref}, which answers now, could not be measured on these rows"
-        decision = _without_comparison(decision, why)
+        decision = _without_comparison(decision, f"{baseline.ref}, {CANNOT_COMPARE}")
     return {
         "metric": task.metric,
         "held_out": len(rows),
-        "live_ref": baseline.ref if baseline.predictions else None,
+        "live_ref": name,
         "no_live": {"ref": baseline.ref, "why": baseline.why, "detail": baseline.detail} if baseline.why else None,
         "base_by": by,
         "base": values["base"],
@@ -133,8 +133,7 @@ def gate(
 
 def hold_back(card: Mapping[str, Any]) -> dict[str, Any]:
     """Return the card of a version that could be compared only on rows it was trained on: a person decides."""
-    why = "No rows but the corrections could be compared, and it has learned from these"
-    return {**card, "alone": True, "gate": _without_comparison(card["gate"], why)}
+    return {**card, "alone": True, "gate": _without_comparison(card["gate"], ONLY_LEARNED)}
 
 
 def _without_comparison(decision: Mapping[str, Any], why: str) -> dict[str, Any]:

@@ -78,14 +78,13 @@ def take_in(
         task = task_for(spec.task, model.config)
         names = _labels_of(_head_size(shapes), parcel, labels) if task.answers == "label" else []
         quantize, dtype = resolve_quantization(settings.quantize), training_dtype("auto")
-        base = base_facts(spec.model, model, quantize)
         accelerator = torch.cuda.mem_get_info()[0] if torch.cuda.is_available() else None
         memory_use.require(model, quantize, dtype.itemsize, accelerator)
         options = {"num_labels": len(names), "ignore_mismatched_sizes": True} if names else {}
         net, missing = load_model(model, task.auto_class, quantize, dtype, **options)
         say("verify")
-        config = plain_config(parcel.config, shapes, base["id"], task.peft_type, parcel.name)
-        files.write_json(staging / CONFIG, config)
+        base = base_facts(spec.model, model, quantize)
+        files.write_json(staging / CONFIG, plain_config(parcel.config, shapes, base["id"], task.peft_type, parcel.name))
         adapter = read_adapter(staging, _layers(net, model), parcel.name)
         _check_head(net, adapter, missing, names, parcel.name)
         facts = {

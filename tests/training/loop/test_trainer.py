@@ -61,7 +61,7 @@ def start(config: TrainConfig, home: Path) -> subprocess.Popen[bytes]:
 def kill_at(step: int, config: TrainConfig, home: Path) -> None:
     """Let the worker run until it has made a step, and kill it."""
     child = start(config, home)
-    until(lambda: child.poll() is not None or max(steps_of(home / "runs" / config.name), default=0) >= step, 120)
+    until(lambda: child.poll() is not None or max(steps_of(home / "runs" / config.name), default=0) >= step, 600)
     os.kill(child.pid, signal.SIGKILL)
     child.wait()
 
