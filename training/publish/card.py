@@ -71,8 +71,7 @@ def compare(
 ) -> dict[str, Any]:
     """Compare base, live version and new version on the held-out rows; returns card.json. `rule` is the gate's.
 
-    `taught` are the corrections that the new version was trained on, which are counted apart. `elsewhere` measures what
-    answers now where that is on another base than the new version.
+    `taught` are the corrections it was trained on, counted apart; `elsewhere` measures what answers on another base.
     """
     # Before the first pass, which packs 4-bit weights: loading an adapter later would round them anew.
     baseline = admit(net, evaluation, live, model, task)

@@ -9,7 +9,6 @@ from typing import Any
 
 import pytest
 import torch
-import transformers
 from peft import PeftModel
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
@@ -22,12 +21,11 @@ from store.files import STAGING_PREFIX
 from tasks import TASKS, TabSpec, task_for
 from tests.conftest import Trained
 from tests.helpers import tiny
+from tests.helpers.evaluations import answers_as_peft_does
 from tests.helpers.exact import ATOL
 from tests.helpers.training_helpers import config_of, run_worker, spec_of, train
 from training import worker
 from training.loop import lora
-
-TEXTS = ["where is my parcel", "thank you, well done"]
 
 
 def nothing_is_left(home: Path) -> bool:
@@ -157,17 +155,8 @@ def test_layers_that_the_base_lacks_are_trained_whole_and_served(quantize: str, 
     assert {"bert.pooler.dense", "classifier"} <= set(whole)
     assert any("pooler.dense.weight" in key for key in load_file(version.path / WEIGHTS))
     model = ModelStore(tmp_path / "models", offline=True).resolve(spec.model)
-    loaded = Loaded(model, "none")
-    net = transformers.AutoModelForSequenceClassification.from_pretrained(model.path, num_labels=2)
-    peft = PeftModel.from_pretrained(net.to(loaded.resident.device), version.path).eval()
-    with loaded.resident.pin(version) as slot, torch.inference_mode():
-        assert slot is not None and slot.head is not None
-        outputs, batch = loaded.resident.encode(TEXTS, slot)
-        assert torch.allclose(slot.head(outputs, batch), peft(**batch).logits, atol=ATOL)
-        again = Loaded(model, "none")
-        with again.resident.pin(version) as other:
-            outputs, batch = again.resident.encode(TEXTS, other)
-            assert torch.allclose(other.head(outputs, batch), peft(**batch).logits, atol=ATOL)
+    for _ in range(2):  # each with another random pooler
+        answers_as_peft_does(Loaded(model, "none"), version, ATOL)
 
 
 @pytest.mark.parametrize("quantize", ["4bit", "8bit"])
