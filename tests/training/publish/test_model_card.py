@@ -74,10 +74,9 @@ def test_the_code_of_a_model_card_loads_it_with_peft_alone(
     shutil.copytree(trained.first.path, tmp_path / "version")
     shutil.copytree(trained.spec.model, tmp_path / "version" / family)
     (code,) = re.findall(r"^```python\n(.*?)^```$", text_of(trained.first), re.MULTILINE | re.DOTALL)
-    child = subprocess.run(
-        [sys.executable, "-c", code + RUN], cwd=tmp_path / "version", capture_output=True, text=True,
-        env={"PATH": os.environ["PATH"], "HOME": str(tmp_path), "HF_HUB_OFFLINE": "1"},
-    )  # fmt: skip
+    command = [sys.executable, "-c", code + RUN]
+    env = {"PATH": os.environ["PATH"], "HOME": str(tmp_path), "HF_HUB_OFFLINE": "1"}
+    child = subprocess.run(command, cwd=tmp_path / "version", capture_output=True, text=True, env=env)
     assert child.returncode == 0, child.stderr
     tensors = load_file(trained.first.path / WEIGHTS)
     learned = sum(tensor.numel() for key, tensor in tensors.items() if "lora_B" in key and tensor.abs().max() > 0)
