@@ -18,13 +18,12 @@ from accelerate import PartialState
 from accelerate.tracking import GeneralTracker, TensorBoardTracker, TrackioTracker
 
 from training.config import TENSORBOARD, TRACKERS, TRACKIO, TrainConfig, require_trackers
-from training.events import read_events
+from training.events import NOT_METRICS, read_events
 
 log = logging.getLogger("graft")
 
 GROUPS = {"step": "train", "eval": "held_out"}
 """Kinds of events with metrics, and the prefixes of their curves."""
-NOT_METRICS = ("kind", "at", "step", "steps")
 
 
 def start_tensorboard(config: TrainConfig, folder: Path, resumed: bool) -> GeneralTracker:

@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from training.events import EVENTS
+from training.events import EVENTS, NOT_METRICS
 
 Point = tuple[int, float]
 """(step, value)."""
@@ -25,7 +25,6 @@ CHUNK = 1 << 22
 """Bytes that are read at a time."""
 EVALUATION = "eval_"
 """What the names of figures measured on held-out rows begin with."""
-NOT_FIGURES = ("kind", "at", "step", "steps")
 STEPS_TIMED = 20
 """Steps before the time that is left is told."""
 
@@ -156,7 +155,7 @@ class Events:
                 self._since = (at, step)
             self._step, self._steps, self._at = step, int(event["steps"]), at
         for key, value in event.items():
-            if key not in NOT_FIGURES and isinstance(value, int | float) and math.isfinite(value):
+            if key not in NOT_METRICS and isinstance(value, int | float) and math.isfinite(value):
                 self._series.setdefault(prefix + key, Series()).add(step, float(value))
 
     def _sum_up(self) -> Progress:
