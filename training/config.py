@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import json
 from collections.abc import Iterator, Mapping
 from dataclasses import MISSING, Field, asdict, dataclass, field, fields
@@ -43,10 +44,28 @@ def _switch(group: Any, help: str) -> Knob:  # noqa: ANN401 - as above
     return Knob(help, "switch", group=group)
 
 
+TENSORBOARD, TRACKIO = "tensorboard", "trackio"
+"""Packages of trackers, and the folders that they write to: in a run's folder, and in the home."""
 TRACKERS: Mapping[str, tuple[str, ...]] = {
-    "none": (), "tensorboard": ("tensorboard",), "trackio": ("trackio",), "both": ("tensorboard", "trackio"),
-}  # fmt: skip
-"""What `track` may be, and the packages that it needs."""
+    "none": (),
+    "tensorboard": (TENSORBOARD,),
+    "trackio": (TRACKIO,),
+    "both": (TENSORBOARD, TRACKIO),
+}
+"""Values of `track`, and the packages that each needs."""
+
+
+def require_trackers(track: str) -> None:
+    """Raise `ConfigError` for packages that `track` needs and that are not installed; imports none of them."""
+    missing = [name for name in TRACKERS[track] if importlib.util.find_spec(name) is None]
+    if missing:
+        names = " and ".join(missing)
+        raise ConfigError(
+            "track",
+            [f"It is {track!r}, and the package {names} is not installed; Graft needs it for nothing else."],
+            f"Run: pip install {' '.join(missing)}. Or leave tracking out.",
+        )
+
 
 KNOBS: Mapping[str, Knob] = {
     "epochs": _number(0.01, 1000, "length", "How many times every row is learned from."),

@@ -24,6 +24,8 @@ CORRECTIONS = "corrections"
 CHECKPOINTS = "checkpoints/[0-9]*/state.json"
 """What a checkpoint has when it is whole."""
 
+NOT_METRICS = ("kind", "at", "step", "steps")
+"""Keys of the events of steps and evaluations that are no metrics."""
 PHASES = ("start", "data", "model", "train", "evaluate", "publish")
 
 

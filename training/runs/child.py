@@ -35,7 +35,7 @@ BESIDE = 2 * 2**30
 def memory(expected: Estimate, settings: Settings) -> int:
     """Limit this process from here on; the limit in bytes, 0 for none, as on a GPU, whose driver reserves freely."""
     most = settings.run_memory_bytes
-    if not most and expected.room.gpu:
+    if not most and expected.available.gpu:
         return 0
     most = most or int(FACTOR * expected.peak) + BESIDE
     _, hard = resource.getrlimit(resource.RLIMIT_DATA)

@@ -5,7 +5,6 @@ The zip is opened by a process of its own, the command `python -m training impor
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
@@ -13,8 +12,10 @@ import gradio as gr
 
 from errors import AdapterError, InputError
 from plugins import TaskPlugin
+from store import processes
 from store.adapters import check_name
 from tasks import TASKS
+from training.cli.transfer_commands import ONE_LINE
 from ui.adapters.merge_export import followed
 from ui.context import Context
 from ui.html.tags import Html, bar, div, failure, notice, span, tag
@@ -22,7 +23,7 @@ from ui.i18n import Words, t, words
 from ui.pulse import QUIET, PagePoll
 from ui.web.access import Action
 
-COMMAND = (sys.executable, "-m", "training", "import")
+COMMAND = processes.python("training", "import", ONE_LINE)
 PHASES = ("unpack", "base", "verify", "publish")
 """What the process says of itself, a line each; the last line after them is the version."""
 

@@ -5,59 +5,36 @@ The page's process reads none of it: the zip is written where Gradio serves and 
 
 from __future__ import annotations
 
-import os
 import secrets
-import signal
-import subprocess
-import sys
 import threading
-from collections.abc import Iterator, Sequence
-from contextlib import suppress
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
-from errors import AdapterError, BusyError
-from settings import REPOSITORY, child_environment
+from errors import AdapterError, BusyError, GraftError
+from settings import child_environment
+from store import processes
+from training.cli.transfer_commands import ONE_LINE
 from ui.html.tags import Html, bar, div, span
 from ui.i18n import Words
 from ui.web.gradio_private import cache_folder
 
-REFUSED = 2
-"""The exit code of a command that has said why in its last line."""
-
 
 def followed(command: Sequence[str], home: Path, what: str) -> Iterator[str]:
-    """Each line that the process prints. Raises `AdapterError`, beginning with `what`, where it fails.
+    """Yield each line that the command prints; raises `AdapterError`, beginning with `what`, where it fails.
 
     Closing the iterator ends the process, with all that it started.
     """
-    child = subprocess.Popen(
-        command, cwd=REPOSITORY, env=child_environment(GRAFT_HOME=str(home.absolute())), stdin=subprocess.DEVNULL,
-        stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True,
-    )  # fmt: skip
-    said = list[str]()
-    listener = threading.Thread(target=lambda: said.extend(child.stderr or ()), daemon=True)
-    listener.start()
-    try:
-        with suppress(OSError):
-            # Where memory ends, this goes before the page does.
-            Path(f"/proc/{child.pid}/oom_score_adj").write_text("1000", encoding="ascii")
-        for line in child.stdout or ():
-            yield line.strip()
-        code = child.wait()
-    finally:
-        if child.poll() is None:
-            os.killpg(child.pid, signal.SIGKILL)
-            child.wait()
-        listener.join()
-        for pipe in (child.stdout, child.stderr):
-            if pipe:
-                pipe.close()
-    if code:
-        told = said[-1].strip() if code == REFUSED and said else ""
-        raise AdapterError(what, told or "Its process ended early; there may not be enough memory.")
+    died = AdapterError(what, "Its process ended early; there may not be enough memory.")
+    environment = child_environment(GRAFT_HOME=str(home.absolute()))
+
+    def refused(facts: Mapping[str, str]) -> GraftError:
+        return AdapterError(what, str(GraftError.from_dict(facts)))
+
+    for line in processes.lines(command, refused, lambda: died, environment):
+        yield line.strip()
 
 
-COMMAND = (sys.executable, "-m", "training.publish.export")
+COMMAND = processes.python("training", "export", ONE_LINE)
 PHASES = ("base", "merge", "write", "pack")
 """What the process says of itself, a line each."""
 _ONE = threading.Lock()

@@ -21,10 +21,10 @@ from store.adapters import WEIGHTS
 from tasks import TASKS, task_for
 from tests.conftest import Trained
 from tests.helpers import tiny
+from tests.helpers.evaluations import answers_as_peft_does
 from tests.helpers.exact import INT8_ATOL
 from tests.helpers.training_helpers import spec_of, train
 from tests.helpers.versions import calm, config, copy_of, first, tensors
-from tests.training.test_families import answers_as_peft_does
 from training.publish.export import merge
 
 FAMILIES = ("bert", "roberta", "distilbert", "gpt2", "llama", "t5")

@@ -1,4 +1,4 @@
-"""estimate.py and what it stands on: parts that add up and follow the settings, and what is refused."""
+"""training/estimate: parts that add up and follow the settings, refusals with advice, and time from earlier runs."""
 
 from __future__ import annotations
 
@@ -14,6 +14,8 @@ import numpy as np
 import pytest
 
 from errors import DataError, RunError
+from models.loading import LINEAR, features, linear_paths, load_model
+from models.resolve import ModelStore
 from settings import REPOSITORY, Settings
 from store import files
 from tasks import Columns, TabSpec
@@ -21,58 +23,45 @@ from tests.helpers import tiny
 from tests.helpers.run_helpers import STAND_IN
 from tests.helpers.training_helpers import config_of, run_worker, spec_of
 from training.config import TrainConfig
-from training.estimate import base_shapes, fit, machine, speed, training_memory
-from training.estimate.base_shapes import of_model
-from training.estimate.estimate import Case
-from training.estimate.lengths import Lengths, of_report, of_rows
-from training.estimate.machine import Room
+from training.estimate import fit, machine
+from training.estimate.base_shapes import BASES, of_model
+from training.estimate.estimate import RunPlan, seconds_a_step
+from training.estimate.lengths import LengthHistogram, of_report, of_rows
+from training.estimate.machine import FreeResources
 from training.events import RESULT, read_events
-from training.loop import lora, validation
-from training.publish import evaluate
 from training.runs.runs import Runs
 
-FREE = Room(memory=200_000_000_000, disk=10**12)
+ROOMY = FreeResources(memory=200_000_000_000, disk=10**12)
 
 
-def case_of(base: str = "HuggingFaceTB/SmolLM2-135M-Instruct", home: Path = Path("nowhere"), **chosen: object) -> Case:
-    listed = base_shapes.named(base)
-    assert listed
-    task = "text-classification" if listed.answers == "label" else "causal-lm"
-    spec = TabSpec("tab", base, task, Columns(text="text", target="answer"))
+def plan_of(available: FreeResources = ROOMY, **chosen: object) -> RunPlan:
+    base = next(base for base in BASES if base.key == "SmolLM2-135M-Instruct")
+    spec = TabSpec("tab", base.id, "causal-lm", Columns(text="text", target="answer"))
     config = TrainConfig.for_tab(spec, Path("rows"), "mine", **{"max_length": 2048, **chosen})
-    rows = Lengths((100.0, 1000.0, 2000.0), (200.0, 90.0, 10.0), 0.4, "rows")
-    return Case(config, listed.shape, rows, 2, FREE, home)
+    rows = LengthHistogram((100.0, 1000.0, 2000.0), (200.0, 90.0, 10.0), 0.4, "rows")
+    return RunPlan(config, base.shape, rows, 2, available)
 
 
 def test_parts_follow_the_settings() -> None:
-    plain = case_of().estimate()
+    plain = plan_of().estimate()
     assert plain.peak == sum(plain.memory.values()) and plain.fits and plain.longest == 2000
 
     def peak(**chosen: object) -> int:
-        return case_of(**chosen).estimate().peak
+        return plan_of(**chosen).estimate().peak
 
     assert peak(max_length=512) < plain.peak
     assert peak(quantize="4bit") < plain.peak
     assert peak(rank=64) > plain.peak
     assert peak(micro_batch_tokens=8000, batch_size=16) > plain.peak
-    assert case_of(gradient_checkpointing="on").estimate().memory["activations"] < plain.memory["activations"]
-    assert case_of(epochs=6.0).estimate().seconds["train"] > 1.9 * plain.seconds["train"]
-    assert case_of(keep_best=True).estimate().disk["checkpoints"] > plain.disk["checkpoints"]
+    assert plan_of(gradient_checkpointing="on").estimate().memory["activations"] < plain.memory["activations"]
+    assert plan_of(keep_best=True).estimate().disk["checkpoints"] > plain.disk["checkpoints"]
+    assert (plain.steps, plan_of(epochs=6.0).estimate().steps) == (204, 408), "270 rows, 4 a step, 3 epochs"
 
 
-def test_the_constants_are_those_of_the_modules_that_load_torch() -> None:
-    assert (training_memory.LOOK_TOKENS, training_memory.LOOK_ROWS) == (validation.BUDGET, validation.MOST)
-    assert (training_memory.WRITING_TOKENS, training_memory.WRITTEN_ROWS) == (
-        evaluate.TOKENS_WRITING,
-        evaluate.ANSWERS_WRITTEN,
-    )
-    assert (training_memory.WRITTEN_TOKENS, training_memory.SHORT) == (evaluate.LONGEST_ANSWER, lora.SHORT)
-
-
-def test_what_does_not_fit_is_refused_with_changes_that_fit() -> None:
-    case = case_of(gradient_checkpointing="off")
-    needed = case.estimate().peak
-    small = replace(case, room=replace(FREE, memory=int(0.8 * needed)))
+def test_a_run_that_does_not_fit_is_refused_with_changes_that_fit() -> None:
+    plan = plan_of(gradient_checkpointing="off")
+    needed = plan.estimate().peak
+    small = replace(plan, available=replace(ROOMY, memory=int(0.8 * needed)))
     with pytest.raises(RunError, match="does not fit in memory") as caught:
         fit.check(small)
     assert "Length 1,024 instead of 2,048 fits" in caught.value.next and "--anyway" in caught.value.next
@@ -80,26 +69,23 @@ def test_what_does_not_fit_is_refused_with_changes_that_fit() -> None:
     shorter = replace(small, config=replace(small.config, max_length=1024)).estimate()
     assert shorter.fits and fit.gigabytes(shorter.peak) in caught.value.next
     assert fit.check(replace(small, config=replace(small.config, anyway=True))).peak == needed
-    hopeless = replace(case, room=replace(FREE, memory=10**8))
+    hopeless = replace(plan, available=replace(ROOMY, memory=10**8))
     assert fit.advised(hopeless) == ["Nothing that Graft knows makes it fit: free some memory."]
     with pytest.raises(RunError, match="does not fit on the disk"):
-        fit.check(replace(case, room=replace(FREE, disk=1000)))
+        fit.check(replace(plan, available=replace(ROOMY, disk=1000)))
 
 
 def test_gradient_checkpointing_is_chosen_where_memory_asks_for_it() -> None:
-    off, on = (case_of(gradient_checkpointing=choice).estimate() for choice in ("off", "on"))
-    assert on.peak < off.peak and not case_of().estimate().checkpointing
-    between = replace(FREE, memory=int((on.peak + off.peak) / 2 / 0.95))
-    assert replace(case_of(), room=between).estimate().checkpointing
-    assert not replace(case_of(gradient_checkpointing="off"), room=between).estimate().checkpointing
-    assert not replace(case_of(), room=replace(FREE, memory=10**8)).estimate().checkpointing, "it would not help"
+    off, on = (plan_of(gradient_checkpointing=choice).estimate() for choice in ("off", "on"))
+    assert on.peak < off.peak and not plan_of().estimate().checkpointing
+    between = replace(ROOMY, memory=int((on.peak + off.peak) / 2 / 0.95))
+    assert plan_of(between).estimate().checkpointing
+    assert not plan_of(between, gradient_checkpointing="off").estimate().checkpointing
+    assert not plan_of(replace(ROOMY, memory=10**8)).estimate().checkpointing, "it would not help"
 
 
 @pytest.mark.parametrize("family", tiny.FAMILIES)
 def test_the_shape_of_each_family_has_the_layers_that_are_adapted(family: str, tmp_path: Path) -> None:
-    from models.loading import LINEAR, features, linear_paths, load_model
-    from models.resolve import ModelStore
-
     model = ModelStore(tmp_path, offline=True).resolve(str(tiny.make(family, tmp_path / family)))
     shape = of_model(model)
     net, _ = load_model(model, "AutoModel")
@@ -124,45 +110,39 @@ def test_lengths_come_from_tokens_or_else_from_words() -> None:
     assert (counted.by, counted.longest, counted.count, counted.learned) == ("sample", 33, 1000, 0.5)
 
 
-def test_what_is_free_is_told_for_a_home_that_is_not_there_yet(tmp_path: Path) -> None:
+def test_free_resources_count_a_missing_home_and_the_memory_of_a_running_run(tmp_path: Path) -> None:
     found = machine.measure(tmp_path / "not" / "there")
-    assert 0 < found.memory < 1 << 50 and found.disk > 0
-
-
-def test_what_a_running_run_holds_is_free_at_the_next_ones_turn(tmp_path: Path) -> None:
+    assert 0 < found.memory < 1 << 50 and found.disk > 0 and machine.processor()[0]
     files.write_json(tmp_path / "process.json", {"pid": os.getpid(), "started": 1})
     assert machine._resident(tmp_path) > 10_000_000 and machine._resident(tmp_path / "none") == 0
 
 
-def test_earlier_runs_tell_the_speed(tmp_path: Path) -> None:
-    case = case_of(home=tmp_path)
-    first = case.estimate()
-    assert first.by == "guess"
-    speed.keep(tmp_path, {"384": 1e9, "1024": 3e9})
-    assert case.estimate().by == "timed"
-    assert speed.speed_at({"384": 1e9, "1024": 3e9}, 704) == pytest.approx(2e9)
-    took = {"start": 9.0, "train": 50.0, "evaluate": 5.0}
-    result = {
-        "state": "done",
-        "estimate": first.to_dict(),
-        "measured": {"seconds": took, "tokens": first.tokens, "peak": 1},
-    }
-    (tmp_path / "runs" / "1").mkdir(parents=True)
-    files.write_json(tmp_path / "runs" / "1" / RESULT, result)
-    again = case.estimate()
-    assert (again.by, again.runs) == ("runs", 1)
-    assert again.seconds["train"] == pytest.approx(50, rel=0.1) and again.seconds["evaluate"] == pytest.approx(5)
-    assert case_of(home=tmp_path, quantize="4bit").estimate().by == "timed", "it is not a run like it"
+def test_earlier_runs_on_the_same_base_tell_the_time(tmp_path: Path) -> None:
+    expected = plan_of().estimate()
+    assert seconds_a_step(tmp_path, expected) == (0.0, 0)
+    for number, seconds in enumerate((40.0, 50.0, 900.0)):
+        took = {"seconds": {"train": seconds}, "tokens": expected.tokens}
+        (tmp_path / "runs" / str(number)).mkdir(parents=True)
+        files.write_json(tmp_path / "runs" / str(number) / RESULT, {"estimate": expected.to_dict(), "measured": took})
+    files.write_json(tmp_path / "runs" / "0" / RESULT, {"state": "failed"})
+    (tmp_path / "runs" / "1" / RESULT).write_text("{")
+    assert seconds_a_step(tmp_path, expected) == (pytest.approx(900 / expected.steps), 1)
+    half = plan_of(max_length=100).estimate()
+    step, runs = seconds_a_step(tmp_path, half)
+    assert (step, runs) == (pytest.approx(900 / expected.tokens * half.tokens / half.steps), 1), (
+        "shorter rows, less time"
+    )
+    assert seconds_a_step(tmp_path, plan_of(quantize="4bit").estimate()) == (0.0, 0), "it is not a run like it"
 
 
-def test_a_run_tells_what_was_expected_and_what_came(tmp_path: Path) -> None:
+def test_a_run_keeps_its_estimate_beside_the_truth(tmp_path: Path) -> None:
     base = tiny.make("llama", tmp_path / "llama")
     result = run_worker(config_of(spec_of("llama", base), tmp_path, "told"), tmp_path)
-    assert result["state"] == "done"
-    told = [event for event in read_events(tmp_path / "runs" / "told") if event["kind"] == "estimate"]
-    assert len(told) == 1 and told[0]["peak"] == result["estimate"]["peak"] > 0
-    assert set(result["measured"]["seconds"]) == set(result["estimate"]["seconds"])
-    assert result["measured"]["tokens"] == pytest.approx(result["estimate"]["tokens"], rel=0.3)
+    expected = result["estimate"]
+    [event] = [event for event in read_events(tmp_path / "runs" / "told") if event["kind"] == "estimate"]
+    assert event["peak"] == expected["peak"] > 0 and expected["free"]["device"] in ("cpu", "cuda")
+    assert set(result["measured"]["seconds"]) == {"start", "train", "evaluate"}
+    assert result["measured"]["tokens"] == pytest.approx(expected["tokens"], rel=0.3)
     manifest = json.loads((tmp_path / "adapters" / "told" / "1" / "manifest.json").read_text())
     assert manifest["config"]["gradient_checkpointing"] == "off"
 
@@ -172,8 +152,7 @@ def test_a_run_that_cannot_fit_is_refused_when_it_is_submitted_and_at_its_turn(
 ) -> None:
     base = tiny.make("bert", tmp_path / "bert")
     config = config_of(spec_of("bert", base), tmp_path, "large")
-    tight = Room(memory=1000, disk=10**12)
-    monkeypatch.setattr(machine, "measure", lambda *_: tight)
+    monkeypatch.setattr(machine, "measure", lambda *_: FreeResources(memory=1000, disk=10**12))
     runs = Runs(Settings(home=tmp_path), STAND_IN)
     with pytest.raises(RunError, match="does not fit in memory"):
         runs.submit(config)
@@ -189,7 +168,7 @@ def test_rows_whose_columns_have_to_be_chosen_are_refused_when_they_are_submitte
     rows.write_text("body,kind\n" + "".join(f"row {i},{'ab'[i % 2]}\n" for i in range(20)), encoding="utf-8")
     spec = TabSpec("bert", str(base), "text-classification", Columns("text", "label"))
     runs, config = Runs(Settings(home=tmp_path), STAND_IN), TrainConfig.for_tab(spec, rows, "mine")
-    for ask in (runs.case, runs.submit):
+    for ask in (runs.plan, runs.submit):
         with pytest.raises(DataError, match="no column for") as caught:
             ask(config)
         assert "'body', 'kind'" in caught.value.why and "Choose" in caught.value.next
@@ -197,7 +176,6 @@ def test_rows_whose_columns_have_to_be_chosen_are_refused_when_they_are_submitte
 
 
 def test_an_estimate_needs_no_torch() -> None:
-    modules = "training.estimate.estimate, training.estimate.advice, training.estimate.fit"
-    code = f"import sys, {modules}; print('torch' in sys.modules)"
+    code = "import sys, training.estimate.advice, training.estimate.fit; print('torch' in sys.modules)"
     child = subprocess.run([sys.executable, "-c", code], cwd=REPOSITORY, capture_output=True, text=True)
     assert child.stdout == "False\n"

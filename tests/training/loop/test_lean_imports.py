@@ -35,10 +35,8 @@ def written(home: Path, **chosen: object) -> Path:
 
 def test_a_plain_run_of_a_classifier_holds_none_of_the_large_ones(tmp_path: Path) -> None:
     folder = written(tmp_path)
-    child = subprocess.run(
-        [sys.executable, "-c", RUN, str(folder)], cwd=REPOSITORY, env=child_environment(GRAFT_HOME=str(tmp_path)),
-        capture_output=True, text=True,
-    )  # fmt: skip
+    command, env = [sys.executable, "-c", RUN, str(folder)], child_environment(GRAFT_HOME=str(tmp_path))
+    child = subprocess.run(command, cwd=REPOSITORY, env=env, capture_output=True, text=True)
     assert child.returncode == 0, child.stderr
     assert child.stdout.splitlines()[-1] == "[]"
 

@@ -1,4 +1,4 @@
-"""training/loop/lora.py and the worker around it: what goes wrong in a run is told, and nothing of it is published."""
+"""training/loop/lora.py and the worker around it: layers that are trained, and failures that publish nothing."""
 
 from __future__ import annotations
 
@@ -9,7 +9,6 @@ from typing import Any
 
 import pytest
 import torch
-import transformers
 from peft import PeftModel
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
@@ -22,13 +21,11 @@ from store.files import STAGING_PREFIX
 from tasks import TASKS, TabSpec, task_for
 from tests.conftest import Trained
 from tests.helpers import tiny
-from tests.helpers.answers import encode_texts
+from tests.helpers.evaluations import answers_as_peft_does
 from tests.helpers.exact import ATOL
 from tests.helpers.training_helpers import config_of, run_worker, spec_of, train
 from training import worker
 from training.loop import lora
-
-TEXTS = ["where is my parcel", "thank you, well done"]
 
 
 def nothing_is_left(home: Path) -> bool:
@@ -63,8 +60,10 @@ def test_r13_a_loss_that_is_no_number_fails_the_run(family: str, value: float, t
     assert nothing_is_left(tmp_path)
 
 
-@pytest.mark.parametrize("error", [OSError(28, "No space left on device"), SafetensorError(
-    "Error while serializing: I/O error: No space left on device (os error 28)")])  # fmt: skip
+FULL = "Error while serializing: I/O error: No space left on device (os error 28)"
+
+
+@pytest.mark.parametrize("error", [OSError(28, "No space left on device"), SafetensorError(FULL)])
 def test_r20_a_failure_while_publishing_leaves_nothing(
     bert: Trained, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, error: Exception
 ) -> None:
@@ -80,20 +79,20 @@ def test_r20_a_failure_while_publishing_leaves_nothing(
 def test_r13_an_adapter_that_learned_nothing_is_refused(
     bert: Trained, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(worker.Loop, "run", lambda _: {"steps": 0})
+    monkeypatch.setattr(worker.Trainer, "run", lambda _: {"steps": 0})
     result = run_worker(config_of(bert.spec, tmp_path, "nothing"), tmp_path)
     assert "changed nothing" in result["what"]
     assert nothing_is_left(tmp_path)
 
 
-@pytest.mark.parametrize("what", [MemoryError(), RuntimeError("not enough memory: you tried to allocate 9 GB")])
+@pytest.mark.parametrize("error", [MemoryError(), RuntimeError("not enough memory: you tried to allocate 9 GB")])
 def test_r12_out_of_memory_is_told_with_advice(
-    bert: Trained, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, what: Exception
+    bert: Trained, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, error: Exception
 ) -> None:
     def exhaust(*_: Any, **__: Any) -> None:
-        raise what
+        raise error
 
-    monkeypatch.setattr(worker.Loop, "run", exhaust)
+    monkeypatch.setattr(worker.Trainer, "run", exhaust)
     result = run_worker(config_of(bert.spec, tmp_path, "big"), tmp_path)
     assert "ran out of memory" in result["what"] and "smaller batch" in result["next"]
 
@@ -156,17 +155,8 @@ def test_layers_that_the_base_lacks_are_trained_whole_and_served(quantize: str, 
     assert {"bert.pooler.dense", "classifier"} <= set(whole)
     assert any("pooler.dense.weight" in key for key in load_file(version.path / WEIGHTS))
     model = ModelStore(tmp_path / "models", offline=True).resolve(spec.model)
-    loaded = Loaded(model, "none")
-    net = transformers.AutoModelForSequenceClassification.from_pretrained(model.path, num_labels=2)
-    peft = PeftModel.from_pretrained(net.to(loaded.base.device), version.path).eval()
-    with loaded.base.slots.pin(version) as slot, torch.inference_mode():
-        assert slot is not None and slot.head is not None
-        outputs, batch = encode_texts(loaded.base, TEXTS, slot)
-        assert torch.allclose(slot.head(outputs, batch), peft(**batch).logits, atol=ATOL)
-        again = Loaded(model, "none")
-        with again.base.slots.pin(version) as other:
-            outputs, batch = encode_texts(again.base, TEXTS, other)
-            assert torch.allclose(other.head(outputs, batch), peft(**batch).logits, atol=ATOL)
+    for _ in range(2):  # each with another random pooler
+        answers_as_peft_does(Loaded(model, "none"), version, ATOL)
 
 
 @pytest.mark.parametrize("quantize", ["4bit", "8bit"])
@@ -205,7 +195,7 @@ def test_rows_longer_than_the_base_reads_are_cut_to_its_window(tmp_path: Path) -
 
 
 @pytest.mark.parametrize("trained", ["bert", "llama"])
-def test_a_version_is_trained_on_from(trained: str, request: pytest.FixtureRequest) -> None:
+def test_training_continues_from_a_version(trained: str, request: pytest.FixtureRequest) -> None:
     """One tiny step from a version leaves its matrices where they were, nearly; its head, rank and layers too."""
     found: Trained = request.getfixturevalue(trained)
     version = train(
@@ -217,7 +207,7 @@ def test_a_version_is_trained_on_from(trained: str, request: pytest.FixtureReque
     assert any(not torch.equal(was[key], now[key]) for key in was)
 
 
-def test_a_version_with_other_labels_or_another_base_is_not_trained_on(bert: Trained, tmp_path: Path) -> None:
+def test_training_does_not_continue_with_other_labels_or_another_base(bert: Trained, tmp_path: Path) -> None:
     config = config_of(bert.spec, bert.home, "others", start_from=bert.first.ref)
     rows = Path(config.data).read_text().replace(",1", ",one").replace(",0", ",zero")
     Path(config.data).write_text(rows)

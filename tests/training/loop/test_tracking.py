@@ -1,4 +1,4 @@
-"""training/loop/tracking.py: what a run told is read back with TensorBoard and Trackio themselves; nothing goes out."""
+"""training/loop/tracking.py: metrics are read back with TensorBoard and Trackio themselves; nothing goes out."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from accelerate.tracking import GeneralTracker
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from errors import ConfigError
@@ -19,7 +20,7 @@ from settings import REPOSITORY, Settings, child_environment
 from tests.conftest import Trained
 from tests.helpers import tiny
 from tests.helpers.training_helpers import config_of, run_worker, spec_of
-from training.config import KNOBS, TRACKERS, TrainConfig
+from training.config import KNOBS, TENSORBOARD, TRACKERS, TRACKIO, TrainConfig
 from training.events import Events
 from training.loop import tracking
 from training.loop.tracking import Tracking
@@ -34,15 +35,15 @@ print(json.dumps({"name": run.name, "config": run.config, "logs": SQLiteStorage.
 
 
 def scalars(folder: Path) -> dict[str, list[tuple[int, float]]]:
-    """What TensorBoard reads of a run."""
-    found = EventAccumulator(str(folder / tracking.TENSORBOARD))
+    """The metrics that TensorBoard reads of a run."""
+    found = EventAccumulator(str(folder / TENSORBOARD))
     found.Reload()
     return {tag: [(e.step, e.value) for e in found.Scalars(tag)] for tag in found.Tags()["scalars"]}
 
 
 def trackio_run(home: Path, project: str) -> dict[str, Any]:
-    """What Trackio reads of the one run of a project."""
-    env = child_environment(TRACKIO_DIR=str(home / "trackio"), PYTHONPATH=":".join(sys.path))
+    """The one run of a project, as Trackio reads it."""
+    env = child_environment(TRACKIO_DIR=str(home / TRACKIO), PYTHONPATH=":".join(sys.path))
     child = subprocess.run([sys.executable, "-c", READ, project], env=env, capture_output=True, text=True, check=True)
     return json.loads(child.stdout.splitlines()[-1])
 
@@ -57,8 +58,8 @@ def test_a_run_is_read_back_with_both(tmp_path: Path) -> None:
     curves, card = run.progress.curves, run.result["card"]
     found = scalars(run.folder)
     for name in ("loss", "learning_rate", "tokens_per_s", "memory", "grad_norm"):
-        (steps, told), (seen_at, values) = zip(*curves[name], strict=True), zip(*found[f"train/{name}"], strict=True)
-        assert seen_at == steps and values == pytest.approx(told, rel=1e-6), name
+        (steps, wanted), (seen_at, values) = zip(*curves[name], strict=True), zip(*found[f"train/{name}"], strict=True)
+        assert seen_at == steps and values == pytest.approx(wanted, rel=1e-6), name
     assert [step for step, _ in found["held_out/loss"]] == [step for step, _ in curves["eval_loss"]]
     assert found["card_new/accuracy"] == [(4, pytest.approx(card["new"]["accuracy"]))]
     seen = trackio_run(tmp_path, "seen")
@@ -86,14 +87,14 @@ from training.events import CONFIG, Events
 from training.loop.tracking import Tracking
 folder = Path(sys.argv[1])
 events = Events(folder)
-with Tracking(TrainConfig.from_json((folder / CONFIG).read_text()), folder) as seen:
-    events.listen(seen.see)
+with Tracking(TrainConfig.from_json((folder / CONFIG).read_text()), folder) as tracking:
+    events.listen(tracking.log_event)
     for n in range(int(sys.argv[2]), int(sys.argv[3])):
         events.emit("step", step=n, steps=9, loss=1 / n)
 """
 
 
-def test_a_resumed_run_goes_on_in_the_same_curves_and_nothing_goes_out(bert: Trained, tmp_path: Path) -> None:
+def test_a_resumed_run_continues_its_curves_and_nothing_goes_out(bert: Trained, tmp_path: Path) -> None:
     """With a token on this machine that Trackio could ask the Hub with, and an address that it could send to."""
     folder = tmp_path / "runs" / "20260101-000000-abcdef"
     folder.mkdir(parents=True)
@@ -102,12 +103,11 @@ def test_a_resumed_run_goes_on_in_the_same_curves_and_nothing_goes_out(bert: Tra
     token.write_text("hf_notatoken")
     config = config_of(bert.spec, tmp_path, "kept", track="both")
     (folder / "config.json").write_text(config.to_json())
-    env = child_environment(TRACKIO_DIR=str(tmp_path / "trackio"), PYTHONPATH=":".join([str(REPOSITORY), *sys.path]))
+    env = child_environment(TRACKIO_DIR=str(tmp_path / TRACKIO), PYTHONPATH=":".join([str(REPOSITORY), *sys.path]))
+    env["HF_HOME"] = str(token.parent)
     for first, last in ((1, 6), (4, 10)):  # killed after step 5, resumed from a checkpoint at step 3
-        child = subprocess.run(
-            [sys.executable, "-c", STRETCH, str(folder), str(first), str(last)],
-            env={**env, "HF_HOME": str(token.parent)}, cwd=REPOSITORY, capture_output=True, text=True,
-        )  # fmt: skip
+        command = [sys.executable, "-c", STRETCH, str(folder), str(first), str(last)]
+        child = subprocess.run(command, env=env, cwd=REPOSITORY, capture_output=True, text=True)
         assert child.returncode == 0 and "Traceback" not in child.stderr and "ASKED" not in child.stderr, child.stderr
         time.sleep(1)  # TensorBoard's files are named by the second
     wanted = [(n, pytest.approx(1 / n)) for n in range(1, 10)]
@@ -130,55 +130,52 @@ def test_a_missing_package_is_named_before_anything_starts(
     assert result["state"] == "failed" and "pip install trackio" in result["next"]
 
 
-class Broken:
+class Broken(GeneralTracker):
     """A tracker whose disk is full."""
 
-    def __init__(self, *_: object) -> None:
+    name, requires_logging_directory, tracker = "broken", False, None
+
+    def __init__(self) -> None:
+        super().__init__()
         self.asked = 0
 
-    def figures(self, values: Mapping[str, float], step: int, at: float) -> None:
+    def log(self, values: Mapping[str, float], step: int | None = None, **_: Any) -> None:
         self.asked += 1
         raise OSError(28, "No space left on device")
 
-    def close(self) -> None:
-        self.asked += 1
+    finish = log
 
 
 def test_a_tracker_that_fails_is_left_out_and_the_run_goes_on(
     bert: Trained, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     broken = Broken()
-    monkeypatch.setitem(tracking.KINDS, "trackio", lambda *_: broken)
-    config = config_of(bert.spec, tmp_path, "full", track="both")
-    (tmp_path / "run").mkdir()
-    events = Events(tmp_path / "run")
-    with Tracking(config, tmp_path / "run") as seen:
-        events.listen(seen.see)
+    monkeypatch.setitem(tracking.START, TRACKIO, lambda *_: broken)
+    events = Events(tmp_path)
+    with Tracking(config_of(bert.spec, tmp_path, "full", track="both"), tmp_path) as found:
+        events.listen(found.log_event)
         for n in (1, 2):
             events.emit("step", **step(n))
         events.phase("evaluate")
     assert broken.asked == 1 and "goes on without it" in caplog.text
-    assert [n for n, _ in scalars(tmp_path / "run")["train/loss"]] == [1, 2]
+    assert [n for n, _ in scalars(tmp_path)["train/loss"]] == [1, 2]
 
 
-def test_a_tracker_that_cannot_begin_is_left_out(
-    bert: Trained, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+def test_a_tracker_that_cannot_start_is_left_out(
+    bert: Trained, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    def refuse(*_: object) -> None:
-        raise OSError(28, "No space left on device")
-
-    monkeypatch.setitem(tracking.KINDS, "tensorboard", refuse)
-    with Tracking(config_of(bert.spec, tmp_path, "x", track="tensorboard"), tmp_path) as seen:
-        seen.card({"new": {"loss": 1.0}}, time.time())
-    assert "could not be begun" in caplog.text
+    (tmp_path / TENSORBOARD).write_text("a file where its folder should be")
+    with Tracking(config_of(bert.spec, tmp_path, "x", track="tensorboard"), tmp_path) as found:
+        found.log_card({"new": {"loss": 1.0}})
+    assert "could not be started" in caplog.text
 
 
-def test_without_tracking_nothing_is_imported_or_written(bert: Trained, tmp_path: Path) -> None:
+def test_without_tracking_nothing_is_written(bert: Trained, tmp_path: Path) -> None:
     config = config_of(bert.spec, tmp_path, "plain")
     assert config.track == "none" and KNOBS["track"].choices == tuple(TRACKERS)
-    with Tracking(config, tmp_path) as seen:
-        seen.see({"kind": "step", "at": time.time(), **step(1)})
-    assert not (tmp_path / tracking.TENSORBOARD).exists()
+    with Tracking(config, tmp_path) as found:
+        found.log_event({"kind": "step", "at": time.time(), **step(1)})
+    assert not (tmp_path / TENSORBOARD).exists()
     with pytest.raises(ConfigError, match="track is 'wandb'"):
         replace(config, track="wandb")
     assert TrainConfig.from_json(config.to_json()) == config

@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import json
 import os
 import signal
 import subprocess
 import sys
-import time
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -22,13 +20,14 @@ from settings import REPOSITORY, child_environment
 from store.adapters import WEIGHTS, AdapterStore
 from tests.helpers import tiny
 from tests.helpers.training_helpers import config_of, run_worker, spec_of
+from tests.helpers.waiting import until
 from training.config import TrainConfig
-from training.events import CONFIG, EVENTS, PAUSE, RESULT, read_events
+from training.events import CONFIG, PAUSE, RESULT, read_events
 from training.loop import checkpoints, trainer
 from training.loop.trainer import is_evaluated, schedule_factor
 
-TWO_EPOCHS: dict[str, Any] = {"max_steps": 0, "epochs": 2.0, "batch_size": 2, "dropout": 0.1, "checkpoint_steps": 1,
-                              "evaluations": 3}  # fmt: skip
+OFTEN = {"checkpoint_steps": 1, "evaluations": 3}
+TWO_EPOCHS: dict[str, Any] = {"max_steps": 0, "epochs": 2.0, "batch_size": 2, "dropout": 0.1, **OFTEN}
 
 
 def config_for(family: str, home: Path, name: str, **chosen: Any) -> TrainConfig:
@@ -58,9 +57,22 @@ def start(config: TrainConfig, home: Path) -> subprocess.Popen[bytes]:
     )
 
 
-def wait_for_step(folder: Path, step: int, child: subprocess.Popen[bytes]) -> None:
-    while child.poll() is None and max(steps_of(folder), default=0) < step:
-        time.sleep(0.001)
+def kill_at(step: int, config: TrainConfig, home: Path) -> None:
+    """Let the worker run until it has made a step, and kill it."""
+    child = start(config, home)
+    until(lambda: child.poll() is not None or max(steps_of(home / "runs" / config.name), default=0) >= step, 600)
+    os.kill(child.pid, signal.SIGKILL)
+    child.wait()
+
+
+def pause(config: TrainConfig, home: Path) -> dict[str, Any]:
+    """Let the run pause at its first step; its result."""
+    folder = home / "runs" / config.name
+    folder.mkdir(parents=True)
+    (folder / PAUSE).touch()
+    result = run_worker(config, home)
+    (folder / PAUSE).unlink()
+    return result
 
 
 @pytest.fixture(autouse=True)
@@ -84,15 +96,14 @@ def test_r21_a_run_killed_at_three_places_is_the_straight_run(family: str, tmp_p
     straight = config_for(family, tmp_path, "straight")
     wanted = finish(straight, tmp_path)
     losses = steps_of(tmp_path / "runs" / "straight")
-    assert len(losses) >= 10
+    event = next(event for event in read_events(tmp_path / "runs" / "straight") if event["kind"] == "step")
+    assert {"epoch", "learning_rate", "grad_norm", "tokens_per_s", "memory"} <= event.keys()
+    assert [*losses] == [*range(1, event["steps"] + 1)] and len(losses) >= 10
     killed = config_for(family, tmp_path, "killed")
     folder = tmp_path / "runs" / "killed"
     places = (2, len(losses) // 2, len(losses) - 2)
     for place in places:
-        child = start(killed, tmp_path)
-        wait_for_step(folder, place, child)
-        os.kill(child.pid, signal.SIGKILL)
-        child.wait()
+        kill_at(place, killed, tmp_path)
         assert not (folder / RESULT).exists()
     weights = finish(killed, tmp_path)
     resumed = [event["step"] for event in read_events(folder) if event["kind"] == "resume"]
@@ -105,12 +116,8 @@ def test_r21_a_run_killed_at_three_places_is_the_straight_run(family: str, tmp_p
 def test_a_paused_run_says_where_it_is_and_goes_on(tmp_path: Path) -> None:
     wanted = finish(config_for("bert", tmp_path, "straight"), tmp_path)
     config = config_for("bert", tmp_path, "paused", checkpoint_steps=0)
-    folder = tmp_path / "runs" / "paused"
-    folder.mkdir(parents=True)
-    (folder / PAUSE).touch()
-    result = run_worker(config, tmp_path)
+    folder, result = tmp_path / "runs" / "paused", pause(config, tmp_path)
     assert (result["state"], result["step"]) == ("paused", 1) and result["steps"] > 1
-    (folder / PAUSE).unlink()
     (folder / RESULT).unlink()
     weights = finish(config, tmp_path)
     assert all(torch.allclose(weights[key], wanted[key]) for key in wanted)
@@ -118,32 +125,18 @@ def test_a_paused_run_says_where_it_is_and_goes_on(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("change", "said"), [({"learning_rate": 1e-3}, "learning_rate was"), ({"seed": 3}, "seed was")]
+    ("change", "why"),
+    [({"learning_rate": 1e-3}, "learning_rate was"), ({"seed": 3}, "seed was"), ({}, "the rows are others")],
 )
-def test_r21_another_configuration_does_not_go_on_from_a_checkpoint(
-    change: dict[str, Any], said: str, tmp_path: Path
+def test_r21_another_configuration_or_other_rows_do_not_go_on_from_a_checkpoint(
+    change: dict[str, Any], why: str, tmp_path: Path
 ) -> None:
     config = config_for("bert", tmp_path, "changed")
-    folder = tmp_path / "runs" / "changed"
-    folder.mkdir(parents=True)
-    (folder / PAUSE).touch()
-    run_worker(config, tmp_path)
-    (folder / PAUSE).unlink()
+    pause(config, tmp_path)
+    if not change:
+        Path(config.data).write_text(Path(config.data).read_text() + "one more row,1\n")
     result = run_worker(replace(config, **change), tmp_path)
-    assert result["state"] == "failed" and said in result["why"] and "new run" in result["next"]
-
-
-def test_r21_other_rows_do_not_go_on_from_a_checkpoint(tmp_path: Path) -> None:
-    config = config_for("bert", tmp_path, "rows")
-    folder = tmp_path / "runs" / "rows"
-    folder.mkdir(parents=True)
-    (folder / PAUSE).touch()
-    run_worker(config, tmp_path)
-    (folder / PAUSE).unlink()
-    data = Path(config.data)
-    data.write_text(data.read_text() + "one more row,1\n")
-    result = run_worker(config, tmp_path)
-    assert result["state"] == "failed" and "the rows are others" in result["why"]
+    assert result["state"] == "failed" and why in result["why"] and "new run" in result["next"]
 
 
 def test_r21_other_libraries_do_not_go_on_from_a_checkpoint(tmp_path: Path) -> None:
@@ -176,10 +169,7 @@ def test_r11_a_checkpoint_is_on_the_disk_before_it_is_seen(tmp_path: Path, monke
 def test_r11_a_damaged_checkpoint_gives_way_to_the_one_before(tmp_path: Path) -> None:
     config = config_for("bert", tmp_path, "damaged")
     folder = tmp_path / "runs" / "damaged"
-    child = start(config, tmp_path)
-    wait_for_step(folder, 4, child)
-    os.kill(child.pid, signal.SIGKILL)
-    child.wait()
+    kill_at(4, config, tmp_path)
     kept = sorted((folder / "checkpoints").glob("[0-9]*"))
     assert len(kept) == 2
     newest = kept[-1] / "state.safetensors"
@@ -214,7 +204,7 @@ def test_the_best_state_is_published_and_a_run_that_gets_worse_ends_early(tmp_pa
 
 
 @pytest.mark.parametrize("quantize", ["none", "4bit"])
-def test_looking_on_the_way_changes_nothing(quantize: str, tmp_path: Path) -> None:
+def test_validation_on_the_way_changes_nothing(quantize: str, tmp_path: Path) -> None:
     options = {"quantize": quantize, "dropout": 0.0}
     blind = finish(config_for("llama", tmp_path, "blind", evaluations=0, **options), tmp_path)
     looking = finish(config_for("llama", tmp_path, "looking", evaluations=9, **options), tmp_path)
@@ -252,19 +242,9 @@ def test_evaluations_are_even_and_the_last_follows_the_last_step() -> None:
     assert not any(is_evaluated(step, 10, 0) for step in range(1, 11))
 
 
-def test_events_are_whole(tmp_path: Path) -> None:
-    run_worker(config_for("llama", tmp_path, "told"), tmp_path)
-    lines = (tmp_path / "runs" / "told" / EVENTS).read_text().splitlines()
-    steps = [event for event in map(json.loads, lines) if event["kind"] == "step"]
-    assert {"step", "steps", "epoch", "loss", "learning_rate", "grad_norm", "tokens_per_s", "memory"} <= steps[0].keys()
-    assert [event["step"] for event in steps] == list(range(1, steps[0]["steps"] + 1))
-
-
 def test_the_memory_of_a_run_is_its_own_and_not_that_of_who_started_it() -> None:
     ballast = bytearray(b"1" * 1_000_000_000)
     code = "from training.loop.trainer import peak_memory; print(peak_memory())"
-    child = subprocess.run(  # without the memory of a GPU, which would be told instead
-        [sys.executable, "-c", code], cwd=REPOSITORY, env=child_environment(CUDA_VISIBLE_DEVICES=""),
-        capture_output=True, text=True, check=True,
-    )  # fmt: skip
-    assert 50_000_000 < int(child.stdout) < len(ballast)
+    env = child_environment(CUDA_VISIBLE_DEVICES="")  # without the memory of a GPU, which would be told instead
+    found = subprocess.check_output([sys.executable, "-c", code], cwd=REPOSITORY, env=env)
+    assert 50_000_000 < int(found) < len(ballast)

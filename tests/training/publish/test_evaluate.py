@@ -1,22 +1,23 @@
-"""training/publish/evaluate.py: the card's figures, by hand-computed examples and by what the server answers."""
+"""training/publish/evaluate.py: predictions as the server answers, and metrics by hand-computed examples."""
 
 from __future__ import annotations
 
 import math
-from typing import Any
+from types import SimpleNamespace
 
 import pytest
 import torch
-from peft import PeftModel
 from sklearn import metrics
 
 from models.loading import load_model
 from tests.conftest import Trained
 from tests.helpers.answers import write
-from training.config import TrainConfig
-from training.data.tokens import IGNORED, encode_rows
+from tests.helpers.evaluations import evaluation_of, peft_net, predictions, rows_alone
+from training.data.tokens import IGNORED
+from training.estimate.training_memory import WRITTEN_ROWS, WRITTEN_TOKENS
 from training.publish import evaluate
-from training.publish.evaluate import ANSWERS_WRITTEN, LONGEST_ANSWER, Trial, measured, question, rouge_l
+from training.publish.evaluate import own_labels, question, rouge_l
+from training.publish.metrics import measure_all
 
 
 @pytest.mark.parametrize(
@@ -31,96 +32,108 @@ from training.publish.evaluate import ANSWERS_WRITTEN, LONGEST_ANSWER, Trial, me
         ("Été à Köln", "été à köln", 1),
     ],
 )
-def test_rouge_l_by_hand(target: str, answer: str, score: float) -> None:
+def test_rouge_l_is_computed_by_hand(target: str, answer: str, score: float) -> None:
     assert rouge_l(target, answer) == pytest.approx(score)
 
 
-def trial_of(trained: Trained, rows: list[dict[str, str]], labels: list[str]) -> Trial:
-    task = "text-classification" if labels else "causal-lm"
-    config = TrainConfig(
-        name="a", plugin="p", model="m", task=task, data="d", columns={"text": "text", "target": "target"},
-        max_length=64, precision="float32",
-        prompt="" if labels else "Sum up: {text}",
-    )  # fmt: skip
-    tokenizer = trained.load().base.tokenizer
-    encoded = encode_rows(rows, tokenizer, config, labels, task)
-    return Trial(encoded, tokenizer, labels, config)
+ROWS = [{"text": f"{word} parcel {i} </s>", "target": str(i % 2)} for i, word in enumerate(["late", "great"] * 10)]
 
 
-def net_of(trained: Trained, auto_class: str, **config: Any) -> PeftModel:
-    net, _ = load_model(trained.model, auto_class, "none", **config)
-    return PeftModel.from_pretrained(net, trained.first.path).eval()
-
-
-def test_a_versions_answers_are_those_it_gives_when_it_serves(bert: Trained) -> None:
-    rows = [{"text": f"{word} parcel {i} </s>", "target": str(i % 2)} for i, word in enumerate(["late", "great"] * 10)]
-    trial = trial_of(bert, rows, ["0", "1"])
-    net = net_of(bert, "AutoModelForSequenceClassification", num_labels=2, ignore_mismatched_sizes=True)
-    outcome = trial.of(net)
-    loaded = bert.load()
+def test_a_versions_labels_are_those_it_answers_when_it_serves(bert: Trained) -> None:
+    evaluation, loaded = evaluation_of(bert, ROWS, ["0", "1"]), bert.load()
+    net = peft_net(loaded, bert.first)
+    found = evaluation.predict(net)
     with loaded.base.slots.pin(bert.first) as slot:
-        served = [loaded.classifier.classify(row["text"], slot) for row in rows]
-    assert outcome.answers == [max(scores, key=scores.__getitem__) for scores in served]
-    probabilities = [scores[row["target"]] for scores, row in zip(served, rows, strict=True)]
-    assert outcome.loss == pytest.approx([-math.log(p) for p in probabilities], abs=1e-4)
-    found = measured(trial.figures(outcome), len(rows))
-    targets = [row["target"] for row in rows]
-    assert found["accuracy"] == metrics.accuracy_score(targets, outcome.answers)
-    assert found["log_loss"] == pytest.approx(
-        metrics.log_loss(targets, [[1 - s["1"], s["1"]] for s in served]), abs=1e-4
-    )
+        served = [loaded.classifier.classify(row["text"], slot) for row in ROWS]
+    assert found.answers == [max(scores, key=scores.__getitem__) for scores in served]
+    probabilities = [scores[row["target"]] for scores, row in zip(served, ROWS, strict=True)]
+    assert found.loss == pytest.approx([-math.log(p) for p in probabilities], abs=1e-4)
+    values = measure_all(evaluation.metrics(found), len(ROWS))
+    targets, likely = [row["target"] for row in ROWS], [[1 - s["1"], s["1"]] for s in served]
+    assert values["accuracy"] == metrics.accuracy_score(targets, found.answers)
+    assert values["log_loss"] == pytest.approx(metrics.log_loss(targets, likely), abs=1e-4)
+    other = evaluation.predict(net, ["1", "0"])  # a head with its labels in another order
+    assert [{"0": "1", "1": "0"}[answer] for answer in found.answers] == other.answers
+    assert (-found.loss).tolist() == pytest.approx([math.log(1 - math.exp(-loss)) for loss in other.loss], abs=1e-4)
 
 
-def test_a_bare_encoder_answers_zero_shot_as_it_does_when_it_serves(bert: Trained) -> None:
-    rows = [
-        {"text": f"note {i} about {word}", "target": word} for i, word in enumerate(["delay", "praise", "money"] * 3)
-    ]
-    labels = ["delay", "money", "praise"]
+def test_a_bare_encoder_answers_by_meaning_as_when_it_serves(bert: Trained) -> None:
+    words, labels = ["delay", "praise", "money"] * 3, ["delay", "money", "praise"]
+    rows = [{"text": f"note {'of it ' * i} about {word}", "target": word} for i, word in enumerate(words)]
     net, _ = load_model(bert.model, "AutoModel")
-    outcome = trial_of(bert, rows, labels).of_bare_encoder(net)
+    found = evaluation_of(bert, rows, labels).predict_by_meaning(net)
     served = [bert.load().classifier.zero_shot(row["text"], labels) for row in rows]
-    assert outcome.answers == [max(scores, key=scores.__getitem__) for scores in served]
-
-
-def test_a_head_with_labels_in_another_order_is_read_by_name(bert: Trained) -> None:
-    rows = [{"text": f"{word} parcel {i}", "target": str(i % 2)} for i, word in enumerate(["late", "great"] * 5)]
-    trial = trial_of(bert, rows, ["0", "1"])
-    net = net_of(bert, "AutoModelForSequenceClassification", num_labels=2, ignore_mismatched_sizes=True)
-    one, other = trial.of(net), trial.of(net, ["1", "0"])
-    assert [{"0": "1", "1": "0"}[answer] for answer in one.answers] == other.answers
-    assert (-one.loss).tolist() == pytest.approx([math.log(1 - math.exp(-loss)) for loss in other.loss], abs=1e-4)
+    assert found.answers == [max(scores, key=scores.__getitem__) for scores in served]
 
 
 def test_the_loss_of_a_row_is_the_models_own(llama: Trained, monkeypatch: pytest.MonkeyPatch) -> None:
     rows = [{"text": f"notes {'of a meeting ' * (i % 4)}{i}", "target": "word " * (1 + 3 * (i % 3))} for i in range(9)]
-    trial, net = trial_of(llama, rows, []), net_of(llama, "AutoModelForCausalLM")
+    evaluation, net = evaluation_of(llama, rows, []), peft_net(llama.load(), llama.first)
     monkeypatch.setattr(evaluate, "micro_batch_tokens", lambda *_: 100)  # several rows a batch, several batches
-    with torch.inference_mode():
-        loss, tokens = trial._losses(net)
-        for example, summed, count in zip(trial.held_out.examples, loss, tokens, strict=True):
-            alone = {key: torch.tensor([example[key]], device=net.device) for key in ("input_ids", "labels")}
-            assert summed / count == pytest.approx(float(net(**alone).loss), rel=1e-4)
+    found = evaluation.predict(net)
+    for example, mean in zip(evaluation.held_out.examples, found.row_losses, strict=True):
+        alone = {key: torch.tensor([example[key]], device=net.device) for key in ("input_ids", "labels")}
+        assert mean == pytest.approx(float(net(**alone).loss), rel=1e-4)
 
 
-def test_written_answers_are_those_it_gives_when_it_serves(llama: Trained) -> None:
-    rows = [{"text": f"notes of {'a long ' * i}meeting", "target": "t"} for i in range(ANSWERS_WRITTEN + 2)]
-    trial = trial_of(llama, rows, [])
-    outcome = trial.of(net_of(llama, "AutoModelForCausalLM"))
-    assert outcome.answers[ANSWERS_WRITTEN:] == ["", ""]
-    found = measured(trial.figures(outcome), len(rows))
-    assert found["loss"] == pytest.approx(outcome.loss.sum() / outcome.tokens.sum())
-    assert found["perplexity"] == pytest.approx(math.exp(found["loss"]))
+def test_written_answers_are_those_of_the_server(llama: Trained) -> None:
+    rows = [{"text": f"notes of {'a long ' * i}meeting", "target": "t"} for i in range(WRITTEN_ROWS + 2)]
+    evaluation, loaded = evaluation_of(llama, rows, []), llama.load()
+    found = evaluation.predict(peft_net(loaded, llama.first))
+    assert found.answers[WRITTEN_ROWS:] == ["", ""]
+    values = measure_all(evaluation.metrics(found), len(rows))
+    assert values["loss"] == pytest.approx(found.loss.sum() / found.tokens.sum())
+    assert values["perplexity"] == pytest.approx(math.exp(values["loss"]))
     # only the answers that were written count
-    scores = [rouge_l("t", answer) for answer in outcome.answers[:ANSWERS_WRITTEN]]
-    assert found["rouge_l"] == pytest.approx(sum(scores) / ANSWERS_WRITTEN)
-    loaded = llama.load()
+    scores = [rouge_l("t", answer) for answer in found.answers[:WRITTEN_ROWS]]
+    assert values["rouge_l"] == pytest.approx(sum(scores) / WRITTEN_ROWS)
     with loaded.base.slots.pin(llama.first) as slot:
-        for row, answer in list(zip(rows, outcome.answers, strict=True))[:4]:
-            served = write(loaded, row["text"], "Sum up: {text}", slot, max_new_tokens=LONGEST_ANSWER)
-            assert served.strip() == answer
+        for row, answer in list(zip(rows, found.answers, strict=True))[:4]:
+            written = write(loaded, row["text"], "Sum up: {text}", slot, max_new_tokens=WRITTEN_TOKENS)
+            assert written.strip() == answer
 
 
-def test_questions_are_all_before_the_last_answer() -> None:
+def test_a_question_is_everything_before_the_last_answer() -> None:
     example = {"input_ids": [5, 6, 7, 8, 9], "labels": [IGNORED, 6, IGNORED, 8, 9]}
     assert question(example, encoder_decoder=False) == [5, 6, 7]
     assert question(example, encoder_decoder=True) == [5, 6, 7, 8, 9]
+
+
+BERT = ["BertForSequenceClassification"]
+
+
+@pytest.mark.parametrize(
+    ("architectures", "id2label", "order"),
+    [
+        (BERT, {"0": "b", "1": "A"}, ["b", "a"]),
+        (BERT, {"0": "b", "1": "c"}, []),
+        (BERT, {"0": "b"}, []),
+        (["BertModel"], {"0": "b", "1": "a"}, []),
+        (None, None, []),
+    ],
+)
+def test_a_head_counts_if_its_labels_are_those_of_the_rows(
+    architectures: list[str] | None, id2label: dict[str, str] | None, order: list[str]
+) -> None:
+    model = SimpleNamespace(config={"architectures": architectures, "id2label": id2label})
+    assert own_labels(model, ["a", "b"]) == order  # type: ignore[arg-type]
+
+
+SAID = "The path opens in May and is five kilometres long."
+NEAR, OTHER = SAID.replace("is five", "will be five"), "Nothing was decided about the tax office."
+
+
+@pytest.mark.parametrize(
+    ("targets", "labels", "answers", "correct"),
+    [
+        (["a", "b", "a"], ["a", "b"], ["a", "b", "a"], (3, 3)),
+        (["a", "b", "a"], ["a", "b"], ["a", "a", "a"], (2, 3)),
+        (["a", "b", "a"] * 9, ["a", "b"], ["b", "a", "b"] * 9, (0, 27)),
+        ([SAID] * 3, [], [SAID, NEAR, OTHER], (2, 3)),
+        ([SAID] * (WRITTEN_ROWS + 3), [], [SAID] * (WRITTEN_ROWS + 3), (WRITTEN_ROWS, WRITTEN_ROWS)),
+    ],
+)
+def test_corrections_count_as_learned_by_label_or_by_texts_that_say_the_same(
+    targets: list[str], labels: list[str], answers: list[str], correct: tuple[int, int]
+) -> None:
+    assert rows_alone(targets, labels).count_correct(predictions(answers)) == correct

@@ -21,7 +21,8 @@ from store.staging import MANIFEST
 from tests.conftest import Trained
 from tests.helpers import tiny
 from tests.helpers.run_helpers import file_limit
-from training.publish.export import main, merge, merge_into_zip
+from training.cli.transfer_commands import main
+from training.publish.export import merge, merge_into_zip
 
 AUTO = {"bert": "AutoModelForSequenceClassification", "llama": "AutoModelForCausalLM"}
 
@@ -75,17 +76,12 @@ def test_r33_a_zip_holds_what_the_manifest_lists_and_no_more(bert: Trained, tmp_
     assert inside == {*version.manifest["files"], MANIFEST} and "adapter_model.safetensors" in inside
 
 
-def test_r32_a_full_disk_leaves_no_half_of_a_zip(bert: Trained, tmp_path: Path) -> None:
-    with file_limit(2000), pytest.raises(OSError, match="File too large"):
-        pack(bert.first, tmp_path / "first.zip")
+@pytest.mark.parametrize("write", [pack, merge, merge_into_zip])
+def test_r32_a_full_disk_leaves_nothing_half_written(write, bert: Trained, tmp_path: Path) -> None:
+    given = (bert.first, tmp_path / "first.zip") if write is pack else (bert.first, bert.model, tmp_path / "merged.zip")
+    with file_limit(2_000), pytest.raises(OSError, match="File too large"):
+        write(*given)
     assert list(tmp_path.iterdir()) == []
-
-
-def test_r32_a_full_disk_leaves_no_half_of_a_merged_model(bert: Trained, tmp_path: Path) -> None:
-    for write in (merge, merge_into_zip):
-        with file_limit(5_000), pytest.raises(OSError, match="File too large"):
-            write(bert.first, bert.model, tmp_path / "merged.zip")
-        assert list(tmp_path.iterdir()) == []
 
 
 def test_r32_nothing_that_is_there_is_written_over(bert: Trained, tmp_path: Path) -> None:
@@ -102,8 +98,10 @@ def test_the_command_says_what_it_wrote_or_why_not(
 ) -> None:
     monkeypatch.setenv("GRAFT_HOME", str(bert.home))
     target = tmp_path / "merged"
-    assert main([bert.first.ref, str(target), "--merged", "--base", bert.spec.model]) == 0
-    assert capsys.readouterr().out.strip() == str(target) and (target / "model.safetensors").exists()
-    assert main([bert.first.ref, str(tmp_path / "a.zip")]) == 0
-    assert main(["nothing@1", str(tmp_path / "b.zip")]) == 2
+    assert main(["export", bert.first.ref, str(target), "--merged", "--base", bert.spec.model]) == 0
+    assert capsys.readouterr().out.split() == ["merge", "write", str(target)]
+    assert main(["export", bert.first.ref, str(tmp_path / "a.zip")]) == 0 and (target / "model.safetensors").exists()
+    assert main(["export", "nothing@1", str(tmp_path / "b.zip")]) == 2
     assert "nothing@1" in capsys.readouterr().err
+    assert main(["export", bert.first.ref, str(tmp_path / "gone" / "b.zip")]) == 2
+    assert "could not be written. No such file" in capsys.readouterr().err

@@ -10,8 +10,6 @@ from typing import Any
 
 import pytest
 import torch
-import transformers
-from peft import LoraConfig, get_peft_model
 from safetensors.torch import load_file, save_file
 
 from errors import AdapterError, GraftError
@@ -23,39 +21,10 @@ from store.archive import pack
 from tasks import TabSpec
 from tests.conftest import Trained
 from tests.helpers import tiny
+from tests.helpers.evaluations import LABELS, answers_as_peft_does, made_elsewhere
 from tests.helpers.training_helpers import spec_of
-from tests.training.test_families import answers_as_peft_does
-from training.publish.import_peft import main, plain_config, take_in
-
-LABELS = ["late", "great", "odd"]
-MADE = {
-    "bert": {"target_modules": ["query", "value"], "use_rslora": True},
-    "roberta": {"target_modules": ["query", "value"]},
-    "llama": {"target_modules": ["q_proj", "v_proj", "down_proj"], "rank_pattern": {"layers.0.self_attn.q_proj": 2},
-              "alpha_pattern": {"down_proj": 3}},
-    "gpt2": {"target_modules": ["c_attn"], "use_dora": True, "fan_in_fan_out": True},
-    "t5": {"target_modules": ["q", "v"], "init": "fp16"},
-}  # fmt: skip
-NET = {"bert": ("SequenceClassification", "SEQ_CLS"), "roberta": ("SequenceClassification", "SEQ_CLS"),
-       "t5": ("Seq2SeqLM", "SEQ_2_SEQ_LM")}  # fmt: skip
-
-
-def made_elsewhere(family: str, base: Path, folder: Path, dtype: torch.dtype = torch.float32, **chosen: Any) -> Path:
-    """A folder as PEFT writes it, with matrices that change answers."""
-    kind, task = NET.get(family, ("CausalLM", "CAUSAL_LM"))
-    options = {"num_labels": len(LABELS)} if task == "SEQ_CLS" else {}
-    torch.manual_seed(3)
-    net = getattr(transformers, f"AutoModelFor{kind}").from_pretrained(base, **options)
-    settings = {"r": 4, "lora_alpha": 8, "task_type": task} | {k: v for k, v in MADE[family].items() if k != "init"}
-    trained = get_peft_model(net, LoraConfig(**settings | chosen))
-    with torch.no_grad():
-        for name, parameter in trained.named_parameters():
-            if "lora_B" in name:
-                parameter.normal_(0, 0.2)
-    trained.save_pretrained(folder)
-    tensors = load_file(folder / WEIGHTS)
-    save_file({key: value.to(dtype) for key, value in tensors.items()}, folder / WEIGHTS)
-    return folder
+from training.cli.transfer_commands import main
+from training.publish.import_peft import plain_config, take_in
 
 
 def changed(folder: Path, **config: Any) -> Path:
@@ -94,10 +63,10 @@ def bert_bench(tmp_path: Path) -> Bench:
     ("family", "dtype"),
     [("bert", "float32"), ("roberta", "bfloat16"), ("llama", "bfloat16"), ("gpt2", "float32"), ("t5", "float16")],
 )
-def test_an_adapter_made_by_peft_answers_as_peft_does(family: str, dtype: str, tmp_path: Path, capsys) -> None:
-    bench = Bench(family, tmp_path, dtype=getattr(torch, dtype))
-    version = bench.take_in()
-    assert capsys.readouterr().out.split() == ["unpack", "base", "verify", "publish"]
+def test_an_adapter_made_by_peft_answers_as_peft_does(family: str, dtype: str, tmp_path: Path) -> None:
+    bench, phases = Bench(family, tmp_path, dtype=getattr(torch, dtype)), list[str]()
+    version = bench.take_in(say=phases.append)
+    assert phases == ["unpack", "base", "verify", "publish"]
     assert bench.store.get("theirs@1").manifest == version.manifest and bench.store.live(bench.spec.name) is None
     assert version.labels == (LABELS if bench.spec.task == "text-classification" else [])
     facts = version.manifest
@@ -115,16 +84,19 @@ def test_a_zip_is_taken_in_by_the_command_and_not_made_live(tmp_path: Path, monk
     archive = shutil.make_archive(str(tmp_path / "packed"), "zip", tmp_path, "theirs")
     monkeypatch.setenv("GRAFT_HOME", str(home))
     monkeypatch.setenv("GRAFT_QUANTIZE", "none")
-    given = [archive, "--plugin", "classification", "--name", "theirs", "--base", str(base)]
+    given = ["import", archive, "--plugin", "classification", "--name", "theirs", "--base", str(base)]
     assert main(given) == 2
     assert "a head of 3 labels. It does not name them. Name them all" in capsys.readouterr().err
+    assert main([*given, "--refuse-in-one-line"]) == 2
+    refused = json.loads(capsys.readouterr().out.splitlines()[-1])
+    assert refused["what"].endswith("a head of 3 labels.") and refused["why"] == "It does not name them."
     assert main([*given, "--labels", "late,great，odd"]) == 0
-    assert capsys.readouterr().out.split()[-1] == "theirs@1"
+    assert capsys.readouterr().out.split() == ["unpack", "base", "verify", "publish", "theirs@1"]
     assert AdapterStore(home).live("classification") is None and folder.exists()
-    assert main([str(tmp_path / "gone"), *given[1:]]) == 2
+    assert main(["import", str(tmp_path / "gone"), *given[2:]]) == 2
 
 
-def test_what_graft_exported_brings_its_labels(bert: Trained, tmp_path: Path) -> None:
+def test_an_export_of_graft_brings_its_labels(bert: Trained, tmp_path: Path) -> None:
     archive = pack(bert.first, tmp_path / "first.zip")
     version = take_in(archive, bert.spec, "again", Settings(home=tmp_path / "home", quantize="none"))
     assert version.labels == bert.first.labels and version.ref == "again@1"
@@ -139,12 +111,6 @@ def test_labels_are_as_many_as_the_head_has(bert_bench: Bench) -> None:
     assert bert_bench.take_in(labels=[]).labels == ["x", "y", "z"]
 
 
-def test_another_base_is_refused_with_the_layer(tmp_path: Path) -> None:
-    bench = Bench("llama", tmp_path)
-    bench.spec = replace(bench.spec, model=str(tiny.make("gpt2", tmp_path / "gpt2")))
-    bench.refused("which this base does not have")
-
-
 def test_a_head_must_be_whole_and_fit(bert_bench: Bench, tmp_path: Path) -> None:
     weights = bert_bench.folder / WEIGHTS
     tensors = load_file(weights)
@@ -154,25 +120,31 @@ def test_a_head_must_be_whole_and_fit(bert_bench: Bench, tmp_path: Path) -> None
     bert_bench.refused("holds no classifier's head")
 
 
-def test_a_classifier_is_refused_by_a_tab_that_writes(bert_bench: Bench, tmp_path: Path) -> None:
-    bench = Bench("llama", tmp_path / "other")
-    tensors = load_file(bench.folder / WEIGHTS)
-    save_file(tensors | {"base_model.model.score.weight": torch.zeros(2, 64)}, bench.folder / WEIGHTS)
+def test_another_base_and_a_head_on_a_tab_that_writes_are_refused(tmp_path: Path) -> None:
+    bench = Bench("llama", tmp_path)
+    own, weights = bench.spec, bench.folder / WEIGHTS
+    bench.spec = replace(own, model=str(tiny.make("gpt2", tmp_path / "gpt2")))
+    bench.refused("which this base does not have")
+    bench.spec = own
+    save_file(load_file(weights) | {"base_model.model.score.weight": torch.zeros(2, 64)}, weights)
     bench.refused("this base has none")
 
 
 @pytest.mark.parametrize(
     ("config", "why"),
     [
-        ({"peft_type": "IA3"}, "peft_type"), ({"init_lora_weights": "pissa_niter_4"}, "began as pissa"),
-        ({"use_magic": True}, "made with use_magic"), ({"bias": "all"}, "bias"),
-        ({"r": 3}, "says another"), ({"modules_to_save": ["embed_tokens"]}, "no head that Graft knows"),
+        ({"peft_type": "IA3"}, "peft_type"),
+        ({"init_lora_weights": "pissa_niter_4"}, "began as pissa"),
+        ({"use_magic": True}, "made with use_magic"),
+        ({"bias": "all"}, "bias"),
+        ({"r": 3}, "says another"),
+        ({"modules_to_save": ["embed_tokens"]}, "no head that Graft knows"),
         ({"rank_pattern": {"^model.*q_proj$": 2}}, "only names of layers"),
         ({"target_modules": ["q_proj", "v_proj", "k_proj", "down_proj"]}, "It lacks"),
         ({"lora_dropout": "much"}, "PEFT cannot load it"),
     ],
-)  # fmt: skip
-def test_what_cannot_be_served_is_refused(config: dict[str, Any], why: str, tmp_path: Path) -> None:
+)
+def test_a_configuration_that_cannot_be_served_is_refused(config: dict[str, Any], why: str, tmp_path: Path) -> None:
     bench = Bench("llama", tmp_path)
     changed(bench.folder, **config)
     bench.refused(why)
@@ -182,7 +154,7 @@ def test_what_cannot_be_served_is_refused(config: dict[str, Any], why: str, tmp_
     ("fault", "why"),
     [("zeros", "It changes nothing"), ("nan", "not finite"), ("integers", "held as I64"), ("cut", "cut short")],
 )
-def test_weights_that_are_none_are_refused(fault: str, why: str, tmp_path: Path) -> None:
+def test_weights_that_cannot_be_served_are_refused(fault: str, why: str, tmp_path: Path) -> None:
     bench = Bench("gpt2", tmp_path, use_dora=False)
     weights = bench.folder / WEIGHTS
     tensors = load_file(weights)

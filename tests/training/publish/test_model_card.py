@@ -28,7 +28,7 @@ def text_of(version: Version) -> str:
 
 
 @pytest.mark.parametrize("family", ["bert", "llama"])
-def test_the_hub_reads_the_measured_figures(family: str, request: pytest.FixtureRequest) -> None:
+def test_the_hub_reads_the_measured_metrics(family: str, request: pytest.FixtureRequest) -> None:
     version: Version = request.getfixturevalue(family).first
     data = ModelCard.load(version.path / "README.md").data
     assert (data.base_model, data.library_name, data.model_name) == (family, "peft", "first")
@@ -41,7 +41,7 @@ def test_the_hub_reads_the_measured_figures(family: str, request: pytest.Fixture
     assert set(front["model-index"][0]["results"][0]) == {"task", "dataset", "metrics"}
 
 
-def test_its_words_say_what_is_known_and_what_is_not(bert: Trained, llama: Trained) -> None:
+def test_the_model_card_tells_what_was_measured_and_what_not(bert: Trained, llama: Trained) -> None:
     text, card = text_of(bert.first), bert.first.card
     low, high = card["certainty"]["intervals"]["accuracy"]["new"]
     assert f"{card['new']['accuracy']:.3f} ({low:.3f} to {high:.3f})" in text
@@ -50,7 +50,7 @@ def test_its_words_say_what_is_known_and_what_is_not(bert: Trained, llama: Train
     assert "    Sum up: {text}" in text_of(llama.first) and "ROUGE-L is of the first answers" in text_of(llama.first)
 
 
-def test_figures_of_three_contenders_have_a_column_each(bert: Trained, tmp_path: Path) -> None:
+def test_metrics_of_three_contenders_have_a_column_each(bert: Trained, tmp_path: Path) -> None:
     before = train(bert.spec, tmp_path, "before")
     AdapterStore(tmp_path).promote("classification", before.ref)
     text = text_of(train(bert.spec, tmp_path, "after"))
@@ -66,16 +66,17 @@ print(type(model).__name__, sum(p.numel() for n, p in model.named_parameters() i
 
 
 @pytest.mark.parametrize("family", ["bert", "llama"])
-def test_its_code_loads_it_with_peft_alone(family: str, request: pytest.FixtureRequest, tmp_path: Path) -> None:
+def test_the_code_of_a_model_card_loads_it_with_peft_alone(
+    family: str, request: pytest.FixtureRequest, tmp_path: Path
+) -> None:
     """As written: the base by its name, which for a folder is the folder's, and the version from where one stands."""
     trained: Trained = request.getfixturevalue(family)
     shutil.copytree(trained.first.path, tmp_path / "version")
     shutil.copytree(trained.spec.model, tmp_path / "version" / family)
     (code,) = re.findall(r"^```python\n(.*?)^```$", text_of(trained.first), re.MULTILINE | re.DOTALL)
-    child = subprocess.run(
-        [sys.executable, "-c", code + RUN], cwd=tmp_path / "version", capture_output=True, text=True,
-        env={"PATH": os.environ["PATH"], "HOME": str(tmp_path), "HF_HUB_OFFLINE": "1"},
-    )  # fmt: skip
+    command = [sys.executable, "-c", code + RUN]
+    env = {"PATH": os.environ["PATH"], "HOME": str(tmp_path), "HF_HUB_OFFLINE": "1"}
+    child = subprocess.run(command, cwd=tmp_path / "version", capture_output=True, text=True, env=env)
     assert child.returncode == 0, child.stderr
     tensors = load_file(trained.first.path / WEIGHTS)
     learned = sum(tensor.numel() for key, tensor in tensors.items() if "lora_B" in key and tensor.abs().max() > 0)

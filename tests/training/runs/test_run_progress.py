@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from training.events import EVENTS
 from training.runs import run_progress
-from training.runs.run_progress import POINTS, Events, Progress, Series, progress_of
+from training.runs.run_progress import POINTS, STEPS_TIMED, Events, Progress, Series, progress_of
 
 
 def write(folder: Path, *events: dict, mode: str = "a", tail: str = "") -> None:
@@ -20,7 +20,7 @@ def write(folder: Path, *events: dict, mode: str = "a", tail: str = "") -> None:
 
 
 def step(n: int, **values: object) -> dict:
-    return {"kind": "step", "at": 10.0 + 2 * n, "step": n, "steps": 11, "loss": 1 / n, **values}
+    return {"kind": "step", "at": 10.0 + 2 * n, "step": n, "steps": 40, "loss": 1 / n, **values}
 
 
 def test_nothing_yet_is_a_start(tmp_path: Path) -> None:
@@ -34,11 +34,14 @@ def test_every_series_and_the_time_left(tmp_path: Path) -> None:
     write(tmp_path, {"kind": "eval", "at": 17, "step": 3, "loss": 0.4, "accuracy": 0.75}, {"kind": "later", "x": 1})
     write(tmp_path, {"kind": "prepare", "at": 0, "part": 0.25})
     now = progress_of(tmp_path)
-    assert (now.phase, now.step, now.steps, now.prepared) == ("train", 3, 11, 0.25)
-    assert now.left_s == pytest.approx(16)
+    assert (now.phase, now.step, now.steps, now.prepared, now.left_s) == ("train", 3, 40, 0.25, None)
     assert now.curves["loss"] == [(1, 1.0), (2, 0.5), (3, pytest.approx(1 / 3))]
     assert now.curves["memory"] == [(2, 7)] and now.curves["learning_rate"] == [(2, 0.1)]
     assert now.curves["eval_loss"] == [(3, 0.4)] and now.latest["eval_accuracy"] == 0.75
+    write(tmp_path, *(step(n) for n in range(4, STEPS_TIMED)))
+    assert progress_of(tmp_path).left_s is None
+    write(tmp_path, step(STEPS_TIMED))
+    assert progress_of(tmp_path).left_s == pytest.approx(2 * (40 - STEPS_TIMED))
 
 
 def test_what_is_half_written_is_left_for_the_next_time(tmp_path: Path) -> None:
@@ -86,11 +89,11 @@ def test_steps_that_come_again_count_as_they_were_last(tmp_path: Path) -> None:
     """A run was killed at step 5 and went on from its checkpoint of step 2; the pause in between took no time."""
     write(tmp_path, {"kind": "phase", "phase": "train", "at": 0}, *(step(n) for n in range(1, 6)))
     write(tmp_path, {"kind": "phase", "phase": "train", "at": 9000})
-    write(tmp_path, *(step(n, at=9000.0 + n, loss=7.0) for n in range(3, 5)))
+    write(tmp_path, *(step(n, at=9000.0 + n, loss=7.0) for n in range(3, 33)))
     now = progress_of(tmp_path)
-    assert (now.step, now.left_s) == (4, pytest.approx(7))
-    assert [n for n, _ in now.curves["loss"]] == [1, 2, 3, 4]
-    assert [y for _, y in now.curves["loss"]][2:] == [7.0, 7.0]
+    assert (now.step, now.left_s) == (32, pytest.approx(8))
+    assert [n for n, _ in now.curves["loss"]] == [*range(1, 33)]
+    assert [y for _, y in now.curves["loss"]][2:] == [7.0] * 30
 
 
 @given(st.lists(st.floats(-1e6, 1e6), min_size=1, max_size=3000), st.integers(2, 40))

@@ -16,8 +16,8 @@ from plugins._discovery import discover
 from settings import REPOSITORY, Settings
 from store.adapters import AdapterStore
 from tests.helpers import tiny
+from tests.helpers.evaluations import LABELS, made_elsewhere
 from tests.helpers.ui_site import Pool, serve
-from tests.training.publish.test_import_peft import LABELS, made_elsewhere
 from tests.ui.test_page_browser import chromium, opened  # noqa: F401 - a fixture
 from training.runs.runs import Runs
 from ui.adapters import import_form, versions_view

@@ -1,0 +1,114 @@
+"""Rows put to models, and adapters made by PEFT alone, for tests of what is published."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+import transformers
+from peft import LoraConfig, PeftModel, get_peft_model
+from safetensors.torch import load_file, save_file
+
+from models.loading import load_model
+from serving.loaded import Loaded
+from store.adapters import WEIGHTS, Version
+from tasks import task_for
+from tests.conftest import Trained
+from tests.helpers.answers import encode_texts
+from training.config import TrainConfig
+from training.data.tokens import Encoded, encode_rows
+from training.publish.evaluate import Evaluation, Predictions
+
+LABELS = ["late", "great", "odd"]
+TEXTS = ["where is my parcel", "the app crashes on start", "thank you, well done"]
+NET = {
+    "bert": ("SequenceClassification", "SEQ_CLS"),
+    "roberta": ("SequenceClassification", "SEQ_CLS"),
+    "t5": ("Seq2SeqLM", "SEQ_2_SEQ_LM"),
+}
+MADE: dict[str, dict[str, Any]] = {
+    "bert": {"target_modules": ["query", "value"], "use_rslora": True},
+    "roberta": {"target_modules": ["query", "value"]},
+    "llama": {
+        "target_modules": ["q_proj", "v_proj", "down_proj"],
+        "rank_pattern": {"layers.0.self_attn.q_proj": 2},
+        "alpha_pattern": {"down_proj": 3},
+    },
+    "gpt2": {"target_modules": ["c_attn"], "use_dora": True, "fan_in_fan_out": True},
+    "t5": {"target_modules": ["q", "v"]},
+}
+
+
+def made_elsewhere(family: str, base: Path, folder: Path, dtype: torch.dtype = torch.float32, **chosen: Any) -> Path:
+    """A folder as PEFT writes it, with matrices that change answers."""
+    kind, task = NET.get(family, ("CausalLM", "CAUSAL_LM"))
+    options = {"num_labels": len(LABELS)} if task == "SEQ_CLS" else {}
+    torch.manual_seed(3)
+    net = getattr(transformers, f"AutoModelFor{kind}").from_pretrained(base, **options)
+    trained = get_peft_model(net, LoraConfig(**{"r": 4, "lora_alpha": 8, "task_type": task, **MADE[family], **chosen}))
+    with torch.no_grad():
+        for name, parameter in trained.named_parameters():
+            if "lora_B" in name:
+                parameter.normal_(0, 0.2)
+    trained.save_pretrained(folder)
+    tensors = load_file(folder / WEIGHTS)
+    save_file({key: value.to(dtype) for key, value in tensors.items()}, folder / WEIGHTS)
+    return folder
+
+
+def peft_net(loaded: Loaded, version: Version) -> PeftModel:
+    """A version as PEFT loads it, on a base of its own that is held as the loaded one."""
+    base = loaded.base
+    task = task_for(version.manifest["task"], base.model.config)
+    head = {"num_labels": len(version.labels), "ignore_mismatched_sizes": True} if version.labels else {}
+    net, _ = load_model(base.model, task.auto_class, base.quantization, **head)
+    return PeftModel.from_pretrained(net, version.path).eval()
+
+
+def answers_as_peft_does(loaded: Loaded, version: Version, atol: float) -> None:
+    """Assert that a slot's logits are those of PEFT on the same folder, and not those of the base."""
+    base, peft = loaded.base, peft_net(loaded, version)
+    batch = dict(base.tokenizer(TEXTS, padding=True, return_tensors="pt"))
+    batch = {k: v.to(base.device) for k, v in batch.items() if k in ("input_ids", "attention_mask")}
+    if peft.config.is_encoder_decoder:
+        batch["decoder_input_ids"] = batch["input_ids"]
+    with base.slots.pin(version) as slot, torch.inference_mode():
+        assert slot is not None
+        theirs = peft(**batch).logits
+        with peft.disable_adapter():
+            bare = peft(**batch).logits
+        if version.labels:
+            outputs, own = encode_texts(base, TEXTS, slot)
+            ours = slot.head(outputs, own)
+        else:
+            with base.using(slot):
+                ours = base.net(**batch).logits
+    assert torch.allclose(ours, theirs, atol=atol), (ours - theirs).abs().max()
+    assert (theirs - bare).abs().max() > 1e-3, "the adapter must act"
+
+
+def evaluation_of(trained: Trained, rows: list[dict[str, str]], labels: list[str]) -> Evaluation:
+    """Rows to be put to models on a tiny base."""
+    task = "text-classification" if labels else "causal-lm"
+    config = _config(task, max_length=64, precision="float32", prompt="" if labels else "Sum up: {text}")
+    tokenizer = trained.load().base.tokenizer
+    return Evaluation(encode_rows(rows, tokenizer, config, labels, task), tokenizer, labels, config)
+
+
+def rows_alone(targets: list[str], labels: list[str]) -> Evaluation:
+    """Rows with these targets, which can be compared with predictions but not put to a model."""
+    rows: list[Any] = [{"text": f"row {i}", "target": target} for i, target in enumerate(targets)]
+    task = "text-classification" if labels else "causal-lm"
+    return Evaluation(Encoded([], rows, 0), None, labels, _config(task))  # type: ignore[arg-type]
+
+
+def predictions(answers: list[str], *losses: float) -> Predictions:
+    """Answers of one token each, with a loss of 1 unless given."""
+    return Predictions(answers, np.array(losses or [1.0] * len(answers)), np.ones(len(answers)))
+
+
+def _config(task: str, **chosen: Any) -> TrainConfig:
+    columns = {"text": "text", "target": "target"}
+    return TrainConfig(name="a", plugin="p", model="m", task=task, data="d", columns=columns, **chosen)
