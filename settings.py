@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import json
 import logging
 import os
 import re
@@ -14,7 +15,7 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from errors import ConfigError
+from errors import ConfigError, GraftError
 
 # bitsandbytes takes compiled code from the Hub by this package as soon as it is imported, and asks nobody: not in any
 # process here, whoever has installed it. That it could not is no news.
@@ -22,6 +23,12 @@ sys.modules["kernels"] = None  # type: ignore[assignment]
 logging.getLogger("bitsandbytes.backends.cpu.ops").setLevel(logging.ERROR)
 
 REPOSITORY = Path(__file__).resolve().parent
+RELEASE = "0.2.0"
+"""Version of this Graft."""
+HOME_RECORD = "home.json"
+"""File of a home that names the release which wrote to it last, and the format; homes of 0.1 have none."""
+HOME_FORMAT = 1
+"""Format of a home. A release raises it when earlier ones would misread what it writes there."""
 QUANTIZATIONS = ("auto", "none", "8bit", "4bit")
 PRECISIONS = ("auto", "float32", "bfloat16")
 GATES = ("not-worse", "better", "always", "never")
@@ -34,62 +41,81 @@ TRUE, FALSE = ("1", "true", "yes", "on"), ("0", "false", "no", "off", "")
 
 @dataclass(frozen=True)
 class Settings:
-    """Where things lie, where the page listens, and which base each tab uses."""
+    """Settings of a process, validated and immutable.
+
+    `tests/docs/settings_table.py` makes the table in docs/settings.md of the descriptions below: each paragraph that
+    begins with a variable is a row.
+    """
 
     home: Path = Path("data")
-    """`GRAFT_HOME`: adapters, runs and converted models; `/data` on a Space that has it, else `./data`."""
+    """`GRAFT_HOME`: folder of versions, runs and converted models; on a Space `/data`, where that exists."""
     shipped: Path = REPOSITORY / "adapters"
-    """Versions that come with the repository; read only."""
+    """Versions that come with the repository; read-only."""
     plugins: Path = REPOSITORY / "plugins"
-    """`GRAFT_PLUGINS`: the folder whose files become tabs. Plugins are trusted code."""
+    """`GRAFT_PLUGINS`: folder whose files become tabs. Plugins are trusted code."""
     host: str = "127.0.0.1"
-    """`GRAFT_HOST`: the address to listen on."""
+    """`GRAFT_HOST`: address to listen on; on a Space `0.0.0.0`."""
     port: int = 7860
-    """`GRAFT_PORT`: the port to listen on."""
+    """`GRAFT_PORT`: port to listen on.
+
+    `GRADIO_SERVER_PORT`: port, where `GRAFT_PORT` is not set.
+    """
     quantize: str = "auto"
-    """`GRAFT_QUANTIZE`: how resident bases are stored: auto (4bit on a GPU, none on a CPU), none, 8bit, 4bit."""
+    """`GRAFT_QUANTIZE`: storage of resident bases: `none`, `8bit`, `4bit`, or `auto`: 4bit on a GPU, none on a CPU."""
     precision: str = "auto"
-    """`GRAFT_PRECISION`: what resident bases are held and computed in where they are not quantized: float32, bfloat16,
-    or auto (bfloat16 on a GPU that has it; float32 on a CPU, where an answer is the same alone and among others)."""
+    """`GRAFT_PRECISION`: dtype of resident bases that are not quantized: `float32`, `bfloat16`, or `auto`: bfloat16
+    on a GPU that has it, float32 on a CPU, where an answer is then the same alone and among others.
+    """
     gate: str = "not-worse"
-    """`GRAFT_GATE`: when a new version may answer by itself: not-worse, better (surely), always, never."""
+    """`GRAFT_GATE`: condition under which a new version may become live by itself: `not-worse`; `better`, with
+    certainty; `always`; `never`, a person decides.
+    """
     offline: bool = False
-    """`HF_HUB_OFFLINE`: never ask the Hugging Face Hub."""
+    """`HF_HUB_OFFLINE`: `1` never asks the Hugging Face Hub."""
     space: bool = False
-    """True on a Hugging Face Space (`SPACE_ID` is set)."""
+    """`SPACE_ID`: set by Hugging Face on a Space; changes the defaults that are marked so."""
     space_hosts: tuple[str, ...] = ()
-    """`SPACE_HOST`: the names under which people reach a Space."""
+    """`SPACE_HOST`: set by Hugging Face: host names under which a Space is reached."""
     password: str = field(default="", repr=False)
-    """`GRAFT_PASSWORD` or the content of `GRAFT_PASSWORD_FILE`: what the owner signs in with."""
+    """`GRAFT_PASSWORD`: password of the owner of a page that others reach, at least 12 characters.
+
+    `GRAFT_PASSWORD_FILE`: file that holds the password.
+    """
     oauth: bool = False
-    """Whether the Space lets people sign in with their Hugging Face account (`OAUTH_CLIENT_ID` is set)."""
+    """`OAUTH_CLIENT_ID`: set by Hugging Face where a Space has `hf_oauth: true`: people can sign in.
+
+    `OAUTH_CLIENT_SECRET`: the same.
+    """
     owners: tuple[str, ...] = ()
-    """`GRAFT_OWNERS`: the Hugging Face accounts that own a Space; the one that it belongs to, if it names none."""
+    """`GRAFT_OWNERS`: Hugging Face accounts that own a Space, such as `ada, bob`; by default the one it belongs to."""
     rate: int = 60
-    """`GRAFT_RATE`: how many answers a visitor may ask for in a minute."""
+    """`GRAFT_RATE`: answers that a visitor may ask for in a minute."""
     upload_bytes: int = 50 * 10**6
-    """`GRAFT_UPLOAD_MB`: the size of a file that may be uploaded."""
+    """`GRAFT_UPLOAD_MB`: size of an uploaded file."""
     rows: int = 50_000_000
-    """`GRAFT_ROWS`: how many rows a file may have; one with more is refused."""
+    """`GRAFT_ROWS`: rows that a file may have; one with more is refused."""
     text_length: int = 200_000
-    """`GRAFT_TEXT_LENGTH`: characters of all that one request says."""
+    """`GRAFT_TEXT_LENGTH`: characters of all texts of one request."""
     new_tokens: int = 4096
-    """`GRAFT_NEW_TOKENS`: tokens of one answer."""
+    """`GRAFT_NEW_TOKENS`: tokens of one answer; where it is set, the sliders of tabs reach it, which end at 512 and
+    256.
+    """
     queue: int = 256
-    """`GRAFT_QUEUE`: requests that may wait at once; further ones are told to come back."""
+    """`GRAFT_QUEUE`: requests that may wait at once; further ones are refused."""
     disk_bytes: int = 100 * 10**9
-    """`GRAFT_DISK_GB`: what the home may take of the disk before uploads and runs are refused; 0 is without limit."""
+    """`GRAFT_DISK_GB`: size of the home from which uploads and runs are refused; `0` is without limit."""
     run_seconds: int = 72 * 3600
-    """`GRAFT_RUN_HOURS`: how long a run may go on before it is paused with a checkpoint."""
+    """`GRAFT_RUN_HOURS`: time after which a run is paused, with a checkpoint."""
     run_memory_bytes: int = 0
-    """`GRAFT_RUN_MEMORY_GB`: what a run may take of the memory; 0 is twice what it was estimated to need and 2 GB
-    on a CPU, and no limit on a GPU."""
+    """`GRAFT_RUN_MEMORY_GB`: memory that a run may take; `0` is twice its estimate and 2 GB on a CPU, and no limit on a
+    GPU.
+    """
     cache_bytes: int = 10**10
-    """`GRAFT_CACHE_GB`: how much disk prepared data may take before what was used longest ago is removed."""
+    """`GRAFT_CACHE_GB`: disk that prepared data may take before the least recently used is removed."""
     download_bytes: int = 5 * 10**9
-    """`GRAFT_DOWNLOAD_GB`: how much of one data set of the Hub is downloaded at most."""
+    """`GRAFT_DOWNLOAD_GB`: largest download of one Hub data set."""
     models: Mapping[str, str] = field(default_factory=dict)
-    """`GRAFT_MODEL_<TAB>`: a Hub id or folder that replaces that tab's base."""
+    """`GRAFT_MODEL_<TAB>`: base of the tab of that name: a Hub id, `id@revision` or a folder."""
 
     @property
     def sign_in(self) -> str:
@@ -105,7 +131,7 @@ class Settings:
 
     @classmethod
     def from_env(cls, environ: Mapping[str, str] | None = None) -> Settings:
-        """Read the environment; raises `ConfigError` naming every invalid value."""
+        """Read the environment; raises `ConfigError` naming every invalid value, or as `check_release` does."""
         env = os.environ if environ is None else environ
         problems: list[str] = []
         space = bool(env.get("SPACE_ID"))
@@ -142,7 +168,27 @@ class Settings:
         )
         if problems:
             raise ConfigError("The environment", problems, "Correct these variables and start again.")
+        check_release(settings.home)
         return settings
+
+
+def check_release(home: Path) -> dict[str, str | int]:
+    """Raise `GraftError` for a home in a newer format; returns the record that a process writes before it writes more.
+
+    A record that cannot be read counts as none: it is written again at the next start.
+    """
+    try:
+        found = json.loads((home / HOME_RECORD).read_text(encoding="utf-8"))
+        newer = int(found["format"]) > HOME_FORMAT
+    except (OSError, ValueError, TypeError, KeyError):
+        newer = False
+    if newer:
+        raise GraftError(
+            f"The home was written by a newer Graft, {found.get('release', 'of unknown release')}.",
+            f"This is Graft {RELEASE}, which would misread it.",
+            "Update this Graft, or set GRAFT_HOME to another folder.",
+        )
+    return {"release": RELEASE, "format": HOME_FORMAT}
 
 
 PASSED_ON = re.compile(

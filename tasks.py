@@ -1,8 +1,8 @@
 """The table of tasks: what each task name means to transformers, to PEFT, to the data reader and to the card.
 
-A new task is a new row here and its own way into token ids: `training/data/tokens.py` makes them and counts what is
-learned, `training/data/inspect/preview.py` shows it. Beside these only packing, which causal-lm alone has, asks for a
-task by name.
+A new task is a new row here and its own way into token ids: `tokens.py` makes them, `tokens.py`
+counts and `preview.py` shows what of them is learned. Beside these only packing, which causal-lm alone has,
+asks for a task by name.
 Importing this module imports neither torch nor transformers: classes are named, not referenced.
 """
 

@@ -29,6 +29,12 @@ MINILM = "sentence-transformers/all-MiniLM-L6-v2"
 SMOLLM = "HuggingFaceTB/SmolLM2-135M-Instruct"
 
 
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption(
+        "--frames", metavar="FOLDER", help="write the frames of the README's picture (tests/docs/picture.py)"
+    )
+
+
 @pytest.fixture(scope="session")
 def models_root() -> Path:
     """Where the app keeps its bases, so that a test run after a first start downloads nothing."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import signal
 import socket
 import subprocess
@@ -12,14 +13,17 @@ from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
 
+import httpx
 import pytest
 from gradio_client import Client
-from playwright.sync_api import Browser, Page, expect, sync_playwright
+from playwright.sync_api import Browser, Locator, Page, expect, sync_playwright
 
 from models.resolve import Model
 from plugins.classification import Classification
 from settings import REPOSITORY, Settings
 from store.adapters import AdapterStore, Version
+from tests.docs.documents import blocks, marked
+from tests.docs.picture import SCALE, Frames
 from training.config import TrainConfig
 from training.runs.runs import Runs
 
@@ -107,6 +111,17 @@ def browser() -> Iterator[Browser]:
         chromium.close()
 
 
+@pytest.fixture
+def frames(request: pytest.FixtureRequest) -> Frames:
+    return Frames(request.config.getoption("--frames"))
+
+
+def block(page: Page, label: str) -> Locator:
+    """The labelled box of the form that is in sight."""
+    field = page.get_by_label(label, exact=True).locator("visible=true")
+    return field.locator("xpath=ancestor::*[contains(concat(' ', @class, ' '), ' block ')][1]")
+
+
 def visible(page: Page, selector: str) -> str:
     return f"{selector} >> visible=true"
 
@@ -126,24 +141,22 @@ def classify(page: Page, text: str) -> str:
     raise AssertionError(f"no other answer than {old}")
 
 
-def test_a_tab_learns_in_the_running_app(app: App, browser: Browser) -> None:
-    page = browser.new_context(locale="en").new_page()
-    problems: list[str] = []
-    page.on("pageerror", lambda error: problems.append(str(error)))
-    page.goto(app.url)
-    assert classify(page, REVIEW).startswith("sentiment@1 · all-MiniLM-L6-v2 · ")
+def answered(page: Page) -> list[Locator]:
+    """The text, the answer and its badge in the Classify tab."""
+    answer = page.locator(visible(page, "[data-testid=block-label]")).locator("xpath=..")
+    return [block(page, "Text"), answer, page.locator(visible(page, ".g-badge"))]
 
-    caller = Caller(app.url)
-    caller.start()
-    pid = app.process.pid
 
-    # Train on the tickets with the defaults, from the page; leave it, and come back to the same run.
+def train_on_tickets(app: App, browser: Browser, page: Page, frames: Frames) -> Page:
+    """Train from the page, which is closed meanwhile; returns the one that saw the end of the run."""
     page.get_by_role("tab", name="Train", exact=True).click()
     expect(page.get_by_text("240").locator("visible=true").first).to_be_visible(timeout=30_000)
+    labels = page.locator(visible(page, ".g-labels"))
+    frames.take(page, 2, block(page, "Example data"), page.locator(".g-report .g-figures").first, labels)
     page.get_by_role("button", name="Train", exact=True).locator("visible=true").click()
     expect(page.locator(".g-running").first).to_be_visible(timeout=30_000)
     page.close()
-    page = browser.new_context(locale="en").new_page()
+    page = browser.new_context(locale="en", device_scale_factor=SCALE).new_page()
     page.goto(app.url)
     page.get_by_role("tab", name="Train", exact=True).click()
     expect(page.get_by_text("tickets@1 is live now.")).to_be_visible(timeout=TRAINING_MS)
@@ -153,10 +166,31 @@ def test_a_tab_learns_in_the_running_app(app: App, browser: Browser) -> None:
     # Of 25 rows; 0.84 to 0.92 was seen, by how the processor rounds and how many threads share the sums.
     assert figures["new"]["accuracy"] >= 0.8
     assert figures["new"]["accuracy"] > figures["base"]["accuracy"]
+    shown = [".g-run > .g-notice", ".g-metric", ".g-run > .g-plot"]
+    frames.take(page, 3, *(page.locator(visible(page, selector)) for selector in shown))
+    return page
+
+
+def test_a_tab_learns_in_the_running_app(app: App, browser: Browser, frames: Frames) -> None:
+    page = browser.new_context(locale="en", device_scale_factor=SCALE).new_page()
+    problems: list[str] = []
+    page.on("pageerror", lambda error: problems.append(str(error)))
+    page.goto(app.url)
+    assert classify(page, REVIEW).startswith("sentiment@1 · all-MiniLM-L6-v2 · ")
+    assert classify(page, TICKET).startswith("sentiment@1 · ")
+    frames.take(page, 1, *answered(page))
+
+    caller = Caller(app.url)
+    caller.start()
+    pid = app.process.pid
+
+    # Train on the tickets with the defaults, from the page; leave it, and come back to the same run.
+    page = train_on_tickets(app, browser, page, frames)
 
     # The same tab of the same process answers with it.
     assert classify(page, TICKET).startswith("tickets@1 · ")
     expect(page.locator(visible(page, "[data-testid=block-label]")).first).to_be_visible()
+    frames.take(page, 4, *answered(page))
 
     # And goes back in one click.
     page.get_by_role("tab", name="Adapters", exact=True).click()
@@ -239,6 +273,21 @@ def test_every_tab_answers_through_the_client_and_names_its_version(app: App) ->
     chat, answer = client.predict("What is the capital of France?", temperature=0, max_new_tokens=16,
                                   api_name="/generation")  # fmt: skip
     assert "Paris" in str(chat[-1]["content"]) and answer["version"] == "base"
+
+
+def test_calls_in_the_documents_work_as_they_stand(app: App, tickets: Version) -> None:
+    sources = [source for source in blocks("python") if "gradio_client" in source]
+    assert len(sources) == 2 and tickets.ref == "tickets@1"
+    for source in sources:
+        code = source.replace("http://127.0.0.1:7860", app.url)
+        done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, stdin=subprocess.DEVNULL)
+        assert done.returncode == 0, done.stderr
+
+    (shell,) = marked("http: classify")
+    (path,), (body,) = re.findall(r"^url=http://127.0.0.1:7860(\S+)", shell), re.findall(r"-d '([^']+)'", shell)
+    begun = httpx.post(app.url + path, content=body, headers={"Content-Type": "application/json"})
+    events = httpx.get(f"{app.url}{path}/{begun.json()['event_id']}", timeout=60).text
+    assert "event: complete" in events and '"version": "' in events
 
 
 def test_bad_calls_are_told_why(app: App) -> None:

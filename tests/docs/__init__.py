@@ -1,0 +1,1 @@
+"""Tests of the documents, and the tools that make their generated parts."""
