@@ -18,6 +18,7 @@ from urllib.parse import unquote
 import numpy as np
 import pytest
 from huggingface_hub import constants
+from huggingface_hub.utils import close_session
 from safetensors.numpy import save_file
 
 CONFIG = {"model_type": "bert", "architectures": ["BertModel"], "hidden_size": 4}
@@ -189,6 +190,29 @@ class SilentPort:
         self._thread.join()
         for connection in self._open:
             connection.close()
+
+
+@contextmanager
+def serving(
+    repositories: Mapping[str, Mapping[str, bytes]], monkeypatch: pytest.MonkeyPatch, cache: Path
+) -> Iterator[FakeHub]:
+    """A running `FakeHub` that this process's huggingface_hub uses, with a cache of its own."""
+    fake = FakeHub(repositories)
+    with fake.running() as url:
+        point_to(monkeypatch, url, cache)
+        yield fake
+        close_session()
+
+
+@contextmanager
+def silent_hub(monkeypatch: pytest.MonkeyPatch, cache: Path, trickle: bool = False) -> Iterator[SilentPort]:
+    """A `SilentPort` in place of the Hub; looking up a model gives up after 0.3 s."""
+    port = SilentPort(trickle)
+    point_to(monkeypatch, port.url, cache)
+    monkeypatch.setattr("hub.models.REACH_SECONDS", 0.3)
+    yield port
+    port.close()
+    close_session()
 
 
 def point_to(monkeypatch: pytest.MonkeyPatch, url: str, cache: Path) -> None:

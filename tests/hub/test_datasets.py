@@ -8,12 +8,11 @@ from pathlib import Path
 
 import pytest
 from huggingface_hub import constants
-from huggingface_hub.utils import close_session
 
 from errors import DataError
 from hub import datasets
 from hub.datasets import HubRows
-from tests.helpers.fake_hub import FakeHub, SilentPort, point_to
+from tests.helpers.fake_hub import FakeHub, serving, silent_hub
 
 REPO = "org/rows"
 FILES = {"README.md": b"---\nx: 1\n---\n", "data/train [1].csv": b"text,label\n" + b"a,b\n" * 50, "big.bin": b"x" * 999}
@@ -22,12 +21,9 @@ ROWS = "data/train [1].csv"
 
 @pytest.fixture
 def fake(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[FakeHub]:
-    found = FakeHub({f"datasets/{REPO}": FILES})
-    with found.running() as url:
-        point_to(monkeypatch, url, tmp_path / "cache")
-        monkeypatch.setattr(constants, "HF_TOKEN_PATH", str(tmp_path / "no-token"))
+    monkeypatch.setattr(constants, "HF_TOKEN_PATH", str(tmp_path / "no-token"))
+    with serving({f"datasets/{REPO}": FILES}, monkeypatch, tmp_path / "cache") as found:
         yield found
-        close_session()
 
 
 @pytest.fixture
@@ -48,7 +44,7 @@ def test_files_of_one_commit_are_listed_and_only_those_asked_for_fetched(fake: F
     assert rows.look_up(REPO, "dev").revision == "b" * 40
 
 
-def test_what_was_fetched_is_there_without_the_network(fake: FakeHub, rows: HubRows, tmp_path: Path) -> None:
+def test_fetched_files_are_found_without_the_network(fake: FakeHub, rows: HubRows, tmp_path: Path) -> None:
     listing = rows.look_up(REPO)
     assert rows.present(listing, [ROWS]) is None
     paths = rows.fetch(listing, [ROWS])
@@ -65,13 +61,10 @@ def test_what_was_fetched_is_there_without_the_network(fake: FakeHub, rows: HubR
 
 
 def test_a_hub_that_does_not_answer_is_told(rows: HubRows, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    port = SilentPort()
-    point_to(monkeypatch, port.url, tmp_path / "cache")
     monkeypatch.setattr(datasets, "REACH_SECONDS", 0.3)
-    with pytest.raises(DataError, match="The Hugging Face Hub cannot be reached: it did not answer"):
+    why = "The Hugging Face Hub cannot be reached: it did not answer"
+    with silent_hub(monkeypatch, tmp_path / "cache"), pytest.raises(DataError, match=why):
         rows.look_up(REPO)
-    port.close()
-    close_session()
 
 
 def test_r42_a_download_that_broke_off_goes_on(fake: FakeHub, rows: HubRows) -> None:
@@ -155,7 +148,7 @@ def test_r06_the_token_goes_to_the_hub_alone(
     assert "hf_" not in written
 
 
-def test_damaged_notes_are_as_none(fake: FakeHub, rows: HubRows, tmp_path: Path) -> None:
+def test_damaged_notes_count_as_none(fake: FakeHub, rows: HubRows, tmp_path: Path) -> None:
     listing = rows.look_up(REPO)
     folder = tmp_path / "notes" / "org--rows"
     assert json.loads((folder / "refs.json").read_text()) == {"": listing.revision}
@@ -166,13 +159,13 @@ def test_damaged_notes_are_as_none(fake: FakeHub, rows: HubRows, tmp_path: Path)
 
 
 @pytest.mark.parametrize(("status", "told"), [(401, "refuses|no data set"), (500, "status 500")])
-def test_what_the_hub_says_is_said(fake: FakeHub, rows: HubRows, status: int, told: str) -> None:
+def test_an_error_status_of_the_hub_is_said(fake: FakeHub, rows: HubRows, status: int, told: str) -> None:
     fake.status = status
     with pytest.raises(DataError, match=told):
         rows.look_up(REPO)
 
 
-def test_a_data_set_that_is_gated_or_missing(fake: FakeHub, rows: HubRows) -> None:
+def test_a_data_set_that_is_gated_or_missing_is_refused(fake: FakeHub, rows: HubRows) -> None:
     with pytest.raises(DataError, match="There is no data set org/none on the Hugging Face Hub"):
         rows.look_up("org/none")
     with pytest.raises(DataError, match="has no revision old"):

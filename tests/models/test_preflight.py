@@ -1,4 +1,4 @@
-"""What a folder must satisfy before it is loaded; one test a way in."""
+"""models/preflight.py: a folder is refused before it is loaded, for each way in which it could do harm."""
 
 from __future__ import annotations
 
@@ -30,21 +30,13 @@ def refusal(folder: Path) -> str:
     return caught.value.why
 
 
-def test_a_good_folder_gives_its_config(folder: Path) -> None:
+def test_a_folder_without_config_or_weights_is_refused(folder: Path, tmp_path: Path) -> None:
     assert check_model(folder, ID) == CONFIG
-
-
-def test_no_folder_no_config_no_weights(folder: Path, tmp_path: Path) -> None:
     assert "no config.json" in refusal(tmp_path / "nothing")
     (folder / "model.safetensors").unlink()
     assert "no weights" in refusal(folder)
-    (folder / "config.json").unlink()
-    assert "no config.json" in refusal(folder)
-
-
-def test_an_adapter_is_told_apart(folder: Path) -> None:
     (folder / "config.json").rename(folder / "adapter_config.json")
-    assert "adapter" in refusal(folder)
+    assert "It is an adapter" in refusal(folder)
 
 
 def test_r02_pickled_weights_are_named(folder: Path) -> None:
@@ -57,25 +49,23 @@ def test_r02_pickled_weights_are_named(folder: Path) -> None:
     "name", ["config.json", "generation_config.json", "tokenizer_config.json", "preprocessor_config.json",
              "processor_config.json", "adapter_config.json"]
 )  # fmt: skip
-def test_r01_remote_code_at_any_depth(folder: Path, name: str, key: str) -> None:
+def test_r01_remote_code_at_any_depth_is_refused(folder: Path, name: str, key: str) -> None:
     (folder / name).write_text(json.dumps({**CONFIG, "text_config": [{"deep": {key: {"AutoModel": "evil.py"}}}]}))
     why = refusal(folder)
     assert "remote code" in why and name in why and key in why
 
 
-@pytest.mark.parametrize("text", ["{", "[]", '"x"', "\xff", "[" * 100_000, '{"a":' * 100_000])
-def test_unreadable_config(folder: Path, text: str) -> None:
+@pytest.mark.parametrize("text", ["{", "[]", '"x"', "\xff", "[" * 100_000, '{"a":' * 100_000, "x" * 8_000_001])
+def test_an_unreadable_or_huge_config_is_refused(folder: Path, text: str) -> None:
     (folder / "config.json").write_text(text, encoding="latin-1")
-    assert "JSON" in refusal(folder)
+    assert ("larger" if len(text) > 8_000_000 else "JSON") in refusal(folder)
 
 
-def test_a_huge_config(folder: Path) -> None:
-    (folder / "config.json").write_text(json.dumps({"x": "y" * 8_000_001}))
-    assert "larger" in refusal(folder)
-
-
-def test_a_list_beside_the_configuration_is_no_harm(folder: Path) -> None:
+def test_harmless_configurations_pass(folder: Path) -> None:
     (folder / "data_config.json").write_text("[1]")
+    keys = {"vocab_file": "vocab.txt", "merges_file": None, "special_tokens_map_file": "/home/author/map.json"}
+    (folder / "tokenizer_config.json").write_text(json.dumps(keys))
+    (folder / "again.safetensors").symlink_to("model.safetensors")
     assert check_model(folder, ID) == CONFIG
 
 
@@ -83,7 +73,7 @@ def test_a_list_beside_the_configuration_is_no_harm(folder: Path) -> None:
     ["../B/model.safetensors", "/etc/passwd", "a/b.safetensors", "..", "a\\b.safetensors", "C:x.safetensors", "",
      "model.safetensors\n", "pytorch_model.bin", ".safetensors", "gone.safetensors",
      "9" * 400 + ".safetensors", "é" * 200 + ".safetensors"])))  # fmt: skip
-def test_r05_shards_outside_the_folder(shard: str, tmp_path_factory: pytest.TempPathFactory) -> None:
+def test_r05_shards_outside_the_folder_are_refused(shard: str, tmp_path_factory: pytest.TempPathFactory) -> None:
     folder = tmp_path_factory.mktemp("m")
     model_files(folder)
     (folder / "model.safetensors.index.json").write_text(json.dumps({"weight_map": {"encoder.weight": shard}}))
@@ -91,7 +81,7 @@ def test_r05_shards_outside_the_folder(shard: str, tmp_path_factory: pytest.Temp
         assert "index.json" in refusal(folder)
 
 
-def test_r05_a_shard_that_exists_elsewhere(folder: Path, tmp_path: Path) -> None:
+def test_r05_a_shard_that_exists_elsewhere_is_refused(folder: Path, tmp_path: Path) -> None:
     model_files(tmp_path / "other")
     for shard in ("../other/model.safetensors", str(tmp_path / "other" / "model.safetensors")):
         (folder / "model.safetensors.index.json").write_text(json.dumps({"weight_map": {"w": shard}}))
@@ -99,12 +89,12 @@ def test_r05_a_shard_that_exists_elsewhere(folder: Path, tmp_path: Path) -> None
 
 
 @pytest.mark.parametrize("index", [[], {}, {"weight_map": []}, {"weight_map": {"a": 3}}])
-def test_an_index_of_another_shape(folder: Path, index: object) -> None:
+def test_an_index_of_another_shape_is_refused(folder: Path, index: object) -> None:
     (folder / "model.safetensors.index.json").write_text(json.dumps(index))
     assert "index.json" in refusal(folder)
 
 
-def test_a_whole_sharded_folder(folder: Path) -> None:
+def test_a_whole_sharded_folder_passes(folder: Path) -> None:
     (folder / "model.safetensors").rename(folder / "model-00001-of-00001.safetensors")
     index = {"weight_map": {"encoder.weight": "model-00001-of-00001.safetensors"}}
     (folder / "model.safetensors.index.json").write_text(json.dumps(index))
@@ -112,18 +102,12 @@ def test_a_whole_sharded_folder(folder: Path) -> None:
 
 
 @pytest.mark.parametrize("value", ["/etc/passwd", "../vocab.txt", "a/b", "a\\b", "..", "a" * 400, ["x"], {"a": "b"}])
-def test_r05_a_vocabulary_elsewhere(folder: Path, value: object) -> None:
+def test_r05_a_vocabulary_elsewhere_is_refused(folder: Path, value: object) -> None:
     (folder / "tokenizer_config.json").write_text(json.dumps({"vocab_file": value}))
     assert "vocab_file" in refusal(folder)
 
 
-def test_harmless_file_keys(folder: Path) -> None:
-    keys = {"vocab_file": "vocab.txt", "merges_file": None, "special_tokens_map_file": "/home/author/map.json"}
-    (folder / "tokenizer_config.json").write_text(json.dumps(keys))
-    assert check_model(folder, ID) == CONFIG
-
-
-def test_r05_chat_templates_with_odd_names(folder: Path) -> None:
+def test_r05_chat_templates_with_odd_names_are_refused(folder: Path) -> None:
     (folder / "additional_chat_templates").mkdir()
     (folder / "additional_chat_templates" / "tool_use.jinja").write_text("x")
     assert check_model(folder, ID) == CONFIG
@@ -132,16 +116,11 @@ def test_r05_chat_templates_with_odd_names(folder: Path) -> None:
 
 
 @pytest.mark.parametrize("place", [".", "additional_chat_templates"])
-def test_r05_links_that_leave_the_folder(folder: Path, tmp_path: Path, place: str) -> None:
+def test_r05_links_that_leave_the_folder_are_refused(folder: Path, tmp_path: Path, place: str) -> None:
     (tmp_path / "secret").write_text("x")
     (folder / place).mkdir(exist_ok=True)
     (folder / place / "link.jinja").symlink_to(tmp_path / "secret")
     assert "link" in refusal(folder)
-
-
-def test_a_link_inside_the_folder(folder: Path) -> None:
-    (folder / "again.safetensors").symlink_to("model.safetensors")
-    assert check_model(folder, ID) == CONFIG
 
 
 def cache_layout(root: Path, shared: bool = False) -> Path:
@@ -161,11 +140,11 @@ def cache_layout(root: Path, shared: bool = False) -> Path:
 
 
 @pytest.mark.parametrize("shared", [False, True])
-def test_links_of_the_hugging_face_cache(tmp_path: Path, shared: bool) -> None:
+def test_links_of_the_hugging_face_cache_pass(tmp_path: Path, shared: bool) -> None:
     assert check_model(cache_layout(tmp_path, shared), ID) == CONFIG
 
 
-def test_r05_links_from_a_cache_to_another_repository(tmp_path: Path) -> None:
+def test_r05_links_from_a_cache_to_another_repository_are_refused(tmp_path: Path) -> None:
     snapshot = cache_layout(tmp_path)
     (tmp_path / "models--other--secret" / "blobs").mkdir(parents=True)
     (tmp_path / "models--other--secret" / "blobs" / "x").write_text("x")

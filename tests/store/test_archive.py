@@ -114,12 +114,12 @@ def test_weights_that_can_run_code_are_refused_with_the_way_out(tmp_path: Path) 
         ({CONFIG: b"{}", f"b/{WEIGHTS}": b""}, f"holds no {WEIGHTS}"),
     ],
 )
-def test_what_is_no_adapter_is_refused(tmp_path: Path, files, why: str) -> None:
+def test_a_zip_without_one_adapter_is_refused(tmp_path: Path, files, why: str) -> None:
     with pytest.raises(AdapterError, match=why):
         archive.unpack(packed(tmp_path, files), tmp_path)
 
 
-def test_what_is_larger_than_its_limit_is_refused_whatever_the_zip_says(tmp_path: Path, monkeypatch) -> None:
+def test_a_file_larger_than_its_limit_is_refused_whatever_the_zip_says(tmp_path: Path, monkeypatch) -> None:
     source = packed(tmp_path, {CONFIG: b"{}", WEIGHTS: b"0" * 3_000_000})
     assert source.stat().st_size < 10_000, "it packs well"
     monkeypatch.setattr(archive, "MOST_BYTES", 2_000_000)
@@ -148,7 +148,7 @@ def test_a_damaged_or_encrypted_zip_is_refused(tmp_path: Path) -> None:
         archive.unpack(source, tmp_path)
 
 
-def test_a_path_that_is_not_there(tmp_path: Path) -> None:
+def test_a_path_that_is_not_there_or_no_adapter_is_refused(tmp_path: Path) -> None:
     with pytest.raises(AdapterError, match="no such file or folder"):
         archive.unpack(tmp_path / "gone.zip", tmp_path)
     (tmp_path / "notes.txt").write_text("hello")

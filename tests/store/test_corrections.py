@@ -1,4 +1,4 @@
-"""Corrections: nothing acknowledged is lost, whoever writes at the same time and however a process ends."""
+"""store/corrections.py: nothing acknowledged is lost, whoever writes at the same time and however a process ends."""
 
 from __future__ import annotations
 
@@ -15,7 +15,8 @@ from errors import DataError, GraftError
 from settings import REPOSITORY
 from store import files
 from store.corrections import Corrections, as_jsonl
-from tests.helpers.run_helpers import blocked, file_limit, wait
+from tests.helpers.run_helpers import blocked, file_limit
+from tests.helpers.waiting import until
 
 WRITER = """
 import sys
@@ -71,7 +72,7 @@ def test_conversations_are_corrected_at_their_end(home: Path) -> None:
     assert edited.row["messages"] == [turns[0], {"role": "assistant", "content": "good day"}]
 
 
-def test_what_was_taught_is_marked_unless_it_changed_meanwhile(home: Path) -> None:
+def test_a_taught_correction_is_marked_unless_it_changed_meanwhile(home: Path) -> None:
     kept = Corrections(home)
     first, second = kept.add("echo", row("one")), kept.add("echo", row("two"))
     kept.edit("echo", second.id, "changed while the run went on")
@@ -83,7 +84,7 @@ def test_what_was_taught_is_marked_unless_it_changed_meanwhile(home: Path) -> No
 @pytest.mark.parametrize(
     "bad", [row(""), row("x", " "), row("x", "y" * 100_001), {"messages": [{"role": "user", "content": "hi"}]}]
 )
-def test_what_teaches_nothing_is_refused(home: Path, bad: dict) -> None:
+def test_a_row_that_teaches_nothing_is_refused(home: Path, bad: dict) -> None:
     with pytest.raises(DataError):
         Corrections(home).add("echo", bad)
     assert Corrections(home).list("echo") == []
@@ -110,18 +111,18 @@ def test_two_processes_write_at_once_and_another_one_sees_it(home: Path) -> None
     assert len(told) == 40 and {one.id for one in watching.list("echo")} == set(told)
 
 
-def test_r31_whoever_corrects_waits_until_nobody_else_does(home: Path) -> None:
+def test_r31_a_correction_waits_for_the_one_before(home: Path) -> None:
     kept = Corrections(home)
     kept.add("echo", row("one"))
     lock = home / "corrections" / ".lock"
     with files.lock(lock):
         process = writer(home, "a", 1)
-        wait(lambda: f" {process.pid} " in blocked(lock.stat().st_ino))
+        until(lambda: f" {process.pid} " in blocked(lock.stat().st_ino), 60)
         assert len(kept.list("echo")) == 1
     assert process.communicate()[0] and len(kept.list("echo")) == 2
 
 
-def test_what_was_acknowledged_survives_the_death_of_its_process(home: Path) -> None:
+def test_an_acknowledged_correction_survives_the_death_of_its_process(home: Path) -> None:
     process = writer(home, "a", 10_000)
     assert process.stdout is not None
     told = [process.stdout.readline().strip() for _ in range(5)]
@@ -160,7 +161,7 @@ def test_the_export_is_rows_under_the_tabs_own_names(home: Path) -> None:
     assert json.loads(text) == {"body": "naïve", "label": "a\nb"} and "naïve" in text
 
 
-def test_what_is_acknowledged_was_written_through_to_the_disk(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_acknowledged_correction_was_synced_to_the_disk(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     synced: list[bytes] = []
     through = os.fsync
 

@@ -6,7 +6,6 @@ import hashlib
 import multiprocessing
 import os
 import time
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -14,19 +13,16 @@ import pytest
 from store import files
 
 
-def test_text_and_json_come_back(tmp_path: Path) -> None:
-    files.write_json(tmp_path / "a.json", {"ü": [1, None]})
-    assert files.read_json(tmp_path / "a.json") == {"ü": [1, None]}
-    files.write_text(tmp_path / "a.json", "2")
-    assert files.read_json(tmp_path / "a.json") == 2
-    assert [p.name for p in tmp_path.iterdir()] == ["a.json"]
-
-
-def test_values_that_json_cannot_hold_leave_the_old_file(tmp_path: Path) -> None:
-    files.write_json(tmp_path / "a.json", 1)
+def test_text_and_json_are_read_back_and_a_value_that_json_lacks_leaves_the_old_file(tmp_path: Path) -> None:
+    path = tmp_path / "a.json"
+    files.write_json(path, {"ü": [1, None]})
     with pytest.raises(ValueError, match="not JSON compliant"):
-        files.write_json(tmp_path / "a.json", float("nan"))
-    assert files.read_json(tmp_path / "a.json") == 1
+        files.write_json(path, float("nan"))
+    assert files.read_json(path) == {"ü": [1, None]}
+    files.write_text(path, "2")
+    assert files.read_json(path) == 2 and list(tmp_path.iterdir()) == [path]
+    path.write_bytes(b"\xff2")
+    assert (files.read_if_there(path), files.read_if_there(tmp_path / "b")) == ("\ufffd2", "")
 
 
 @pytest.mark.parametrize("at", ["fsync", "rename"])
@@ -61,10 +57,11 @@ def test_leftovers_of_an_earlier_day_are_swept_and_fresh_ones_are_not(tmp_path: 
     assert not old.exists() and fresh.exists()
 
 
-def test_digest_is_that_of_the_bytes(tmp_path: Path) -> None:
-    data = os.urandom(3 * 2**20 + 5)
+def test_a_digest_is_that_of_the_bytes_and_reports_how_many_were_read(tmp_path: Path) -> None:
+    data, seen = os.urandom(2_500_000), list[int]()
     (tmp_path / "a").write_bytes(data)
-    assert files.sha256(tmp_path / "a") == hashlib.sha256(data).hexdigest()
+    assert files.sha256(tmp_path / "a", seen.append) == hashlib.sha256(data).hexdigest()
+    assert seen == [1 << 20, 2 << 20, 2_500_000]
 
 
 def _count(folder: str, rounds: int) -> None:
@@ -76,13 +73,8 @@ def _count(folder: str, rounds: int) -> None:
 
 def test_a_lock_holds_between_processes(tmp_path: Path) -> None:
     (tmp_path / "counter").write_text("0")
-    work: Callable[..., None] = _count
-    context = multiprocessing.get_context("spawn")
-    processes = [context.Process(target=work, args=(str(tmp_path), 50)) for _ in range(3)]
-    for process in processes:
-        process.start()
-    for process in processes:
-        process.join()
+    with multiprocessing.get_context("spawn").Pool(3) as pool:
+        pool.starmap(_count, [(str(tmp_path), 50)] * 3, chunksize=1)
     assert (tmp_path / "counter").read_text() == "150"
 
 
@@ -99,10 +91,3 @@ def test_a_use_is_shared_and_keeps_others_from_removing(tmp_path: Path) -> None:
     del third
     with files.unused(path) as unused:
         assert unused, "it ends with whoever claimed it"
-
-
-def test_hashing_tells_how_far_it_is(tmp_path: Path) -> None:
-    (tmp_path / "a").write_bytes(b"x" * 2_500_000)
-    told: list[int] = []
-    assert files.sha256(tmp_path / "a", told.append) == files.sha256(tmp_path / "a")
-    assert told == [1 << 20, 2 << 20, 2_500_000]

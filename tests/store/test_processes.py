@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import sys
-import time
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -12,6 +11,7 @@ import pytest
 
 from errors import DataError
 from store import processes
+from tests.helpers.waiting import until
 
 
 def died() -> DataError:
@@ -56,10 +56,7 @@ def test_a_reader_that_goes_away_ends_the_child_and_what_it_started() -> None:
     reader = processes.lines([sys.executable, "-c", code], lambda facts: died(), died)
     grandchild = int(next(reader))
     reader.close()
-    deadline = time.monotonic() + 30
-    while psutil.pid_exists(grandchild) and psutil.Process(grandchild).status() != psutil.STATUS_ZOMBIE:
-        assert time.monotonic() < deadline
-        time.sleep(0.05)
+    until(lambda: not psutil.pid_exists(grandchild) or psutil.Process(grandchild).status() == psutil.STATUS_ZOMBIE)
 
 
 def test_a_tick_that_raises_ends_the_child(tmp_path: Path) -> None:
@@ -74,3 +71,9 @@ def test_output_of_a_child_goes_into_its_log(tmp_path: Path) -> None:
     command = [sys.executable, "-c", "import sys; print('out'); print('error', file=sys.stderr); sys.exit(3)"]
     assert processes.run(command, {}, tmp_path, tmp_path / "log", lambda: None) == 3
     assert set((tmp_path / "log").read_text().split()) == {"out", "error"}
+
+
+@pytest.mark.parametrize(("code", "seconds", "fine"), [("assert input() == 'ü'", 60, True), ("exit(1)", 60, False),
+                                                       ("import time; time.sleep(600)", 0.5, False)])  # fmt: skip
+def test_a_command_succeeds_if_it_ends_well_in_time(code: str, seconds: float, fine: bool) -> None:
+    assert processes.succeeds([sys.executable, "-c", code], "ü", seconds) is fine

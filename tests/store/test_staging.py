@@ -1,4 +1,4 @@
-"""A placed folder is whole or absent, however many ask for it and whenever they die."""
+"""store/staging.py: a placed folder is whole or absent, however many ask for it and whenever they die."""
 
 from __future__ import annotations
 
@@ -6,8 +6,8 @@ import os
 import signal
 import subprocess
 import sys
-import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -90,7 +90,7 @@ def test_r11_death_at_every_sync_leaves_all_or_nothing(tmp_path: Path) -> None:
         check_whole(root)
 
 
-def test_two_processes_and_two_threads_build_once(tmp_path: Path) -> None:
+def test_several_processes_and_threads_build_once(tmp_path: Path) -> None:
     with child(tmp_path, "slow") as one, child(tmp_path, "slow") as two:
         assert (one.wait(), two.wait()) == (0, 0)
     assert (tmp_path / "builds").read_text() == "x"
@@ -102,11 +102,8 @@ def test_two_processes_and_two_threads_build_once(tmp_path: Path) -> None:
         time.sleep(0.1)
         build(work, out)
 
-    threads = [threading.Thread(target=place, args=(tmp_path, "n", FACTS, slow)) for _ in range(4)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
+    with ThreadPoolExecutor(4) as pool:
+        list(pool.map(lambda _: place(tmp_path, "n", FACTS, slow), range(4)))
     assert built == [1]
 
 
@@ -132,7 +129,7 @@ def test_a_damaged_folder_is_set_aside_and_built_again(tmp_path: Path) -> None:
     assert [(path / "b").read_text() for path in aside] == ["secon"]
 
 
-def test_other_facts_replace_it(tmp_path: Path) -> None:
+def test_a_folder_with_other_facts_is_replaced(tmp_path: Path) -> None:
     place(tmp_path, "m", FACTS, build)
 
     def other(work: Path, out: Path) -> None:
@@ -149,26 +146,14 @@ def test_a_manifest_of_another_shape_counts_as_none(tmp_path: Path, text: str) -
     assert read_manifest(tmp_path) is None
 
 
-def test_stale_staging_folders_are_swept(tmp_path: Path) -> None:
-    old, young = tmp_path / f"{STAGING_PREFIX}old", tmp_path / f"{STAGING_PREFIX}young"
-    for folder in (old, young):
-        folder.mkdir()
-    os.utime(old, (time.time() - 90_000,) * 2)
-    place(tmp_path, "m", FACTS, build)
-    assert not old.exists() and young.exists()
-
-
 def test_with_hashes_a_changed_file_of_the_same_size_is_placed_again(tmp_path: Path) -> None:
-    def build(work: Path, out: Path) -> None:
-        (out / "a").write_text("first")
-
     folder = place(tmp_path, "m", {}, build, hashes=True)
     (folder / "a").write_text("FIRST")
     assert (place(tmp_path, "m", {}, build) / "a").read_text() == "FIRST", "sizes alone do not show it"
     assert (place(tmp_path, "m", {}, build, hashes=True) / "a").read_text() == "first"
 
 
-def test_only_what_dead_builders_have_left_is_swept(tmp_path: Path) -> None:
+def test_a_sweep_removes_what_dead_builders_left_and_nothing_else(tmp_path: Path) -> None:
     dead = child(tmp_path, "hang")
     assert dead.stdout is not None and dead.stdout.readline() == "half\n"
     [staging] = tmp_path.glob(".staging-*")
@@ -180,7 +165,7 @@ def test_only_what_dead_builders_have_left_is_swept(tmp_path: Path) -> None:
     assert not staging.exists()
 
 
-def test_what_is_discarded_is_gone(tmp_path: Path) -> None:
+def test_a_discarded_folder_is_gone(tmp_path: Path) -> None:
     place(tmp_path, "m", {}, lambda work, out: None)
     discard(tmp_path, "m")
     discard(tmp_path, "m")
