@@ -3,7 +3,7 @@
 Facts are class attributes, work is one method. From them a tab gets its page, its API endpoint, the choice of adapter
 in each request, training on its columns, and new versions as they are published, without a line of its own.
 
-Plugins are trusted code: they run with everything that the Graft process may do. For authors: docs/plugins.md.
+Plugins are trusted code: they run with all rights of the Graft process. For authors: docs/plugins.md.
 """
 
 from __future__ import annotations

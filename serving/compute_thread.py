@@ -2,7 +2,7 @@
 
 Each thread that has ever computed in parallel keeps a team of OpenMP threads, and where the threads of all teams are
 more than the cores, libgomp lets waiting ones spin a hundredth as long: waking them takes a third of a decoding step
-(bench/SERVING.md). So decoding steps, classifier passes and new versions are jobs of this thread, first come, first
+(docs/experiments.md). So decoding steps, classifier passes and new versions are jobs of this thread, first come, first
 served; a job with more to do queues again, so that several bases take turns.
 
 Work of seconds runs elsewhere, since every other job would wait for it: loading a base, and `generate` of

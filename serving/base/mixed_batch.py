@@ -3,8 +3,8 @@
 Two ways, whichever is faster. Where each row has one token, as in a decoding step, A and B of all rows are stacked and
 two batched multiplications serve them all; the stacks are made once for a composition of rows, not for each step. Where
 rows are longer, each version multiplies its own segment of rows, so callers put rows of one version side by side.
-Measured on one core (`bench/SERVING.md`): 8 rows of 8 versions cost 3 to 12 % of a layer; one masked product with all A
-side by side costs as much at a step and three to five times more for long rows.
+Measured on one core (docs/experiments.md): 8 rows of 8 versions cost 3 to 12 % of a layer; one masked product with all
+A side by side costs as much at a step and three to five times more for long rows.
 """
 
 from __future__ import annotations
