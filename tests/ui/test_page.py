@@ -2,7 +2,6 @@
 
 import re
 import sys
-import time
 from dataclasses import replace
 from types import SimpleNamespace
 
@@ -16,6 +15,7 @@ from errors import GraftError
 from settings import Settings
 from tests.helpers.run_helpers import STAND_IN, plain
 from tests.helpers.ui_site import ECHO, OWN, PASSWORD, make, serve
+from tests.helpers.waiting import until
 from training.runs.runs import Runs
 from ui import context, shell
 from ui.adapters import card_rows, card_view, versions_view
@@ -92,14 +92,9 @@ def test_a_version_of_another_tab_is_refused(site, client) -> None:
 
 def test_a_cancelled_stream_is_closed(client) -> None:
     job = client.submit("gone", api_name="/stream")
-    while not job.outputs():
-        time.sleep(0.05)
+    until(job.outputs)
     job.cancel()
-    ended = sys.modules["graft_plugin_stream"].ended
-    deadline = time.monotonic() + 60
-    while "gone" not in ended and time.monotonic() < deadline:
-        time.sleep(0.02)
-    assert "gone" in ended
+    until(lambda: "gone" in sys.modules["graft_plugin_stream"].ended)
 
 
 def test_r03_foreign_hosts_and_sites_are_refused(site) -> None:

@@ -3,14 +3,11 @@
 import pytest
 from playwright import sync_api
 
+from tests.helpers.browser import opened
 from tests.helpers.ui_site import CHAT, ECHO, serve
 from ui.shell import Reloader
 from ui.web.access import Action
 
-sync_api.expect.set_options(timeout=30_000)  # the machine may be busy
-CHROMIUM = "/usr/bin/chromium"
-FLAGS = ["--headless", "--no-sandbox", "--disable-gpu", "--disable-background-networking", "--disable-sync",
-         "--disable-component-update"]  # fmt: skip
 pytestmark = pytest.mark.filterwarnings("ignore")
 NASTY = "${window.__x=1}{{x}}`</div><img src=x onerror=window.__x=1>"
 
@@ -19,28 +16,6 @@ NASTY = "${window.__x=1}{{x}}`</div><img src=x onerror=window.__x=1>"
 def site(tmp_path_factory):
     with serve(tmp_path_factory.mktemp("site")) as found:
         yield found
-
-
-@pytest.fixture(scope="module")
-def chromium():
-    with sync_api.sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=FLAGS)
-        yield browser
-        browser.close()
-
-
-def opened(chromium, site, **settings):
-    for earlier in chromium.contexts:  # each page is drawn, and asks once a second
-        earlier.close()
-    page = chromium.new_context(**settings).new_page()
-    page.problems = []
-    page.on("pageerror", lambda error: page.problems.append(str(error)))
-    page.goto(site.url)
-    page.wait_for_selector("button[role=tab] >> nth=2")
-    page.wait_for_timeout(1000)  # the first beat
-    if settings["locale"] == "en":
-        page.get_by_role("tab", name="Echo", exact=True).click()
-    return page
 
 
 def test_r30_it_follows_new_versions_and_shows_values_as_text(chromium, site, monkeypatch) -> None:

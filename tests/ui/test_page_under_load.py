@@ -10,9 +10,9 @@ import gradio as gr
 import httpx
 import pytest
 
-from tests.helpers.run_helpers import wait
+from tests.helpers.endpoints import by_queue, by_run, endpoints
 from tests.helpers.ui_site import Site, serve
-from tests.ui.web.test_access import by_queue, by_run, endpoints
+from tests.helpers.waiting import until
 from ui.shell import Reloader
 from ui.tab import chat
 from ui.web import server
@@ -53,8 +53,8 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
         yield found
 
 
-def beat(site: Site, session: str = "look") -> httpx.Response:
-    """What an open page asks every second."""
+def poll(site: Site, session: str = "look") -> httpx.Response:
+    """Send what an open page sends every second."""
     number, function = next((n, f) for n, (name, f) in endpoints(site.demo).items() if name == "pulse.PagePoll._poll")
     body = {"data": [None] * len(function.inputs), "fn_index": number, "session_hash": session}
     return httpx.post(f"{site.url}/gradio_api/run/any", json=body, timeout=20)
@@ -68,8 +68,8 @@ def test_r26_what_is_quick_stays_quick_while_answers_wait_and_the_queue_empties(
         answer = httpx.post(f"{site.url}/gradio_api/call/block", json={"data": [text, "live"]}, timeout=20)
         assert answer.status_code == 200
         ids[text] = answer.json()["event_id"]
-    wait(lambda: len(plugin.waiting) == ASKED)
-    assert beat(site).status_code == 200
+    until(lambda: len(plugin.waiting) == ASKED)
+    assert poll(site).status_code == 200
     assert httpx.get(f"{site.url}/config", timeout=20).status_code == 200
     assert "abab" in by_echo(site)
     with httpx.stream("GET", f"{site.url}/gradio_api/call/block/{ids['gone']}", timeout=20):
@@ -81,7 +81,7 @@ def test_r26_what_is_quick_stays_quick_while_answers_wait_and_the_queue_empties(
         assert text in httpx.get(f"{site.url}/gradio_api/call/block/{ids[text]}", timeout=60).text
     assert "event: error" in httpx.get(f"{site.url}/gradio_api/call/block/{ids['raises']}", timeout=60).text
     queue = site.demo._queue
-    wait(lambda: len(queue) == 0 and not any(job for job in queue.active_jobs if job))
+    until(lambda: len(queue) == 0 and not any(job for job in queue.active_jobs if job))
     assert "ab" in by_echo(site)
 
 
@@ -97,11 +97,11 @@ def test_r26_a_queue_that_is_full_says_so_at_once(tmp_path, monkeypatch) -> None
     with serve(tmp_path, queue=2) as found:
         plugin, asked = sys.modules["graft_plugin_full"], f"{found.url}/gradio_api/call/full"
         assert httpx.post(asked, json={"data": ["a", "live"]}, timeout=20).status_code == 200
-        wait(lambda: plugin.waiting == ["a"])
+        until(lambda: plugin.waiting == ["a"])
         told = [httpx.post(asked, json={"data": [text, "live"]}, timeout=20).status_code for text in "bcd"]
         plugin.gate.set()
         assert told == [200, 200, 503]
-        wait(lambda: len(found.demo._queue) == 0 and plugin.waiting == ["a", "b", "c"])
+        until(lambda: len(found.demo._queue) == 0 and plugin.waiting == ["a", "b", "c"])
 
 
 def test_r37_sessions_that_nobody_holds_are_forgotten(site: Site) -> None:
@@ -109,7 +109,7 @@ def test_r37_sessions_that_nobody_holds_are_forgotten(site: Site) -> None:
     assert holder.capacity == server.options(site.context)["state_session_capacity"] <= 200
     holder.capacity = most = len(holder.session_data)
     for number in range(20):
-        assert beat(site, f"session {number}").status_code == 200
+        assert poll(site, f"session {number}").status_code == 200
     assert len(holder.session_data) <= most
     states = [block for block in site.demo.blocks.values() if isinstance(block, gr.State)]
     assert states and all(len(json.dumps(state.value)) < 100 for state in states), "ids, and nothing large"

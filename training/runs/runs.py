@@ -76,9 +76,9 @@ class Runs:
             fit.check(plan)
         folder = self._root / (id or new_id())
         try:
-            files.write_json(self._home / HOME_RECORD, check_release(self._home))
             staging = files.new_staging(self._root)
             try:
+                files.write_json(self._home / HOME_RECORD, check_release(self._home))
                 config = _with_own_data(config, staging, folder)
                 (staging / CONFIG).write_text(config.to_json(), encoding="utf-8")
                 (staging / QUEUED).write_text(str(time.time()), encoding="utf-8")

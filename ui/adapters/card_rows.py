@@ -21,11 +21,10 @@ from gradio.components import Component
 
 from errors import GraftError
 from ui.context import Context
-from ui.html.format import short
+from ui.html.format import changes, short
 from ui.html.tags import Html, div, join, span, table, tag
 from ui.i18n import Words, t, words
 from ui.pulse import ASKED, QUIET
-from ui.tab.diff import changes
 from ui.web.access import Action
 from ui.web.gradio_private import cache_file
 

@@ -1,10 +1,12 @@
-"""Formats that several pages share: short texts, metrics, durations, dates, and the progress of loading models."""
+"""Formats that several pages share: short texts, metrics, durations, dates, differences, and models that load."""
 
 from __future__ import annotations
 
+import re
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from datetime import datetime
+from difflib import SequenceMatcher
 from typing import Any
 
 from serving.pool import Status
@@ -14,6 +16,10 @@ from ui.i18n import Words
 
 CELL = 160
 """Most characters of a text in a table."""
+PIECES = re.compile(r"[\u3040-\u30ff\u3400-\u9fff]|\w+|\s+|.", re.DOTALL)
+"""Words, spaces and signs; Chinese and Japanese by character."""
+MOST_PIECES = 4_000
+"""Most pieces of a text that is compared: the time grows with the square."""
 
 
 def short(text: object, length: int = CELL) -> str:
@@ -58,3 +64,22 @@ def day(created: Any) -> str:  # noqa: ANN401 - Unix seconds or an ISO date
         return datetime.fromisoformat(str(created)).strftime("%Y-%m-%d %H:%M")
     except ValueError:
         return ""
+
+
+def changes(was: str, now: str) -> Iterator[tuple[bool, str, str]]:
+    """Yield (whether equal, old text, new text) for each part of the way from one text to the other."""
+    old, new = PIECES.findall(was), PIECES.findall(now)
+    for kind, a, b, c, d in SequenceMatcher(None, old, new, autojunk=False).get_opcodes():
+        yield kind == "equal", "".join(old[a:b]), "".join(new[c:d])
+
+
+def marked(was: str, now: str) -> list[tuple[str, str]]:
+    """Return the way from one answer to the other as (kept, gone or come, text) pieces; empty for equal texts."""
+    if was == now:
+        return []
+    if max(len(PIECES.findall(text)) for text in (was, now)) > MOST_PIECES:
+        return [("come", now)]
+    found = list[tuple[str, str]]()
+    for same, old, new in changes(was, now):
+        found += [("kept", old)] if same else [(kind, text) for kind, text in (("gone", old), ("come", new)) if text]
+    return found

@@ -1,13 +1,22 @@
-"""How a plugin answers a request on the page: bound to a version, with the badge of what answered."""
+"""Answers of a tab: a request is bound to a version, passed to the plugin's `predict` and streamed to the page.
+
+Several requests begin at once and share the model's batches: the columns of a comparison. One alone is a tab's own.
+A request that waits shows how many are before it.
+"""
 
 from __future__ import annotations
 
+import contextvars
 import inspect
+import threading
 import time
 from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass
+from contextlib import closing, contextmanager, suppress
+from dataclasses import dataclass, field
+from queue import Empty, SimpleQueue
 from typing import Any
+
+import gradio as gr
 
 from errors import AdapterError, InputError, Text
 from models.chat_template import as_text
@@ -20,13 +29,22 @@ from ui.i18n import Words, asked
 from ui.pulse import chosen_of
 from ui.train.continue_from import label
 
+LOOK_S = 0.5
+"""Seconds between two looks at a waiting request's place in the queue."""
+UPDATE_S = 0.025
+"""Seconds between two updates of a page, for each page that is answered: updates take time from the answers. One alone
+sees every word as it is written; eight see five updates a second."""
+ADAPTER_SCHEMA = {"type": "string", "additional_description": "live, base, a name, or a version such as name@7"}
+_pages: set[SimpleQueue[Any]] = set()
+"""A queue of news for each page that is answered."""
+
 
 def check(settings: Settings, given: Mapping[str, Any]) -> None:
     """Raise `InputError` for the arguments of a tab's `predict` where they are beyond the settings."""
-    said = sum(len(text) for text in _texts(list(given.values())))
-    if said > settings.text_length:
+    length = sum(len(text) for text in _texts(list(given.values())))
+    if length > settings.text_length:
         template = "It says {n} characters; the limit is {limit} (GRAFT_TEXT_LENGTH)."
-        why = Text(template, n=f"{said:,}", limit=f"{settings.text_length:,}")
+        why = Text(template, n=f"{length:,}", limit=f"{settings.text_length:,}")
         raise InputError("This is too long.", why, "Shorten it, or begin a new conversation.")
     tokens = given.get("max_new_tokens")
     if isinstance(tokens, int | float):
@@ -34,7 +52,7 @@ def check(settings: Settings, given: Mapping[str, Any]) -> None:
 
 
 def _texts(waiting: list[Any]) -> Iterator[str]:
-    """Every text at any depth, without recursion."""
+    """Yield every text at any depth, without recursion."""
     while waiting:
         item = waiting.pop()
         if isinstance(item, str):
@@ -45,12 +63,9 @@ def _texts(waiting: list[Any]) -> Iterator[str]:
             waiting.extend(item)
 
 
-ADAPTER_SCHEMA = {"type": "string", "additional_description": "live, base, a name, or a version such as name@7"}
-
-
 def described(handler: Callable[..., Any], parameters: Sequence[inspect.Parameter], *more: str) -> Callable[..., Any]:
-    """`handler` with the signature that its API shows: the arguments of `predict`, and `more` behind them."""
-    # Every argument can be left out by an API caller; what is None then gets predict's own default.
+    """Give `handler` the signature that its API shows: the arguments of `predict`, and `more` behind them."""
+    # Every argument can be left out by an API client; one that is None gets predict's own default.
     names = [*(p.name for p in parameters), *more]
     shown = [inspect.Parameter(n, inspect.Parameter.POSITIONAL_OR_KEYWORD, default=None) for n in names]
     handler.__signature__ = inspect.Signature(shown)  # type: ignore[attr-defined]
@@ -60,7 +75,7 @@ def described(handler: Callable[..., Any], parameters: Sequence[inspect.Paramete
 
 
 def fill(parameters: Sequence[inspect.Parameter], given: Sequence[Any]) -> dict[str, Any]:
-    """The arguments of `predict` by name, without those that were left out and have a default."""
+    """Return the arguments of `predict` by name, without those that were left out and have a default."""
     pairs = zip(parameters, given, strict=True)
     return {p.name: value for p, value in pairs if value is not None or p.default is p.empty}
 
@@ -77,7 +92,7 @@ def plain_answer(outputs: Sequence[Any]) -> str | None:
 
 @dataclass(frozen=True)
 class Answer:
-    """The answer of a tab to one request, so far or in the end, with what gave it."""
+    """The answer of a tab to one request, so far or complete, with the version that gave it."""
 
     value: Sequence[Any]
     """Values of the tab's outputs."""
@@ -92,13 +107,13 @@ class Answer:
 
     @property
     def badge(self) -> dict[str, Any]:
-        """What the page shows under the answer, in the language of the request."""
+        """Facts under the answer, in the language of the request; see `badge.FACTS`."""
         notes = [asked().sentence(note) for note in self.notes]
         return {"version": self.version, "base": self.base, "ms": self.ms, "notes": notes}
 
     @property
     def record(self) -> dict[str, Any] | None:
-        """What a correction of the answer needs: row, answer, version and labels; None where no row could hold it."""
+        """Row, answer, version and labels, for a correction; None where no row could hold the question."""
         answer, first = plain_answer(self.value), next(iter(self.value), None)
         labels = [str(label) for label in first] if isinstance(first, Mapping) else []
         if not self.asked or answer is None:
@@ -106,52 +121,60 @@ class Answer:
         return {"row": dict(self.asked), "answer": answer, "version": self.version, "labels": labels}
 
 
-def answers(
-    context: Context,
-    name: str,
-    filled: dict[str, Any],
-    adapter: str,
-    bound: Callable[[Any], None] = lambda lm: None,
-    lender: Version | None = None,
-) -> Generator[Answer, None, None]:
-    """Call a tab's `predict`, and yield its answer each time it has grown. Raises `GraftError`.
+@dataclass
+class PendingAnswer:
+    """A request that waits, is answered or has ended."""
 
-    `bound` gets the `lm` before it is asked; `lender` is a version whose labels a base without any is asked.
-    """
-    start = time.monotonic()
+    adapter: str
+    filled: dict[str, Any]
+    """Arguments of `predict`."""
+    outputs: list[Any]
+    badge: dict[str, Any] = field(default_factory=dict)
+    """Empty until something was answered."""
+    record: dict[str, Any] | None = None
+    """See `Answer.record`."""
+    error: BaseException | None = None
+    done: bool = False
+    lender: Version | None = None
+    """Version whose labels a base without any is asked."""
+    lm: Any = None
+    """The `lm` of `predict`, once the request is bound to one."""
+
+    @property
+    def whole(self) -> bool:
+        """Return whether the answer is complete."""
+        return self.done and bool(self.badge) and self.error is None
+
+    @property
+    def before(self) -> int:
+        """Number of requests before this one."""
+        return 0 if self.badge or self.done else int(getattr(self.lm, "before", 0))
+
+    @property
+    def status(self) -> dict[str, Any] | None:
+        """The badge, or until there is one the place in the queue."""
+        return self.badge or ({"before": self.before} if self.before else None)
+
+    def show(self, answer: Answer) -> None:
+        """Take the answer so far."""
+        self.outputs, self.badge, self.record = list(answer.value), answer.badge, answer.record
+
+
+def answers(context: Context, name: str, pending: PendingAnswer, adapter: str) -> Generator[Answer, None, None]:
+    """Call a tab's `predict`, and yield its answer each time it has grown. Raises `GraftError`."""
+    start, filled = time.monotonic(), pending.filled
     context.load_models()
     plugin = context.plugin(name)
     check(context.settings, filled)
     text = next((value for value in filled.values() if isinstance(value, str) and value), None)
-    with _bound(context, plugin, adapter, lender) as lm:
-        bound(lm)
+    with _bound(context, plugin, adapter, pending.lender) as lm:
+        pending.lm = lm
         result = plugin.predict(lm, **filled)
         for value in result if inspect.isgenerator(result) else [result]:
             outputs = list(value) if isinstance(value, tuple) else [value]
             row = getattr(lm, "asked", None) or ({"text": text} if text else {})
             milliseconds = round(1000 * (time.monotonic() - start))
             yield Answer(outputs, str(lm.version), lm.base, tuple(lm.notes), row, milliseconds)
-
-
-def choices_of(context: Context, name: str) -> Callable[[Words, str | None], list[Any]]:
-    """Gives the adapter menu its choices as they are now."""
-
-    def choices(say: Words, chosen: str | None) -> list[Any]:
-        return [chosen_of(menu(context, name, say), chosen, LIVE)]
-
-    return choices
-
-
-def menu(context: Context, name: str, say: Words) -> list[tuple[str, str]]:
-    """What can answer in a tab: live, which says what it is now, the base, and each version."""
-    live = context.adapters.live(name)
-    own = context.spec(name).model
-    versions = [(label(v, own), v.ref) for v in context.adapters.versions(name)]
-    return [
-        (say("task.live", version=label(live, own) if live else say("task.base")), LIVE),
-        (say("task.base"), BASE),
-        *versions,
-    ]
 
 
 @contextmanager
@@ -165,3 +188,113 @@ def _bound(context: Context, plugin: TaskPlugin, adapter: str, lender: Version |
         raise AdapterError(f"{version.ref} is not a version of {spec.name}.", f"It was made for {version.plugin}.")
     with context.pool.open(spec, adapter, lender) as lm:
         yield lm
+
+
+def follow(
+    context: Context, name: str, requests: Sequence[PendingAnswer], resolve: Callable[[str], str] = str
+) -> Iterator[None]:
+    """Answer requests at the same time, each in a thread; yield when any has grown, ended or waits.
+
+    `resolve` turns the choice of a version into a reference. Closing the iterator stops all of them.
+    """
+    news, stopped, due = SimpleQueue[PendingAnswer](), threading.Event(), 0.0
+    for number, pending in enumerate(requests):
+        # Each has a copy of the context variables, in which Gradio keeps the caller's request.
+        run, work = contextvars.copy_context().run, (_answer, context, name, pending, resolve, news, stopped)
+        threading.Thread(target=run, args=work, name=f"graft-answer-{number}", daemon=True).start()
+    going = True
+    _pages.add(news)
+    try:
+        while going:
+            new = _wait(news, due)
+            # Read before the yield, so that the last to end is part of what is shown last.
+            going = not all(pending.done for pending in requests)
+            if new or any(pending.before for pending in requests):
+                yield
+                due = time.monotonic() + min(UPDATE_S * len(_pages), LOOK_S)
+    finally:
+        stopped.set()
+        _pages.discard(news)
+
+
+def _wait(news: SimpleQueue[PendingAnswer], due: float) -> bool:
+    """Wait for news, at most `LOOK_S`, and return whether there is any; growth until `due` is one piece of news."""
+    try:
+        new = news.get(timeout=LOOK_S)
+        with suppress(Empty):
+            while not new.done:
+                new = news.get(timeout=max(0.0, due - time.monotonic()))
+    except Empty:
+        return False
+    return True
+
+
+def _answer(
+    context: Context,
+    name: str,
+    pending: PendingAnswer,
+    resolve: Callable[[str], str],
+    news: SimpleQueue[PendingAnswer],
+    stopped: threading.Event,
+) -> None:
+    try:
+        growing = answers(context, name, pending, resolve(pending.adapter))
+        with closing(growing):
+            for answer in growing:
+                if stopped.is_set():
+                    return
+                pending.show(answer)
+                news.put(pending)
+    except (Exception, SystemExit) as error:  # a plugin that calls exit() ends its request, and says so
+        pending.error = error
+    finally:
+        pending.done = True
+        news.put(pending)
+
+
+def handler_of(
+    context: Context, plugin: TaskPlugin, parameters: Sequence[inspect.Parameter], width: int, keeps: bool
+) -> Callable[..., Any]:
+    """Return the handler of a tab, with the signature that its API shows: the arguments of `predict`, and `adapter`.
+
+    It yields or returns `width` outputs and the badge; with `keeps` also the record that a correction needs.
+    """
+    name, end = plugin.name, None if keeps else -1
+
+    def stream(*values: Any) -> Iterator[list[Any]]:  # noqa: ANN401 - whatever the components hold
+        *given, adapter = values
+        pending = PendingAnswer(adapter or LIVE, fill(parameters, given), [gr.skip()] * width)
+        for _ in follow(context, name, [pending]):
+            if pending.status:
+                yield [*pending.outputs, pending.status, pending.record][:end]
+        if pending.error:
+            raise pending.error
+
+    def once(*values: Any) -> list[Any]:  # noqa: ANN401
+        *given, adapter = values
+        pending = PendingAnswer(adapter or LIVE, fill(parameters, given), [])
+        *_, last = answers(context, name, pending, pending.adapter)
+        return [*last.value, last.badge, last.record][:end]
+
+    return described(stream if plugin.streams() else once, parameters, "adapter")
+
+
+def choices_of(context: Context, name: str) -> Callable[[Words, str | None], list[Any]]:
+    """Return the refresh of a tab's menu of versions."""
+
+    def choices(say: Words, chosen: str | None) -> list[Any]:
+        return [chosen_of(menu(context, name, say), chosen, LIVE)]
+
+    return choices
+
+
+def menu(context: Context, name: str, say: Words) -> list[tuple[str, str]]:
+    """Return the choices of a tab's menu: live, with its current version, the base, and each version."""
+    live = context.adapters.live(name)
+    own = context.spec(name).model
+    versions = [(label(v, own), v.ref) for v in context.adapters.versions(name)]
+    return [
+        (say("task.live", version=label(live, own) if live else say("task.base")), LIVE),
+        (say("task.base"), BASE),
+        *versions,
+    ]

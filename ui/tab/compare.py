@@ -20,13 +20,12 @@ from errors import AdapterError
 from plugins import TaskPlugin
 from store.adapters import BASE, LIVE, NEWEST, Version
 from ui.context import Context
+from ui.html.format import marked
 from ui.i18n import Words, t
 from ui.pulse import LiveView, PagePoll, chosen_of
-from ui.tab.answer import ADAPTER_SCHEMA, described, fill, menu, plain_answer
+from ui.tab.answer import ADAPTER_SCHEMA, PendingAnswer, described, fill, follow, menu, plain_answer
 from ui.tab.badge import make_badge
 from ui.tab.chat import Event, retry
-from ui.tab.diff import marked
-from ui.tab.pending_answer import PendingAnswer, follow
 from ui.web.access import Action, sentence
 from ui.web.gradio_private import describe
 
@@ -109,7 +108,7 @@ def _question(asked: Asked, given: list[Any]) -> list[Any]:
 
 
 def _flat(columns: Sequence[PendingAnswer]) -> list[Any]:
-    return [value for column in columns for value in (*column.outputs, column.told)]
+    return [value for column in columns for value in (*column.outputs, column.status)]
 
 
 def _tell(columns: Sequence[PendingAnswer]) -> None:

@@ -31,7 +31,7 @@ from ui.web.access import Action
 from ui.web.gradio_private import cache_file
 
 Record = dict[str, Any]
-"""What was asked (`row`, without its answer), the `answer`, the `version` that gave it, and the `labels` it had."""
+"""The question (`row`, without its answer), the `answer`, the `version` that gave it, and the `labels` it had."""
 
 NOTHING = "There is nothing to correct.", "Nothing was answered on this page.", "Ask something."
 

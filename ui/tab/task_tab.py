@@ -1,4 +1,4 @@
-"""One plugin's tab: its inputs and outputs, the choice of version, what answered, and the API endpoint of its name."""
+"""One plugin's tab: its inputs and outputs, the menu of versions, the badge, and the API endpoint of its name."""
 
 from __future__ import annotations
 
@@ -18,11 +18,10 @@ from ui.context import Context
 from ui.i18n import t
 from ui.pulse import QUIET, LiveView, PagePoll
 from ui.tab import chat, compare
-from ui.tab.answer import ADAPTER_SCHEMA, answers, choices_of, described, fill
+from ui.tab.answer import ADAPTER_SCHEMA, choices_of, handler_of
 from ui.tab.badge import make_badge
 from ui.tab.chat import Event
 from ui.tab.correct import Correct
-from ui.tab.pending_answer import PendingAnswer, follow
 from ui.web.access import Action
 from ui.web.gradio_private import describe
 
@@ -39,17 +38,17 @@ class Parts:
     parameters: Sequence[inspect.Parameter]
     """The arguments of `predict` behind `lm`, one for each input and option."""
     compared: Sequence[Sequence[Component]]
-    """The outputs once more for each version that is compared; none for a plugin that brings its own module."""
+    """The outputs again for each column of a comparison; none for a plugin that brings its own module."""
 
 
 Placed = tuple[gr.Dropdown, gr.Button, gr.Button, gr.HTML, Correct | None]
-"""The adapter menu, the button that sends, the one that stops, the badge, and what corrects where there is any."""
+"""The menu of versions, the buttons that send and stop, the badge, and the form that corrects, if there is one."""
 Below = Callable[[], Correct | None]
-"""Places what stands below an answer."""
+"""Places the form that corrects below an answer."""
 
 
 def make_parts(plugin: TaskPlugin) -> Parts:
-    """Ask a plugin for its components, outside any page: one that fails must not spoil it. Raises `PluginError`."""
+    """Make a plugin's components, outside any page: one that fails must not spoil it. Raises `PluginError`."""
     try:
         inputs, options, outputs = list(plugin.inputs()), list(plugin.options()), list(plugin.outputs())
         compared = [] if plugin.brings_own() else [_outputs_again(plugin) for _ in compare.DEFAULTS]
@@ -67,7 +66,7 @@ def make_parts(plugin: TaskPlugin) -> Parts:
 
 
 def _outputs_again(plugin: TaskPlugin) -> list[Component]:
-    """The outputs of another instance: a component that is an input too, as a conversation, is made by `inputs()`."""
+    """Make outputs by another instance: one that is an input too, as a conversation is, is made by `inputs()`."""
     other = type(plugin)()
     other.inputs()
     return list(other.outputs())
@@ -84,7 +83,7 @@ def build(context: Context, plugin: TaskPlugin, parts: Parts, pulse: PagePoll) -
         context, plugin, parts, lambda: _reserved(context, plugin, pulse) if teachable else None
     )
     kept = [correct.asked] if correct else []
-    handler = context.allow(Action.ASK, answer(context, plugin, parts, keeps=bool(kept)))
+    handler = context.allow(Action.ASK, handler_of(context, plugin, parts.parameters, len(parts.outputs), bool(kept)))
     event = Event(handler, [*parts.inputs, *parts.options, adapter], [*parts.outputs, badge, *kept], plugin)
     if page and correct:
         correct.forget_with(page)
@@ -114,37 +113,13 @@ def _lengthen(parts: Parts, most: int) -> None:
 
 
 def _reserved(context: Context, plugin: TaskPlugin, pulse: PagePoll) -> Correct:
-    """What corrects, for those who may."""
+    """Place the form that corrects, for users who may."""
     with pulse.reserved(Action.CORRECT):
         return Correct(context, plugin, pulse)
 
 
-def answer(context: Context, plugin: TaskPlugin, parts: Parts, keeps: bool) -> Callable[..., Any]:
-    """The handler of a tab, with the signature that its API shows: the arguments of `predict`, and `adapter`.
-
-    `keeps` says whether what was asked is given last, for a correction.
-    """
-    name, width, cut = plugin.name, len(parts.outputs), None if keeps else -1
-
-    def stream(*values: Any) -> Iterator[list[Any]]:  # noqa: ANN401 - whatever the components hold
-        *given, adapter = values
-        asking = PendingAnswer(adapter or LIVE, fill(parts.parameters, given), [gr.skip()] * width)
-        for _ in follow(context, name, [asking]):
-            if asking.told:
-                yield [*asking.outputs, asking.told, asking.kept][:cut]
-        if asking.error:
-            raise asking.error
-
-    def once(*values: Any) -> list[Any]:  # noqa: ANN401
-        *given, adapter = values
-        *_, last = answers(context, name, fill(parts.parameters, given), adapter or LIVE)
-        return [*last.value, last.badge, last.record][:cut]
-
-    return described(stream if plugin.streams() else once, parts.parameters, "adapter")
-
-
 def _place_form(context: Context, plugin: TaskPlugin, parts: Parts, below: Below) -> Placed:
-    """What is asked on the left, what is answered on the right; on a phone one below the other."""
+    """Place inputs on the left and outputs on the right; on a phone one below the other."""
     with gr.Row(elem_classes="g-columns"):
         with gr.Column(elem_classes="g-ask"):
             _place(parts.inputs)
@@ -160,7 +135,7 @@ def _place_form(context: Context, plugin: TaskPlugin, parts: Parts, below: Below
 
 
 def _place_chat(context: Context, plugin: TaskPlugin, parts: Parts, below: Below) -> Placed:
-    """The conversation with the message box under it; what answers, and how, at its side."""
+    """Place the conversation with the message box under it, and the menu and options beside it."""
     with gr.Row(elem_classes="g-columns"):
         with gr.Column(elem_classes="g-chat-main", scale=5):
             _place(parts.outputs)
@@ -189,26 +164,36 @@ def _options(parts: Parts) -> None:
 
 
 def _adapter(plugin: TaskPlugin) -> gr.Dropdown:
-    # What can answer comes with the first beat of each page; a page's layout does not depend on the versions.
+    # The choices come with the first poll of each page; a page's layout does not depend on the versions.
     chosen = gr.Dropdown(
-        [LIVE, BASE], value=LIVE, label=t("task.adapter"), allow_custom_value=True,
-        visible=not plugin.brings_own(), interactive=True, elem_classes="g-adapter",
-    )  # fmt: skip
+        [LIVE, BASE],
+        value=LIVE,
+        label=t("task.adapter"),
+        allow_custom_value=True,
+        visible=not plugin.brings_own(),
+        interactive=True,
+        elem_classes="g-adapter",
+    )
     describe(chosen, ADAPTER_SCHEMA)
     return chosen
 
 
 def _examples(context: Context, plugin: TaskPlugin, parts: Parts) -> None:
-    """Examples to click; each is shown by its first value."""
+    """Place examples to click; each is shown by its first value."""
     if not plugin.examples:
         return
     fields = [c for c in parts.inputs if c not in parts.outputs][: len(plugin.examples[0])]
     labels = [_clipped(str(row[0])) for row in plugin.examples]
     rows = [list(row) for row in plugin.examples]
     samples = gr.Dataset(
-        components=fields, samples=rows, sample_labels=labels, label=t("task.examples"), layout="gallery", type="index",
+        components=fields,
+        samples=rows,
+        sample_labels=labels,
+        label=t("task.examples"),
+        layout="gallery",
+        type="index",
         elem_classes="g-examples",
-    )  # fmt: skip
+    )
 
     def fill(index: int) -> Any:  # noqa: ANN401 - one value, or a list of them
         return rows[index] if len(fields) > 1 else rows[index][0]

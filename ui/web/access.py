@@ -132,7 +132,7 @@ class Access:
         self.mode = "nobody" if chosen == "huggingface" and not find_spec("authlib") else chosen
         """The way to become the owner: `local` (everybody is), `password`, `huggingface` or `nobody`."""
         self.possible = self.mode != "nobody"
-        """Whether anybody can be the owner."""
+        """True where somebody can be the owner."""
 
     def user(self, request: Any) -> User:  # noqa: ANN401 - a request of Gradio or Starlette, or None
         """Return the sender of a request; a visitor unless they prove otherwise."""

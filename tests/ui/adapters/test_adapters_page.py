@@ -15,9 +15,9 @@ import pytest
 from playwright import sync_api
 
 from store.adapters import AdapterStore
+from tests.helpers.browser import opened
 from tests.helpers.cards import label_card, text_card
 from tests.helpers.ui_site import PASSWORD, Site, make, serve
-from tests.ui.test_page_browser import chromium, opened  # noqa: F401 - a fixture
 from ui import shell
 from ui.adapters import adapters_page
 from ui.context import Context
@@ -160,7 +160,7 @@ def site(tmp_path: Path) -> Iterator[Site]:
         yield found
 
 
-def rows_tab(chromium: Any, site: Site, **settings: Any) -> Any:  # noqa: F811
+def rows_tab(chromium: Any, site: Site, **settings: Any) -> Any:
     page = opened(chromium, site, **settings)
     page.get_by_role("tab", name="Adapters", exact=True).click()
     return page
@@ -172,7 +172,7 @@ def taken(page: Any, button: str) -> tuple[str, str]:
     return download.value.suggested_filename, Path(download.value.path()).read_text(encoding="utf-8-sig")
 
 
-def test_rows_are_filtered_searched_and_taken_away(chromium: Any, site: Site) -> None:  # noqa: F811
+def test_rows_are_filtered_searched_and_taken_away(chromium: Any, site: Site) -> None:
     site.publish("mine", card=label_card())
     site.publish("mine", card=text_card())
     page = rows_tab(chromium, site, locale="en", viewport={"width": 1280, "height": 900})
@@ -212,7 +212,7 @@ def test_rows_are_filtered_searched_and_taken_away(chromium: Any, site: Site) ->
     assert page.problems == []
 
 
-def test_the_owner_signs_in_and_sees_what_visitors_do_not(chromium: Any, tmp_path: Path) -> None:  # noqa: F811
+def test_the_owner_signs_in_and_sees_what_visitors_do_not(chromium: Any, tmp_path: Path) -> None:
     with serve(tmp_path, password=PASSWORD) as site:
         site.publish("mine", card=label_card())
         page = opened(chromium, site, locale="en", viewport={"width": 1280, "height": 900})
@@ -236,7 +236,7 @@ def test_the_owner_signs_in_and_sees_what_visitors_do_not(chromium: Any, tmp_pat
         assert page.problems == []
 
 
-def test_a_choice_outlives_what_was_on_its_way_to_the_page(chromium: Any, site: Site) -> None:  # noqa: F811
+def test_a_choice_outlives_what_was_on_its_way_to_the_page(chromium: Any, site: Site) -> None:
     """Neither a beat that was sent before it nor a question that names another version makes it mean another."""
     for _ in range(3):
         site.publish("mine", card=label_card())

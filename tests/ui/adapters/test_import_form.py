@@ -16,9 +16,9 @@ from plugins._discovery import discover
 from settings import REPOSITORY, Settings
 from store.adapters import AdapterStore
 from tests.helpers import tiny
+from tests.helpers.browser import opened
 from tests.helpers.evaluations import LABELS, made_elsewhere
 from tests.helpers.ui_site import Pool, serve
-from tests.ui.test_page_browser import chromium, opened  # noqa: F401 - a fixture
 from training.runs.runs import Runs
 from ui.adapters import import_form, versions_view
 from ui.context import Context
@@ -61,7 +61,7 @@ def test_a_zip_becomes_a_version_that_waits_for_a_person(archive: str, tmp_path:
     assert "made elsewhere" in listed and context.adapters.get("theirs@1").labels == LABELS
 
 
-def test_what_was_taken_in_is_what_the_page_looks_at(chromium: Any, archive: str, tmp_path: Path) -> None:  # noqa: F811
+def test_what_was_taken_in_is_what_the_page_looks_at(chromium: Any, archive: str, tmp_path: Path) -> None:
     (tmp_path / "plugins").mkdir()
     shutil.copy(REPOSITORY / "plugins" / "classification.py", tmp_path / "plugins")
     with serve(tmp_path) as site:

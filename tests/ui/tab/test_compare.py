@@ -3,7 +3,6 @@
 import inspect
 import sys
 import threading
-import time
 from contextlib import contextmanager
 from types import SimpleNamespace
 
@@ -16,11 +15,12 @@ from plugins._discovery import discover
 from settings import REPOSITORY, Settings
 from tests.helpers.answers import Store
 from tests.helpers.ui_site import CHAT, serve
+from tests.helpers.waiting import until
 from training.runs.runs import Runs
 from ui.context import Context
+from ui.html.format import MOST_PIECES, marked
 from ui.tab.answer import plain_answer
 from ui.tab.compare import Asked, compare, resolve
-from ui.tab.diff import MOST_PIECES, marked
 
 pytestmark = pytest.mark.filterwarnings("ignore")  # Gradio's and httpx's own
 PARROT = """
@@ -190,14 +190,11 @@ def test_a_version_of_another_tab_is_refused_in_its_column(client) -> None:
 
 def test_stopping_stops_every_column(client, parrot) -> None:
     job = client.submit("gone", 900, api_name="/parrot_compare")
-    while len(parrot.met) < 3 or len(job.outputs()) < 2:
-        time.sleep(0.02)
+    until(lambda: len(parrot.met) == 3 and len(job.outputs()) > 1)
     job.cancel()
-    deadline = time.monotonic() + 20
-    while len(parrot.ended) < 3 and time.monotonic() < deadline:
-        time.sleep(0.02)
+    until(lambda: len(parrot.ended) == 3)
     assert sorted(parrot.ended) == ["base", "parrots@1", "parrots@2"]
-    assert not [thread for thread in threading.enumerate() if thread.name.startswith("graft-asking") and
+    assert not [thread for thread in threading.enumerate() if thread.name.startswith("graft-answer") and
                 (thread.join(5) or thread.is_alive())]  # fmt: skip
 
 

@@ -7,14 +7,13 @@ import pytest
 from playwright import sync_api
 
 from store.corrections import Corrections
+from tests.helpers.browser import opened, seen
 from tests.helpers.run_helpers import STAND_IN, end_all
 from tests.helpers.ui_site import make, serve
-from tests.ui.test_page_browser import CHROMIUM, FLAGS
 from training.runs.runs import Runs
 from ui import shell
 from ui.tab.answer import Answer
 
-sync_api.expect.set_options(timeout=30_000)  # the machine may be busy
 pytestmark = pytest.mark.filterwarnings("ignore")
 NASTY = "<img src=x onerror=window.__x=1>"
 
@@ -25,28 +24,6 @@ def site(tmp_path_factory):
         found.context.runs = Runs(found.context.settings, STAND_IN)
         yield found
         end_all(found.context.runs)
-
-
-@pytest.fixture(scope="module")
-def chromium():
-    with sync_api.sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=FLAGS)
-        yield browser
-        browser.close()
-
-
-def opened(chromium, site, **settings):
-    page = chromium.new_context(**{"locale": "en", **settings}).new_page()
-    page.problems = []
-    page.on("pageerror", lambda error: page.problems.append(str(error)))
-    page.goto(site.url)
-    page.get_by_role("tab", name="Echo", exact=True).click()
-    page.wait_for_timeout(1000)  # the first beat
-    return page
-
-
-def seen(page, role, name):
-    return page.get_by_role(role, name=name, exact=True).locator("visible=true")
 
 
 def ask(page, text):

@@ -8,9 +8,9 @@ from playwright import sync_api
 
 from errors import GraftError
 from serving.pool import Status
+from tests.helpers.browser import opened
 from tests.helpers.ui_site import serve
 from tests.training.data.inspect.test_report import GOOD
-from tests.ui.test_page_browser import chromium, opened  # noqa: F401 - a fixture
 from training.data.inspect.report import LATER
 from ui.train import data_form
 from ui.train.data_form import Where
@@ -61,7 +61,7 @@ def test_only_examples_by_name_are_read(site) -> None:
             data_form.chosen_file(site.context, Where("hub", id=id))
 
 
-def test_the_report_is_made_again_when_its_base_has_arrived(chromium, site, monkeypatch) -> None:  # noqa: F811
+def test_the_report_is_made_again_when_its_base_has_arrived(chromium, site, monkeypatch) -> None:
     phase, asked = ["download"], []
 
     def look(inspection):

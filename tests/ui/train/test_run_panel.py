@@ -14,7 +14,6 @@ from errors import GraftError
 from store.database import DATABASE
 from tests.helpers.run_helpers import STAND_IN, begun, end_all, plain, wait
 from tests.helpers.ui_site import make, serve
-from tests.ui.test_page_browser import CHROMIUM, FLAGS
 from training.config import TrainConfig
 from training.events import CONFIG, EVENTS
 from training.runs.runs import Runs
@@ -164,14 +163,6 @@ def test_an_example_is_recognized_and_lost_rows_are_told(context, panel) -> None
     Path(TrainConfig.from_json((run.folder / CONFIG).read_text()).data).unlink()
     with pytest.raises(GraftError, match=r"tickets.csv cannot be read"):
         train_page._use(context, panel, form)([run.id])
-
-
-@pytest.fixture
-def chromium():
-    with sync_api.sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=FLAGS)
-        yield browser
-        browser.close()
 
 
 def opened(chromium, site):

@@ -12,6 +12,7 @@ import pytest
 
 from errors import BusyError, GraftError
 from settings import Settings
+from tests.helpers.endpoints import by_call, by_queue, by_run, endpoints
 from tests.helpers.ui_site import CHAT, PASSWORD, Site, make, serve
 from ui import shell
 from ui.shell import Reloader
@@ -64,8 +65,8 @@ MATRIX = {
     "run_panel.RunPanel._copy_log": {TRAIN},
     "settings_form.suited.found": {TRAIN},
     "task_tab._examples.fill": {LOOK},
-    "task_tab.answer.once": {ASK},
-    "task_tab.answer.stream": {ASK},
+    "answer.handler_of.once": {ASK},
+    "answer.handler_of.stream": {ASK},
     "train_page._command.command": {TRAIN},
     "train_page._defaults.defaults": {TRAIN},
     "train_page._fill.fill": {TRAIN},
@@ -105,27 +106,6 @@ def callers(site: Site) -> Iterator[dict[str, httpx.Client]]:
         client.close()
 
 
-def handler_of(function: object) -> object:
-    while hasattr(function, "__wrapped__"):
-        function = function.__wrapped__
-    return function
-
-
-def name_of(function: object) -> str:
-    found = handler_of(function)
-    return f"{found.__module__.rpartition('.')[2]}.{found.__qualname__}".replace(".<locals>", "")
-
-
-def endpoints(demo) -> dict[int, tuple[str, object]]:
-    """What the server runs, by its number: every dependency but those that run in the browser or cancel others."""
-    config = demo.get_config_file()["dependencies"]
-    return {
-        d["id"]: (name_of(demo.fns[d["id"]].fn), demo.fns[d["id"]])
-        for d in config
-        if d["backend_fn"] and not d["cancels"]
-    }
-
-
 def test_r08_every_endpoint_of_the_page_has_a_line(site: Site) -> None:
     found = endpoints(site.demo)
     actions: dict[str, set[Action]] = {}
@@ -133,32 +113,6 @@ def test_r08_every_endpoint_of_the_page_has_a_line(site: Site) -> None:
         actions.setdefault(name, set()).add(function.fn.action)
     assert actions == MATRIX
     assert len(found) > 80 and set().union(*MATRIX.values()) == set(Action)
-
-
-def by_run(client: httpx.Client, number: int, function, value=None) -> str:
-    data = [value] * len(function.inputs)
-    return client.post("/gradio_api/run/any", json={"data": data, "fn_index": number, "session_hash": "run"}).text
-
-
-def by_queue(client: httpx.Client, number: int, function, value=None) -> str:
-    body = {"data": [value] * len(function.inputs), "fn_index": number, "session_hash": f"queue{number}"}
-    joined = client.post("/gradio_api/queue/join", json=body)
-    if joined.status_code != 200:
-        return joined.text
-    with client.stream("GET", "/gradio_api/queue/data", params={"session_hash": f"queue{number}"}) as stream:
-        for line in stream.iter_lines():
-            if "process_completed" in line or "unexpected_error" in line or "close_stream" in line:
-                return line
-    return ""
-
-
-def by_call(client: httpx.Client, number: int, function) -> str:
-    body = {"data": [None] * len(function.inputs)}
-    joined = client.post(f"/gradio_api/call/{function.api_name}", json=body)
-    if joined.status_code != 200:
-        return joined.text
-    with client.stream("GET", f"/gradio_api/call/{function.api_name}/{joined.json()['event_id']}") as stream:
-        return "".join(stream.iter_text())
 
 
 NOTHING = {"__type__": "update"}

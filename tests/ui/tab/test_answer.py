@@ -1,4 +1,4 @@
-"""ui/tab/pending_answer.py: a request that waits says how many are before it, and one that nobody waits for ends."""
+"""ui/tab/answer.py: a request that waits says how many are before it, and one that nobody waits for ends."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ import pytest
 from errors import BusyError
 from tests.helpers.ui_site import make
 from ui.context import Context
-from ui.tab import pending_answer, task_tab
-from ui.tab.pending_answer import PendingAnswer, follow
+from ui.tab import answer, task_tab
+from ui.tab.answer import PendingAnswer, follow
 
 STAND = """
 import gradio as gr
@@ -77,7 +77,8 @@ def context(tmp_path: Path, lm: Line, monkeypatch: pytest.MonkeyPatch) -> Contex
 
 def handler_of(context: Context):
     plugin = context.plugin("stand")
-    return task_tab.answer(context, plugin, task_tab.make_parts(plugin), keeps=False)
+    parts = task_tab.make_parts(plugin)
+    return answer.handler_of(context, plugin, parts.parameters, len(parts.outputs), keeps=False)
 
 
 def test_a_request_says_how_many_are_before_it(context: Context, lm: Line) -> None:
@@ -112,28 +113,28 @@ def test_a_request_that_nobody_waits_for_ends(context: Context, lm: Line) -> Non
 
 
 def test_several_wait_and_end_together(context: Context, lm: Line) -> None:
-    askings = [PendingAnswer("base", {"text": text}, [None]) for text in ("a", "b", "too many")]
-    going = follow(context, "stand", askings)
+    requests = [PendingAnswer("base", {"text": text}, [None]) for text in ("a", "b", "too many")]
+    going = follow(context, "stand", requests)
     next(going)
-    assert [asking.before for asking in askings[:2]] == [2, 2] and not any(asking.done for asking in askings[:2])
+    assert [request.before for request in requests[:2]] == [2, 2] and not any(request.done for request in requests[:2])
     lm.turn.set()
     list(going)
-    assert [asking.outputs for asking in askings] == [["aa"], ["bb"], [None]]
-    assert [asking.whole for asking in askings] == [True, True, False] and isinstance(askings[2].error, BusyError)
+    assert [request.outputs for request in requests] == [["aa"], ["bb"], [None]]
+    assert [request.whole for request in requests] == [True, True, False] and isinstance(requests[2].error, BusyError)
 
 
 def test_a_page_is_told_less_often_than_words_are_written(
     context: Context, lm: Line, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     for name in ("UPDATE_S", "LOOK_S"):
-        monkeypatch.setattr(pending_answer, name, 20)
+        monkeypatch.setattr(answer, name, 20)
     lm.turn.set()
     first, last = [said for said, _ in handler_of(context)("slowly", "base")]
     assert first == "slowly" and last == "slowly" * 8, "the first word at once, and the end"
-    assert not pending_answer._followed
+    assert not answer._pages
 
 
 def test_a_request_of_a_model_that_has_no_line_waits_for_nobody() -> None:
-    asking = PendingAnswer("base", {}, [None])
-    asking.bind(SimpleNamespace(version="own"))
-    assert asking.before == 0 and asking.told is None
+    request = PendingAnswer("base", {}, [None])
+    request.lm = SimpleNamespace(version="own")
+    assert request.before == 0 and request.status is None
