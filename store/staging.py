@@ -99,6 +99,6 @@ def _set_aside(root: Path, target: Path) -> None:
 
 
 def _write_manifest(folder: Path, facts: Mapping[str, str]) -> None:
-    paths = sorted(path for path in folder.iterdir() if path.is_file())
-    sizes = {path.name: {"size": path.stat().st_size, "sha256": files.sha256(path)} for path in paths}
+    paths = {path.relative_to(folder).as_posix(): path for path in sorted(folder.rglob("*")) if path.is_file()}
+    sizes = {name: {"size": path.stat().st_size, "sha256": files.sha256(path)} for name, path in paths.items()}
     files.write_json(folder / MANIFEST, {**facts, "files": sizes})

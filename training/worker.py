@@ -31,7 +31,8 @@ from store.adapters import AdapterStore, Version
 from store.corrections import Corrections
 from tasks import task_for
 from training.config import TrainConfig
-from training.data.prepare import Prepared, encode_lessons, prepare
+from training.data.prepare import Prepared, prepare
+from training.data.tokens import encode_rows
 from training.estimate import estimate, fit, machine
 from training.estimate.estimate import Estimate
 from training.estimate.lengths import of_rows
@@ -108,12 +109,12 @@ class Session:
         data = prepare(self.config, self.task, tokenizer, self.settings, self.events, start.labels if start else ())
         expected = self._foresee(data)
         self.events.phase("model", model=self.config.model, quantize=self.quantize)
-        rows, looked_at = choose_rows(data.train, data.looked_at, self.config)
+        rows, looked_at = choose_rows(data.train, data.validation, self.config)
         dtype = training_dtype(self.config.precision)
         most = int(rows.lengths.max())
         net = lora.build(self.config, self.task, self.model, data.labels, self.quantize, dtype, most, start)
         vocabulary = int(net.get_base_model().get_input_embeddings().weight.shape[0])
-        check_tokens(max(data.train.largest, data.looked_at.largest), vocabulary, self.model)
+        check_tokens(data.largest_token, vocabulary, self.model)
         self.events.phase("train", rows=len(rows), held_out=len(data.held_out.examples))
         begun = age()
         pad = int(tokenizer.pad_token_id)
@@ -134,8 +135,8 @@ class Session:
             "run": self.folder.name,
         }
         version = self._publish(net, comparison, facts)
-        if data.lessons.ids:
-            Corrections(self.settings.home).taught(self.config.plugin, data.lessons.ids, version.ref)
+        if data.corrections.ids:
+            Corrections(self.settings.home).taught(self.config.plugin, data.corrections.ids, version.ref)
         truth = {"seconds": {"start": begun, "train": measured["seconds"], "evaluate": compared - learned},
                   "tokens": measured["tokens"], "peak": peak_memory()}  # fmt: skip
         return {"version": version.ref, "promoted": self._promote(version, comparison), "card": comparison,
@@ -168,8 +169,8 @@ class Session:
         """Base, live and new over the held-out rows."""
         trial, live = Trial(data.held_out, tokenizer, data.labels, self.config), self.store.live(self.config.plugin)
         taught = None
-        if data.lessons.rows:
-            encoded = encode_lessons(data, self.config, self.task, tokenizer)
+        if data.corrections.rows:
+            encoded = encode_rows(data.corrections.rows, tokenizer, self.config, data.labels, self.task.name)
             taught = Trial(encoded, tokenizer, data.labels, self.config) if encoded.kept else None
         found = card.compare(net, trial, live, self.model, self.task, self.settings.gate, taught,
                              self._elsewhere(live))  # fmt: skip

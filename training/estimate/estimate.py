@@ -19,7 +19,7 @@ from errors import GraftError
 from models.resolve import ModelStore
 from tasks import TASKS
 from training.config import TrainConfig
-from training.data.files.selection import parts
+from training.data.files.formats import parts
 from training.estimate import base_shapes, duration, speed, training_memory
 from training.estimate.base_shapes import Shape, of_model
 from training.estimate.lengths import Lengths

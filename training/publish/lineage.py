@@ -17,7 +17,7 @@ import torch
 from models.resolve import Model
 from store import files
 from training.config import TrainConfig
-from training.data.files.selection import parts, title
+from training.data.files.formats import parts, title
 from training.data.prepare import Prepared
 
 ELSEWHERE = ("data", "held_out_data", "model", "tab_model", "prompt", "columns", "corrections", "hub")
@@ -55,8 +55,8 @@ def data_facts(config: TrainConfig, data: Prepared) -> dict[str, Any]:
         "fingerprint": data.fingerprint,
         "rows": report.rows,
         "usable": report.usable,
-        "trained": data.replayed if data.lessons.rows else len(data.train),
-        "corrections": len(data.lessons.rows),
+        "trained": data.replayed if data.corrections.rows else len(data.train),
+        "corrections": len(data.corrections.rows),
         "truncated": data.truncated,
         "held_out": len(data.held_out.examples),
         "held_out_labels": dict(sorted(labels.items())),
