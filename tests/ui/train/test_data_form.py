@@ -8,8 +8,8 @@ from playwright import sync_api
 
 from errors import GraftError
 from serving.pool import Status
-from tests.helpers.ui_site import serve
 from tests.helpers.row_files import REPORT
+from tests.helpers.ui_site import serve
 from tests.ui.test_page_browser import chromium, opened  # noqa: F401 - a fixture
 from training.data.inspect.report import LATER
 from ui.train import data_form

@@ -10,8 +10,8 @@ from huggingface_hub.utils import close_session
 from playwright import sync_api
 
 from tests.helpers.fake_hub import FakeHub, point_to
-from tests.helpers.ui_site import serve
 from tests.helpers.row_files import HUB_FILES
+from tests.helpers.ui_site import serve
 from tests.ui.test_page_browser import chromium  # noqa: F401 - a fixture
 
 sync_api.expect.set_options(timeout=30_000)  # the machine may be busy
