@@ -203,13 +203,17 @@ class _File:
         with open_source(self.path, self.limits) as source:
             yield source, *choose_columns(title(self.path), source.columns, self.answers, self.columns, self.given)
 
-    def rows(self, source: Source, mapping: dict[str, str]) -> Iterator[NumberedRow]:
+    def rows(
+        self, source: Source, mapping: dict[str, str], watch: Callable[[int, float], object] = lambda rows, share: None
+    ) -> Iterator[NumberedRow]:
         """Yield every record with its row."""
         chat = bool(self.columns.messages) and self.answers == "text"
         for number, record in enumerate(source.read(columns_read(source.columns, mapping)), 1):
             if number > self.limits.rows:
                 why = f"The limit is {self.limits.rows:,}."
                 raise DataError(f"{self.path.name} has too many rows.", why, "Use a part of it.")
+            if number % WATCHED_ROWS == 0:
+                watch(number, source.progress())
             if isinstance(record, str):
                 yield number, record, record
                 continue
@@ -274,14 +278,10 @@ def read_table(
     is called with each row that can be made, repeats included. `check` may refuse the report.
     Raises `DataError` for a file that cannot be read or learned from.
     """
-    file, digests, bad = (
-        _File(path, answers, columns, mapping or {}, limits),
-        RowDigests(seed, answers == "label"),
-        BadRows(),
-    )
+    file, bad = _File(path, answers, columns, mapping or {}, limits), BadRows()
+    digests = RowDigests(seed, by_label=answers == "label")
     with file.open() as (source, chosen, guesses):
-        rows = _watched(file.rows(source, chosen), source, watch)
-        total, shown = _collect(rows, digests, bad, sample or Sample(SHOWN_ROWS), keep)
+        total, shown = _collect(file.rows(source, chosen, watch), digests, bad, sample, keep)
     fields, labels = digests.rows, digests.labels()
     later, first = find_repeats(fields["content"])
     usable = np.ones(len(fields), bool)
@@ -290,6 +290,7 @@ def read_table(
     for pair in zip(*repeats, strict=True):
         bad.add(_repeat(*pair))
     texts, normalized, labels = fields["text"][usable], fields["normalized"][usable], labels[usable]
+    words = fields["words"][usable] if len(texts) else np.zeros(1)
     report = Report(
         file=title(path),
         format=source.format,
@@ -303,7 +304,7 @@ def read_table(
         conflicts=count_conflicts(texts, fields["answer"][usable]),
         restated=len(np.unique(texts)) - len(np.unique(normalized)),
         labels=by_count(dict(zip(sorted(digests.names), np.bincount(labels).tolist(), strict=False))),
-        words=_median_and_most(fields["words"][usable]),
+        words={"median": round(float(np.median(words))), "max": int(words.max())},
         sample=tuple(shown),
         warnings=(*source.warnings, *guesses),
     )
@@ -312,14 +313,12 @@ def read_table(
     return Table(report, texts, normalized, labels, usable, file, repeats)
 
 
-def _median_and_most(words: NDArray[np.uint32]) -> dict[str, int]:
-    return (
-        {"median": round(float(np.median(words))), "max": int(words.max())} if len(words) else {"median": 0, "max": 0}
-    )
-
-
 def _collect(
-    rows: Iterator[NumberedRow], digests: RowDigests, bad: BadRows, sample: Sample, keep: Callable[[Row], object]
+    rows: Iterator[NumberedRow],
+    digests: RowDigests,
+    bad: BadRows,
+    sample: Sample | None,
+    keep: Callable[[Row], object],
 ) -> tuple[int, list[Row]]:
     """Take in every row; returns the number of records, and the first rows of different content."""
     number, shown = 0, dict[int, Row]()
@@ -328,20 +327,12 @@ def _collect(
             bad.add(BadRow(number, row))
             continue
         digest, content = digests.add(number, row)
-        sample.add(number, digest, content, row)
+        if sample:
+            sample.add(number, digest, content, row)
         if len(shown) < SHOWN_ROWS:
             shown.setdefault(content, row)
         keep(row)
     return number, list(shown.values())
-
-
-def _watched(
-    rows: Iterator[NumberedRow], source: Source, watch: Callable[[int, float], object]
-) -> Iterator[NumberedRow]:
-    for numbered in rows:
-        if numbered[0] % WATCHED_ROWS == 0:
-            watch(numbered[0], source.progress())
-        yield numbered
 
 
 def _repeat(number: int, earlier: int) -> BadRow:
