@@ -21,7 +21,10 @@ from typing import Any
 import numpy as np
 
 from bench.measure import RUN, Child, alternate, ratio, run_child
+from store import processes
+from tasks import Columns, TabSpec
 from training.config import TrainConfig
+from training.data.inspect.inspect_client import Inspection
 from training.events import CONFIG, EVENTS
 
 PROMPT = "Summarize this text in one or two sentences.\n\n{text}"
@@ -119,8 +122,8 @@ def _words(base: Path) -> list[str]:
 
 
 def _inspect(file: Path) -> tuple[Child, float]:
-    wanted = ["--answers", "text", "--wanted", "text=text,target=summary"]
-    child = run_child([sys.executable, "-m", "training.data.inspect", str(file), *wanted])
+    spec = TabSpec("bench", "", "causal-lm", Columns(text="text", target="summary"))
+    child = run_child(processes.python("training.data.inspect", Inspection(file, spec).to_json()))
     return child, child.seconds
 
 

@@ -30,7 +30,8 @@ from store.adapters import AdapterStore, Version
 from store.corrections import Corrections
 from tasks import task_for
 from training.config import TrainConfig
-from training.data.prepare import Prepared, encode_lessons, prepare
+from training.data.prepare import Prepared, prepare
+from training.data.tokens import encode_rows
 from training.estimate import fit, machine
 from training.estimate.estimate import Estimate, plan_run
 from training.estimate.lengths import of_rows
@@ -101,12 +102,12 @@ class Session:
         data = prepare(self.config, self.task, tokenizer, self.settings, self.events, start.labels if start else ())
         expected = self._foresee(data)
         self.events.phase("model", model=self.config.model, quantize=self.quantize)
-        rows, looked_at = choose_rows(data.train, data.looked_at, self.config)
+        rows, looked_at = choose_rows(data.train, data.validation, self.config)
         dtype = training_dtype(self.config.precision)
         longest = int(rows.lengths.max())
         net = lora.build(self.config, self.task, self.model, data.labels, self.quantize, dtype, longest, start)
         vocabulary = int(net.get_base_model().get_input_embeddings().weight.shape[0])
-        check_tokens(max(data.train.largest, data.looked_at.largest), vocabulary, self.model)
+        check_tokens(data.largest_token, vocabulary, self.model)
         self.events.phase("train", rows=len(rows), held_out=len(data.held_out.examples))
         begun, pad = age(), int(tokenizer.pad_token_id)
         validation = Validation(looked_at, pad, dtype)
@@ -131,8 +132,8 @@ class Session:
             "run": self.folder.name,
         }
         version = self._publish(net, comparison, facts)
-        if data.lessons.ids:
-            Corrections(self.settings.home).taught(self.config.plugin, data.lessons.ids, version.ref)
+        if data.corrections.ids:
+            Corrections(self.settings.home).taught(self.config.plugin, data.corrections.ids, version.ref)
         return {
             "version": version.ref,
             "promoted": self._promote(version, comparison),
@@ -163,8 +164,8 @@ class Session:
         """Compare base, live version and new version on the held-out rows; returns the card."""
         evaluation = Evaluation(data.held_out, tokenizer, data.labels, self.config)
         taught, live = None, self.store.live(self.config.plugin)
-        if data.lessons.rows:
-            encoded = encode_lessons(data, self.config, self.task, tokenizer)
+        if data.corrections.rows:
+            encoded = encode_rows(data.corrections.rows, tokenizer, self.config, data.labels, self.task.name)
             taught = replace(evaluation, held_out=encoded) if encoded.kept else None
         own, elsewhere = self.config.tab_model or self.config.model, None
         if live is not None or own != self.config.model:  # what answers now may be on another base

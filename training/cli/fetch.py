@@ -12,8 +12,8 @@ from hub.client import Progress
 from models.resolve import ModelStore
 from settings import Settings
 from training.cli import run_arguments
+from training.data.files.formats import read_selection
 from training.data.files.hub_dataset import HubData
-from training.data.files.selection import read_selection
 
 
 def fetch_rows(settings: Settings, options: Namespace) -> None:

@@ -17,7 +17,7 @@ from training.cli import run_arguments
 from training.cli.fetch import fetch_rows
 from training.cli.tabs import find_tab
 from training.data.inspect.inspect_client import Inspection
-from training.data.inspect.report import LATER, HeldOut, Near, Rendered, Report, Tokens
+from training.data.inspect.report import LATER, HeldOut, Rendered, Report, TokenLengths
 from training.data.rows import parse_columns
 from training.runs.runs import Runs
 
@@ -75,11 +75,11 @@ def describe(report: Report, learned: str = LEARNED[1]) -> Iterator[str]:
         yield from (f"  {number}. {_row(row, learned)}" for number, row in enumerate(report.rendered, 1))
     if report.held_out:
         yield from _held_out(report.held_out)
-    if report.near:
-        yield from _near(report.near)
+    if report.restated:
+        yield f"{report.restated:,} rows repeat an earlier question but for case, punctuation or white space."
 
 
-def _lengths(tokens: Tokens, usable: int) -> Iterator[str]:
+def _lengths(tokens: TokenLengths, usable: int) -> Iterator[str]:
     of = f", counted on a sample of {tokens.rows:,} rows" if tokens.rows < usable else ""
     yield f"tokens of a row{of}:"
     yield from _bars([(f"{a:,}-{b - 1:,}", n) for (a, b), n in zip(pairwise(tokens.edges), tokens.counts, strict=True)])
@@ -107,15 +107,6 @@ def _held_out(other: HeldOut) -> Iterator[str]:
     if other.shared:
         yield f"  {other.shared:,} rows to train on are held out too, and are left out of training:"
         yield from (f"    {' '.join(text.split())[:120]}" for text in other.examples)
-
-
-def _near(near: Near) -> Iterator[str]:
-    if near.same or near.alike:
-        yield (f"repeated but for case or punctuation: {near.same:,};"
-               f" nearly the same: {near.alike:,} of {near.rows:,}")  # fmt: skip
-    for pair in near.pairs[:5]:
-        yield f"  rows {pair.numbers[0]:,} and {pair.numbers[1]:,}, {100 * pair.share:.0f} % in common"
-        yield from (f"    {' '.join(text.split())[:120]}" for text in pair.texts)
 
 
 def _bars(lines: Sequence[tuple[str, int]]) -> Iterator[str]:

@@ -12,7 +12,7 @@ from errors import ConfigError
 from hub.splits import DEFAULT
 from tasks import TabSpec
 from training.config import HUB, KNOBS, PRESET, PRESETS, TrainConfig
-from training.data.files.hub_dataset import Place, parse_place
+from training.data.files.hub_dataset import HubSplit, parse_place
 from training.data.rows import parse_columns
 
 COMMAND = "python -m training"
@@ -79,7 +79,7 @@ def to_config(options: argparse.Namespace, spec: TabSpec) -> TrainConfig:
     return TrainConfig.for_tab(spec, None if place else options.data, options.name, **chosen)
 
 
-def place_of(options: argparse.Namespace) -> Place | None:
+def place_of(options: argparse.Namespace) -> HubSplit | None:
     """The place on the Hub that a command names; None where it names a file, or rows that have been fetched."""
     return parse_place(str(options.data), options.hub_config, options.hub_split)
 

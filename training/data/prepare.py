@@ -1,10 +1,10 @@
-"""Rows as token ids on disk: made once for the same data, the same split and the same tokenizer, then read in place.
+"""Prepare the rows of a run: tokenize them once for the same data, split and tokenizer, and find them again.
 
-    home/data/prepared/<key>/   train.arrow  held_out.arrow  prepared.json  manifest.json
+    home/data/prepared/<key>/   train/  held_out/  dataset_dict.json  prepared.json  manifest.json
 
-The key is a hash of everything that decides what is in the folder, and the fingerprint of the data that a run is bound
-to. A folder appears whole or not at all; one that was damaged is made again. Rows to train on stay on disk and are
-mapped into memory; the few that are held out are kept as they are.
+The folder is a `datasets.DatasetDict`: `datasets.load_from_disk` opens it. The key is a hash of everything that decides
+its content, and the fingerprint of the data that a run is bound to. A folder appears whole or not at all; a damaged one
+is made again. Rows to train on stay on disk and are mapped into memory; the few held-out ones are loaded.
 """
 
 from __future__ import annotations
@@ -23,53 +23,55 @@ from typing import Any
 import numpy as np
 import tokenizers
 import transformers
-from numpy.typing import NDArray
 
 from errors import DataError, RunError
 from settings import Settings
 from store import files, staging
 from tasks import Task
 from training.config import TrainConfig
-from training.data.files.formats import Limits
-from training.data.files.selection import decides, is_selection, parts, title
+from training.data.files.formats import Limits, is_selection, parts, read_selection, title
 from training.data.inspect.report import Report, by_count, check_asks, check_learnable, nothing_known
-from training.data.replay import Lessons, digest, read_lessons, replayed
+from training.data.replay import CorrectionRows, choose_replayed, hash_corrections, read_corrections
 from training.data.rows import Answers, Row
 from training.data.split import split
-from training.data.table import Table, changed, read_table
-from training.data.tokens import Encoded, Examples, Outcome, batches, encode_rows, tokenize, writing
+from training.data.table import Mask, Table, changed, read_table
+from training.data.tokens import Encoded, TokenDataset, TokenizedRow, tokenize_rows, write_dataset
 from training.events import Events
 
 FORMAT = 4
-"""Of the folder, and of what decides its content: raise it when reading, splitting or encoding changes."""
-TOLD_EVERY_S = 0.5
-LESSON_FIELDS = ("correction_weight", "replay_rows")
-TRAIN, HELD_OUT, FACTS = "train.arrow", "held_out.arrow", "prepared.json"
+"""Version of reading, splitting and encoding. It is part of the key: another one ends every run that is paused."""
+LAYOUT = {"layout": "datasets"}
+"""Version of the files; a folder with another one is made again, with the same rows under the same key."""
+EVENT_SECONDS = 0.5
+CORRECTION_FIELDS = ("correction_weight", "replay_rows")
+TRAIN, HELD_OUT, FACTS = "train", "held_out", "prepared.json"
+encode_json = json.JSONEncoder(ensure_ascii=False).encode
 
 
 @dataclass(frozen=True)
 class Prepared:
-    """What a run trains on and compares with. Kept from removal for as long as this object lives."""
+    """The rows that a run trains on and compares with. They are not evicted as long as this object lives."""
 
-    train: Examples
+    train: TokenDataset
     held_out: Encoded
-    looked_at: Examples
-    """The rows of `held_out`, in place."""
+    validation: TokenDataset
+    """The rows of `held_out`, on disk."""
     report: Report
     labels: list[str]
-    """Of a classifier, in the order of its logits."""
+    """The labels of a classifier, in the order of its logits."""
+    largest_token: int
     truncated: int
     """Rows to train on that were cut to the longest length, or left out because their answer would have been."""
     fingerprint: str
-    """Of everything that decided what is in `train` and `held_out`."""
+    """Hash of everything that decides the content of `train` and `held_out`."""
     sha256: str
-    """Of the file of rows; empty where there are corrections alone."""
-    lessons: Lessons
-    """Rows that are in `train` whatever else is, once or several times."""
+    """Hash of the file of rows; empty where there are corrections alone."""
+    corrections: CorrectionRows
+    """Rows that are always in `train`, once or several times."""
     replayed: int
-    """Rows of the file that are in `train`."""
+    """Number of the rows of the file that are in `train`."""
     alone: bool
-    """Whether nothing could be held out but what is learned from."""
+    """Whether `held_out` holds the corrections that are trained on, for want of other rows."""
     use: files.Use
 
 
@@ -81,58 +83,64 @@ def prepare(
     events: Events,
     known: Sequence[str] = (),
 ) -> Prepared:
-    """The rows of `config` as token ids: found under the home of `settings`, or made there.
+    """Return the rows of `config` as token ids, found under the home of `settings` or made there.
 
-    `known` are labels of the version to train on from: corrections need not name them all.
-
-    Other prepared data is removed, what was used longest ago first, while all takes more than `settings.cache_bytes`.
-    Tells `prepare` events: stage (hash, read or tokenize), done, rows (of a hash, bytes; 0: unknown), part (0..1).
+    `known` are labels of the version to train on from: corrections need not name them all. Other prepared data is
+    removed, least recently used first, while all takes more than `settings.cache_bytes`.
+    Emits `prepare` events: stage (hash, read or tokenize), done, rows (bytes of a hash; 0: unknown), part (0..1).
     Raises `DataError` and `RunError` where there is nothing to train on.
     """
-    told, root, before = _Told(events), settings.home / "data" / "prepared", _stamps(config)
+    progress, root, before = _Progress(events), settings.home / "data" / "prepared", _stamps(config)
     known = sorted(known) if config.corrections else []
-    facts = {**_facts(config, task, tokenizer, told), "known": known}
+    facts = {**_facts(config, task, tokenizer, progress), "known": known}
     key = hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()[:32]
-    use = files.Use(_use_of(root, key))
+    use, corrections = files.Use(_use_of(root, key)), read_corrections(config, task.answers)
 
     def build(work: Path, out: Path) -> None:
-        make_room(root, settings.cache_bytes - sum(size for size, *_ in before))
-        _Preparation(config, task, tokenizer, told, out, known, Limits(rows=settings.rows)).run()
+        # The rows are written once for themselves and once as tokens, of about the same size.
+        make_room(root, settings.cache_bytes - 2 * sum(size for size, *_ in before))
+        preparation = _Preparation(config, task, tokenizer, progress, Limits(rows=settings.rows), corrections)
+        preparation.run(work / "rows.jsonl", out, key, known)
         if _stamps(config) != before:
             raise changed(Path(config.data))
 
-    folder = staging.place(root, key, {}, build, hashes=True)
+    folder = staging.place(root, key, LAYOUT, build, hashes=True)
     make_room(root, settings.cache_bytes)
     found = files.read_json(folder / FACTS)
     report = replace(Report.from_json(json.dumps(found["report"])), file=title(Path(config.data or config.corrections)))
-    looked_at = Examples(folder / HELD_OUT, task.name)
-    held_out = Encoded(looked_at[:], found["held_out"], found["held_out_truncated"])
-    train, lessons = Examples(folder / TRAIN, task.name), read_lessons(config, task.answers)
-    sha256 = facts["files"][0][1] if config.data else ""
-    return Prepared(train, held_out, looked_at, report, found["labels"], found["truncated"], key, sha256, lessons,
-                    found["replayed"], found["alone"], use)  # fmt: skip
-
-
-def encode_lessons(data: Prepared, config: TrainConfig, task: Task, tokenizer: Any) -> Encoded:  # noqa: ANN401
-    """The corrections as a model takes them, each once."""
-    return encode_rows(data.lessons.rows, tokenizer, config, data.labels, task.name)
+    validation = TokenDataset(folder / HELD_OUT, task.name)
+    return Prepared(
+        train=TokenDataset(folder / TRAIN, task.name),
+        held_out=Encoded(validation[:], found["held_out"], found["held_out_truncated"]),
+        validation=validation,
+        report=report,
+        labels=found["labels"],
+        largest_token=found["largest_token"],
+        truncated=found["truncated"],
+        fingerprint=key,
+        sha256=facts["files"][0][1] if config.data else "",
+        corrections=corrections,
+        replayed=found["replayed"],
+        alone=found["alone"],
+        use=use,
+    )
 
 
 def make_room(root: Path, budget: int) -> None:
-    """Remove prepared data until it takes at most `budget` bytes: used longest ago first, never what is in use.
+    """Remove prepared data until it takes at most `budget` bytes: least recently used first, never what is in use.
 
     What preparations that were killed have left goes first.
     """
     staging.sweep(root)
     folders = [path for path in root.glob("*") if not path.name.startswith(".")]
-    taken = {folder: _size(folder) for folder in folders}
+    sizes = {folder: _size(folder) for folder in folders}
     for folder in sorted(folders, key=lambda path: _last_used(root, path.name)):
-        if sum(taken.values()) <= budget:
+        if sum(sizes.values()) <= budget:
             return
         with files.unused(_use_of(root, folder.name)) as unused:
             if unused:
                 staging.discard(root, folder.name)
-                del taken[folder]
+                del sizes[folder]
 
 
 def _use_of(root: Path, key: str) -> Path:
@@ -147,7 +155,7 @@ def _last_used(root: Path, key: str) -> float:
 def _size(folder: Path) -> int:
     # Another process may remove it at this moment.
     with suppress(FileNotFoundError):
-        return sum(file.stat().st_size for file in folder.iterdir())
+        return sum(file.stat().st_size for file in folder.rglob("*"))
     return 0
 
 
@@ -155,15 +163,8 @@ def _files(config: TrainConfig) -> list[Path]:
     return [Path(name) for name in (config.data, config.held_out_data) if name]
 
 
-def _corrections(config: TrainConfig) -> dict[str, Any]:
-    """What decides which rows are gone through beside the file's own; nothing where there are none."""
-    if not config.corrections:
-        return {}
-    return {"corrections": digest(config), **{name: getattr(config, name) for name in LESSON_FIELDS}}
-
-
 def _stamps(config: TrainConfig) -> list[tuple[int, int, int]]:
-    """What changes when somebody writes to a file; raises `DataError` where there is none."""
+    """Return size, time and inode of each file, which change when it is written. Raises `DataError`."""
     stamps = []
     for path in (part for file in _files(config) for part in parts(file)):
         if not path.is_file():
@@ -173,30 +174,32 @@ def _stamps(config: TrainConfig) -> list[tuple[int, int, int]]:
     return stamps
 
 
-def _facts(config: TrainConfig, task: Task, tokenizer: Any, told: _Told) -> dict[str, Any]:  # noqa: ANN401
-    """Everything that decides what the prepared data is; labels follow from it."""
+def _facts(config: TrainConfig, task: Task, tokenizer: Any, progress: _Progress) -> dict[str, Any]:  # noqa: ANN401
+    """Return everything that decides the prepared data. Paused runs are bound to it: names and values stay."""
     chosen = ("columns", "mapping", "prompt", "max_length", "seed", "held_out")
+    corrections = {"corrections": hash_corrections(config)} if config.corrections else {}
     return {
         "format": FORMAT,
         "task": task.name,
-        "files": [[path.suffix.lower(), _hash(path, told)] for path in _files(config)],
+        "files": [[path.suffix.lower(), _hash(path, progress)] for path in _files(config)],
         "tokenizer": _tokenizer_facts(tokenizer),
         "libraries": [tokenizers.__version__, transformers.__version__],
-        **{name: getattr(config, name) for name in chosen},
-        **_corrections(config),
+        **{name: getattr(config, name) for name in (*chosen, *(CORRECTION_FIELDS if corrections else ()))},
+        **corrections,
     }
 
 
-def _hash(path: Path, told: _Told) -> str:
+def _hash(path: Path, progress: _Progress) -> str:
     if is_selection(path):
-        hashes = [[part.suffix.lower(), _hash(part, told)] for part in parts(path)]
-        return hashlib.sha256(json.dumps([decides(path), hashes]).encode()).hexdigest()
+        hashes = [[part.suffix.lower(), _hash(part, progress)] for part in parts(path)]
+        labels = json.dumps(read_selection(path).labels, sort_keys=True)
+        return hashlib.sha256(json.dumps([labels, hashes]).encode()).hexdigest()
     size = path.stat().st_size
-    return files.sha256(path, lambda done: told("hash", done, size, done / max(1, size)))
+    return files.sha256(path, lambda done: progress("hash", done, size, done / max(1, size)))
 
 
 def _tokenizer_facts(tokenizer: Any) -> list[Any]:  # noqa: ANN401
-    """What decides the ids of a text, without the state that truncation and padding leave in a tokenizer."""
+    """Return what decides the ids of a text, without the state that truncation and padding leave in a tokenizer."""
     backend = getattr(tokenizer, "backend_tokenizer", None)
     state = json.loads(backend.to_str()) if backend else tokenizer.get_vocab()
     content = {name: part for name, part in state.items() if name not in ("truncation", "padding")}
@@ -205,132 +208,146 @@ def _tokenizer_facts(tokenizer: Any) -> list[Any]:  # noqa: ANN401
     return [type(tokenizer).__name__, digest, special, tokenizer.chat_template, tokenizer.truncation_side]
 
 
-class _Told:
-    """Tells how far it is, at most a few times a second, and the end of each stage."""
+class _Progress:
+    """Emits `prepare` events, at most a few a second, and one at the end of each stage."""
 
     def __init__(self, events: Events) -> None:
         self._events, self._at = events, 0.0
 
     def __call__(self, stage: str, done: int, rows: int, part: float) -> None:
-        if done == rows or time.monotonic() - self._at >= TOLD_EVERY_S:
+        if done == rows or time.monotonic() - self._at >= EVENT_SECONDS:
             self._at = time.monotonic()
             self._events.emit("prepare", stage=stage, done=done, rows=rows, part=round(part, 4))
 
 
+@dataclass(frozen=True)
 class _Preparation:
-    """Fills one folder: the data is read twice, to look at it and to tokenize it."""
+    """One folder in the making: the file is read once, into a scratch file of rows, which are tokenized from there."""
 
-    def __init__(
-        self,
-        config: TrainConfig,
-        task: Task,
-        tokenizer: Any,  # noqa: ANN401
-        told: _Told,
-        out: Path,
-        known: Sequence[str] = (),
-        limits: Limits = Limits(),  # noqa: B008 - frozen
-    ) -> None:
-        self._config, self._task, self._tokenizer, self._told, self._out = config, task, tokenizer, told, out
-        self._known, self._limits = known, limits
+    config: TrainConfig
+    task: Task
+    tokenizer: Any
+    progress: _Progress
+    limits: Limits
+    corrections: CorrectionRows
 
-    def run(self) -> None:
+    def run(self, scratch: Path, out: Path, key: str, known: Sequence[str]) -> None:
         """Write every file but the manifest; raises `RunError` where no row would be trained on, or none held out."""
-        config, lessons = self._config, read_lessons(self._config, self._task.answers)
-        table = self._read(config.data) if config.data else None
-        report = table.report if table else report_on(lessons, config)
-        labels = sorted({*report.labels, *lessons.labels, *self._known}) if self._task.answers == "label" else []
-        rest: list[Row] = []
-        rows: Iterable[Row] = lessons.rows * config.correction_weight
-        replay, own = 0, None
+        config, corrections, rest = self.config, self.corrections, list[Row]()
+        rows, replayed, own = iter(corrections.rows * config.correction_weight), 0, None
+        table = self._read_to(scratch) if config.data else None
+        report = table.report if table else report_on(corrections, config)
+        labels = sorted({*report.labels, *corrections.labels, *known}) if self.task.answers == "label" else []
         if table:
-            held, own = self._hold_out(table, labels, lessons)
-            gone_through = self._replay(table, held, lessons)
-            replay = int(gone_through.sum())
-            rows = chain(_divided(table, held, gone_through, rest), rows)
-        count = replay + len(lessons.rows) * config.correction_weight
-        truncated, trained = self._write_train(rows, count, labels)
+            corrected = np.isin(table.texts, corrections.digests(config.seed))
+            excluded, own = self._hold_out(table, corrected, labels)
+            chosen = choose_replayed(table.texts, table.labels, ~excluded & ~corrected, config.replay_rows)
+            replayed = int(chosen.sum())
+            rows = chain(_divide(_usable_rows(scratch, table.usable), excluded, chosen, rest), rows)
+        count, kept = replayed + len(corrections.rows) * config.correction_weight, list[Row]()
+        truncated, trained, largest = self._write(out / TRAIN, key, rows, labels, count)
         held_out = rest if own is None else own
-        cut, kept = self._write_held_out(held_out or lessons.rows, labels)
+        cut, _, other = self._write(out / HELD_OUT, key, held_out or corrections.rows, labels, 0, kept.append)
         if not trained or not kept:
-            raise RunError("No row is short enough.", "Every answer lies beyond the longest length.",
-                           "Raise the longest length, or use shorter texts.")  # fmt: skip
-        facts = {"report": asdict(report), "truncated": truncated, "held_out": kept, "held_out_truncated": cut,
-                 "labels": labels, "replayed": replay, "alone": not held_out}  # fmt: skip
-        files.write_json(self._out / FACTS, facts)
+            why = "Every answer lies beyond the longest length."
+            raise RunError("No row is short enough.", why, "Raise the longest length, or use shorter texts.")
+        facts = {
+            "report": asdict(report),
+            "labels": labels,
+            "held_out": kept,
+            "held_out_truncated": cut,
+            "truncated": truncated,
+            "largest_token": max(largest, other),
+            "replayed": replayed,
+            "alone": not held_out,
+        }
+        files.write_json(out / FACTS, facts)
+        files.write_json(out / "dataset_dict.json", {"splits": [TRAIN, HELD_OUT]})
 
-    def _replay(self, table: Table, held: NDArray[np.bool_], lessons: Lessons) -> NDArray[np.bool_]:
-        """The rows of the table to go through: none that is held out, none that a correction answers otherwise."""
-        free = ~held & ~np.isin(table.texts, lessons.digests(self._config.seed))
-        return replayed(table.texts, table.labels, free, self._config.replay_rows)
+    def _read_to(self, scratch: Path) -> Table:
+        """Read the data of the run, writing every row that can be made to `scratch`."""
+        with scratch.open("w", encoding="utf-8") as file:
+            return self._read(self.config.data, lambda row: file.write(encode_json(row) + "\n"), check_learnable)
 
-    def _read(self, path: str, check: Callable[[Report, Answers], None] = check_learnable) -> Table:
-        told, config = self._told, self._config
+    def _read(self, path: str, keep: Callable[[Row], object], check: Callable[[Report, Answers], None]) -> Table:
+        config, progress = self.config, self.progress
         table = read_table(
-            Path(path), self._task.answers, config.wanted, config.mapping, self._limits, config.seed,
-            watch=lambda rows, part: told("read", rows, 0, part), check=check,
-        )  # fmt: skip
-        told("read", table.report.rows, table.report.rows, 1.0)
+            Path(path),
+            self.task.answers,
+            config.wanted,
+            config.mapping,
+            self.limits,
+            config.seed,
+            watch=lambda rows, share: progress("read", rows, 0, share),
+            keep=keep,
+            check=check,
+        )
+        progress("read", table.report.rows, table.report.rows, 1.0)
         return table
 
-    def _hold_out(
-        self, table: Table, labels: Sequence[str], lessons: Lessons
-    ) -> tuple[NDArray[np.bool_], list[Row] | None]:
-        """The rows of the table not to train on, and those of a file of the user's to hold out instead, or None.
+    def _hold_out(self, table: Table, corrected: Mask, labels: Sequence[str]) -> tuple[Mask, list[Row] | None]:
+        """Return the rows of the table not to train on, and those of the user's own file to hold out instead, or None.
 
-        What a correction asks is learned from, and is held out no more.
+        The question of a correction is trained on, and held out no more.
         """
-        if not self._config.held_out_data:
-            held = split(table.texts, table.labels if labels else None, self._config.held_out)
-            return held & ~np.isin(table.texts, lessons.digests(self._config.seed)), None
-        other = self._read(self._config.held_out_data, check_asks)
-        known = [row for row in other.rows() if not labels or row["target"] in labels]
+        if not self.config.held_out_data:
+            return split(table.texts, table.labels if labels else None, self.config.held_out) & ~corrected, None
+        rows: list[Row] = []
+        other = self._read(self.config.held_out_data, rows.append, check_asks)
+        usable = (row for row, use in zip(rows, other.usable, strict=True) if use)
+        known = [row for row in usable if not labels or row["target"] in labels]
         if not known:
             raise nothing_known(other.report, labels)
-        return table.asked_in(other), lessons.without_asked(known)
+        return other.asked(table.texts, table.normalized), self.corrections.without_asked(known)
 
-    def _write_train(self, rows: Iterable[Row], count: int, labels: Sequence[str]) -> tuple[int, int]:
-        """Tokenize the rows to train on; how many were cut, and how many written."""
+    def _write(
+        self,
+        folder: Path,
+        key: str,
+        rows: Iterable[Row],
+        labels: Sequence[str],
+        count: int,
+        keep: Callable[[Row], object] = lambda row: None,
+    ) -> tuple[int, int, int]:
+        """Tokenize rows into a data set, calling `keep` with those that are written.
+
+        `count` is the number of rows, 0 to show no progress. Returns how many were cut and how many written, and the
+        largest token.
+        """
         truncated = done = written = 0
-        with writing(self._out / TRAIN, self._task.name) as write:
-            for batch in batches(rows):
-                outcomes = self._tokenize(batch, labels)
-                written += write(tokens for tokens, _ in outcomes if tokens)
-                truncated += sum(cut for _, cut in outcomes)
-                done += len(batch)
-                self._told("tokenize", done, count, done / count)
-        return truncated, written
 
-    def _write_held_out(self, rows: Iterable[Row], labels: Sequence[str]) -> tuple[int, list[Row]]:
-        """Tokenize the rows held out; how many were cut, and the rows that were written."""
-        truncated, kept = 0, []
-        with writing(self._out / HELD_OUT, self._task.name) as write:
-            for batch in batches(rows):
-                outcomes = self._tokenize(batch, labels)
-                write(tokens for tokens, _ in outcomes if tokens)
-                truncated += sum(cut for _, cut in outcomes)
-                kept += [row for row, (tokens, _) in zip(batch, outcomes, strict=True) if tokens]
-        return truncated, kept
+        def tokenized() -> Iterator[TokenizedRow]:
+            nonlocal truncated, done, written
+            for row, tokens, cut in tokenize_rows(rows, self.tokenizer, self.config, labels, self.task.name):
+                done, truncated = done + 1, truncated + cut
+                if count:
+                    self.progress("tokenize", done, count, done / count)
+                if tokens:
+                    written += 1
+                    keep(row)
+                    yield tokens
 
-    def _tokenize(self, rows: Sequence[Row], labels: Sequence[str]) -> list[Outcome]:
-        return tokenize(rows, self._tokenizer, self._config, labels, self._task.name)
+        largest = write_dataset(folder, tokenized(), self.task.name, f"{key}-{folder.name}")
+        return truncated, written, largest
 
 
-def _divided(
-    table: Table, held: NDArray[np.bool_], gone_through: NDArray[np.bool_], held_out: list[Row]
-) -> Iterator[Row]:
-    """The rows to train on; those to hold out are added to `held_out` on the way."""
-    for row, out, taken in zip(table.rows(), held, gone_through, strict=True):
+def _usable_rows(scratch: Path, usable: Mask) -> Iterator[Row]:
+    with scratch.open(encoding="utf-8") as file:
+        for line, use in zip(file, usable, strict=True):
+            if use:
+                yield json.loads(line)
+
+
+def _divide(rows: Iterable[Row], excluded: Mask, chosen: Mask, rest: list[Row]) -> Iterator[Row]:
+    """Yield the `chosen` rows; the `excluded` ones are appended to `rest` on the way."""
+    for row, out, taken in zip(rows, excluded, chosen, strict=True):
         if out:
-            held_out.append(row)
+            rest.append(row)
         elif taken:
             yield row
 
 
-def report_on(lessons: Lessons, config: TrainConfig) -> Report:
-    """What is said of a file of rows, where there are corrections alone."""
-    labels = by_count(Counter(row["target"] for row in lessons.rows if "target" in row))
-    count = len(lessons.rows)
-    return Report(
-        file="", format="JSONL", rows=count, usable=count, columns=(), mapping=dict(config.columns), bad=(),
-        reasons={}, duplicates=0, conflicts=0, labels=labels, words={"median": 0, "max": 0}, sample=(), warnings=(),
-    )  # fmt: skip
+def report_on(corrections: CorrectionRows, config: TrainConfig) -> Report:
+    """Return the report on corrections alone."""
+    count, labels = len(corrections.rows), Counter(row["target"] for row in corrections.rows if "target" in row)
+    return Report("", "JSONL", count, count, mapping=dict(config.columns), labels=by_count(labels))

@@ -1,8 +1,7 @@
-"""Rows that are always learned from, however few they are, and the sample of other rows that is gone through beside
-them, so that what was known is not forgotten (rehearsal: Robins, 1995).
+"""Rows of corrections, which are always trained on, and the sample of other rows that is replayed beside them, so that
+what was learned before is not forgotten (rehearsal: Robins, 1995).
 
-A file of corrections is JSONL: rows under their parts' names or under the tab's own columns, each with its id or
-without one.
+A file of corrections is JSONL: rows under the names of their parts or of the tab's columns, each with or without an id.
 """
 
 from __future__ import annotations
@@ -19,40 +18,38 @@ from numpy.typing import NDArray
 
 from errors import DataError
 from training.config import TrainConfig
-from training.data.digests import Digests, text_digest
 from training.data.files.formats import Limits
 from training.data.rows import Answers, Row, RowProblem, asked, to_row
-
-Mask = NDArray[np.bool_]
+from training.data.table import Digests, Mask, text_digest
 
 
 @dataclass(frozen=True)
-class Lessons:
+class CorrectionRows:
     """The rows of a file of corrections."""
 
     rows: list[Row] = field(default_factory=list)
     ids: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
-    """The rows that have an id, as the file has them."""
+    """The rows that have an id, as the file has them, by id."""
 
     @property
     def labels(self) -> set[str]:
-        """Their labels, where they have some."""
+        """Their labels; empty where answers are texts."""
         return {row["target"] for row in self.rows if "target" in row}
 
     def digests(self, seed: int) -> Digests:
-        """Of seed and text, as those of a table of rows."""
+        """Return the `text_digest` of each row's question."""
         return np.array([text_digest(seed, asked(row)) for row in self.rows], np.uint64)
 
     def without_asked(self, others: Iterable[Row]) -> list[Row]:
-        """Those of the others that ask nothing that is asked here."""
+        """Return the other rows whose question no correction has."""
         known = {asked(row).strip() for row in self.rows}
         return [row for row in others if asked(row).strip() not in known]
 
 
-def read_lessons(config: TrainConfig, answers: Answers) -> Lessons:
-    """The corrections of a configuration, none where it names none; raises `DataError` for the first bad row."""
+def read_corrections(config: TrainConfig, answers: Answers) -> CorrectionRows:
+    """Read the corrections that a configuration names, if any; raises `DataError` for the first bad row."""
     if not config.corrections:
-        return Lessons()
+        return CorrectionRows()
     path, rows, ids = Path(config.corrections), list[Row](), dict[str, Mapping[str, Any]]()
     for number, record in enumerate(_records(path), 1):
         try:
@@ -63,21 +60,21 @@ def read_lessons(config: TrainConfig, answers: Answers) -> Lessons:
             ids[str(record["id"])] = {part: value for part, value in record.items() if part != "id"}
     if not rows:
         raise DataError(f"{path.name} has no rows.", "", "Correct an answer first.")
-    return Lessons(rows, ids)
+    return CorrectionRows(rows, ids)
 
 
-def digest(config: TrainConfig) -> str:
-    """What decides the rows: the hash of the file."""
+def hash_corrections(config: TrainConfig) -> str:
+    """Return the SHA-256 of the file of corrections; raises `DataError` where it is missing."""
     try:
         return hashlib.sha256(Path(config.corrections).read_bytes()).hexdigest()
     except OSError as error:
         raise DataError(f"{Path(config.corrections).name} is not there.", "", "Check the path of the file.") from error
 
 
-def replayed(texts: Digests, strata: NDArray[np.uint16], free: Mask, most: int) -> Mask:
-    """Which of the `free` rows to go through: all, or about `most`, each label by its share and with one at least.
+def choose_replayed(texts: Digests, strata: NDArray[np.uint16], free: Mask, most: int) -> Mask:
+    """Return the mask of the `free` rows to replay: all, or about `most`, each label by its share and at least one.
 
-    The digests of seed and text decide, so that the same rows are chosen each time.
+    The smallest digests are chosen, so that it is the same rows each time. `most` 0 means all.
     """
     if not most or int(free.sum()) <= most:
         return free
@@ -90,15 +87,15 @@ def replayed(texts: Digests, strata: NDArray[np.uint16], free: Mask, most: int) 
 
 
 def _row(record: Mapping[str, Any], config: TrainConfig, answers: Answers) -> Row:
-    parts: Sequence[str] = ("messages",) if {"messages", config.columns.get("messages")} & {*record} else (
-        "text", "target")  # fmt: skip
+    chat = {"messages", config.columns.get("messages")} & {*record}
+    parts: Sequence[str] = ("messages",) if chat else ("text", "target")
     mapping = {part: part if part in record else config.columns.get(part) or part for part in parts}
     return to_row(record, mapping, answers, bool(config.columns.get("messages")), Limits().cell)
 
 
 def _records(path: Path) -> list[dict[str, Any]]:
     try:
-        lines = path.read_text(encoding="utf-8").splitlines()
+        lines = path.read_text(encoding="utf-8").split("\n")  # not at U+2028, which JSON may hold
         records = [json.loads(line) for line in lines if line.strip()]
     except (OSError, ValueError) as error:
         raise DataError(f"{path.name} cannot be read.", "It is not JSONL in UTF-8.") from error

@@ -1,4 +1,4 @@
-"""Which columns to learn from, and what one data row becomes: `{"text", "target"}` or `{"messages": [...]}`."""
+"""Choose the columns to learn from, and turn a record of a file into a row: text and target, or chat messages."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import Any, Literal
 
 from errors import DataError
 from tasks import Columns
-from training.data.files.formats import is_unicode
+from training.data.files.records import is_unicode
 
 Row = dict[str, Any]
 """`{"text": str, "target": str}`, or `{"messages": [{"role": str, "content": str}, ...]}` that ends with the answer."""
@@ -18,19 +18,23 @@ Answers = Literal["label", "text"]
 
 PARTS = ("text", "target", "messages")
 
-TEXTS = ("text", "sentence", "content", "body", "message", "review", "comment", "tweet", "article", "document",
-         "dialogue", "dialog", "transcript", "input", "inputs", "question", "prompt", "instruction")  # fmt: skip
+TEXTS = (
+    *("text", "sentence", "content", "body", "message", "review", "comment", "tweet", "article", "document"),
+    *("dialogue", "dialog", "transcript", "input", "inputs", "question", "prompt", "instruction"),
+)
 LABELS = ("label", "labels", "category", "class", "intent", "sentiment", "target", "output")
-TARGETS = ("summary", "target", "targets", "output", "answer", "response", "completion", "highlights", "abstract",
-           "answers.text.0", "label")  # fmt: skip
+TARGETS = (
+    *("summary", "target", "targets", "output", "answer", "response", "completion"),
+    *("highlights", "abstract", "answers.text.0", "label"),
+)
 CHATS = ("messages", "conversation", "conversations", "chat")
 SPEAKERS = {"human": "user", "gpt": "assistant", "chatgpt": "assistant", "bot": "assistant"}
 ROLES = ("system", "user", "assistant")
 INSTRUCTIONS = ("instruction", "question")
-"""Columns that say what to do with what another column holds."""
-GIVEN = ("input", "context")
+"""Columns with an instruction about the text of a column of `INPUTS`."""
+INPUTS = ("input", "context")
 JOIN = "+"
-"""Between columns of which the text consists, one below the other: `instruction+input`. An empty one is left out."""
+"""Separator of columns whose texts are put one below the other: `instruction+input`. An empty cell is left out."""
 
 
 class UnknownColumns(DataError):
@@ -40,17 +44,21 @@ class UnknownColumns(DataError):
         super().__init__(what, why, next)
         self.columns = tuple(columns)
 
+    def to_dict(self) -> dict[str, Any]:
+        """Return the sentences and the columns as JSON values; the inverse of `from_dict`."""
+        return super().to_dict() | {"columns": self.columns}
+
 
 class RowProblem(Exception):
-    """Why one row cannot be learned from, as a few words for the report."""
+    """The reason why one record cannot be learned from, in a few words for the report."""
 
 
 def choose_columns(
     file: str, columns: Sequence[str], answers: Answers, wanted: Columns, given: Mapping[str, str]
 ) -> tuple[dict[str, str], tuple[str, ...]]:
-    """The column of the file for each part of a row, and warnings about guesses.
+    """Return the column of the file for each part of a row, and warnings about guesses.
 
-    `given` says what the user chose and is never guessed at; `wanted` are the tab's own names. Raises `DataError`.
+    `given` is the user's choice and taken as it is; `wanted` are the tab's own names. Raises `DataError`.
     """
     _check_given(file, columns, given)
     chat = bool(wanted.messages) and answers == "text"
@@ -79,12 +87,12 @@ def choose_columns(
 
 
 def columns_read(columns: Sequence[str], mapping: Mapping[str, str]) -> tuple[str, ...]:
-    """The columns of the file that a mapping needs."""
+    """Return the columns of the file that a mapping needs."""
     return tuple(dict.fromkeys(name for joined in mapping.values() for name in _split(joined, columns)))
 
 
 def to_row(record: Mapping[str, Any], mapping: Mapping[str, str], answers: Answers, chat: bool, cell: int) -> Row:
-    """One data row as a `Row`, its cells at most `cell` characters long; raises `RowProblem`."""
+    """Turn a record into a row whose texts have at most `cell` characters each; raises `RowProblem`."""
     if "messages" in mapping:
         return {"messages": _messages(record.get(mapping["messages"]), cell)}
     if chat and isinstance(record.get(mapping["text"]), list):
@@ -96,14 +104,14 @@ def to_row(record: Mapping[str, Any], mapping: Mapping[str, str], answers: Answe
 
 
 def asked(row: Row) -> str:
-    """What a row asks, without the answer: its text, or every message before the last one."""
+    """Return the question of a row: its text, or every message before the last one."""
     if "messages" in row:
         return "\n".join(message["content"] for message in row["messages"][:-1])
     return str(row["text"])
 
 
 def texts_of(row: Row) -> list[str]:
-    """Every text of a row."""
+    """Return every text of a row."""
     return [message["content"] for message in row["messages"]] if "messages" in row else [row["text"], row["target"]]
 
 
@@ -119,12 +127,12 @@ def _check_given(file: str, columns: Sequence[str], given: Mapping[str, str]) ->
 
 
 def _is_there(name: str, columns: Sequence[str]) -> bool:
-    """Whether a file has a column; of lists inside columns the first element is named, and any may be meant."""
+    """Return whether a file has a column; `columns` name the first element of a list, and any may be chosen."""
     return name in columns or re.sub(r"\.[0-9]+(?=\.|$)", ".0", name) in columns
 
 
 def _guess(columns: Sequence[str], name: str, synonyms: Sequence[str], taken: Collection[str]) -> list[str]:
-    """The free columns that may be meant by `name`, likeliest first."""
+    """Return the free columns that `name` or a synonym may mean, likeliest first."""
     free = [column for column in columns if column not in taken]
     if name in free:
         return [name]
@@ -136,15 +144,15 @@ def _guess(columns: Sequence[str], name: str, synonyms: Sequence[str], taken: Co
 
 
 def _joined(columns: Sequence[str], mapping: Mapping[str, str]) -> str:
-    """The text as an instruction with what it is about below it, where the file has both."""
+    """Return the joined name of an instruction and its input, where the file has both; otherwise ""."""
     free = {name.strip().lower(): name for name in columns if name != mapping.get("target")}
     task = next((free[name] for name in INSTRUCTIONS if name in free), None)
-    about = next((free[name] for name in GIVEN if name in free), None)
+    about = next((free[name] for name in INPUTS if name in free), None)
     return f"{task}{JOIN}{about}" if task and about and mapping.get("text") in (task, about) else ""
 
 
 def _split(name: str, columns: Collection[str]) -> list[str]:
-    """The columns that a name stands for: itself, or those that it joins."""
+    """Return the columns that a name stands for: itself, or those that it joins."""
     return [name] if name in columns or JOIN not in name else [one.strip() for one in name.split(JOIN)]
 
 
@@ -181,7 +189,7 @@ def _joined_text(record: Mapping[str, Any], name: str, part: str, cell: int) -> 
 
 
 def _turns(record: Mapping[str, Any], mapping: Mapping[str, str]) -> list[Any]:
-    """A prompt that is a list of messages, and its answer, which may be one too."""
+    """Return the messages of a prompt that is a list of messages, and of its answer."""
     answer = record.get(mapping["target"])
     turns = answer if isinstance(answer, list) else [{"role": "assistant", "content": answer}]
     return [*record[mapping["text"]], *turns]
@@ -224,7 +232,7 @@ def _messages(value: object, cell: int) -> list[dict[str, str]]:
 
 
 def _message(message: object, number: int, cell: int) -> dict[str, str]:
-    """One message, also in ShareGPT's words: `{"from": "human", "value": ...}`."""
+    """Check one message, which may have ShareGPT's names: `{"from": "human", "value": ...}`."""
     if not isinstance(message, dict):
         raise RowProblem(f"message {number} is not an object")
     role, content = _either(message, "role", "from"), _either(message, "content", "value")
@@ -237,12 +245,12 @@ def _message(message: object, number: int, cell: int) -> dict[str, str]:
 
 
 def _either(message: Mapping[str, object], name: str, other: str) -> object:
-    """The value under `name`, or under `other` where it is absent or, as in Parquet, null."""
+    """Return the value under `name`, or under `other` where that is absent or, as in Parquet, null."""
     return message.get(other) if message.get(name) is None else message[name]
 
 
 def parse_columns(text: str) -> dict[str, str]:
-    """The mapping that `text=COLUMN,target=COLUMN` spells, or a JSON object for odd names; raises `DataError`."""
+    """Parse `text=COLUMN,target=COLUMN`, or a JSON object for odd names; raises `DataError`."""
     next_ = "Write text=COLUMN,target=COLUMN."
     if text.startswith("{"):
         try:

@@ -1,70 +1,93 @@
-"""Rows as token ids, in batches, one function for each kind of task; the answer alone is learned."""
+"""Rows as token ids: one function for each kind of task, and data sets of them on disk; only the answer is learned.
+
+A data set is a folder as `datasets.Dataset.save_to_disk` writes it, and `datasets.load_from_disk` opens it. It is read
+and written with Arrow alone, because importing `datasets` takes 50 MB and half a second of each run.
+"""
 
 from __future__ import annotations
 
+from array import array
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
 from dataclasses import dataclass
-from functools import cached_property
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
-from numpy.typing import NDArray
 
 from models.chat_template import Span, as_messages, as_text, encode_batch, neutralize, shorten, truncate
+from store import files
 from training.config import TrainConfig
 from training.data.rows import Row, texts_of
 
 IGNORED = -100
-"""The label of a position that no loss is computed for, in every transformers model."""
+"""Label of a position without loss, in every transformers model."""
 BATCH_ROWS = 1_000
 BATCH_CHARACTERS = 1_000_000
-"""Of the texts of one batch; a token on its way through the tokenizer takes over a hundred bytes."""
+"""Characters of one batch: a token in the tokenizer takes over a hundred bytes."""
+ARROW_FILE, LENGTHS_FILE = "data-00000-of-00001.arrow", "lengths.npy"
+SCHEMA = pa.schema({"input_ids": pa.list_(pa.int32()), "learn": pa.list_(pa.int32())})
+"""The fields of `TokenizedRow`; a label for every token would double the file."""
 
 Example = dict[str, Any]
-"""`{"input_ids": list[int], "labels": int or list[int]}`, as a model takes it."""
+"""`{"input_ids": list[int], "labels": int or list[int]}`, the inputs of a model for one row."""
 
 
 @dataclass(frozen=True)
-class Tokens:
-    """One row as token ids, as compact as it goes to disk."""
+class TokenizedRow:
+    """One row as token ids."""
 
     ids: list[int]
-    """What the model reads."""
+    """The tokens that the model reads."""
     learn: list[int]
-    """What it learns: a label; or the ids of an encoder-decoder's answer; or where runs of `ids` start and end."""
+    """A label; or the tokens of an encoder-decoder's answer; or starts and ends of the spans of `ids` to learn."""
 
 
 @dataclass(frozen=True)
 class Encoded:
-    """Rows as a model takes them. `kept` are the rows that have something to learn, in order, one an example."""
+    """Examples, and the rows in `kept` that they were made of."""
 
     examples: list[Example]
     kept: list[Row]
     truncated: int
-    """Rows that were cut to the longest length."""
+    """Rows that were cut to the longest length, or left out."""
 
 
-Outcome = tuple[Tokens | None, bool]
-"""A row's tokens, or None where its answer does not survive the cut to the longest length; and whether it was cut."""
+Outcome = tuple[TokenizedRow | None, bool]
+"""A row's tokens, None where its answer does not survive the cut to the longest length, and whether it was cut."""
 
 
 def encode_rows(rows: Iterable[Row], tokenizer: Any, config: TrainConfig, labels: Sequence[str], task: str) -> Encoded:  # noqa: ANN401
-    """Encode `rows` for `task`; rows whose answer does not survive the cut to `max_length` whole are left out."""
+    """Encode `rows` for `task`, without those whose answer does not survive the cut to `max_length` whole."""
     examples, kept, truncated = [], [], 0
-    for batch in batches(rows):
-        for row, (tokens, cut) in zip(batch, tokenize(batch, tokenizer, config, labels, task), strict=True):
-            truncated += cut
-            if tokens:
-                examples.append(to_example(tokens.ids, tokens.learn, task))
-                kept.append(row)
+    for row, tokens, cut in tokenize_rows(rows, tokenizer, config, labels, task):
+        truncated += cut
+        if tokens:
+            examples.append(to_example(tokens.ids, tokens.learn, task))
+            kept.append(row)
     return Encoded(examples, kept, truncated)
 
 
+def tokenize_rows(
+    rows: Iterable[Row],
+    tokenizer: Any,  # noqa: ANN401
+    config: TrainConfig,
+    labels: Sequence[str],
+    task: str,
+) -> Iterator[tuple[Row, TokenizedRow | None, bool]]:
+    """Yield each row, its tokens, and whether it was cut to `max_length`.
+
+    Tokens are None where the answer does not survive the cut. Rows go through the tokenizer in batches, each as if it
+    were alone.
+    """
+    for batch in batches(rows):
+        for row, outcome in zip(batch, TOKENIZE[task](batch, tokenizer, config, labels), strict=True):
+            yield row, *outcome
+
+
 def batches(rows: Iterable[Row]) -> Iterator[list[Row]]:
-    """The rows in batches that tokenize in little memory."""
+    """Yield the rows in batches that tokenize in little memory."""
     batch: list[Row] = []
     characters = 0
     for row in rows:
@@ -77,19 +100,8 @@ def batches(rows: Iterable[Row]) -> Iterator[list[Row]]:
         yield batch
 
 
-def tokenize(
-    rows: Sequence[Row],
-    tokenizer: Any,  # noqa: ANN401
-    config: TrainConfig,
-    labels: Sequence[str],
-    task: str,
-) -> list[Outcome]:
-    """One batch, a call or two of the tokenizer; each row as if it were alone."""
-    return TOKENIZE[task](rows, tokenizer, config, labels)
-
-
 def to_example(ids: list[int], learn: Sequence[int], task: str) -> Example:
-    """`Tokens` as a model takes them."""
+    """Return the model inputs for the fields of a `TokenizedRow`."""
     if task == "text-classification":
         return {"input_ids": ids, "labels": learn[0]}
     if task == "seq2seq-lm":
@@ -101,26 +113,26 @@ def to_example(ids: list[int], learn: Sequence[int], task: str) -> Example:
 
 
 def count_learned(learn: Sequence[int], task: str) -> int:
-    """How many tokens of a row are learned; 1 for a label."""
+    """Return the number of tokens of a row that are learned; 1 for a label."""
     return sum(learn[1::2]) - sum(learn[::2]) if task == "causal-lm" else len(learn)
 
 
 def conversation(row: Row, prompt: str) -> list[dict[str, str]]:
-    """A row of either kind as chat messages, the answer last."""
+    """Return a row of either kind as chat messages, the answer last."""
     if "messages" in row:
         return [{"role": m["role"], "content": as_text(m["content"])} for m in row["messages"]]
     return as_messages(row["text"], prompt, row["target"])
 
 
 def source_text(messages: Sequence[Mapping[str, Any]]) -> str:
-    """What an encoder-decoder reads of a conversation: everything before the answer."""
+    """Return the input of an encoder-decoder for a conversation: everything before the answer."""
     return "\n".join(as_text(m["content"]) for m in messages[:-1])
 
 
 def _label(rows: Sequence[Row], tokenizer: Any, config: TrainConfig, labels: Sequence[str]) -> list[Outcome]:  # noqa: ANN401
     texts = truncate(tokenizer, [row["text"] for row in rows], config.max_length)
     return [
-        (Tokens(text.inputs["input_ids"], [labels.index(row["target"])]), text.tokens > config.max_length)
+        (TokenizedRow(text.inputs["input_ids"], [labels.index(row["target"])]), text.tokens > config.max_length)
         for row, text in zip(rows, texts, strict=True)
     ]
 
@@ -138,13 +150,13 @@ def _causal(rows: Sequence[Row], tokenizer: Any, config: TrainConfig, labels: Se
     return [(_last(*one, config.max_length), over > 0) for one, over in zip(encoded, excess, strict=True)]
 
 
-def _last(ids: list[int], spans: Sequence[Span], longest: int) -> Tokens | None:
-    """The last tokens of a conversation; None where its last answer would be cut, or would answer nothing."""
+def _last(ids: list[int], spans: Sequence[Span], longest: int) -> TokenizedRow | None:
+    """Return the last tokens of a conversation; None where its last answer would be cut, or would answer nothing."""
     cut = max(0, len(ids) - longest)
     if not spans or spans[-1][0] <= cut:
         return None
     kept = [(max(0, start - cut), end - cut) for start, end in spans if end > cut]
-    return Tokens(ids[cut:], [edge for span in kept for edge in span])
+    return TokenizedRow(ids[cut:], [edge for span in kept for edge in span])
 
 
 def _seq2seq(rows: Sequence[Row], tokenizer: Any, config: TrainConfig, labels: Sequence[str]) -> list[Outcome]:  # noqa: ANN401
@@ -155,13 +167,13 @@ def _seq2seq(rows: Sequence[Row], tokenizer: Any, config: TrainConfig, labels: S
     return [
         (None, True)
         if len(target) > config.max_length
-        else (Tokens(source.inputs["input_ids"], target), source.tokens > config.max_length)
+        else (TokenizedRow(source.inputs["input_ids"], target), source.tokens > config.max_length)
         for source, target in zip(sources, targets, strict=True)
     ]
 
 
 def last_answer(learned: Sequence[bool]) -> int:
-    """Where the last answer begins: the first of the last learned tokens in a row; 0 where nothing is learned."""
+    """Return the index where the last run of learned tokens begins; 0 where nothing is learned."""
     end = next((i + 1 for i in reversed(range(len(learned))) if learned[i]), 0)
     return next((i + 1 for i in reversed(range(end)) if not learned[i]), 0)
 
@@ -173,86 +185,58 @@ TOKENIZE: Mapping[str, Callable[[Sequence[Row], Any, TrainConfig, Sequence[str]]
 }
 
 
-SCHEMA = pa.schema(
-    {
-        "input_ids": pa.list_(pa.int32()),
-        "learn": pa.list_(pa.int32()),  # as in `Tokens`: labels of every token would double the file
-        "length": pa.int32(),
-        "learned": pa.int32(),
-    }
-)
+class TokenDataset(Sequence[Example]):
+    """A data set on disk, mapped into memory: `dataset[i]` is the example of row i."""
 
-
-class Examples(Sequence[Example]):
-    """The rows of a file, mapped into memory: `examples[i]` is `{"input_ids": list, "labels": int or list}`."""
-
-    def __init__(self, path: Path, task: str) -> None:
-        self._path, self._task = path, task
-        self._table = pa.ipc.open_file(pa.memory_map(str(path))).read_all()
-        self._ids, self._learn = self._table["input_ids"], self._table["learn"]
+    def __init__(self, folder: Path, task: str) -> None:
+        self._task = task
+        table = pa.ipc.open_stream(pa.memory_map(str(folder / ARROW_FILE))).read_all()
+        self._ids, self._learn = table["input_ids"], table["learn"]
+        self.lengths, self.learned = np.load(folder / LENGTHS_FILE)
+        """Tokens of each row's `input_ids`, and its learned tokens, which is 1 for a label: (rows,) of int32."""
 
     def __len__(self) -> int:
-        return int(self._table.num_rows)
+        return len(self._ids)
 
-    def __getitem__(self, index: Any) -> Any:  # noqa: ANN401 - an example for a place, a list of them for a slice
+    def __getitem__(self, index: Any) -> Any:  # noqa: ANN401 - an example, or a list of them for a slice
         if isinstance(index, slice):
             return [self[i] for i in range(*index.indices(len(self)))]
         ids, learn = (np.from_dlpack(column[index].values).tolist() for column in (self._ids, self._learn))
         return to_example(ids, learn, self._task)
 
-    @cached_property
-    def lengths(self) -> NDArray[np.int32]:
-        """Tokens of each row's `input_ids`."""
-        return self._numbers("length")
 
-    @cached_property
-    def learned(self) -> NDArray[np.int32]:
-        """Tokens that are learned of each row; 1 for a label."""
-        return self._numbers("learned")
-
-    @property
-    def largest(self) -> int:
-        """The largest token of all rows, of what is read and of what is learned."""
-        # An encoder-decoder learns tokens; others learn labels, or places of what they read.
-        names, largest = ("input_ids", "learn") if self._task == "seq2seq-lm" else ("input_ids",), 0
-        # Read and let go: pages of the mapped file that were looked at would all stay in memory.
-        with pa.OSFile(str(self._path)) as file, pa.ipc.open_file(file) as reader:
-            for number in range(reader.num_record_batches):
-                batch = reader.get_batch(number)
-                largest = max(largest, *(int(np.from_dlpack(batch[name].values).max(initial=0)) for name in names))
-        return largest
-
-    def _numbers(self, name: str) -> NDArray[np.int32]:
-        chunks = [np.from_dlpack(chunk) for chunk in self._table[name].chunks]
-        return np.concatenate(chunks) if chunks else np.zeros(0, np.int32)
-
-
-@contextmanager
-def writing(path: Path, task: str) -> Iterator[Callable[[Iterable[Tokens]], int]]:
-    """A function that appends rows to an Arrow file and says how many."""
-    with pa.OSFile(str(path), "wb") as sink, pa.ipc.new_file(sink, SCHEMA) as writer:
-
-        def write(rows: Iterable[Tokens]) -> int:
-            some = list(rows)
-            arrays = [
-                _lists([tokens.ids for tokens in some]),
-                _lists([tokens.learn for tokens in some]),
-                _numbers([len(tokens.ids) for tokens in some]),
-                _numbers([count_learned(tokens.learn, task) for tokens in some]),
-            ]
-            writer.write_batch(pa.record_batch(arrays, schema=SCHEMA))
-            return len(some)
-
-        yield write
+def write_dataset(folder: Path, rows: Iterable[TokenizedRow], task: str, fingerprint: str) -> int:
+    """Write rows as a new data set; returns their largest token."""
+    folder.mkdir()
+    rows, lengths, learned, largest = iter(rows), array("i"), array("i"), 0
+    with pa.OSFile(str(folder / ARROW_FILE), "wb") as sink, pa.ipc.new_stream(sink, SCHEMA) as writer:
+        while batch := list(islice(rows, BATCH_ROWS)):
+            ids, learn = ([getattr(row, name) for row in batch] for name in ("ids", "learn"))
+            lengths.extend(map(len, ids))
+            learned.extend(count_learned(learn_, task) for learn_ in learn)
+            # An encoder-decoder learns tokens; others learn labels, or spans of what they read.
+            largest = max(largest, *map(max, [*ids, *learn] if task == "seq2seq-lm" else ids))
+            writer.write_batch(pa.record_batch([_as_lists(ids), _as_lists(learn)], schema=SCHEMA))
+    np.save(folder / LENGTHS_FILE, np.array([lengths, learned], np.int32))
+    state = {"_data_files": [{"filename": ARROW_FILE}], "_fingerprint": fingerprint, "_split": folder.name}
+    unused: dict[str, Any] = {
+        "_format_columns": None,
+        "_format_kwargs": {},
+        "_format_type": None,
+        "_output_all_columns": False,
+    }
+    files.write_json(folder / "state.json", {**state, **unused})
+    files.write_json(folder / "dataset_info.json", {})
+    return largest
 
 
-def _numbers(values: Sequence[int]) -> pa.Array:
-    """Arrow's int32."""
+def _as_lists(rows: Sequence[Sequence[int]]) -> pa.Array:
+    """Return Arrow's lists of int32."""
+    ends = np.cumsum([0, *map(len, rows)])
+    return pa.ListArray.from_arrays(_as_numbers(ends), _as_numbers([value for row in rows for value in row]))
+
+
+def _as_numbers(values: Any) -> pa.Array:  # noqa: ANN401 - anything that makes an array
+    """Return Arrow's int32. `pa.array` would import pandas, which takes 60 MB."""
     array = np.array(values, np.int32)
     return pa.Array.from_buffers(pa.int32(), len(array), [None, pa.py_buffer(array)])
-
-
-def _lists(rows: Sequence[Sequence[int]]) -> pa.Array:
-    """Arrow's lists of int32."""
-    ends = np.cumsum([0, *map(len, rows)])
-    return pa.ListArray.from_arrays(_numbers(ends.tolist()), _numbers([value for row in rows for value in row]))

@@ -17,7 +17,7 @@ from typing import Any
 
 from store import files
 from training.config import TrainConfig
-from training.data.files.selection import parts
+from training.data.files.formats import parts
 from training.estimate import machine, training_memory
 from training.estimate.base_shapes import Shape, find_shape
 from training.estimate.lengths import LengthHistogram

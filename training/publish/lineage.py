@@ -18,7 +18,7 @@ import torch
 from models.resolve import Model
 from store import files
 from training.config import TrainConfig
-from training.data.files.selection import parts, title
+from training.data.files.formats import parts, title
 from training.data.prepare import Prepared
 from training.estimate.machine import processor
 
@@ -56,8 +56,8 @@ def data_facts(config: TrainConfig, data: Prepared) -> dict[str, Any]:
         "fingerprint": data.fingerprint,
         "rows": report.rows,
         "usable": report.usable,
-        "trained": data.replayed if data.lessons.rows else len(data.train),
-        "corrections": len(data.lessons.rows),
+        "trained": data.replayed if data.corrections.rows else len(data.train),
+        "corrections": len(data.corrections.rows),
         "truncated": data.truncated,
         "held_out": len(data.held_out.examples),
         "held_out_labels": dict(sorted(labels.items())),

@@ -13,7 +13,7 @@ from typing import Any
 
 from errors import GraftError, RunError
 from store import files
-from training.data.files.selection import title
+from training.data.files.formats import title
 from training.events import CANCEL, CONFIG, EVENTS, LOG, PAUSE, QUEUED, RESULT
 from training.runs import run_process
 from training.runs.run import NEXT, Run, State, read_config, read_result, read_state

@@ -27,7 +27,7 @@ from store import files, quota
 from store.database import DATABASE, Database
 from tasks import TabSpec
 from training.config import TrainConfig, require_trackers
-from training.data.files.selection import is_selection, read_selection
+from training.data.files.formats import is_selection, read_selection
 from training.data.inspect.inspect_client import Inspection
 from training.data.inspect.report import LATER, Report
 from training.data.rows import UnknownColumns

@@ -19,9 +19,8 @@ from plugins import TaskPlugin
 from tasks import TabSpec
 from training.cli import run_arguments
 from training.config import TrainConfig
-from training.data.files.formats import FORMATS
+from training.data.files.formats import FORMATS, is_selection, title
 from training.data.files.hub_dataset import NotFetched
-from training.data.files.selection import is_selection, title
 from training.data.inspect.inspect_client import Inspection
 from training.data.rows import PARTS, UnknownColumns
 from ui.context import Context

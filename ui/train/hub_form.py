@@ -14,7 +14,7 @@ import gradio as gr
 from gradio.components import Component
 
 from errors import DataError, GraftError
-from training.data.files.hub_dataset import DataSet, HubData, Place, beside, parse_place
+from training.data.files.hub_dataset import DataSet, HubData, HubSplit, beside, parse_place
 from ui.context import Context
 from ui.html.tags import Html, bar, div, failure, span
 from ui.i18n import Words, t, words
@@ -83,7 +83,7 @@ def hub(context: Context) -> HubData:
     return HubData.of(context.settings, None if own else False)
 
 
-def place_of(id: str | None, config: str | None = None, split: str | None = None) -> Place:
+def place_of(id: str | None, config: str | None = None, split: str | None = None) -> HubSplit:
     """The place that the values of the components name; raises `DataError`. A path of this computer is none here."""
     place = parse_place((id or "").strip(), config or "", split or "", local=False)
     if place is None:
@@ -140,12 +140,12 @@ def _chosen(context: Context) -> Any:  # noqa: ANN401
     return chosen
 
 
-def _noted(context: Context, id: str, config: str, split: str = "") -> tuple[DataSet, Place]:
+def _noted(context: Context, id: str, config: str, split: str = "") -> tuple[DataSet, HubSplit]:
     place = place_of(id, config, split)
     return hub(context).noted(place) or hub(context).look_up(place), place
 
 
-def _shown(context: Context, say: Words, found: DataSet, place: Place, held_out: str = "") -> list[Any]:
+def _shown(context: Context, say: Words, found: DataSet, place: HubSplit, held_out: str = "") -> list[Any]:
     """The splits, those to compare on, what is said of the ones that are chosen, and the buttons that fetch them."""
     chosen = found.choose(place)
     files = {split: replace(chosen, split=split) for split in found.layout[chosen.config]}

@@ -11,7 +11,7 @@ from ui.html.tags import Html, bar, div, escape, folded, join, line, notice, spa
 from ui.i18n import Words
 
 if TYPE_CHECKING:
-    from training.data.inspect.report import HeldOut, Near, Rendered, Report, Tokens
+    from training.data.inspect.report import HeldOut, Rendered, Report, TokenLengths
 
 BAD_ROWS = 50
 LABELS = 12
@@ -31,7 +31,8 @@ def report(say: Words, found: Report, more: bool = False) -> Html:
     return div(
         "g-report", counts, warnings, _labels(say, found), _tokens(say, found, more),
         _rendered(say, found.rendered) if found.rendered else _sample(say, found),
-        _held_out(say, found.held_out) if found.held_out else None, _near(say, found.near) if found.near else None,
+        _held_out(say, found.held_out) if found.held_out else None,
+        tag("p", say("report.restated", n=found.restated), class_="g-dim") if found.restated else None,
         _bad(say, found),
     )  # fmt: skip
 
@@ -61,7 +62,7 @@ def _tokens(say: Words, found: Report, more: bool) -> Html | None:
     return div("g-loading", span("", say("report.counting")), bar(None)) if more else None
 
 
-def _lengths(say: Words, found: Report, tokens: Tokens) -> Html:
+def _lengths(say: Words, found: Report, tokens: TokenLengths) -> Html:
     of = say("report.sampled", n=tokens.rows) if tokens.rows < found.usable else None
     figures = (("report.median", tokens.median), ("report.p95", tokens.p95), ("report.longest", tokens.longest),
                ("report.learned", f"{tokens.learned_mean:,.0f}"))  # fmt: skip
@@ -124,18 +125,6 @@ def _held_out(say: Words, other: HeldOut) -> Html:
         examples = folded(say("report.shared_rows"), *(tag("p", short(text, 300)) for text in other.examples))
         shared = notice(say("report.shared", n=other.shared), examples, kind="warn")
     return join([tag("h4", say("report.held_out_title")), words, unknown, shared])
-
-
-def _near(say: Words, near: Near) -> Html | None:
-    """Rows that say nearly the same, with examples."""
-    if not near.same and not near.alike:
-        return None
-    title = say("report.near", same=near.same, alike=near.alike, rows=near.rows)
-    head = (say("report.row"), say("report.row"), say("report.common"))
-    rows = [(div("", span("g-role", pair.numbers[0]), " ", short(pair.texts[0], 200)),
-             div("", span("g-role", pair.numbers[1]), " ", short(pair.texts[1], 200)), f"{100 * pair.share:.0f} %")
-            for pair in near.pairs]  # fmt: skip
-    return folded(title, table(head, rows, "g-pairs"))
 
 
 def _bad(say: Words, found: Report) -> Html | None:

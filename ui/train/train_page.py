@@ -14,7 +14,7 @@ from gradio.components import Component
 from errors import DataError, GraftError
 from training.cli import run_arguments
 from training.config import KNOBS, PRESET, TrainConfig
-from training.data.files.selection import is_selection, read_selection
+from training.data.files.formats import is_selection, read_selection
 from ui.adapters.card_rows import DOWNLOAD
 from ui.context import Context
 from ui.i18n import t, words

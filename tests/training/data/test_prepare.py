@@ -1,4 +1,4 @@
-"""training/data/prepare.py: token ids on disk are what encoding in memory gives, made once, and whole or not there."""
+"""Tests of training/data/prepare.py: token ids on disk are those of memory, made once, and whole or not there."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from datasets import load_from_disk
 
 from errors import DataError, RunError
 from settings import REPOSITORY, Settings, child_environment
@@ -22,8 +23,8 @@ from tests.helpers import tiny
 from tests.helpers.training_helpers import config_of, run_worker, spec_of
 from training.config import TrainConfig
 from training.data.prepare import FACTS, HELD_OUT, TRAIN, Prepared, make_room, prepare
-from training.data.table import Row
-from training.data.tokens import encode_rows
+from training.data.rows import Row
+from training.data.tokens import ARROW_FILE, Encoded, encode_rows
 from training.events import Events, read_events
 
 TOKENIZERS = {family: tiny._tokenizer(family) for family in ("bert", "llama", "t5")}
@@ -51,10 +52,10 @@ def prepared(config: TrainConfig, home: Path, tokenizer: Any = None, budget: int
 
 
 def stages(home: Path) -> list[str]:
-    """The stages that were told since the last look."""
-    told = [event["stage"] for event in read_events(home) if event["kind"] == "prepare"]
+    """Return the stages that were emitted since the last call."""
+    found = [event["stage"] for event in read_events(home) if event["kind"] == "prepare"]
     (home / "events.jsonl").unlink(missing_ok=True)
-    return list(dict.fromkeys(told))
+    return list(dict.fromkeys(found))
 
 
 def folders(home: Path) -> list[str]:
@@ -62,32 +63,28 @@ def folders(home: Path) -> list[str]:
 
 
 @pytest.mark.parametrize("family", TASK_OF)
-def test_what_is_on_disk_is_what_encoding_in_memory_gives(tmp_path: Path, family: str) -> None:
+def test_prepared_rows_are_those_encoded_in_memory(tmp_path: Path, family: str) -> None:
     config, rows = configure(tmp_path, family), rows_of(family)
     data = prepared(config, tmp_path)
     assert data.labels == (["a", "b"] if family == "bert" else [])
+
+    def encode(rows: list[Row]) -> Encoded:
+        return encode_rows(rows, TOKENIZERS[family], config, data.labels, config.task)
+
+    every = encode(rows)
     held = data.held_out.kept
-    rest = [row for row in rows if row not in held]
-    expected = encode_rows(rest, TOKENIZERS[family], config, data.labels, config.task)
-    held_too_long = [row for row in expected.kept if row["text"] not in {r["text"] for r in rest}]
-    assert not held_too_long and held and len(data.train) + len(held) <= len(rows)
-    assert list(data.train) == [e for e in expected.examples if e in list(data.train)] == data.train[:]
-    assert data.held_out.examples == encode_rows(held, TOKENIZERS[family], config, data.labels, config.task).examples
-    assert data.train.lengths.tolist() == [len(example["input_ids"]) for example in data.train]
-    learned = [sum(t != -100 for t in e["labels"]) if isinstance(e["labels"], list) else 1 for e in data.train]
-    assert data.train.learned.tolist() == learned and max(learned) < 64
-    assert (
-        data.truncated + data.held_out.truncated
-        == encode_rows(rows, TOKENIZERS[family], config, data.labels, config.task).truncated
-        > 0
-    )
-    assert data.train[-1] == data.train[len(data.train) - 1]
-    with pytest.raises(IndexError):
-        data.train[len(data.train)]
+    trained = [row for row in every.kept if row not in held]
+    assert held and trained and data.train[:] == encode(trained).examples
+    assert data.held_out.examples == data.validation[:] == encode(held).examples
+    assert data.truncated + data.held_out.truncated == every.truncated > 0
+    tokens = [token for e in every.examples for token in e["input_ids"] + (e["labels"] if family == "t5" else [])]
+    assert data.largest_token == max(tokens)
     assert (data.report.file, data.report.usable) == ("a.jsonl", 40)
+    opened = load_from_disk(str(tmp_path / "data" / "prepared" / data.fingerprint))
+    assert {name: len(part) for name, part in opened.items()} == {"train": len(trained), "held_out": len(held)}
 
 
-def test_the_second_time_nothing_is_read_or_tokenized(tmp_path: Path) -> None:
+def test_rows_are_read_and_tokenized_once(tmp_path: Path) -> None:
     config = configure(tmp_path, "llama")
     first = prepared(config, tmp_path)
     assert stages(tmp_path) == ["hash", "read", "tokenize"]
@@ -99,24 +96,19 @@ def test_the_second_time_nothing_is_read_or_tokenized(tmp_path: Path) -> None:
     assert second.report == replace(first.report, file="b.jsonl")
 
 
-def test_what_decides_the_content_decides_the_key(tmp_path: Path) -> None:
+def test_the_key_depends_on_all_that_decides_the_content(tmp_path: Path) -> None:
     config = configure(tmp_path, "llama")
     other = tiny._tokenizer("llama")
     other.chat_template = other.chat_template.replace("assistant", "me")
     configure(tmp_path, "llama", [*rows_of("llama"), {"text": "new", "target": "new"}], name="longer")
-    changes: list[dict[str, Any]] = [
-        {}, {"seed": 1}, {"held_out": 0.3}, {"max_length": 63}, {"prompt": "{text}"}, {"mapping": {"text": "target"}},
-        {"mapping": {"text": "target", "target": "text"}}, {"columns": {"text": "text", "target": "answer"}},
-        {"data": str(tmp_path / "longer.jsonl")}, {"held_out_data": str(tmp_path / "longer.jsonl")},
-    ]  # fmt: skip
-    keys = []
-    for change in changes:
-        try:
-            keys.append(prepared(replace(config, **change), tmp_path).fingerprint)
-        except (DataError, RunError):
-            assert change in ({"mapping": {"text": "target"}}, {"held_out_data": str(tmp_path / "longer.jsonl")})
+    longer = str(tmp_path / "longer.jsonl")
+    changes: list[dict[str, Any]] = [{}, {"seed": 1}, {"held_out": 0.3}, {"max_length": 63}, {"prompt": "{text}"}]
+    changes += [{"mapping": {"text": "target", "target": "text"}}, {"columns": {"text": "text", "target": "answer"}}]
+    keys = [prepared(replace(config, **change), tmp_path).fingerprint for change in [*changes, {"data": longer}]]
     keys.append(prepared(config, tmp_path, other).fingerprint)
-    assert len(set(keys)) == len(keys) >= len(changes) - 1
+    assert len(set(keys)) == len(keys) == 9
+    with pytest.raises(RunError, match="No row is short enough"):
+        prepared(replace(config, held_out_data=longer), tmp_path)
     TOKENIZERS["llama"](["a", "b c"], padding=True, truncation=True, max_length=9)
     assert prepared(config, tmp_path).fingerprint == keys[0], "the state of a tokenizer is not its content"
 
@@ -140,9 +132,12 @@ def test_a_held_out_row_in_another_form_is_not_trained_on_either(tmp_path: Path)
         prepared(config, tmp_path)
 
 
-@pytest.mark.parametrize("file", [TRAIN, HELD_OUT, FACTS, "manifest.json"])
+FILES = (f"{TRAIN}/{ARROW_FILE}", f"{HELD_OUT}/state.json", FACTS, "manifest.json")
+
+
+@pytest.mark.parametrize("file", FILES)
 @pytest.mark.parametrize("damage", ["cut", "flip", "gone"])
-def test_what_is_damaged_is_made_again(tmp_path: Path, file: str, damage: str) -> None:
+def test_damaged_data_is_made_again(tmp_path: Path, file: str, damage: str) -> None:
     config = configure(tmp_path, "bert")
     first = prepared(config, tmp_path)
     kept, path = first.train[:], tmp_path / "data" / "prepared" / first.fingerprint / file
@@ -157,7 +152,7 @@ def test_what_is_damaged_is_made_again(tmp_path: Path, file: str, damage: str) -
     assert again.train[:] == kept and again.held_out == first.held_out and again.report == first.report
 
 
-def test_nothing_short_enough_is_told_and_leaves_nothing(tmp_path: Path) -> None:
+def test_a_preparation_without_a_short_row_is_refused_and_leaves_nothing(tmp_path: Path) -> None:
     rows = [{"text": f"t {i}", "target": "long " * 99} for i in range(20)]
     with pytest.raises(RunError, match="No row is short enough"):
         prepared(configure(tmp_path, "llama", rows), tmp_path)
@@ -167,7 +162,7 @@ def test_nothing_short_enough_is_told_and_leaves_nothing(tmp_path: Path) -> None
 
 
 class Meddling(Events):
-    """Writes to the data when the first row is tokenized."""
+    """Events that write to the data when the first row is tokenized."""
 
     def __init__(self, folder: Path, data: Path) -> None:
         super().__init__(folder)
@@ -182,17 +177,17 @@ class Meddling(Events):
 def test_data_that_changes_meanwhile_is_refused(tmp_path: Path) -> None:
     config = configure(tmp_path, "bert")
     with pytest.raises(DataError, match="changed while it was read"):
-        prepare(config, TASKS[config.task], TOKENIZERS["bert"], Settings(home=tmp_path),
-                Meddling(tmp_path, Path(config.data)))  # fmt: skip
+        meddling = Meddling(tmp_path, Path(config.data))
+        prepare(config, TASKS[config.task], TOKENIZERS["bert"], Settings(home=tmp_path), meddling)
     assert folders(tmp_path) == []
 
 
-def test_room_is_made_by_removing_what_was_used_longest_ago(tmp_path: Path) -> None:
+def test_the_least_recently_used_data_is_evicted(tmp_path: Path) -> None:
     root = tmp_path / "data" / "prepared"
     made = [prepared(configure(tmp_path, "bert", seed=seed), tmp_path) for seed in range(3)]
     for age, data in enumerate(made):
         os.utime(root / f".{data.fingerprint}.use", (age, age))
-    one = sum(file.stat().st_size for file in (root / made[0].fingerprint).iterdir())
+    one = sum(file.stat().st_size for file in (root / made[0].fingerprint).rglob("*"))
     make_room(root, 0)
     assert len(folders(tmp_path)) == 3, "all of them are in use"
     for data in made:
@@ -219,36 +214,45 @@ def test_a_run_keeps_its_own_data_however_small_the_budget(tmp_path: Path) -> No
 CHILD = """
 import sys
 from pathlib import Path
-from tests import test_prepared as t
+from tests.training.data import test_prepare as t
 home = Path(sys.argv[1])
 t.prepared(t.configure(home, "llama", t.rows_of("llama", 20_000)), home)
 """
 
 
-def test_a_preparation_that_is_killed_leaves_nothing_that_is_taken_for_whole(tmp_path: Path) -> None:
+def test_r11_a_preparation_that_is_killed_leaves_nothing_that_is_taken_for_whole(tmp_path: Path) -> None:
     child = subprocess.Popen([sys.executable, "-c", CHILD, str(tmp_path)], cwd=REPOSITORY, env=child_environment())
-    told: list[str] = []
-    while child.poll() is None and "tokenize" not in told:
-        told = [event["stage"] for event in read_events(tmp_path)]
+    while child.poll() is None and "tokenize" not in [event["stage"] for event in read_events(tmp_path)]:
         time.sleep(0.02)
     child.send_signal(signal.SIGKILL)
     assert child.wait() == -signal.SIGKILL, "it was still at it"
     root = tmp_path / "data" / "prepared"
-    assert folders(tmp_path) == [] and list(root.glob(".staging-*/out/train.arrow"))
+    assert folders(tmp_path) == [] and list(root.glob(f".staging-*/out/{TRAIN}/{ARROW_FILE}"))
     again = prepared(configure(tmp_path, "llama"), tmp_path)
     assert folders(tmp_path) == [again.fingerprint]
     assert not list(root.glob(".staging-*")), "nor does it take room for long"
 
 
+def test_data_of_an_older_layout_is_made_again_under_the_same_key(tmp_path: Path) -> None:
+    config = configure(tmp_path, "bert")
+    first = prepared(config, tmp_path)
+    folder, rows = tmp_path / "data" / "prepared" / first.fingerprint, first.train[:]
+    manifest = files.read_json(folder / "manifest.json")
+    files.write_json(folder / "manifest.json", {"files": manifest["files"]})
+    again = prepared(config, tmp_path)
+    assert (again.fingerprint, again.train[:]) == (first.fingerprint, rows)
+    assert files.read_json(folder / "manifest.json")["layout"] == "datasets"
+
+
 @pytest.mark.parametrize("family", TASK_OF)
-def test_a_run_of_each_task_and_its_second_time(tmp_path: Path, family: str) -> None:
+def test_a_second_run_on_the_same_data_only_hashes_it(tmp_path: Path, family: str) -> None:
     spec = spec_of(family, tiny.make(family, tmp_path / "base"))
-    told, prints = [], []
+    stages, fingerprints = [], []
     for name in ("one", "two"):
         result = run_worker(config_of(spec, tmp_path, name), tmp_path)
         assert result["state"] == "done", result
-        told.append([e["stage"] for e in read_events(tmp_path / "runs" / name) if e["kind"] == "prepare"])
+        stages.append({e["stage"] for e in read_events(tmp_path / "runs" / name) if e["kind"] == "prepare"})
         manifest = files.read_json(tmp_path / "adapters" / name / "1" / "manifest.json")
-        prints.append(manifest["data"]["fingerprint"])
-    assert "tokenize" in told[0] and set(told[1]) == {"hash"}
-    assert prints[0] == prints[1] == folders(tmp_path)[0]
+        fingerprints.append(manifest["data"]["fingerprint"])
+    assert "tokenize" in stages[0] and stages[1] == {"hash"}
+    assert fingerprints[0] == fingerprints[1] == folders(tmp_path)[0]

@@ -1,4 +1,4 @@
-"""Lessons: which rows are gone through, how often, and that nothing that is learned from is compared on."""
+"""Tests of training/data/replay.py: which rows are replayed, and no row that is trained on is compared on."""
 
 from __future__ import annotations
 
@@ -18,11 +18,11 @@ from tests.conftest import Trained
 from tests.helpers.training_helpers import config_of
 from training.config import TrainConfig
 from training.data.prepare import Prepared, prepare
-from training.data.replay import read_lessons, replayed
+from training.data.replay import choose_replayed, read_corrections
 from training.events import Events
 
 
-def lesson(config: TrainConfig, folder: Path, *rows: dict, **chosen: object) -> TrainConfig:
+def correct(config: TrainConfig, folder: Path, *rows: dict, **chosen: object) -> TrainConfig:
     path = folder / "corrections.jsonl"
     path.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
     return replace(config, corrections=str(path), **chosen)
@@ -42,12 +42,12 @@ def test_corrections_are_repeated_and_never_held_out_and_the_held_out_rows_stay(
     plain = config_of(bert.spec, home, "plain")
     before = ready(plain, bert, home)
     taken = before.held_out.kept[0]["text"]  # a correction of a row that was held out
-    config = lesson(plain, home, {"id": "a", "text": "brand new", "target": "0"}, {"text": taken, "label": "1"},
-                    correction_weight=3, replay_rows=8)  # fmt: skip
+    rows = {"id": "a", "text": "brand new", "target": "0"}, {"text": taken, "label": "1"}
+    config = correct(plain, home, *rows, correction_weight=3, replay_rows=8)
     data = ready(config, bert, home)
     assert data.held_out.kept == [row for row in before.held_out.kept if row["text"] != taken]
-    assert [row["text"] for row in data.lessons.rows] == ["brand new", taken]
-    assert data.lessons.ids == {"a": {"text": "brand new", "target": "0"}}
+    assert [row["text"] for row in data.corrections.rows] == ["brand new", taken]
+    assert data.corrections.ids == {"a": {"text": "brand new", "target": "0"}}
     assert data.replayed == 8 and len(data.train) == 8 + 2 * 3 and not data.alone
     rows = content(data)
     assert max(rows.count(row) for row in rows) == 3 and set(rows[:8]) <= set(content(before))
@@ -56,10 +56,10 @@ def test_corrections_are_repeated_and_never_held_out_and_the_held_out_rows_stay(
     assert content(again)[:8] == rows[:8] and again.fingerprint != data.fingerprint
 
 
-def test_a_row_that_says_otherwise_than_a_correction_is_not_gone_through(bert: Trained, home: Path) -> None:
+def test_a_row_with_another_answer_than_a_correction_is_not_replayed(bert: Trained, home: Path) -> None:
     plain = config_of(bert.spec, home, "plain")
     before = ready(plain, bert, home)
-    config = lesson(plain, home, *({"text": row["text"], "target": "0"} for row in before.report.sample))
+    config = correct(plain, home, *({"text": row["text"], "target": "0"} for row in before.report.sample))
     data = ready(config, bert, home)
     held = sum(row["text"] in {one["text"] for one in before.report.sample} for row in before.held_out.kept)
     assert data.replayed == len(before.train) - (len(before.report.sample) - held)
@@ -68,14 +68,14 @@ def test_a_row_that_says_otherwise_than_a_correction_is_not_gone_through(bert: T
 def test_corrections_alone_know_the_labels_of_their_version_and_compare_on_themselves(
     bert: Trained, home: Path
 ) -> None:
-    config = lesson(config_of(bert.spec, home, "plain"), home, {"text": "one", "target": "1"}, data="")
+    config = correct(config_of(bert.spec, home, "plain"), home, {"text": "one", "target": "1"}, data="")
     data = ready(config, bert, home, known=("1", "0"))
-    assert data.labels == ["0", "1"] and data.alone and data.held_out.kept == data.lessons.rows
+    assert data.labels == ["0", "1"] and data.alone and data.held_out.kept == data.corrections.rows
     assert (data.sha256, data.replayed, len(data.train), data.report.rows) == ("", 0, 1, 1)
 
 
-def test_a_new_label_is_one_more(bert: Trained, home: Path) -> None:
-    config = lesson(config_of(bert.spec, home, "plain"), home, {"text": "one", "target": "2"})
+def test_a_new_label_of_a_correction_is_added(bert: Trained, home: Path) -> None:
+    config = correct(config_of(bert.spec, home, "plain"), home, {"text": "one", "target": "2"})
     assert ready(config, bert, home).labels == ["0", "1", "2"]
 
 
@@ -85,14 +85,16 @@ def test_the_replay_sample_has_each_label_and_is_the_same_each_time() -> None:
     strata = np.array([0] * 900 + [1] * 97 + [2] * 3, np.uint16)
     free = random.random(1000) < 0.9
     free[-1] = True
-    chosen = replayed(texts, strata, free, 100)
+    chosen = choose_replayed(texts, strata, free, 100)
     assert 95 <= chosen.sum() <= 105 and set(strata[chosen]) == {0, 1, 2} and not (chosen & ~free).any()
     order = random.permutation(1000)
-    assert (replayed(texts[order], strata[order], free[order], 100) == chosen[order]).all()
-    assert (replayed(texts, strata, free, 0) == free).all() and (replayed(texts, strata, free, 999) == free).all()
+    assert (choose_replayed(texts[order], strata[order], free[order], 100) == chosen[order]).all()
+    assert (choose_replayed(texts, strata, free, 0) == free).all() and (
+        choose_replayed(texts, strata, free, 999) == free
+    ).all()
 
 
-def test_files_that_teach_nothing_are_refused(bert: Trained, home: Path) -> None:
+def test_a_file_of_corrections_without_usable_rows_is_refused(bert: Trained, home: Path) -> None:
     plain = config_of(bert.spec, home, "plain")
     for rows, said in (
         ((), "has no rows"),
@@ -100,12 +102,12 @@ def test_files_that_teach_nothing_are_refused(bert: Trained, home: Path) -> None
         (([],), "no JSON object"),
     ):
         with pytest.raises(DataError, match=said):
-            read_lessons(lesson(plain, home, *rows), "label")
+            read_corrections(correct(plain, home, *rows), "label")
     with pytest.raises(DataError, match="is not there"):
         ready(replace(plain, corrections=str(home / "gone.jsonl")), bert, home)
 
 
-def test_a_configuration_with_corrections_says_what_is_wrong(bert: Trained, home: Path) -> None:
+def test_a_wrong_configuration_of_corrections_is_refused(bert: Trained, home: Path) -> None:
     plain = config_of(bert.spec, home, "plain")
     with pytest.raises(ConfigError) as refused:
         replace(plain, corrections="x", correction_weight=0, replay_rows=True)

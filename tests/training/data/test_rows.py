@@ -1,4 +1,4 @@
-"""Columns are guessed and said, and every cell becomes text or a reason."""
+"""Tests of training/data/rows.py: columns are guessed, and every cell becomes text or a reason."""
 
 from __future__ import annotations
 
@@ -61,13 +61,13 @@ GUESSES = [
 
 
 @pytest.mark.parametrize(("names", "answers", "wanted", "given", "mapping"), GUESSES)
-def test_guesses_columns(names: str, answers: Any, wanted: Columns, given: dict[str, str], mapping: dict[str, str]):
+def test_columns_are_guessed(names: str, answers: Any, wanted: Columns, given: dict[str, str], mapping: dict[str, str]):
     found, warnings = choose_columns("a.csv", names.split(), answers, wanted, given)
     assert found == mapping
     assert warnings == ()
 
 
-def test_says_which_guess_it_made_among_several():
+def test_a_guess_among_several_is_a_warning():
     mapping, warnings = choose_columns("a.csv", ["prompt", "question", "output"], "text", PAIR, {})
     assert mapping == {"text": "question", "target": "output"}
     assert warnings == ("text is read from the column 'question'; 'prompt' could be meant too.",)
@@ -89,7 +89,9 @@ def test_says_which_guess_it_made_among_several():
         (" ".join(f"c{i}" for i in range(99)), "text", PAIR, {}, ["and 79 more"]),
     ],
 )
-def test_refuses_columns(names: str, answers: Any, wanted: Columns, given: dict[str, str], refusal: list[str]):
+def test_columns_that_cannot_be_guessed_are_refused(
+    names: str, answers: Any, wanted: Columns, given: dict[str, str], refusal: list[str]
+):
     with pytest.raises(DataError) as caught:
         choose_columns("a.csv", names.split(), answers, wanted, given)
     assert all(part in str(caught.value) for part in refusal), str(caught.value)
@@ -128,7 +130,7 @@ def test_labels_are_text(target: object, label: str):
         ("a\ud800", "text has half of a surrogate pair"),
     ],
 )
-def test_bad_cells(text: object, reason: str):
+def test_a_bad_cell_is_a_reason(text: object, reason: str):
     with pytest.raises(RowProblem, match=f"^{reason}$"):
         row(text, "a")
     with pytest.raises(RowProblem, match=f"^{reason.replace('text', 'target', 1)}$"):
@@ -157,7 +159,7 @@ USER, ASSISTANT = {"role": "user", "content": "a"}, {"role": "assistant", "conte
         [USER | {"name": "x", "from": None}, {"role": None, "content": None, "from": "gpt", "value": "b"}],
     ],
 )
-def test_messages_in_all_their_spellings(value: object):
+def test_messages_are_read_in_all_spellings(value: object):
     assert messages(value) == {"messages": [USER, ASSISTANT]}
 
 
@@ -183,7 +185,7 @@ def test_messages_in_all_their_spellings(value: object):
         ('[{"role": "user", "content": "\\ud800"}]', "the content of message 1 has half of a surrogate pair"),
     ],
 )
-def test_bad_messages(value: object, reason: str):
+def test_bad_messages_are_a_reason(value: object, reason: str):
     with pytest.raises(RowProblem) as caught:
         messages(value)
     assert str(caught.value).startswith(reason)
@@ -223,6 +225,6 @@ def test_a_prompt_that_is_a_list_of_messages(answer: object):
         to_row(record, mapping, "text", False, 20)
 
 
-def test_asked_leaves_the_answer_out():
+def test_the_question_of_a_row_lacks_the_answer():
     assert asked({"messages": [{"role": "system", "content": "s"}, USER, ASSISTANT]}) == "s\na"
     assert asked({"text": "a", "target": "b"}) == "a"

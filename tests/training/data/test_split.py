@@ -1,4 +1,4 @@
-"""A text is on one side, always the same one, and every label of some size is held out once."""
+"""Tests of training/data/split.py: a text is on one side, always the same one, and each label is held out once."""
 
 from __future__ import annotations
 
@@ -6,14 +6,13 @@ import random
 from collections import Counter, defaultdict
 
 import numpy as np
-import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from training.data import split as module
-from training.data.digests import text_digest
 from training.data.rows import Row, asked
 from training.data.split import MOST_HELD_OUT
+from training.data.table import text_digest
 
 ROWS = st.lists(
     st.builds(lambda text, target: {"text": str(text), "target": target}, st.integers(0, 60), st.sampled_from("abcde")),
@@ -22,18 +21,20 @@ ROWS = st.lists(
 FRACTIONS, SEEDS = st.floats(0.01, 0.9), st.integers(0, 3)
 
 
-def split(rows: list[Row], fraction: float, seed: int, by_label: bool) -> tuple[list[Row], list[Row]]:
-    """Rows to train on and rows held out."""
+def split(
+    rows: list[Row], fraction: float, seed: int, by_label: bool, most: int = MOST_HELD_OUT
+) -> tuple[list[Row], list[Row]]:
+    """Return rows to train on and rows held out."""
     texts = np.array([text_digest(seed, asked(row)) for row in rows], np.uint64)
     names = sorted({row["target"] for row in rows}) if by_label else []
     labels = np.array([names.index(row["target"]) for row in rows], np.uint16) if by_label else None
-    held = module.split(texts, labels, fraction)
-    return [r for r, out in zip(rows, held, strict=True) if not out], [
-        r for r, out in zip(rows, held, strict=True) if out]  # fmt: skip
+    held = module.split(texts, labels, fraction, most)
+    train, out = ([row for row, is_held in zip(rows, held, strict=True) if is_held == side] for side in (False, True))
+    return train, out
 
 
 def by_the_row(rows: list[Row], fraction: float, seed: int, by_label: bool, limit: int) -> list[Row]:
-    """The rule in plain steps, one row and one text at a time: the rows held out."""
+    """Return the rows held out by the same rule, one row and one text at a time."""
     texts, strata = defaultdict(list), defaultdict(list)
     for index, row in enumerate(rows):
         texts[asked(row).strip()].append(index)
@@ -77,10 +78,10 @@ def test_parts_hold_every_row_once_and_share_no_text(rows: list[Row], fraction: 
 
 @settings(max_examples=300, deadline=None)
 @given(ROWS, FRACTIONS, SEEDS, st.booleans(), st.sampled_from([3, 1000]))
-def test_the_arrays_give_what_plain_steps_give(rows: list[Row], fraction: float, seed: int, by_label: bool, limit: int):
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(module, "MOST_HELD_OUT", limit)
-        assert split(rows, fraction, seed, by_label)[1] == by_the_row(rows, fraction, seed, by_label, limit)
+def test_the_split_is_that_of_the_rule_row_by_row(
+    rows: list[Row], fraction: float, seed: int, by_label: bool, limit: int
+):
+    assert split(rows, fraction, seed, by_label, limit)[1] == by_the_row(rows, fraction, seed, by_label, limit)
 
 
 @settings(max_examples=50, deadline=None)
@@ -128,7 +129,7 @@ def test_small_labels_do_not_swell_what_is_held_out():
     assert 15 <= len(split(many(300, labels=100), 0.1, 0, True)[1]) <= 60
 
 
-def test_at_most_so_many_are_held_out_and_still_some_of_each_label():
+def test_the_most_held_out_rows_have_some_of_each_label():
     rows = many(20_000, labels=2) + [{"text": f"rare {i}", "target": f"rare {i % 40}"} for i in range(200)]
     held = split(rows, 0.3, 0, True)[1]
     assert MOST_HELD_OUT * 0.8 <= len(held) <= MOST_HELD_OUT
@@ -142,7 +143,7 @@ def test_rows_that_come_later_move_no_row():
     assert [row for row in after if row in rows[:1000]] == before
 
 
-def test_seeds_differ():
+def test_seeds_give_different_splits():
     assert split(many(100), 0.2, 0, False)[1] != split(many(100), 0.2, 1, False)[1]
 
 
@@ -152,7 +153,7 @@ def test_a_label_with_one_row_goes_to_training():
         assert rows[-1] in split(rows, 0.5, seed, True)[0]
 
 
-def test_few_rows():
+def test_few_rows_are_split_too():
     assert split([], 0.2, 0, True) == ([], [])
     assert split(many(1), 0.9, 0, False) == (many(1), [])
     assert len(split(many(2), 0.2, 0, True)[1]) == 1

@@ -1,4 +1,4 @@
-"""From a file to rows and a report, or to one refusal; never another exception."""
+"""Tests of training/data/table.py: a file becomes rows and a report, or one refusal; never another exception."""
 
 from __future__ import annotations
 
@@ -6,53 +6,48 @@ import csv
 import io
 import json
 import random
-import tempfile
+import unicodedata
 from pathlib import Path
 from typing import Any
 
-import pyarrow as pa
-import pyarrow.parquet as pq
+import numpy as np
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from errors import DataError, GraftError
-from settings import REPOSITORY
 from tasks import Columns
-from training.data.digests import MOST_NAMES
-from training.data.inspect.report import MOST_BAD, BadRow
-from training.data.rows import parse_columns
-from training.data.table import Limits, Report, Table, read_table
+from tests.helpers.row_files import TEN, write, write_csv, write_jsonl
+from training.data.files.formats import Limits
+from training.data.inspect.__main__ import write_bad_rows
+from training.data.inspect.report import MOST_BAD, BadRow, Report
+from training.data.rows import Row, parse_columns
+from training.data.table import (
+    ASCII,
+    HALF,
+    MOST_NAMES,
+    SPACES,
+    RowDigests,
+    Sample,
+    Table,
+    count_conflicts,
+    find_repeats,
+    grouped,
+    normalize,
+    read_table,
+    text_digest,
+)
 
-ROOT = REPOSITORY
 LABELS = Columns(text="text", target="label")
 PAIRS = Columns(text="text", target="summary")
 CHAT = Columns(messages="messages")
-TEN = [{"text": f"text number {i}", "label": "ab"[i % 2]} for i in range(10)]
 
 
-def write_csv(path: Path, rows: list[dict[str, Any]], encoding: str = "utf-8", end: str = "\n", cut: str = ",") -> Path:
-    text = io.StringIO(newline="")
-    writer = csv.DictWriter(text, list(rows[0]), delimiter=cut, lineterminator=end)
-    writer.writeheader()
-    writer.writerows(rows)
-    path.write_bytes(text.getvalue().encode(encoding))
-    return path
-
-
-def write_jsonl(path: Path, rows: list[Any]) -> Path:
-    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
-    return path
-
-
-def write(path: Path, rows: list[dict[str, Any]]) -> Path:
-    """`rows` in the format that the name says."""
-    if path.suffix == ".jsonl":
-        return write_jsonl(path, rows)
-    if path.suffix == ".parquet":
-        pq.write_table(pa.Table.from_pylist(rows), path)
-        return path
-    return write_csv(path, rows, cut="\t" if path.suffix == ".tsv" else ",")
+def usable_rows(path: Path, answers: Any, columns: Columns, **options: Any) -> tuple[Table, list[Row]]:
+    """Read a table and its usable rows."""
+    rows: list[Row] = []
+    table = read_table(path, answers, columns, keep=rows.append, **options)
+    return table, [row for row, usable in zip(rows, table.usable, strict=True) if usable]
 
 
 def as_targets(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
@@ -61,8 +56,8 @@ def as_targets(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
 
 @pytest.mark.parametrize("suffix", [".csv", ".tsv", ".jsonl", ".parquet"])
 def test_every_format_gives_the_same_rows(tmp_path: Path, suffix: str):
-    table = read_table(write(tmp_path / f"rows{suffix}", TEN), "label", LABELS)
-    assert list(table.rows()) == as_targets(TEN)
+    table, rows = usable_rows(write(tmp_path / f"rows{suffix}", TEN), "label", LABELS)
+    assert rows == as_targets(TEN)
     report = table.report
     assert (report.file, report.format.lower()) == (f"rows{suffix}", suffix[1:])
     assert (report.rows, report.usable, report.bad, report.warnings) == (10, 10, (), ())
@@ -74,7 +69,7 @@ def test_every_format_gives_the_same_rows(tmp_path: Path, suffix: str):
     assert Report.from_json(report.to_json()) == report
 
 
-def test_bad_rows_have_their_numbers_and_reasons(tmp_path: Path):
+def test_bad_rows_are_named_by_number_and_reason(tmp_path: Path):
     rows = [*TEN, {"text": " ", "label": "a"}, {"text": "x", "label": ""}, {"text": " text number 3 ", "label": "b"}]
     rows += [{"text": "x" * 101, "label": "a"}, {"text": "text number 0", "label": "b"}]
     report = read_table(write_csv(tmp_path / "a.csv", rows), "label", LABELS, limits=Limits(cell=100)).report
@@ -91,14 +86,14 @@ def test_bad_rows_have_their_numbers_and_reasons(tmp_path: Path):
 
 def test_repeats_of_several_rows_are_named_in_their_order(tmp_path: Path):
     later = [{"text": f" text number {i} ", "label": "ab"[i % 2]} for i in (7, 2, 7)]
-    table = read_table(write_csv(tmp_path / "a.csv", [*TEN, *later]), "label", LABELS)
-    assert [(bad.number, bad.reason) for bad in table.report.bad] == [
-        (11, "duplicate of row 8"), (12, "duplicate of row 3"), (13, "duplicate of row 8")]  # fmt: skip
-    assert list(table.rows()) == as_targets(TEN)
+    table, rows = usable_rows(write_csv(tmp_path / "a.csv", [*TEN, *later]), "label", LABELS)
+    repeats = [BadRow(number, f"duplicate of row {first}") for number, first in ((11, 8), (12, 3), (13, 8))]
+    assert table.report.bad == tuple(repeats) == tuple(bad for bad, _ in table.bad_rows())
+    assert rows == as_targets(TEN)
     assert (table.report.duplicates, table.report.left_out, table.report.reasons) == (3, 3, {"duplicate of row 8": 3})
 
 
-def test_of_many_bad_rows_the_first_are_named_and_all_are_counted_and_told(tmp_path: Path):
+def test_the_first_of_many_bad_rows_are_named_and_all_are_counted(tmp_path: Path):
     bad = [row for i in range(MOST_BAD) for row in ({"text": "", "label": i}, TEN[3])]
     table = read_table(write_jsonl(tmp_path / "a.jsonl", [*TEN, *bad]), "label", LABELS)
     report = table.report
@@ -109,28 +104,28 @@ def test_of_many_bad_rows_the_first_are_named_and_all_are_counted_and_told(tmp_p
     assert [bad for bad, _ in table.bad_rows()] == every
 
 
-def test_a_file_that_changed_is_not_read_on(tmp_path: Path):
+def test_a_file_that_changed_is_not_read_again(tmp_path: Path):
     path = write_jsonl(tmp_path / "a.jsonl", TEN)
     table = read_table(path, "label", LABELS)
-    for rows in (TEN[:9], [*TEN, TEN[0]], [*TEN[:9], {"text": ""}]):
+    for rows in (TEN[:9], [*TEN, TEN[0]]):
         write_jsonl(path, rows)
         with pytest.raises(DataError, match="changed while it was read"):
-            list(table.rows())
+            list(table.bad_rows())
 
 
-def test_more_labels_than_are_told_apart(tmp_path: Path):
+def test_more_labels_than_are_counted_are_refused(tmp_path: Path):
     rows = [{"text": f"text {i}", "label": f"label {i % (MOST_NAMES + 9)}"} for i in range(3 * MOST_NAMES)]
     with pytest.raises(DataError, match="have 1,000 or more different labels; at most 200"):
         read_table(write_jsonl(tmp_path / "a.jsonl", rows), "label", LABELS)
 
 
-def test_progress_is_told(tmp_path: Path):
+def test_progress_is_watched(tmp_path: Path):
     rows = [{"text": f"text {i}", "label": i % 2} for i in range(5000)]
     for name in ("a.jsonl", "a.csv", "a.parquet"):
-        told: list[tuple[int, float]] = []
-        read_table(write(tmp_path / name, rows), "label", LABELS, watch=lambda *at: told.append(at))  # noqa: B023
-        assert [done for done, _ in told] == [1000, 2000, 3000, 4000, 5000]
-        assert 0 < told[0][1] <= told[-1][1] <= 1 and [part for _, part in told] == sorted(part for _, part in told)
+        seen: list[tuple[int, float]] = []
+        read_table(write(tmp_path / name, rows), "label", LABELS, watch=lambda *at: seen.append(at))  # noqa: B023
+        assert [done for done, _ in seen] == [1000, 2000, 3000, 4000, 5000]
+        assert 0 < seen[0][1] <= 1 and seen == sorted(seen)
 
 
 def test_a_bad_line_of_jsonl_is_one_bad_row(tmp_path: Path):
@@ -150,8 +145,8 @@ def test_chats_and_pairs_for_a_chat_tab(tmp_path: Path):
         ("chat.csv", [{"messages": json.dumps(turn)} for turn in turns]),
         ("pairs.jsonl", pairs),
     ):
-        table = read_table(write(tmp_path / name, rows), "text", CHAT)
-        assert list(table.rows()) == [{"messages": turn} for turn in turns], name
+        table, found = usable_rows(write(tmp_path / name, rows), "text", CHAT)
+        assert found == [{"messages": turn} for turn in turns], name
         assert table.report.labels == {}
     with pytest.raises(DataError, match="no column for text and target"):
         read_table(tmp_path / "chat.jsonl", "text", PAIRS)
@@ -174,13 +169,13 @@ def test_numbers_are_labels(tmp_path: Path):
     ],
 )
 @pytest.mark.parametrize("suffix", [".csv", ".jsonl", ".parquet"])
-def test_refuses(tmp_path: Path, suffix: str, rows: list[dict[str, Any]], refusal: str):
+def test_a_file_that_teaches_nothing_is_refused(tmp_path: Path, suffix: str, rows: list[dict[str, Any]], refusal: str):
     with pytest.raises(DataError) as caught:
         read_table(write(tmp_path / f"a{suffix}", rows), "label", LABELS)
     assert refusal in str(caught.value)
 
 
-def test_refuses_names_of_columns_alone_and_too_many_rows(tmp_path: Path):
+def test_a_file_without_rows_or_with_too_many_is_refused(tmp_path: Path):
     (tmp_path / "a.csv").write_text("text,label\n")
     with pytest.raises(DataError, match="has no rows"):
         read_table(tmp_path / "a.csv", "label", LABELS)
@@ -195,29 +190,32 @@ def test_a_choice_of_columns_is_taken_as_it_is(tmp_path: Path):
         read_table(path, "label", LABELS, {"target": "sort"})
 
 
-CELL = st.one_of(
-    st.none(), st.booleans(), st.integers(), st.floats(), st.text(max_size=8),
-    st.sampled_from(["a", "b", "None", "NA", "", '"', "\x00", "\ud800", "﻿", "a\r\nb", "[]"]),
-)  # fmt: skip
+ODD = st.sampled_from(["a", "b", "None", "NA", "", '"', "\x00", "\ud800", "﻿", "a\r\nb", "[]"])
+CELL = st.one_of(st.none(), st.booleans(), st.integers(), st.floats(), st.text(max_size=8), ODD)
 NAMES = st.sampled_from([("text", "label"), ("Text", "LABEL", "id"), ("x", "y"), ("text",), ("text", "text")])
 
 
 def read_or_refuse(path: Path, answers: Any, columns: Columns) -> None:
+    """Check that the report accounts for every record of a file, or that the file is refused."""
+    sample = Sample()
     try:
-        table = read_table(path, answers, columns)
+        table, usable = usable_rows(path, answers, columns, sample=sample, check=lambda report, answers: None)
     except GraftError as error:
         assert error.what
         assert path.parent.name not in str(error)
-    else:
-        assert isinstance(table, Table)
-        usable, bad = list(table.rows()), [bad for bad, _ in table.bad_rows()]
-        assert (len(usable), len(bad)) == (table.report.usable, table.report.left_out)
-        assert len(table.texts) == len(table.labels) == len(usable)
-        assert tuple(bad) == table.report.bad and tuple(usable[:5]) == table.report.sample
-        assert sum(table.report.reasons.values()) == len(bad)
-        names = sorted(table.report.labels)
-        assert [names[i] for i in table.labels if names] == [row["target"] for row in usable if names]
-        assert Report.from_json(table.report.to_json()) == table.report
+        return
+    report, bad = table.report, [bad for bad, _ in table.bad_rows()]
+    assert (len(usable), len(bad)) == (report.usable, report.left_out)
+    assert len(table.texts) == len(table.labels) == len(usable) == len(sample.rows)
+    assert tuple(bad) == report.bad and tuple(usable[:5]) == report.sample
+    assert sum(report.reasons.values()) == len(bad)
+    names = sorted(report.labels)
+    assert [names[i] for i in table.labels if names] == [row["target"] for row in usable if names]
+    assert Report.from_json(report.to_json()) == report
+    assert table.asked(table.texts, table.normalized).all()
+    assert write_bad_rows(table, path.with_suffix(".bad")) == report.left_out
+    lines = path.with_suffix(".bad").read_text(encoding="utf-8").splitlines()
+    assert all(json.loads(line).keys() == {"number", "reason", "row"} for line in lines)
 
 
 HYPOTHESIS = settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
@@ -239,21 +237,21 @@ def test_r35_any_csv_is_read_or_refused(tmp_path: Path, names: Any, rows: Any, e
     read_or_refuse(path, *kind)
 
 
+MESSAGES = st.lists(st.dictionaries(st.sampled_from(["role", "content"]), CELL), max_size=2)
+OBJECT = st.dictionaries(st.sampled_from(["text", "label", "messages"]), st.one_of(CELL, MESSAGES))
+
+
 @HYPOTHESIS
 @given(
-    rows=st.lists(
-        st.one_of(CELL, st.lists(CELL, max_size=2), st.dictionaries(st.sampled_from(["text", "label", "messages"]),
-                  st.one_of(CELL, st.lists(st.dictionaries(st.sampled_from(["role", "content"]), CELL), max_size=2)))),
-        max_size=14,
-    ),
+    rows=st.lists(st.one_of(CELL, st.lists(CELL, max_size=2), OBJECT), max_size=14),
     kind=st.sampled_from([("label", LABELS), ("text", CHAT)]),
-)  # fmt: skip
+)
 def test_r35_any_jsonl_is_read_or_refused(tmp_path: Path, rows: list[Any], kind: Any):
     read_or_refuse(write_jsonl(tmp_path / "a.jsonl", rows), *kind)
 
 
 @HYPOTHESIS
-@given(content=st.binary(max_size=200), name=st.sampled_from(["a.csv", "a.tsv", "a.jsonl", "a.parquet"]))
+@given(content=st.binary(max_size=200), name=st.sampled_from(["a.csv", "a.tsv", "a.jsonl", "a.json", "a.parquet"]))
 def test_r23_any_bytes_are_read_or_refused(tmp_path: Path, content: bytes, name: str):
     (tmp_path / name).write_bytes(content)
     read_or_refuse(tmp_path / name, "label", LABELS)
@@ -273,18 +271,107 @@ def test_r23_a_damaged_parquet_is_read_or_refused(tmp_path: Path):
             read_table(tmp_path / "a.parquet", "label", LABELS)
 
 
-def test_nothing_is_left_behind(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
-    (tmp_path / "temporary").mkdir()
-    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "temporary"))
-    for suffix in (".csv", ".jsonl", ".parquet"):
-        read_table(write(tmp_path / f"a{suffix}", TEN), "label", LABELS)
-    with pytest.raises(DataError):
-        read_table(write(tmp_path / "a.csv", TEN[:3]), "label", LABELS)
-    assert list((tmp_path / "temporary").iterdir()) == []
-
-
-def test_parse_columns():
+def test_a_choice_of_columns_is_parsed():
     assert parse_columns("text=body, target=a=b,") == {"text": "body", "target": "a=b"}
     for wrong in ("text", "text=", "=x", "topic=x"):
         with pytest.raises(DataError, match="cannot be read"):
             parse_columns(wrong)
+
+
+def digests_of(rows: list[Row], by_label: bool = True) -> RowDigests:
+    digests = RowDigests(0, by_label)
+    for number, row in enumerate(rows, 1):
+        digests.add(number, row)
+    return digests
+
+
+def test_a_text_has_the_same_digest_for_ever() -> None:
+    assert text_digest(0, " a text\n") == text_digest(0, "a text") == 0x50F2C4A8F69C87FD
+    assert text_digest(1, "a text") != text_digest(0, "a text") != text_digest(0, "a  text")
+
+
+def test_a_normalized_text_has_no_case_and_no_punctuation() -> None:
+    assert normalize("  Don't -  STOP!\n") == normalize("don’t: stop") == b"don t stop"
+    assert normalize("Straße, Ｆｕｌｌ") == b"strasse full"
+    assert normalize("C++") != normalize("C") and normalize("1.5") != normalize("15")
+    assert normalize("?!") != normalize("...")
+
+
+@given(st.text(st.characters(max_codepoint=127)))
+def test_ascii_is_normalized_as_any_other_text(text: str) -> None:
+    slow = " ".join(unicodedata.normalize("NFKC", text).casefold().translate(SPACES).split()).encode()
+    assert b" ".join(text.encode().translate(ASCII).split()) == slow
+
+
+def test_restated_questions_are_counted(tmp_path: Path) -> None:
+    rows = [*TEN, *({"text": text, "label": "a"} for text in ("TEXT number 1!", "text, number 1", "text number 11"))]
+    report = read_table(write_jsonl(tmp_path / "a.jsonl", rows), "label", LABELS).report
+    assert (report.restated, report.usable, report.duplicates) == (2, 13, 0)
+
+
+@given(st.lists(st.tuples(st.sampled_from("ab "), st.sampled_from("xy"), st.booleans()), max_size=20))
+def test_repeats_are_those_found_row_by_row(cells: list[tuple[str, str, bool]]) -> None:
+    rows = [{"text": f"{' ' * wide}{text}", "target": target} for text, target, wide in cells]
+    first: dict[tuple[str, str], int] = {}
+    expected = []
+    for index, row in enumerate(rows):
+        earlier = first.setdefault((row["text"].strip(), row["target"]), index)
+        expected += [(index, earlier)] if earlier != index else []
+    later, firsts = find_repeats(digests_of(rows).rows["content"])
+    assert list(zip(later.tolist(), firsts.tolist(), strict=True)) == expected
+
+
+def test_conflicts_words_and_labels_are_counted() -> None:
+    digests = digests_of([{"text": t, "target": y} for t, y in [("a b", "x"), ("a b ", "y"), ("c", "y"), ("d", "w")]])
+    rows = digests.rows
+    assert [count_conflicts(some["text"], some["answer"]) for some in (rows, rows[[0, 2]], rows[:0])] == [1, 0, 0]
+    assert rows["words"].tolist() == [2, 2, 1, 1] and rows["number"].tolist() == [1, 2, 3, 4]
+    assert digests.labels().tolist() == [1, 2, 2, 0] and digests.names == {"x": 0, "y": 1, "w": 2}
+
+
+def test_chats_conflict_by_their_last_answer() -> None:
+    def chat(*contents: str) -> Row:
+        return {"messages": [{"role": "au"[i % 2], "content": c} for i, c in enumerate(contents, 1)]}
+
+    rows = digests_of([chat("a", "b"), chat("a", "b "), chat("a", "c"), chat("a", "b", "a", "b")], by_label=False).rows
+    assert [found.tolist() for found in find_repeats(rows["content"])] == [[1], [0]]
+    assert count_conflicts(rows["text"], rows["answer"]) == 1
+
+
+def test_names_of_labels_fill_no_memory() -> None:
+    digests = digests_of([{"text": str(i), "target": f"label {i}"} for i in range(MOST_NAMES + 50)])
+    assert len(digests.names) == MOST_NAMES
+    assert (digests.labels() == MOST_NAMES).sum() == 50
+
+
+def test_groups_of_equal_digests_are_ascending_and_keep_their_order() -> None:
+    chance = random.Random(0)
+    digests = np.array([chance.choice([0, 5, 2**60, 2**63, 2**64 - 1]) for _ in range(200)], np.uint64)
+    order, starts = grouped(digests)
+    groups = np.split(order, starts[1:])
+    assert [int(digests[group[0]]) for group in groups] == sorted(set(digests.tolist()))
+    assert all((digests[group] == digests[group[0]]).all() and (np.diff(group) > 0).all() for group in groups)
+
+
+def sample_of(texts: list[str], rows: int, characters: int = 10**9) -> list[str]:
+    sample = Sample(rows, characters)
+    for number, text in enumerate(texts, 1):
+        sample.add(number, text_digest(0, text), hash(text), {"text": text, "target": ""})
+    return [row["text"] for row in sample.rows]
+
+
+@given(st.lists(st.text(max_size=20), max_size=60), st.integers(1, 20), st.integers(0, 200))
+def test_a_sample_has_the_rows_of_smallest_priority(texts: list[str], rows: int, characters: int) -> None:
+    taken = sample_of(texts, rows, characters)
+    assert len(taken) <= rows and (sum(map(len, taken)) <= characters or len(taken) == 1)
+    assert taken == [text for text in dict.fromkeys(texts) if text in taken], "once, and in the order of the file"
+    priorities = {text: text_digest(0, text) & HALF for text in texts}
+    last = max((priorities[text] for text in taken), default=-1)
+    assert all(text in taken for text in texts if priorities[text] < last)
+
+
+def test_a_sample_prefers_no_part_of_a_file() -> None:
+    texts = [f"text {i} {'long ' * (i % 50)}" for i in range(2_000)]
+    taken = sample_of(texts, 200)
+    assert len(taken) == 200 and 70 <= sum(texts.index(text) < 1_000 for text in taken) <= 130
+    assert sample_of(texts[::-1], 200) == taken[::-1]

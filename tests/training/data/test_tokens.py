@@ -1,10 +1,12 @@
-"""training/data/tokens.py: rows as token ids. The answer survives any cut or the row is left out, counted."""
+"""Tests of training/data/tokens.py: the answer survives any cut whole, or the row is left out and counted."""
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import pytest
+from datasets import load_from_disk
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
@@ -14,7 +16,18 @@ from tests.conftest import Trained
 from tests.helpers import tiny
 from tests.helpers.answers import encode_texts
 from training.config import TrainConfig
-from training.data.tokens import IGNORED, batches, conversation, encode_rows, last_answer, source_text
+from training.data.tokens import (
+    IGNORED,
+    TokenDataset,
+    TokenizedRow,
+    batches,
+    conversation,
+    encode_rows,
+    last_answer,
+    source_text,
+    tokenize_rows,
+    write_dataset,
+)
 from training.publish.evaluate import question
 
 TOKENIZERS = {family: tiny._tokenizer(family) for family in ("bert", "llama", "gpt2", "t5")}
@@ -68,7 +81,7 @@ def test_r35_a_row_whose_answer_does_not_fit_is_left_out_and_counted(family: str
 
 
 @pytest.mark.parametrize("family", ["bert", "t5"])
-def test_a_text_that_fits_exactly_is_not_called_cut(family: str) -> None:
+def test_a_text_that_fits_exactly_is_not_cut(family: str) -> None:
     ids = TOKENIZERS[family](neutralize(TOKENIZERS[family], LONG))["input_ids"]
     row = {"text": LONG, "target": "yes"}
     for length, cut in ((len(ids), 0), (len(ids) - 1, 1)):
@@ -95,7 +108,7 @@ def test_every_turn_of_the_assistant_is_learned() -> None:
     assert asked.count("assistant0") == 1 and "assistant1" not in asked
 
 
-def test_labels_are_their_place_in_the_list() -> None:
+def test_a_label_is_its_index() -> None:
     for label, index in (("no", 0), ("yes", 1)):
         assert encode_one("bert", {"text": "a", "target": label}).examples[0]["labels"] == index
 
@@ -116,33 +129,33 @@ def test_r36_special_tokens_in_a_row_stay_text(family: str) -> None:
     assert len(special) == 7
 
 
-def by_the_row(row: dict[str, Any], tokenizer: Any, told: TrainConfig, labels: list[str]) -> tuple[Any, bool]:
+def by_the_row(row: dict[str, Any], tokenizer: Any, config: TrainConfig, labels: list[str]) -> tuple[Any, bool]:
     """One row in plain steps, with the tokenizer's own truncation: (example or None, whether it was cut)."""
 
     def cut(text: str) -> tuple[list[int], bool]:
         text = neutralize(tokenizer, text)
-        ids = tokenizer(text, truncation=True, max_length=told.max_length)["input_ids"]
-        return ids, len(tokenizer(text)["input_ids"]) > told.max_length
+        ids = tokenizer(text, truncation=True, max_length=config.max_length)["input_ids"]
+        return ids, len(tokenizer(text)["input_ids"]) > config.max_length
 
-    if told.task == "text-classification":
+    if config.task == "text-classification":
         ids, was_cut = cut(row["text"])
         return {"input_ids": ids, "labels": labels.index(row["target"])}, was_cut
-    messages = conversation(row, told.prompt)
-    if told.task == "seq2seq-lm":
+    messages = conversation(row, config.prompt)
+    if config.task == "seq2seq-lm":
         source, was_cut = cut(source_text(messages))
         target = tokenizer(text_target=neutralize(tokenizer, messages[-1]["content"]))["input_ids"]
-        fits = len(target) <= told.max_length
+        fits = len(target) <= config.max_length
         return ({"input_ids": source, "labels": target} if fits else None), was_cut or not fits
     ids, spans = encode(tokenizer, messages)
-    excess = len(ids) - told.max_length
+    excess = len(ids) - config.max_length
     if excess > 0 and "text" in row:
         tokens = tokenizer(neutralize(tokenizer, row["text"]), add_special_tokens=False)["input_ids"]
         shorter = tokenizer.decode(tokens[: max(0, len(tokens) - excess - 2)])
-        ids, spans = encode(tokenizer, conversation({**row, "text": shorter}, told.prompt))
+        ids, spans = encode(tokenizer, conversation({**row, "text": shorter}, config.prompt))
     learned = [any(start <= i < end for start, end in spans) for i in range(len(ids))]
-    if last_answer(learned) <= max(0, len(ids) - told.max_length):
+    if last_answer(learned) <= max(0, len(ids) - config.max_length):
         return None, True
-    pairs = list(zip(ids, learned, strict=True))[-told.max_length :]
+    pairs = list(zip(ids, learned, strict=True))[-config.max_length :]
     return {"input_ids": [t for t, _ in pairs], "labels": [t if m else IGNORED for t, m in pairs]}, excess > 0
 
 
@@ -243,3 +256,41 @@ def test_the_loss_is_over_the_answer_and_the_end_of_the_turn() -> None:
     ids, [(start, end)] = encode(TOKENIZERS["llama"], conversation({"text": "a", "target": "b"}, PROMPT))
     assert example["labels"] == [t if start <= i < end else IGNORED for i, t in enumerate(ids)]
     assert TOKENIZERS["llama"].decode([t for t in example["labels"] if t != IGNORED]) == "b<|im_end|>"
+
+
+@pytest.mark.parametrize("family", ["bert", "llama", "t5"])
+def test_a_data_set_on_disk_has_the_examples_and_their_lengths(tmp_path: Path, family: str) -> None:
+    task, rows = task_of(family), [{"text": f"text {i} " * i, "target": "yes" * (1 + i % 3)} for i in range(1, 9)]
+    chosen, labels = config(task), ["yes", "yesyes", "yesyesyes"]
+    tokens = [row for _, row, _ in tokenize_rows(rows, TOKENIZERS[family], chosen, labels, task) if row]
+    largest = write_dataset(tmp_path / "train", iter(tokens), task, "a-fingerprint")
+    examples = encode_rows(rows, TOKENIZERS[family], chosen, labels, task).examples
+    dataset = TokenDataset(tmp_path / "train", task)
+    assert (list(dataset), dataset[:], dataset[-1], len(dataset)) == (examples, examples, examples[-1], len(examples))
+    assert dataset.lengths.tolist() == [len(example["input_ids"]) for example in examples]
+    learned = [e["labels"] if isinstance(e["labels"], list) else [0] for e in examples]
+    assert dataset.learned.tolist() == [sum(token != IGNORED for token in row) for row in learned]
+    assert largest == max(max(e["input_ids"] + (e["labels"] if family == "t5" else [])) for e in examples)
+    opened = load_from_disk(str(tmp_path / "train"))
+    assert (opened["input_ids"][:], str(opened.split)) == ([example["input_ids"] for example in examples], "train")
+    with pytest.raises(IndexError):
+        dataset[len(examples)]
+
+
+def test_an_empty_data_set_has_no_rows(tmp_path: Path) -> None:
+    assert write_dataset(tmp_path / "train", [], "causal-lm", "none") == 0
+    dataset = TokenDataset(tmp_path / "train", "causal-lm")
+    assert (len(dataset), len(dataset.lengths), len(load_from_disk(str(tmp_path / "train")))) == (0, 0, 0)
+
+
+def test_a_data_set_is_not_read_into_memory(tmp_path: Path) -> None:
+    def mapped_bytes() -> int:
+        lines = Path("/proc/self/status").read_text().splitlines()
+        return int(next(line for line in lines if line.startswith("RssFile:")).split()[1]) * 1024
+
+    row = TokenizedRow(list(range(8192)), [0, 2])
+    write_dataset(tmp_path / "train", (row for _ in range(1024)), "causal-lm", "large")
+    before = mapped_bytes()
+    dataset = TokenDataset(tmp_path / "train", "causal-lm")
+    assert dataset.lengths.sum() == 1024 * 8192 and len(dataset[512]["input_ids"]) == 8192
+    assert mapped_bytes() - before < 8e6, "of 32 MB"

@@ -9,8 +9,8 @@ from playwright import sync_api
 from errors import GraftError
 from serving.pool import Status
 from tests.helpers.browser import opened
+from tests.helpers.row_files import REPORT
 from tests.helpers.ui_site import serve
-from tests.training.data.inspect.test_report import GOOD
 from training.data.inspect.report import LATER
 from ui.train import data_form
 from ui.train.data_form import Where
@@ -66,7 +66,7 @@ def test_the_report_is_made_again_when_its_base_has_arrived(chromium, site, monk
 
     def look(inspection):
         asked.append(phase[0])
-        yield replace(GOOD, untokenized=LATER if phase[0] == "download" else "It is here now.")
+        yield replace(REPORT, untokenized=LATER if phase[0] == "download" else "It is here now.")
 
     monkeypatch.setattr(site.context.runs, "look", look)
     monkeypatch.setattr(site.pool, "status", lambda: [Status("org/base", phase[0], 0.5)])

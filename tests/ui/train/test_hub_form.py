@@ -10,8 +10,8 @@ from huggingface_hub.utils import close_session
 from playwright import sync_api
 
 from tests.helpers.fake_hub import FakeHub, point_to
+from tests.helpers.row_files import HUB_FILES
 from tests.helpers.ui_site import serve
-from tests.training.data.files.test_hub_dataset import FILES
 
 sync_api.expect.set_options(timeout=30_000)  # the machine may be busy
 pytestmark = pytest.mark.filterwarnings("ignore")  # Gradio's and httpx's own
@@ -20,7 +20,7 @@ SHARD = "en/train-00001-of-00002.parquet"
 
 @pytest.fixture
 def fake(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[FakeHub]:
-    found = FakeHub({"datasets/org/rows": FILES})
+    found = FakeHub({"datasets/org/rows": HUB_FILES})
     with found.running() as url:
         point_to(monkeypatch, url, tmp_path / "cache")
         monkeypatch.setattr(constants, "HF_TOKEN_PATH", str(tmp_path / "no-token"))

@@ -1,15 +1,23 @@
-"""What kind of file a user brought, by its name and by its first bytes, and how much of one is read at all."""
+"""Which files hold rows: formats by name and by first bytes, how much of one is read, and several files read as one.
+
+A `Selection` names the files of one split of a Hub data set. It is written as JSON to `NAME.rows`, which stands
+wherever the path of a file of rows does. Only this program writes such files; the page opens none that a user brings.
+"""
 
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
+from typing import Any
 
 from errors import DataError
+from store import files
 from tasks import LONGEST_CELL
 
 FORMATS = {".csv": "CSV", ".tsv": "TSV", ".jsonl": "JSONL", ".json": "JSON", ".parquet": "Parquet"}
+SELECTION_SUFFIX = ".rows"
 ACCEPTED = "Use a .csv, .tsv, .jsonl, .json or .parquet file."
 SIGNATURES = (
     (b"PAR1", "Parquet"),
@@ -35,13 +43,13 @@ MARKUP = re.compile(rb"\s*<(!doctype|!--|\?xml|html|head|body|svg)", re.IGNORECA
 
 @dataclass(frozen=True)
 class Limits:
-    """How much of a file is read before it is refused."""
+    """Sizes above which a file is refused, or a row left out."""
 
     file_bytes: int = 20_000_000_000
     rows: int = 50_000_000
     columns: int = 1_000
     decoded_bytes: int = 50_000_000
-    """Bytes that any file may have after decompression: a Parquet file of 500 bytes can hold 100 MB."""
+    """Bytes that any Parquet file may have after decompression: one of 500 bytes can hold 100 MB."""
     expansion: int = 100
     """Bytes after decompression for each byte of a larger file."""
     cell: int = LONGEST_CELL
@@ -49,12 +57,65 @@ class Limits:
 
     @property
     def line(self) -> int:
-        """Characters of one line of text: it is held in memory whole."""
+        """Characters of one line of text, which is held in memory whole."""
         return 100 * self.cell
 
 
+@dataclass(frozen=True)
+class Selection:
+    """A split of a Hub data set at one commit, and the paths of its files."""
+
+    id: str
+    revision: str
+    config: str
+    split: str
+    files: tuple[str, ...]
+    """Paths, in order; relative ones start at the folder of the `.rows` file."""
+    labels: Mapping[str, list[str]] = field(default_factory=dict)
+    """Label names by column: the number n in a cell stands for `labels[column][n]`."""
+
+    @property
+    def source(self) -> dict[str, str]:
+        """Id, revision, configuration and split: the rows' name on the Hub."""
+        return {"id": self.id, "revision": self.revision, "config": self.config, "split": self.split}
+
+    def write(self, path: Path) -> None:
+        """Replace `path` atomically with this selection."""
+        files.write_json(path, asdict(self))
+
+    def paths(self, place: Path) -> list[Path]:
+        """Return the paths of the files, in order, for a selection read from `place`."""
+        return [place.parent / name for name in self.files]
+
+
+def is_selection(path: Path) -> bool:
+    """Return whether a path names a selection of several files."""
+    return path.suffix == SELECTION_SUFFIX
+
+
+def read_selection(path: Path) -> Selection:
+    """Read a selection; raises `DataError` for one that is missing or damaged."""
+    try:
+        facts: dict[str, Any] = files.read_json(path)
+        return Selection(**{**facts, "files": tuple(facts["files"])})
+    except FileNotFoundError as error:
+        raise DataError(f"{path.name} is not there.", "", "Fetch the data set again.") from error
+    except (OSError, ValueError, TypeError, KeyError) as error:
+        raise DataError(f"{path.name} cannot be read.", "It is damaged.", "Fetch the data set again.") from error
+
+
+def parts(path: Path) -> list[Path]:
+    """Return the files of rows behind a path: the path itself, or those of a selection. Raises `DataError`."""
+    return read_selection(path).paths(path) if is_selection(path) else [path]
+
+
+def title(path: Path) -> str:
+    """Return the name of a file or selection to show."""
+    return path.stem.replace("--", "/", 1) if is_selection(path) else path.name
+
+
 def check_file(path: Path, limits: Limits) -> str:
-    """The format of a file, by its name and its first bytes; raises `DataError` where they disagree."""
+    """Return the format of a file; raises `DataError` where its name and its first bytes disagree."""
     kind = FORMATS.get(path.suffix.lower())
     if not path.is_file():
         raise DataError(f"{path.name} is not there.", "", "Check the path of the file.")
@@ -68,14 +129,14 @@ def check_file(path: Path, limits: Limits) -> str:
         head = file.read(4096)
     if not head.removeprefix(b"\xef\xbb\xbf").strip():
         raise DataError(f"{path.name} is empty.", "", "Put at least eight rows into it.")
-    found = _content(head, kind)
+    found = _detect(head, kind)
     if found != kind:
         raise DataError(f"{path.name} says {kind} but is {found}.", "", f"Save it as {kind} in UTF-8. {ACCEPTED}")
     return kind
 
 
-def _content(head: bytes, kind: str) -> str:
-    """What the first bytes of a file are: `kind`, or words for something else."""
+def _detect(head: bytes, kind: str) -> str:
+    """Return `kind` where the first bytes of a file may be that, otherwise words for what they are."""
     for signature, name in SIGNATURES:
         if head.startswith(signature):
             return name
@@ -94,12 +155,3 @@ def _content(head: bytes, kind: str) -> str:
     if first.startswith(b"["):
         return "a JSON array"
     return "JSON over several lines" if head.split(b"\n")[0].strip() == b"{" else kind
-
-
-def is_unicode(text: str) -> bool:
-    """Whether `text` can be written as UTF-8; JSON escapes can make half a surrogate pair, which cannot."""
-    try:
-        text.encode()
-    except UnicodeEncodeError:
-        return False
-    return True

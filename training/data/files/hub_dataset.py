@@ -1,8 +1,8 @@
-"""Rows from the Hugging Face Hub: which configuration and split of which data set, fetched, as a path to train on.
+"""Rows from the Hugging Face Hub: choose a configuration and a split of a data set, and download it to train on.
 
-    path = HubData.of(settings).fetch(Place("owner/name", split="train"))
+    path = HubData.of(settings).fetch(HubSplit("owner/name", split="train"))
 
-The path is a `training.data.files.selection`: files of one commit in the Hub's cache, read in order by our own readers.
+The path is that of a `Selection`: files of one commit in the Hub's cache, read in order by our own readers.
 """
 
 from __future__ import annotations
@@ -19,11 +19,10 @@ from hub.dataset_card import Labels, read_card
 from hub.datasets import ID, HubRows, Listing
 from hub.splits import DEFAULT, Layout, lay_out
 from settings import Settings
-from training.data.files.formats import FORMATS
-from training.data.files.selection import SUFFIX, Selection, read_selection
+from training.data.files.formats import FORMATS, SELECTION_SUFFIX, Selection, read_selection
 
 FOLDER = Path("data") / "hub"
-"""Of a home, where it is noted what data sets there are."""
+"""Folder of a home with the listings of data sets that were looked up."""
 
 
 class NotFetched(DataError):
@@ -31,8 +30,8 @@ class NotFetched(DataError):
 
 
 @dataclass(frozen=True)
-class Place:
-    """Rows on the Hub; what is empty is chosen: the newest commit, the first configuration, the rows to train on."""
+class HubSplit:
+    """A split of a Hub data set; an empty field means the newest commit, the first configuration or the first split."""
 
     id: str
     revision: str = ""
@@ -41,34 +40,34 @@ class Place:
 
     @property
     def named(self) -> dict[str, str]:
-        """As a run's configuration keeps it."""
+        """The place as a run's configuration keeps it."""
         return asdict(self)
 
 
 @dataclass(frozen=True)
 class DataSet:
-    """A data set at one commit: what there is to choose from."""
+    """A data set at one commit: its files, their layout in configurations and splits, and label names."""
 
     listing: Listing
     layout: Layout
     labels: Mapping[str, Labels]
 
-    def choose(self, place: Place) -> Place:
-        """A place with nothing left open; raises `DataError` for what is not there."""
+    def choose(self, place: HubSplit) -> HubSplit:
+        """Return the place with every field filled; raises `DataError` for a configuration or split it lacks."""
         config = place.config or next(iter(self.layout))
         if config not in self.layout:
             raise self._lacks("configuration", config, self.layout)
         split = place.split or next(iter(self.layout[config]))
         if split not in self.layout[config]:
             raise self._lacks(f"split in {config}" if len(self.layout) > 1 else "split", split, self.layout[config])
-        return Place(self.listing.id, self.listing.revision, config, split)
+        return HubSplit(self.listing.id, self.listing.revision, config, split)
 
-    def files(self, place: Place) -> tuple[str, ...]:
-        """The names of the files of a place that `choose` gave."""
+    def files(self, place: HubSplit) -> tuple[str, ...]:
+        """Return the names of the files of a place that `choose` returned."""
         return self.layout[place.config][place.split]
 
-    def size(self, place: Place) -> int:
-        """Their bytes."""
+    def size(self, place: HubSplit) -> int:
+        """Return the bytes of those files."""
         return sum(self.listing.files[name] for name in self.files(place))
 
     def _lacks(self, noun: str, name: str, there: Mapping[str, object]) -> DataError:
@@ -80,41 +79,41 @@ class HubData:
     """The data sets of the Hub as one home knows them."""
 
     def __init__(self, root: Path, rows: HubRows) -> None:
-        """`root` is where it is noted what there is."""
+        """`root` is the folder for selections."""
         self._root, self._rows = root, rows
 
     @classmethod
     def of(cls, settings: Settings, token: bool | None = None) -> HubData:
-        """Those of `settings`; `token` False asks the Hub as a stranger would, None with the user's token."""
+        """Return those of `settings`; `token` False asks the Hub without the user's token, None with it."""
         root = settings.home / FOLDER
         return cls(root, HubRows(root, settings.offline, settings.download_bytes, token))
 
-    def look_up(self, place: Place) -> DataSet:
-        """What there is, by the Hub, or by what is noted where it cannot be reached. Raises `DataError`."""
+    def look_up(self, place: HubSplit) -> DataSet:
+        """Return the data set of a place, from the Hub, or as kept where that cannot be reached. Raises `DataError`."""
         return _laid_out(self._rows.look_up(place.id, place.revision))
 
-    def noted(self, place: Place) -> DataSet | None:
-        """What it is known that there is; asks nothing of the network. Raises `DataError`."""
+    def noted(self, place: HubSplit) -> DataSet | None:
+        """Return the data set as it was last looked up, without asking the network. Raises `DataError`."""
         listing = self._rows.known(place.id, place.revision)
         return None if listing is None else _laid_out(listing)
 
-    def fetch(self, place: Place, progress: Progress = silent) -> Path:
-        """Look it up, download what is not there yet, and give the path of the rows. Raises `DataError`."""
+    def fetch(self, place: HubSplit, progress: Progress = silent) -> Path:
+        """Look the place up, download missing files, and return the path of its rows. Raises `DataError`."""
         found = self.look_up(place)
         chosen = found.choose(place)
         return self._select(found, chosen, self._rows.fetch(found.listing, found.files(chosen), progress))
 
-    def fetch_both(self, place: Place, held_out: str, progress: Progress = silent) -> tuple[Path, Path | None]:
-        """The path of the rows, and of those of the split to compare on, if one is named. Raises `DataError`."""
+    def fetch_both(self, place: HubSplit, held_out: str, progress: Progress = silent) -> tuple[Path, Path | None]:
+        """Return the path of the rows, and that of the split `held_out` if one is named. Raises `DataError`."""
         path = self.fetch(place, progress)
         return path, self.fetch(beside(path, held_out), progress) if held_out else None
 
-    def is_here(self, found: DataSet, place: Place) -> bool:
-        """Whether the rows of a place that `found` chose are on this computer."""
+    def is_here(self, found: DataSet, place: HubSplit) -> bool:
+        """Return whether the files of a place that `found` chose are on this computer."""
         return self._rows.present(found.listing, found.files(place)) is not None
 
-    def find(self, place: Place) -> Path:
-        """The path of rows that are on this computer; asks nothing of the network. Raises `DataError`."""
+    def find(self, place: HubSplit) -> Path:
+        """Return the path of rows on this computer, without asking the network; raises `NotFetched` otherwise."""
         found = self.noted(place)
         if found is not None:
             chosen = found.choose(place)
@@ -123,30 +122,30 @@ class HubData:
                 return self._select(found, chosen, paths)
         raise NotFetched(f"The rows of {place.id} are not on this computer yet.", "", "Fetch them first.")
 
-    def _select(self, found: DataSet, place: Place, paths: list[Path]) -> Path:
+    def _select(self, found: DataSet, place: HubSplit, paths: list[Path]) -> Path:
         labels = {column: list(names) for column, names in found.labels.get(place.config, {}).items()}
         chosen = Selection(**place.named, files=tuple(map(str, paths)), labels=labels)
-        path = self._root / place.id.replace("/", "--") / place.revision / f"{_file_name(place)}{SUFFIX}"
+        path = self._root / place.id.replace("/", "--") / place.revision / f"{_file_name(place)}{SELECTION_SUFFIX}"
         path.parent.mkdir(parents=True, exist_ok=True)
-        # A file that stays as it is keeps its date, by which what is known of its rows is found again.
+        # An unchanged file keeps its date, which is part of the key of its reports.
         if not path.exists() or read_selection(path) != chosen:
             chosen.write(path)
         return path
 
 
-def beside(path: Path, split: str) -> Place:
-    """Another split of the data set, at the commit, that the rows of `path` are of. Raises `DataError`."""
-    return Place(**{**read_selection(path).source, "split": split})
+def beside(path: Path, split: str) -> HubSplit:
+    """Return another split of the data set, at the same commit, as the selection `path`. Raises `DataError`."""
+    return HubSplit(**{**read_selection(path).source, "split": split})
 
 
-def parse_place(text: str, config: str = "", split: str = "", local: bool = True) -> Place | None:
-    """The place that `owner/name` or `owner/name@revision` means; None for what is no such id.
+def parse_place(text: str, config: str = "", split: str = "", local: bool = True) -> HubSplit | None:
+    """Parse `owner/name` or `owner/name@revision`; returns None for text that is no such id.
 
-    Where `local` paths may be meant too, one that is there wins, and a name of a file is never an id.
+    With `local`, text that is a path of an existing file or has the name of a file of rows is no id either.
     """
     id, _, revision = text.partition("@")
-    is_path = local and (Path(text).suffix.lower() in (*FORMATS, SUFFIX) or Path(text).exists())
-    return None if is_path or not ID.fullmatch(id) else Place(id, revision, config, split)
+    is_path = local and (Path(text).suffix.lower() in (*FORMATS, SELECTION_SUFFIX) or Path(text).exists())
+    return None if is_path or not ID.fullmatch(id) else HubSplit(id, revision, config, split)
 
 
 def _laid_out(listing: Listing) -> DataSet:
@@ -154,8 +153,8 @@ def _laid_out(listing: Listing) -> DataSet:
     return DataSet(listing, lay_out(listing.id, listing.files, card), card.labels)
 
 
-def _file_name(place: Place) -> str:
-    """A name that people recognize, and that no other place at that commit has."""
+def _file_name(place: HubSplit) -> str:
+    """Return a name that people recognize, and that no other place at that commit has."""
     words = [place.id.replace("/", "--"), *([] if place.config == DEFAULT else [place.config]), place.split]
     plain = [re.sub(r"[^\w.-]+", "-", word)[:60] for word in words]
     if plain != words:

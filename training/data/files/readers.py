@@ -1,16 +1,14 @@
 """Open a file of rows that nobody vouches for: CSV, TSV, JSONL, JSON or Parquet, by content and not only by name.
 
-A file is read as a stream, in little memory however large it is. Parquet comes from `datasets`, straight from its
-builder: nothing is cached, counted on a server or followed outside the file. Text is read and cut into rows here,
-because the CSV and JSON builders of `datasets` give up at the first bad row, move the cells of a ragged row one column
-on, and read the strings "None" and "2020-01-01" as a null and a date, and its text builder has no limit to a line.
+A file is read as a stream, in little memory however large it is. Text is read and split into cells here, because the
+CSV and JSON readers of pandas, Arrow and `datasets` give up at the first bad row or shift the cells of a ragged one,
+take the strings "None" and "2020-01-01" for a null and a date, and have no limit to a line.
 """
 
 from __future__ import annotations
 
 import csv
 import json
-import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from itertools import chain, islice
@@ -22,24 +20,31 @@ import pyarrow.parquet as pq
 
 from errors import DataError
 from hub.dataset_card import label_names
-from training.data.files.formats import FORMATS, Limits, check_file
-from training.data.files.json_reader import is_too_long, lines, open_json, open_jsonl, part
-from training.data.files.records import DEPTH, Record, Source, name_labels, pick_all, top
-from training.data.files.selection import Selection, is_selection, read_selection
-
-__all__ = ["Record", "Source", "open_source"]
+from training.data.files.formats import FORMATS, Limits, Selection, check_file, is_selection, read_selection
+from training.data.files.json_reader import open_json, open_jsonl
+from training.data.files.records import (
+    DEPTH,
+    Record,
+    Source,
+    is_too_long,
+    name_labels,
+    progress_of,
+    read_lines,
+    top_column,
+    with_nested,
+)
 
 BATCH = 1000
-"""Rows decoded at a time."""
+"""Parquet rows decoded at a time."""
 MOST_METADATA = 1_000_000
-"""Bytes of what a Parquet file says of its columns for `datasets`."""
+"""Bytes of the description of columns that `datasets` writes into Parquet files."""
 
 
 @contextmanager
 def open_source(path: Path, limits: Limits) -> Iterator[Source]:
-    """Open `path`, a file of rows or a selection of several, for as long as the block lasts.
+    """Open a file of rows, or the files of a selection as one, for as long as the block lasts.
 
-    Raises `DataError` for a file that is none of the formats.
+    Raises `DataError` for a file that is none of the formats, also while its records are read.
     """
     if not is_selection(path):
         with _open_file(path, limits) as source:
@@ -50,11 +55,11 @@ def open_source(path: Path, limits: Limits) -> Iterator[Source]:
     if not paths:
         raise DataError(f"{path.name} names no files.", "", "Fetch the data set again.")
     with _open_file(paths[0], limits) as first:
-        yield _join(chosen, paths, first, limits)
+        yield _concatenate(chosen, paths, first, limits)
 
 
-def _join(chosen: Selection, paths: Sequence[Path], first: Source, limits: Limits) -> Source:
-    """The files of a selection as one, in order; the first of them is open, and says what columns there are."""
+def _concatenate(chosen: Selection, paths: Sequence[Path], first: Source, limits: Limits) -> Source:
+    """Return the files of a selection as one source, in order; `first` is open and names the columns."""
     sizes = [path.stat().st_size if path.is_file() else 0 for path in paths]
     if sum(sizes) > limits.file_bytes:
         why = f"Its files have {sum(sizes) / 1e6:,.0f} MB, the limit is {limits.file_bytes / 1e6:,.0f} MB."
@@ -72,31 +77,24 @@ def _join(chosen: Selection, paths: Sequence[Path], first: Source, limits: Limit
                     raise DataError(f"{path.name} cannot be read with the others.", why, "Use another split.")
                 yield from now.read(columns)
 
-    def far() -> float:
-        return min(1.0, (done + now.part() * sizes[0]) / max(1, sum(sizes)))
+    def progress() -> float:
+        return min(1.0, (done + now.progress() * sizes[0]) / max(1, sum(sizes)))
 
-    return Source(first.format, first.columns, lambda wanted: name_labels(read(wanted), chosen.labels), far,
-                  first.warnings)  # fmt: skip
+    def named(columns: Sequence[str]) -> Iterator[Record]:
+        return name_labels(read(columns), chosen.labels)
+
+    return Source(first.format, first.columns, named, progress, first.warnings)
 
 
 @contextmanager
 def _open_file(path: Path, limits: Limits) -> Iterator[Source]:
-    """One file."""
     try:
         kind = check_file(path, limits)
-        with tempfile.TemporaryDirectory(prefix="graft-rows-") as private:
-            # A name of ours: `datasets` would take "[", "*" or "::" in the user's as a pattern or an address.
-            link = Path(private) / "rows"
-            link.symlink_to(path.resolve())
-            if kind == "Parquet":
-                source = _open_parquet(link, path, limits)
-                _check_columns(path, source.columns, limits)
-                yield source
-                return
-            with path.open(encoding="utf-8-sig") as file:
-                source = OPENERS.get(kind, _open_delimited)(file, path, limits)
-                _check_columns(path, source.columns, limits)
-                yield source
+        if kind == "Parquet":
+            yield _checked(_open_parquet(path, limits), path, limits)
+            return
+        with path.open(encoding="utf-8-sig") as file:
+            yield _checked(OPENERS.get(kind, _open_delimited)(file, path, limits), path, limits)
     except UnicodeDecodeError as error:
         raise _not_utf8(path) from error
     except OSError as error:
@@ -106,7 +104,7 @@ def _open_file(path: Path, limits: Limits) -> Iterator[Source]:
 
 
 def _not_utf8(path: Path) -> DataError:
-    """The refusal that names the first line that is not UTF-8; the file is read again, which only a failure costs."""
+    """Return the refusal that names the first line that is not UTF-8; only a failure reads the file again."""
     if path.suffix.lower() == ".json":  # it may be one line
         return DataError(f"{path.name} is not UTF-8 text.", "", "Save it again as UTF-8.")
     with path.open("rb") as file:
@@ -120,13 +118,15 @@ def _not_utf8(path: Path) -> DataError:
     return DataError(f"{path.name} changed while it was read.", "", "Try again.")
 
 
-def _check_columns(path: Path, columns: tuple[str, ...], limits: Limits) -> None:
-    if len(columns) > limits.columns:  # those inside others are left out before it comes to that
+def _checked(source: Source, path: Path, limits: Limits) -> Source:
+    columns = source.columns
+    if len(columns) > limits.columns:  # nested ones are left out before it comes to that
         why = f"It has {len(columns):,}, the limit is {limits.columns:,}."
         raise DataError(f"{path.name} has too many columns.", why, "Keep the ones to learn from.")
-    twice = sorted({name for name in columns if columns.count(name) > 1})
-    if twice:
-        raise DataError(f"{path.name} has two columns named {twice[0]!r}.", "", "Rename one of them.")
+    repeated = sorted({name for name in columns if columns.count(name) > 1})
+    if repeated:
+        raise DataError(f"{path.name} has two columns named {repeated[0]!r}.", "", "Rename one of them.")
+    return source
 
 
 def _open_delimited(file: TextIO, path: Path, limits: Limits) -> Source:
@@ -134,7 +134,7 @@ def _open_delimited(file: TextIO, path: Path, limits: Limits) -> Source:
     first = next(lines, "")
     kind = FORMATS[path.suffix.lower()]
     delimiter = "\t" if kind == "TSV" else max(",", ";", "\t", key=first.count)
-    rows = _cells(chain([first], lines), delimiter, path, limits)
+    rows = _split_cells(chain([first], lines), delimiter, path, limits)
     header = next(rows, [])
     if isinstance(header, str):
         raise DataError(f"The first line of {path.name} cannot be read.", f"{header}.", "It must name the columns.")
@@ -142,7 +142,7 @@ def _open_delimited(file: TextIO, path: Path, limits: Limits) -> Source:
     warnings = () if delimiter == "," or kind == "TSV" else (f"Cells are separated by {delimiter!r}.",)
 
     def read(columns: Sequence[str]) -> Iterator[Record]:
-        wanted = {name: header.index(top(name, header)) for name in columns}
+        wanted = {name: header.index(top_column(name, header)) for name in columns}
         for cells in rows:
             if isinstance(cells, str):
                 yield cells
@@ -151,20 +151,20 @@ def _open_delimited(file: TextIO, path: Path, limits: Limits) -> Source:
             else:
                 yield {name: cells[index] for name, index in wanted.items()}
 
-    return Source(kind, tuple(name for name in header if name), read, part(file), warnings)
+    return Source(kind, tuple(name for name in header if name), read, progress_of(file), warnings)
 
 
 def _checked_lines(file: TextIO, path: Path, limits: Limits) -> Iterator[str]:
-    """The lines of a file of cells; one that is too long may lie inside a quote, so that no row can be left out."""
-    for number, line in enumerate(lines(file, limits.line), 1):
+    """Yield the lines of a file of cells; a long one may lie inside a quote, so that it cannot be left out alone."""
+    for number, line in enumerate(read_lines(file, limits.line), 1):
         if is_too_long(line, limits.line):
             why = f"Line {number} has more than {limits.line:,} characters."
             raise DataError(f"{path.name} cannot be read to its end.", why, "Close its quotes, or cut it.")
         yield line
 
 
-def _cells(lines: Iterator[str], delimiter: str, path: Path, limits: Limits) -> Iterator[list[str] | str]:
-    """The cells of each row, or the reason why it has none; a quote that swallows the rest is refused."""
+def _split_cells(lines: Iterator[str], delimiter: str, path: Path, limits: Limits) -> Iterator[list[str] | str]:
+    """Yield the cells of each row, or the reason why it has none; refuses a quote that is never closed."""
     # Python's own limit, 131,072, would drop the rest of a line. It is a setting of the process; no one else reads CSV.
     csv.field_size_limit(limits.line)
     reader = csv.reader(lines, delimiter=delimiter, strict=True)
@@ -181,40 +181,47 @@ def _cells(lines: Iterator[str], delimiter: str, path: Path, limits: Limits) -> 
             yield str(error).replace("'", "")
 
 
-def _open_parquet(link: Path, path: Path, limits: Limits) -> Source:
-    # Only for the files that need it: with pandas behind it, it is 60 MB and a good part of a second.
-    from datasets import Features, IterableDataset, config  # noqa: PLC0415
-
-    # It would import torch, only to make its streams torch's too.
-    config.TORCH_AVAILABLE = False
-    facts = _decoded(path, lambda: pq.read_metadata(link))
-    schema = _decoded(path, facts.schema.to_arrow_schema)
+def _open_parquet(path: Path, limits: Limits) -> Source:
+    # A file that is opened here: given its name, Arrow would take "s3://..." for an address.
+    file = _decode(path, lambda: pq.ParquetFile(pa.OSFile(str(path))))
+    schema = _decode(path, lambda: file.schema_arrow)
     allowed, seen = max(limits.decoded_bytes, limits.expansion * path.stat().st_size), 0
     labels = _class_labels(schema.metadata)
 
     def read(columns: Sequence[str]) -> Iterator[Record]:
-        tops = [*dict.fromkeys(top(column, schema.names) for column in columns)]
-        # Of the fields alone: in its metadata a file can declare a column of images, to be read from any path.
-        features = _decoded(path, lambda: Features.from_arrow_schema(pa.schema([schema.field(c) for c in tops])))
-        stream = IterableDataset.from_parquet(
-            str(link), cache_dir=str(link.parent), columns=tops, features=features, batch_size=BATCH
-        )
-        batches, size = stream.with_format("arrow").iter(batch_size=BATCH), 0
         nonlocal seen
-        while (batch := _decoded(path, lambda: next(batches, None))) is not None:
+        tops, size = [*dict.fromkeys(top_column(column, schema.names) for column in columns)], 0
+        batches = _decode(path, lambda: file.iter_batches(BATCH, columns=tops, use_threads=False))
+        while (batch := _decode(path, lambda: _plain_batch(next(batches, None)))) is not None:
             size, seen = size + batch.nbytes, seen + batch.num_rows
             if size > allowed:
                 why = f"Unpacked it is more than {allowed / 1e6:,.0f} MB."
                 raise DataError(f"{path.name} is too large.", why, "Use a part of it.")
-            yield from pick_all(name_labels(_decoded(path, batch.to_pylist), labels), columns)
+            yield from with_nested(name_labels(_decode(path, batch.to_pylist), labels), columns)
 
     inside = (name for field in schema for name in _inside(field.name, field.type, DEPTH) if name not in schema.names)
     names = [*schema.names, *islice(inside, max(0, limits.columns - len(schema.names)))]
-    return Source("Parquet", tuple(names), read, lambda: min(1.0, seen / max(1, facts.num_rows)))
+    return Source("Parquet", tuple(names), read, lambda: min(1.0, seen / max(1, file.metadata.num_rows)))
+
+
+def _plain_batch(batch: Any) -> Any:  # noqa: ANN401 - Arrow has no types
+    """Return a batch without dictionaries, in which a large cell takes no room however often it is repeated."""
+    return None if batch is None else batch.cast(pa.schema([_plain(field) for field in batch.schema]))
+
+
+def _plain(field: Any) -> Any:  # noqa: ANN401 - Arrow has no types
+    kind = field.type
+    if pa.types.is_dictionary(kind):
+        kind = kind.value_type
+    elif pa.types.is_struct(kind):
+        kind = pa.struct([_plain(inner) for inner in kind])
+    elif pa.types.is_list(kind) or pa.types.is_large_list(kind):
+        kind = pa.list_(_plain(kind.value_field))
+    return field.with_type(kind)
 
 
 def _inside(name: str, kind: Any, depth: int) -> Iterator[str]:  # noqa: ANN401 - Arrow has no types
-    """The columns inside one: the fields of a struct, and the first element of a list."""
+    """Yield the columns inside one: the fields of a struct, and the first element of a list."""
     inner: list[tuple[str, Any]] = []
     if pa.types.is_struct(kind):
         inner = [(kind.field(i).name, kind.field(i).type) for i in range(kind.num_fields)]
@@ -226,10 +233,10 @@ def _inside(name: str, kind: Any, depth: int) -> Iterator[str]:  # noqa: ANN401 
 
 
 def _class_labels(metadata: Mapping[bytes, bytes] | None) -> dict[str, tuple[str, ...]]:
-    """Names of labels by column, where a file says them for `datasets`; whatever else it says there is ignored."""
-    told = (metadata or {}).get(b"huggingface", b"")
+    """Return label names by column, where `datasets` wrote them into the file; ignores everything else it wrote."""
+    written = (metadata or {}).get(b"huggingface", b"")
     try:
-        features = json.loads(told)["info"]["features"] if len(told) <= MOST_METADATA else {}
+        features = json.loads(written)["info"]["features"] if len(written) <= MOST_METADATA else {}
         kinds = {name: kind for name, kind in features.items() if isinstance(kind, dict)}
     except (ValueError, TypeError, KeyError, AttributeError, RecursionError):
         return {}
@@ -237,18 +244,17 @@ def _class_labels(metadata: Mapping[bytes, bytes] | None) -> dict[str, tuple[str
     return {name: names for name, names in named.items() if names}
 
 
-def _decoded(path: Path, decode: Callable[[], Any]) -> Any:  # noqa: ANN401 - Arrow has no types
-    """What `decode` returns; whatever Arrow and `datasets` raise over a damaged or strange file is one refusal."""
+def _decode(path: Path, decode: Callable[[], Any]) -> Any:  # noqa: ANN401 - Arrow has no types
+    """Return `decode()`; raises one `DataError` for all that Arrow raises over a damaged or strange file."""
     try:
         return decode()
     except MemoryError:
         raise
     except Exception as error:
         why = "It is damaged, or a column has a type that is not supported."
-        raise DataError(
-            f"{path.name} cannot be read as Parquet.", why, "Write it again, or save it as JSONL."
-        ) from error
+        next_ = "Write it again, or save it as JSONL."
+        raise DataError(f"{path.name} cannot be read as Parquet.", why, next_) from error
 
 
 OPENERS: Mapping[str, Callable[[TextIO, Path, Limits], Source]] = {"JSONL": open_jsonl, "JSON": open_json}
-"""Of the formats that are text and are not cells."""
+"""Text formats other than delimited cells."""

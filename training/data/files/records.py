@@ -1,40 +1,39 @@
-"""What a file of rows gives, row by row: cells by column, where a column may lie inside another (`answer.text`)."""
+"""A source of records and its columns, where a column may lie inside another one (`answer.text`), and lines of text."""
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import islice
-from typing import Any
-
-from training.data.files.formats import is_unicode
+from typing import Any, TextIO
 
 Record = dict[str, Any] | str
-"""One data row: its cells by column, or the reason why it has none."""
-PEEK = 1000
-"""Rows whose keys are the columns of a file that does not name them."""
+"""One record: its cells by column, or the reason why it cannot be read."""
+MOST_PEEKED = 1000
+"""Records whose keys are the columns of a file that does not name them."""
 DEPTH = 4
-"""How far inside a column others are offered."""
+"""Levels of nested columns that are offered."""
 MOST_INSIDE = 200
-"""Columns inside others that one row offers."""
+"""Nested columns that one record offers."""
 
 
 @dataclass(frozen=True)
 class Source:
-    """An open file: `read(columns)` yields every data row once, in order."""
+    """An open file; `read(columns)` yields each record once, in order."""
 
     format: str
     columns: tuple[str, ...]
-    """Those at the top first, then those inside them."""
+    """Top-level columns first, then nested ones."""
     read: Callable[[Sequence[str]], Iterator[Record]]
-    part: Callable[[], float]
-    """How much of the file has been read, 0..1."""
+    progress: Callable[[], float]
+    """Return the share of the file that has been read, 0..1."""
     warnings: tuple[str, ...] = ()
 
 
 def columns_of(records: Iterable[Record], most: int) -> tuple[str, ...]:
-    """The names of the columns of `records`, and up to `most` in all with those that lie inside them."""
+    """Return the columns of `records`, with nested ones up to `most` in all."""
     tops: dict[str, None] = {}
     inside: dict[str, None] = {}
     for record in records:
@@ -53,17 +52,17 @@ def _inside(name: str, value: object, depth: int) -> Iterator[str]:
             yield from _inside(f"{name}.{key}", item, depth - 1)
 
 
-def top(name: str, tops: Sequence[str]) -> str:
-    """The column at the top that holds the one of that name; `name` itself where no column does."""
+def top_column(name: str, tops: Sequence[str]) -> str:
+    """Return the longest of `tops` that holds the column `name`; `name` itself where none does."""
     ends = [len(name), *(found.start() for found in reversed([*re.finditer(r"\.", name)]))]
     return next((name[:end] for end in ends if name[:end] in tops), name)
 
 
-def pick(record: Mapping[str, Any], name: str) -> Any:  # noqa: ANN401 - a cell
-    """The cell of a column, which may lie inside another; None where there is none."""
+def cell(record: Mapping[str, Any], name: str) -> Any:  # noqa: ANN401 - any JSON value
+    """Return the cell of a column, nested or not; None where there is none."""
     if name in record:
         return record[name]
-    outer = top(name, [*record])
+    outer = top_column(name, [*record])
     value: Any = record.get(outer)
     for key in name[len(outer) + 1 :].split("."):
         if isinstance(value, dict):
@@ -75,18 +74,15 @@ def pick(record: Mapping[str, Any], name: str) -> Any:  # noqa: ANN401 - a cell
     return value
 
 
-def pick_all(records: Iterable[Record], columns: Sequence[str]) -> Iterator[Record]:
-    """The same rows, with the cells of those `columns` that lie inside others beside the ones at the top."""
-    if not any("." in column for column in columns):
-        yield from records
-        return
+def with_nested(records: Iterable[Record], columns: Sequence[str]) -> Iterator[Record]:
+    """Yield the records, with the cells of those `columns` that are nested beside the top-level ones."""
+    nested = any("." in column for column in columns)
     for record in records:
-        inner = columns if isinstance(record, dict) else ()
-        yield record if isinstance(record, str) else record | {name: pick(record, name) for name in inner}
+        yield record | {name: cell(record, name) for name in columns} if nested and isinstance(record, dict) else record
 
 
 def name_labels(records: Iterable[Record], labels: Mapping[str, Sequence[str]]) -> Iterator[Record]:
-    """The same rows, with the names of labels in place of the numbers that stand for them."""
+    """Yield the records, with label numbers replaced by their names in the columns of `labels`."""
     for record in records:
         if isinstance(record, dict):
             for column in labels.keys() & record.keys():
@@ -99,5 +95,34 @@ def _label(value: object, names: Sequence[str]) -> object:
         value = int(value)
     if not isinstance(value, int) or isinstance(value, bool):
         return value
-    # -1 is how data sets say that a row has no label.
+    # In data sets -1 means that a row has no label.
     return None if value == -1 else names[value] if 0 <= value < len(names) else value
+
+
+def read_lines(file: TextIO, longest: int) -> Iterator[str]:
+    """Yield the lines of a file, ends included; of one longer than `longest`, the first `longest` + 1 characters."""
+    while line := file.readline(longest + 1):
+        yield line
+        while is_too_long(line, longest):
+            line = file.readline(longest + 1)
+
+
+def is_too_long(line: str, longest: int) -> bool:
+    """Return whether `read_lines` yielded only the beginning of a line."""
+    return len(line) > longest and not line.endswith("\n")
+
+
+def progress_of(file: TextIO) -> Callable[[], float]:
+    """Return a function that gives the share of a file that has been read, 0..1."""
+    size = os.fstat(file.fileno()).st_size
+    # The bytes below the decoder: a text file that is being iterated does not give its own position.
+    return lambda: min(1.0, file.buffer.tell() / max(1, size))
+
+
+def is_unicode(text: str) -> bool:
+    """Return whether `text` can be encoded as UTF-8; half a surrogate pair, as JSON escapes can make, cannot."""
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True

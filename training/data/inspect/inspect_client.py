@@ -1,107 +1,105 @@
-"""What the page and the command line ask of a file of rows, answered by a child process with little memory."""
+"""Ask a child process, which has little memory, for the report on a file of rows."""
 
 from __future__ import annotations
 
 import json
-import subprocess
-import sys
-import threading
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterator, Mapping
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
+from typing import Any
 
 from errors import DataError
-from settings import REPOSITORY, child_environment
-from tasks import TASKS, TabSpec
-from training.data.files.selection import is_selection, parts, title
+from settings import child_environment
+from store import processes
+from tasks import Columns, TabSpec
+from training.data.files.formats import is_selection, parts, title
 from training.data.inspect.report import Report
 from training.data.rows import UnknownColumns
 
-TIMEOUT_S = 90
-READ_A_SECOND = 5e6
-"""Bytes of a file of rows that a slow machine reads in a second."""
+TIMEOUT_SECONDS = 90
+BYTES_PER_SECOND = 5e6
+"""Speed at which a slow machine reads a file of rows."""
 FRUGAL = {"MALLOC_ARENA_MAX": "2", "RAYON_NUM_THREADS": "4", "TRANSFORMERS_VERBOSITY": "error"}
-"""For a child whose address space is limited: many threads would take it up, each with memory of its own."""
+"""For a child whose address space is limited: many threads would use it up, each with memory of its own."""
 
 
 @dataclass(frozen=True)
 class Inspection:
-    """A file of rows, the tab that would learn from it, and how."""
+    """A request for a report: a file of rows, the tab that would learn from it, and how."""
 
     path: Path
     spec: TabSpec
     mapping: Mapping[str, str] = field(default_factory=dict)
-    """Columns of the file that were chosen."""
+    """Columns of the file that the user chose."""
     max_length: int = 512
-    """Tokens of one row."""
+    """Most tokens of one row."""
     held_out: Path | None = None
-    """Rows of the user's own to compare on."""
+    """A file of the user's own rows to compare on."""
+
+    @property
+    def columns(self) -> Columns:
+        """The tab's columns; raises `DataError` for a tab that names none."""
+        if self.spec.columns is None:
+            raise DataError(f"The tab {self.spec.name} does not learn.", "It names no columns.")
+        return self.spec.columns
 
     def key(self) -> tuple[object, int]:
-        """Equal for what would find the same: of which rows and how they are read, and how long they may be."""
+        """Return (rows, longest length): equal keys mean equal reports, equal first parts the same rows."""
         files = [(part.absolute(), *_stamp(part)) for part in self._files()]
         return (*files, self.spec, tuple(sorted(self.mapping.items()))), self.max_length
 
     def reports(self, home: Path) -> Iterator[Report]:
-        """The report, each time that more of it is known. Raises `DataError`; ends the child where nobody waits."""
-        spec, options = self.spec, [] if self.held_out is None else ["--held-out", str(self.held_out.absolute())]
-        options += ["--model", spec.model, "--task", spec.task, "--max-length", str(self.max_length)]
-        options += [f"--prompt={spec.prompt}"]
-        return map(Report.from_json, self._lines(home, options))
+        """Yield the report, each time that more of it is known; closing the iterator ends the child.
+
+        Raises `DataError`.
+        """
+        return map(Report.from_json, self._lines(home))
 
     def write_bad_rows(self, home: Path, out: Path) -> int:
-        """Write every row that is left out as JSONL into `out`; how many. Raises `DataError`."""
-        [line] = self._lines(home, ["--bad-rows", str(out.absolute())])
-        return int(json.loads(line)["written"])
+        """Write every record that is left out as JSONL into `out`; returns their number. Raises `DataError`."""
+        [line] = self._lines(home, str(out.absolute()))
+        return int(line)
 
-    def _lines(self, home: Path, options: Sequence[str]) -> Iterator[str]:
-        """What the child prints, line by line."""
-        if self.spec.columns is None:
-            raise DataError(f"The tab {self.spec.name} does not learn.", "It names no columns.")
-        wanted = {part: name for part, name in vars(self.spec.columns).items() if name}
-        command = [sys.executable, "-m", "training.data.inspect", str(self.path.absolute()), *options]
-        command += ["--answers", TASKS[self.spec.task].answers, f"--wanted={json.dumps(wanted)}"]
-        command += [f"--columns={json.dumps(dict(self.mapping))}"]
-        with subprocess.Popen(
-            command, cwd=REPOSITORY, env=child_environment(GRAFT_HOME=str(home), **FRUGAL), text=True,
-            stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL,
-        ) as child:  # fmt: skip
-            late = threading.Timer(self._patience(), child.kill)
-            late.start()
-            try:
-                yield from self._told(child, late)
-            finally:
-                late.cancel()
-                child.kill()
+    def to_json(self) -> str:
+        """Return the request as JSON, with absolute paths."""
+        held_out = self.held_out.absolute() if self.held_out else None
+        return json.dumps(asdict(self) | {"path": self.path.absolute(), "held_out": held_out}, default=str)
 
-    def _told(self, child: subprocess.Popen[str], late: threading.Timer) -> Iterator[str]:
-        last = ""
-        for line in child.stdout or ():
-            last = line
-            if not line.startswith('{"what": '):
-                yield line
-        code = child.wait()
-        if late.finished.is_set():
-            raise DataError(f"{title(self.path)} takes too long to read.", "It may be damaged.", "Try a part of it.")
-        if code == 2 and last.startswith('{"what": '):
-            told = json.loads(last)
-            raise UnknownColumns(**told) if "columns" in told else DataError(**told)
-        if code:
-            raise DataError(
-                f"{title(self.path)} cannot be read.", "Reading it needs too much memory, or it is damaged."
+    @classmethod
+    def from_json(cls, text: str) -> Inspection:
+        """Parse what `to_json` returned."""
+        facts: dict[str, Any] = json.loads(text)
+        spec = TabSpec(**facts["spec"] | {"columns": Columns(**facts["spec"]["columns"])})
+        paths = {name: Path(facts[name]) for name in ("path", "held_out") if facts[name]}
+        return cls(**facts | paths | {"spec": spec})
+
+    def _lines(self, home: Path, *arguments: str) -> Iterator[str]:
+        """Yield the lines that the child prints."""
+        name, _ = title(self.path), self.columns
+        died = DataError(f"{name} cannot be read.", "Reading it needs too much memory, or it is damaged.")
+        try:
+            yield from processes.lines(
+                processes.python("training.data.inspect", self.to_json(), *arguments),
+                raises=lambda facts: (UnknownColumns if "columns" in facts else DataError).from_dict(facts),
+                died=lambda: died,
+                environment=child_environment(GRAFT_HOME=str(home), **FRUGAL),
+                seconds=self._patience(),
             )
+        except TimeoutError as error:
+            what = f"{name} takes too long to read."
+            raise DataError(what, "It may be damaged.", "Try a part of it.") from error
 
     def _patience(self) -> float:
-        """Seconds after which the child has surely been caught in something."""
+        """Return the seconds after which the child must be stuck."""
         files = [part for part in self._files() if part.exists()]
-        return TIMEOUT_S + sum(part.stat().st_size for part in files) / READ_A_SECOND
+        return TIMEOUT_SECONDS + sum(part.stat().st_size for part in files) / BYTES_PER_SECOND
 
     def _files(self) -> list[Path]:
-        """Every file that is read, and those that say which."""
+        """Return every file that is read, selections included."""
         chosen = [path for path in (self.path, self.held_out) if path]
         return [*chosen, *(part for path in chosen if is_selection(path) for part in parts(path))]
 
 
 def _stamp(path: Path) -> tuple[int, int]:
-    """What changes when somebody writes to a file; zeros where there is none."""
+    """Return time and size of a file, which change when it is written; zeros for a missing one."""
     return (found.st_mtime_ns, found.st_size) if path.exists() and (found := path.stat()) else (0, 0)

@@ -1,4 +1,4 @@
-"""What a file of rows holds and what was left out of it, and whether it can be learned from at all."""
+"""The report on a file of rows: its contents, the rows that are left out, and whether it can be learned from at all."""
 
 from __future__ import annotations
 
@@ -7,166 +7,144 @@ import re
 from bisect import insort
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from errors import DataError
 from tasks import MOST_LABELS
 from training.data.rows import Answers, Row
 
-SAMPLE = 5
+SHOWN_ROWS = 5
 """Rows that a report shows."""
 FEWEST_ROWS = 8
 """Rows below which there is nothing to train on and hold out."""
 MOST_BAD = 1_000
-"""Bad rows that a report names; the others are counted."""
+"""Bad rows that a report lists; the others are counted."""
 MOST_REASONS = 100
+"""Kinds of reasons that are counted apart, because a reason may quote the file."""
 OTHER_REASONS = "another reason"
 LATER = "later"
+"""`Report.untokenized` where the base is not on this disk yet."""
 FEW_ROWS = 5
-"""Rows of a label from which one is held out for sure."""
+"""Rows of a label from which one is always held out."""
 
 
 @dataclass(frozen=True)
 class BadRow:
-    """A row that is left out; `number` counts the rows of data from 1, without the line that names CSV columns."""
+    """A record that is left out; `number` counts records from 1, without the line that names CSV columns."""
 
     number: int
     reason: str
 
 
 @dataclass(frozen=True)
-class Tokens:
-    """How long rows are for a base, and what of them it learns. Lengths are in tokens before anything is cut."""
+class TokenLengths:
+    """Lengths of rows in tokens of a base, before anything is cut, and how much of them is learned."""
 
     rows: int
-    """That were tokenized: all, or a seeded sample of a large file."""
+    """Tokenized rows: all, or a seeded sample of a large file."""
     limit: int
-    """The longest length that training was told, at most what the base takes."""
+    """The longest length of the training, at most that of the base."""
     edges: tuple[int, ...]
-    """Of the histogram: bin i holds the rows of `edges[i]` up to, not including, `edges[i + 1]` tokens."""
+    """Edges of the histogram: bin i holds the rows of `edges[i]` up to, not including, `edges[i + 1]` tokens."""
     counts: tuple[int, ...]
     median: int
     p95: int
     longest: int
     mean: float
     learned_mean: float
-    """Tokens of a row that are learned, after the cut; 1 for a label."""
+    """Mean of the tokens learned per row, after the cut; 1 for a label."""
     truncated: int
-    """Of `rows`, those that are cut to `limit`, or left out because their answer would be."""
+    """Rows that are cut to `limit`, or left out because their answer would be."""
 
 
 @dataclass(frozen=True)
 class Rendered:
-    """A row exactly as the model reads it, special tokens and all."""
+    """A row exactly as the model reads it, special tokens included."""
 
     pieces: tuple[tuple[str, bool], ...]
-    """Its text in order, each piece with whether it is learned; none where the row is left out."""
+    """The text in order, each piece with whether it is learned; none where the row is left out."""
     answer: str = ""
-    """What is learned, where it is no part of the text: a label, or the answer of an encoder-decoder."""
+    """The learned text that is no part of `pieces`: a label, or the answer of an encoder-decoder."""
     cut: bool = False
     """Whether the text is cut to the longest length; where there are no pieces, the answer would have been."""
 
 
 @dataclass(frozen=True)
-class Pair:
-    """Two rows that are nearly the same: their numbers, what they ask, and the share that they have in common."""
-
-    numbers: tuple[int, int]
-    texts: tuple[str, str]
-    share: float
-    """1.0 where only case, punctuation or white space differs."""
-
-
-@dataclass(frozen=True)
-class Near:
-    """Rows that say nearly what an earlier one says. They are told, and stay."""
-
-    rows: int
-    """That were compared: all, or a seeded sample of a large file."""
-    same: int
-    """Of all usable rows, those that differ from an earlier one by case, punctuation or white space alone."""
-    alike: int
-    """Of `rows`, those that are nearly like an earlier one in their words."""
-    pairs: tuple[Pair, ...]
-
-
-@dataclass(frozen=True)
 class HeldOut:
-    """A file of the user's own rows to compare on."""
+    """The report on a file of the user's own rows to compare on."""
 
     file: str
     rows: int
     usable: int
     known: int
-    """Usable rows that can be compared on: of a classifier, those whose label there are rows to learn from."""
+    """Usable rows to compare on: all, or those whose label is among the labels to train on."""
     unknown: dict[str, int]
     """Rows for each other label; most frequent first."""
     shared: int
-    """Rows to train on that are asked there too, exactly or but for their form; they are not trained on."""
+    """Rows to train on whose question is also in this file, or differs in form alone; they are not trained on."""
     examples: tuple[str, ...]
-    """What some of them ask."""
+    """Some questions of this file that are shared."""
 
 
 @dataclass(frozen=True)
 class Report:
-    """A file of rows before anything trains on it."""
+    """Facts about a file of rows before anything trains on it."""
 
     file: str
     format: str
     rows: int
     usable: int
-    columns: tuple[str, ...]
-    mapping: dict[str, str]
+    columns: tuple[str, ...] = ()
+    mapping: dict[str, str] = field(default_factory=dict)
     """The column of the file for each part of a row."""
-    bad: tuple[BadRow, ...]
-    """The first rows that are left out, at most `MOST_BAD`."""
-    reasons: dict[str, int]
-    """Rows that are left out for each kind of reason, as its first row puts it, most frequent first."""
-    duplicates: int
-    """Rows like an earlier one; they are left out too."""
-    conflicts: int
-    """Texts that have more than one target; their rows are usable."""
-    labels: dict[str, int]
+    bad: tuple[BadRow, ...] = ()
+    """The first records that are left out, at most `MOST_BAD`."""
+    reasons: dict[str, int] = field(default_factory=dict)
+    """Records that are left out for each kind of reason, in the words of the first, most frequent first."""
+    duplicates: int = 0
+    """Rows with the content of an earlier one; they are left out too."""
+    conflicts: int = 0
+    """Questions with more than one target; their rows are usable."""
+    restated: int = 0
+    """Questions that differ from an earlier one by case, punctuation or white space alone; their rows are usable."""
+    labels: dict[str, int] = field(default_factory=dict)
     """Usable rows for each label, most frequent first; empty for a tab that answers with text."""
-    words: dict[str, int]
-    """`median` and `max` words of what a row asks."""
-    sample: tuple[Row, ...]
-    warnings: tuple[str, ...]
-    tokens: Tokens | None = None
-    """None where none was asked for, or for the reason in `untokenized`."""
+    words: dict[str, int] = field(default_factory=lambda: {"median": 0, "max": 0})
+    """`median` and `max` of the words of a question."""
+    sample: tuple[Row, ...] = ()
+    warnings: tuple[str, ...] = ()
+    tokens: TokenLengths | None = None
+    """None where no base was named, or for the reason in `untokenized`."""
     untokenized: str = ""
-    """Why `tokens` are missing; `LATER` where the base is not on this disk yet."""
+    """Reason why `tokens` are missing; `LATER` where the base is not on this disk yet."""
     rendered: tuple[Rendered, ...] = ()
-    near: Near | None = None
     held_out: HeldOut | None = None
 
     @property
     def left_out(self) -> int:
-        """Rows that cannot be used."""
+        """Number of records that cannot be used."""
         return self.rows - self.usable
 
     def to_json(self) -> str:
-        """One line of JSON."""
+        """Return one line of JSON."""
         return json.dumps(asdict(self))
 
     @classmethod
     def from_json(cls, text: str) -> Report:
-        """The inverse of `to_json`."""
+        """Parse what `to_json` returned."""
         fields: dict[str, Any] = json.loads(text)
         fields["bad"] = tuple(BadRow(**bad) for bad in fields["bad"])
         if tokens := fields.get("tokens"):
-            fields["tokens"] = Tokens(**tokens | {name: tuple(tokens[name]) for name in ("edges", "counts")})
+            fields["tokens"] = TokenLengths(**tokens | {name: tuple(tokens[name]) for name in ("edges", "counts")})
         fields["rendered"] = tuple(_rendered(row) for row in fields.get("rendered", ()))
-        if near := fields.get("near"):
-            fields["near"] = Near(**near | {"pairs": tuple(_pair(pair) for pair in near["pairs"])})
         if other := fields.get("held_out"):
             fields["held_out"] = HeldOut(**other | {"examples": tuple(other["examples"])})
         return cls(**fields | {name: tuple(fields[name]) for name in ("columns", "sample", "warnings")})
 
 
 class BadRows:
-    """The first bad rows, and how many there are for each kind of reason."""
+    """A counter of records that are left out: the first ones, and how many for each kind of reason."""
 
     def __init__(self) -> None:
         self._first: list[BadRow] = []
@@ -174,24 +152,23 @@ class BadRows:
         self._counts: Counter[str] = Counter()
 
     def add(self, bad: BadRow) -> None:
-        """Count a row that is left out."""
+        """Count a record that is left out."""
         if len(self._first) < MOST_BAD or bad.number < self._first[-1].number:
             insort(self._first, bad, key=lambda other: other.number)
             del self._first[MOST_BAD:]
         kind = re.sub(r"\d[\d,]*", "#", bad.reason)
-        # A reason may quote the file: however many kinds that makes, they are told in little room.
         if len(self._kinds) < MOST_REASONS:
             self._kinds.setdefault(kind, bad.reason)
         self._counts[self._kinds.get(kind, OTHER_REASONS)] += 1
 
     @property
     def first(self) -> tuple[BadRow, ...]:
-        """The first of them by their number, in whatever order they were added."""
+        """The first records by number, whatever the order in which they were added."""
         return tuple(self._first)
 
     @property
     def reasons(self) -> dict[str, int]:
-        """Rows for each kind of reason, most frequent first."""
+        """Records for each kind of reason, most frequent first."""
         return dict(self._counts.most_common())
 
 
@@ -199,37 +176,33 @@ def _rendered(fields: dict[str, Any]) -> Rendered:
     return Rendered(**fields | {"pieces": tuple((text, learned) for text, learned in fields["pieces"])})
 
 
-def _pair(fields: dict[str, Any]) -> Pair:
-    return Pair(**fields | {name: tuple(fields[name]) for name in ("numbers", "texts")})
-
-
 def by_count(labels: dict[str, int]) -> dict[str, int]:
-    """The same, most frequent first."""
+    """Return the same counts, most frequent first."""
     return dict(sorted(labels.items(), key=lambda item: (-item[1], item[0])))
 
 
-def find_warnings(labels: dict[str, int], bad: int, rows: int, conflicts: int) -> tuple[str, ...]:
-    """What does not stop a training but deserves a look."""
+def find_warnings(report: Report) -> tuple[str, ...]:
+    """Return warnings about rows that can be trained on but deserve a look."""
+    labels, rows, left_out, conflicts = report.labels, report.rows, report.left_out, report.conflicts
     once = [label for label, count in labels.items() if count == 1]
     few = [label for label, count in labels.items() if 1 < count < FEW_ROWS]
+    rarest = f"The most frequent label has over 20 times the rows of the rarest: {_quoted(list(labels)[-1:])}."
     found = (
         (bool(once), f"{_count(len(once), 'label')} one row only, so nothing to hold out: {_quoted(once)}."),
         (bool(few), f"{_count(len(few), 'label')} fewer than {FEW_ROWS} rows, too few to learn well: {_quoted(few)}."),
         (bool(labels) and conflicts > 0, f"{_count(conflicts, 'text')} more than one label."),
-        (bad * 5 > rows, f"{bad:,} of {rows:,} rows are left out."),
-        (bool(labels) and max(labels.values(), default=0) > 20 * min(labels.values(), default=1),
-         f"The most frequent label has over 20 times the rows of the rarest: {_quoted(list(labels)[-1:])}."),
-    )  # fmt: skip
+        (left_out * 5 > rows, f"{left_out:,} of {rows:,} rows are left out."),
+        (max(labels.values(), default=0) > 20 * min(labels.values(), default=1), rarest),
+    )
     return tuple(text for applies, text in found if applies)
 
 
 def check_learnable(report: Report, answers: Answers) -> None:
-    """Raise `DataError` if no useful version can come of these rows."""
+    """Raise `DataError` if these rows cannot teach anything."""
     file, labels, usable = report.file, report.labels, report.usable
     if report.rows == 0:
-        raise DataError(
-            f"{file} has no rows.", "It has only the names of its columns.", "Put at least eight rows into it."
-        )
+        why = "It has only the names of its columns."
+        raise DataError(f"{file} has no rows.", why, "Put at least eight rows into it.")
     if usable == 0:
         next = "Correct the rows, or choose other columns with `--columns text=COLUMN,target=COLUMN`."
         raise DataError(f"{file} has no usable row.", _reasons(report), next)
@@ -252,20 +225,20 @@ def check_learnable(report: Report, answers: Answers) -> None:
 
 
 def check_asks(report: Report, answers: Answers) -> None:
-    """Raise `DataError` if nothing can be compared on these rows, which are not learned from."""
+    """Raise `DataError` if these rows, which are not trained on, leave nothing to compare on."""
     if not report.usable:
         next = "Correct the rows: they need the columns of those to train on."
         raise DataError(f"{report.file} has no usable row.", _reasons(report), next)
 
 
 def nothing_known(report: Report, labels: Sequence[str]) -> DataError:
-    """What is said of a file to compare on whose labels are all others than those that are learned."""
+    """Return the refusal of a file to compare on with none of the labels that are learned."""
     why = f"Its labels are {_quoted(list(report.labels))}; those to learn are {_quoted(labels)}."
     return DataError(f"No row of {report.file} has a label that is learned.", why, "Use the same labels in both files.")
 
 
 def _reasons(report: Report) -> str:
-    """The most common reasons for leaving rows out, each with how many rows it explains."""
+    """Return the most common reasons for leaving rows out, each with its number of rows."""
     common = "; ".join(f"{reason} ({_rows(count)})" for reason, count in list(report.reasons.items())[:3])
     return f"Left out: {common}." if common else ""
 

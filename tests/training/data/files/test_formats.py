@@ -1,4 +1,4 @@
-"""A file is what its first bytes say, whatever its name."""
+"""Tests of training/data/files/formats.py: a format is that of the first bytes, whatever the name."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ WRONG = [
 
 
 @pytest.mark.parametrize(("name", "content", "refusal"), WRONG, ids=[row[0] for row in WRONG])
-def test_refuses_what_is_not_as_named(tmp_path: Path, name: str, content: bytes, refusal: str):
+def test_a_file_that_is_not_as_named_is_refused(tmp_path: Path, name: str, content: bytes, refusal: str):
     path = tmp_path / name
     path.write_bytes(content)
     with pytest.raises(DataError) as caught:
@@ -58,19 +58,19 @@ def test_refuses_what_is_not_as_named(tmp_path: Path, name: str, content: bytes,
         ("b.csv", b"<b>,label\n1,2\n", "CSV"),
     ],
 )
-def test_accepts_the_formats(tmp_path: Path, name: str, content: bytes, kind: str):
+def test_each_format_is_detected(tmp_path: Path, name: str, content: bytes, kind: str):
     (tmp_path / name).write_bytes(content)
     assert check_file(tmp_path / name, Limits()) == kind
 
 
-def test_refuses_what_is_no_file(tmp_path: Path):
+def test_a_missing_file_is_refused(tmp_path: Path):
     (tmp_path / "folder.csv").mkdir()
     for name in ("absent.csv", "folder.csv"):
         with pytest.raises(DataError, match="is not there"):
             check_file(tmp_path / name, Limits())
 
 
-def test_r23_refuses_everything_that_datasets_would_unpack():
+def test_r23_everything_that_datasets_would_unpack_is_refused():
     packed = [
         *file_utils.MAGIC_NUMBER_TO_COMPRESSION_PROTOCOL,
         *file_utils.MAGIC_NUMBER_TO_UNSUPPORTED_COMPRESSION_PROTOCOL,

@@ -1,14 +1,11 @@
-"""hub_dataset.py: from a data set on the Hub to rows, by our own readers alone; and what must not be read."""
+"""Tests of training/data/files/hub_dataset.py: rows of a Hub data set, and files that must not be read."""
 
 from __future__ import annotations
 
-import io
 import json
 from collections.abc import Iterator
 from pathlib import Path
 
-import pyarrow as pa
-import pyarrow.parquet as pq
 import pytest
 from huggingface_hub import constants
 from huggingface_hub.utils import close_session
@@ -17,62 +14,24 @@ from errors import ConfigError, DataError
 from settings import Settings
 from tasks import Columns, TabSpec
 from tests.helpers.fake_hub import FakeHub, point_to
+from tests.helpers.row_files import HUB_FILES
 from training.cli import run_arguments
 from training.cli.fetch import fetch_rows
 from training.config import TrainConfig
-from training.data.files.hub_dataset import HubData, Place, parse_place
-from training.data.files.selection import read_selection, title
+from training.data.files.formats import read_selection, title
+from training.data.files.hub_dataset import HubData, HubSplit, parse_place
+from training.data.rows import Row
 from training.data.table import read_table
 from training.runs.runs import Runs
 
 LABELS = Columns(text="text", target="label")
 SPEC = TabSpec("classification", "org/base", "text-classification", LABELS)
 CANARY = "canary-of-the-hidden-file"
-CARD = """---
-configs:
-- config_name: en
-  default: true
-  data_files:
-  - split: train
-    path: en/train-*.parquet
-  - split: test
-    path: en/test.csv
-- config_name: de
-  data_files: de/rows.jsonl
-dataset_info:
-- config_name: en
-  features:
-  - name: label
-    dtype:
-      class_label:
-        names: ['bad', 'good']
----
-"""
-
-
-def shard(start: int) -> bytes:
-    written = io.BytesIO()
-    rows = range(start, start + 10)
-    pq.write_table(pa.table({"text": [f"row {i}" for i in rows], "label": [i % 2 for i in rows]}), written)
-    return written.getvalue()
-
-
-def lines(count: int) -> bytes:
-    return "".join(json.dumps({"text": f"row {i}", "label": "xy"[i % 2]}) + "\n" for i in range(count)).encode()
-
-
-FILES = {
-    "README.md": CARD.encode(),
-    "en/train-00000-of-00002.parquet": shard(0),
-    "en/train-00001-of-00002.parquet": shard(10),
-    "en/test.csv": b"text,label\n" + b"".join(f"test {i},{i % 2}\n".encode() for i in range(12)),
-    "de/rows.jsonl": lines(9),
-}
 
 
 @pytest.fixture
 def fake(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[FakeHub]:
-    found = FakeHub({"datasets/org/rows": FILES})
+    found = FakeHub({"datasets/org/rows": HUB_FILES})
     with found.running() as url:
         point_to(monkeypatch, url, tmp_path / "cache")
         monkeypatch.setattr(constants, "HF_TOKEN_PATH", str(tmp_path / "no-token"))
@@ -86,42 +45,45 @@ def data(home: Path) -> HubData:
 
 
 def test_a_split_of_several_files_is_one_source_in_order(fake: FakeHub, data: HubData) -> None:
-    path = data.fetch(Place("org/rows"))
-    table = read_table(path, "label", LABELS)
-    assert [row["text"] for row in table.rows()] == [f"row {i}" for i in range(20)]
+    path = data.fetch(HubSplit("org/rows"))
+    rows: list[Row] = []
+    table = read_table(path, "label", LABELS, keep=rows.append)
+    assert [row["text"] for row in rows] == [f"row {i}" for i in range(20)]
     assert table.report.labels == {"bad": 10, "good": 10}, "names, not numbers"
     assert (table.report.file, table.report.format) == ("org/rows en train", "Parquet")
     assert read_selection(path).source == {"id": "org/rows", "revision": "a" * 40, "config": "en", "split": "train"}
     assert not [request for request in fake.requests if "test.csv" in request or "rows.jsonl" in request]
 
 
-def test_configuration_split_and_revision_are_chosen(fake: FakeHub, data: HubData) -> None:
-    test = data.fetch(Place("org/rows", config="en", split="test"))
+def test_configuration_split_and_revision_can_be_chosen(fake: FakeHub, data: HubData) -> None:
+    test = data.fetch(HubSplit("org/rows", config="en", split="test"))
     assert read_table(test, "label", LABELS).report.labels == {"bad": 6, "good": 6}
-    other = data.fetch(Place("org/rows", "dev", "de"))
+    other = data.fetch(HubSplit("org/rows", "dev", "de"))
     assert read_table(other, "label", LABELS).report.labels == {"x": 5, "y": 4}
     assert read_selection(other).revision == "b" * 40 and title(other) == "org/rows de train"
-    for place, told in ((Place("org/rows", config="fr"), "has no configuration 'fr'. It has en, de"),
-                        (Place("org/rows", split="dev"), "no split in en 'dev'. It has train, test")):  # fmt: skip
-        with pytest.raises(DataError, match=told.replace(".", r"\.")):
-            data.fetch(place)
+    with pytest.raises(DataError, match=r"has no configuration 'fr'\. It has en, de"):
+        data.fetch(HubSplit("org/rows", config="fr"))
+    with pytest.raises(DataError, match=r"no split in en 'dev'\. It has train, test"):
+        data.fetch(HubSplit("org/rows", split="dev"))
 
 
 def test_rows_that_were_fetched_are_found_offline(fake: FakeHub, data: HubData, home: Path) -> None:
     with pytest.raises(DataError, match="Fetch them first"):
-        data.find(Place("org/rows"))
-    data.look_up(Place("org/rows"))
+        data.find(HubSplit("org/rows"))
+    data.look_up(HubSplit("org/rows"))
     with pytest.raises(DataError, match="Fetch them first"):
-        data.find(Place("org/rows"))
-    path = data.fetch(Place("org/rows"))
+        data.find(HubSplit("org/rows"))
+    path = data.fetch(HubSplit("org/rows"))
     fake.requests.clear()
-    assert data.find(Place("org/rows")) == data.find(Place("org/rows", "a" * 40, "en", "train")) == path
-    assert HubData.of(Settings(home=home, offline=True)).fetch(Place("org/rows")) == path
+    assert data.find(HubSplit("org/rows")) == data.find(HubSplit("org/rows", "a" * 40, "en", "train")) == path
+    assert HubData.of(Settings(home=home, offline=True)).fetch(HubSplit("org/rows")) == path
     assert fake.requests == []
 
 
-OUTSIDE = ["{canary}", "../secret.json", "en/../../../secret.json", "http://127.0.0.1:{port}/secret.json",
-           "zip://secret.json::{canary}", "file://{canary}", "link.json"]  # fmt: skip
+OUTSIDE = [
+    *("{canary}", "../secret.json", "en/../../../secret.json", "http://127.0.0.1:{port}/secret.json"),
+    *("zip://secret.json::{canary}", "file://{canary}", "link.json"),
+]
 
 
 @pytest.mark.parametrize("pattern", OUTSIDE)
@@ -135,7 +97,7 @@ def test_r04_no_file_outside_a_data_set_is_read(
     size = canary.stat().st_size
     fake.repositories = {"datasets/org/evil": {"README.md": card.encode(), "link.json": b"x" * size}}
     with pytest.raises(DataError) as caught:
-        place = Place("org/evil")
+        place = HubSplit("org/evil")
         if pattern == "link.json":  # a link in the cache, as a git checkout of the repository could hold
             found = data.look_up(place)
             [path] = data._rows.fetch(found.listing, ["link.json"])
@@ -150,13 +112,13 @@ def test_r04_no_file_outside_a_data_set_is_read(
 
 
 def test_a_file_without_the_columns_of_the_first_is_refused(fake: FakeHub, data: HubData) -> None:
-    fake.repositories = {"datasets/org/odd": {"train-1.csv": FILES["en/test.csv"], "train-2.csv": b"other\n1\n2\n"}}
+    fake.repositories = {"datasets/org/odd": {"train-1.csv": HUB_FILES["en/test.csv"], "train-2.csv": b"other\n1\n2\n"}}
     with pytest.raises(DataError, match=r"train-2\.csv cannot be read with the others"):
-        read_table(data.fetch(Place("org/odd")), "label", LABELS)
+        read_table(data.fetch(HubSplit("org/odd")), "label", LABELS)
 
 
-def test_a_run_keeps_its_rows_and_where_they_are_from(fake: FakeHub, data: HubData, runs: Runs, tmp_path: Path) -> None:
-    path = data.fetch(Place("org/rows", split="train"))
+def test_a_run_keeps_its_rows_and_their_source(fake: FakeHub, data: HubData, runs: Runs, tmp_path: Path) -> None:
+    path = data.fetch(HubSplit("org/rows", split="train"))
     source = read_selection(path).source
     config = TrainConfig.for_tab(SPEC, path, "mine", hub=source)
     run = runs.submit(config)
@@ -172,9 +134,9 @@ def test_a_run_keeps_its_rows_and_where_they_are_from(fake: FakeHub, data: HubDa
 
 
 def test_another_split_is_held_out_whole(fake: FakeHub, data: HubData, runs: Runs, tmp_path: Path) -> None:
-    path, other = data.fetch_both(Place("org/rows", config="en"), "test")
+    path, other = data.fetch_both(HubSplit("org/rows", config="en"), "test")
     assert other is not None and read_selection(other).split == "test"
-    assert data.fetch_both(Place("org/rows"), "") == (path, None)
+    assert data.fetch_both(HubSplit("org/rows"), "") == (path, None)
     chosen = {"hub": read_selection(path).source, "held_out_split": "test"}
     config = TrainConfig.for_tab(SPEC, path, "mine", **chosen, held_out_data=str(other))
     kept = TrainConfig.from_json((runs.submit(config).folder / "config.json").read_text())
@@ -182,17 +144,17 @@ def test_another_split_is_held_out_whole(fake: FakeHub, data: HubData, runs: Run
     assert Path(kept.held_out_data).parent.name == "held_out" and kept.held_out_split == "test"
     assert run_arguments.write(config, SPEC, "").endswith("--hub-split train --name mine --held-out-split test")
     with pytest.raises(DataError, match="has no split"):
-        data.fetch_both(Place("org/rows"), "nothing")
+        data.fetch_both(HubSplit("org/rows"), "nothing")
     with pytest.raises(DataError, match="split test of org/rows is not on this computer"):
         runs.submit(TrainConfig.for_tab(SPEC, path, "mine", **chosen))
 
 
 def test_a_held_out_split_is_another_one_of_a_hub_data_set(tmp_path: Path) -> None:
-    source = Place("org/rows", "a" * 40, "en", "train").named
-    for wrong, why in (({"hub": source, "held_out_split": "train"}, "which is trained on"),
-                       ({"held_out_split": "test"}, "is a split of a data set of the Hub")):  # fmt: skip
-        with pytest.raises(ConfigError, match=why):
-            TrainConfig.for_tab(SPEC, tmp_path, "mine", **wrong)
+    source = HubSplit("org/rows", "a" * 40, "en", "train").named
+    with pytest.raises(ConfigError, match="which is trained on"):
+        TrainConfig.for_tab(SPEC, tmp_path, "mine", hub=source, held_out_split="train")
+    with pytest.raises(ConfigError, match="is a split of a data set of the Hub"):
+        TrainConfig.for_tab(SPEC, tmp_path, "mine", held_out_split="test")
     both = "--plugin x --data org/rows --name mine --held-out-split test --held-out-data rows.csv"
     with pytest.raises(ConfigError, match="in a file and as a split"):
         run_arguments.to_config(run_arguments.read(both), SPEC)
@@ -209,7 +171,11 @@ def test_a_command_fetches_the_split_that_it_holds_out(fake: FakeHub, home: Path
 
 
 def test_a_run_from_the_hub_is_a_command_and_back(tmp_path: Path) -> None:
-    for place in (Place("org/rows"), Place("org/rows", "a" * 40, "default", "train"), Place("a/b", "", "x y", "dev")):
+    for place in (
+        HubSplit("org/rows"),
+        HubSplit("org/rows", "a" * 40, "default", "train"),
+        HubSplit("a/b", "", "x y", "dev"),
+    ):
         config = TrainConfig.for_tab(SPEC, tmp_path / "x.rows", "mine", hub=place.named)
         said = run_arguments.write(config, SPEC, config.data)
         again = run_arguments.to_config(run_arguments.read(said), SPEC)
@@ -220,13 +186,13 @@ def test_a_run_from_the_hub_is_a_command_and_back(tmp_path: Path) -> None:
 
 def test_a_path_that_is_there_is_no_id(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
-    assert parse_place("org/rows@v1", "c", "s") == Place("org/rows", "v1", "c", "s")
+    assert parse_place("org/rows@v1", "c", "s") == HubSplit("org/rows", "v1", "c", "s")
     assert parse_place("org/rows.csv") is parse_place("rows") is parse_place("../rows") is parse_place("/a/b") is None
     (tmp_path / "org" / "rows").mkdir(parents=True)
     assert parse_place("org/rows") is None
 
 
-def test_the_configuration_says_where_on_the_hub(tmp_path: Path) -> None:
+def test_a_configuration_with_an_incomplete_hub_source_is_refused(tmp_path: Path) -> None:
     for hub in ({"id": "a/b"}, {"id": 1, "revision": "", "config": "", "split": ""}, 7):
         with pytest.raises(Exception, match="hub is"):
             TrainConfig.for_tab(SPEC, tmp_path, "mine", hub=hub)

@@ -81,9 +81,10 @@ def test_the_report_comes_bit_by_bit_and_is_kept(runs: Runs, spec: TabSpec, home
     held_out.write_text("text,label\nGREAT work: number 0,0\nof no label,x\n", encoding="utf-8")
     asked = Inspection(path, spec, max_length=8, held_out=held_out)
     first, second, last = runs.look(asked)
-    assert (first.near, first.held_out, first.tokens) == (None, None, None)
-    assert second.near and second.held_out and second.tokens is None
+    assert (first.held_out, first.tokens) == (None, None)
+    assert second.held_out and second.tokens is None
     assert (last.held_out.known, last.held_out.unknown, last.held_out.shared) == (1, {"x": 1}, 1)
+    assert last.held_out.examples == ("GREAT work: number 0",)
     assert (last.tokens.rows, last.tokens.limit, last.tokens.truncated) == (24, 8, 24)
     assert [row.answer for row in last.rendered] == [row["target"] for row in last.sample] and last.rendered[0].cut
     assert list(runs.look(asked)) == [last]

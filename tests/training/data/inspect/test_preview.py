@@ -1,4 +1,4 @@
-"""training/data/inspect/preview.py: what is told of rows is what training does with them."""
+"""Tests of training/data/inspect/preview.py: lengths and rendered rows are those of training."""
 
 from __future__ import annotations
 
@@ -33,23 +33,23 @@ def llama(tmp_path_factory: pytest.TempPathFactory) -> Preview:
 
 
 @pytest.mark.parametrize("family", ["bert", "llama", "t5"])
-def test_figures_are_those_of_encoding(family: str, tmp_path: Path) -> None:
+def test_lengths_are_those_of_encoding(family: str, tmp_path: Path) -> None:
     seen = preview_of(family, tmp_path)
     rows = LABELLED if family == "bert" else ROWS
-    tokens, encoded = seen.tokens(rows), encode_rows(rows, seen._tokenizer, seen._config, ["0", "1"], seen._task)
+    tokens, encoded = seen.lengths(rows), encode_rows(rows, seen._tokenizer, seen._config, ["0", "1"], seen._task)
     assert tokens.truncated == encoded.truncated > 0
     assert (tokens.rows, sum(tokens.counts), tokens.limit) == (8, 8, 64)
     assert tokens.longest < tokens.edges[-1] and len(tokens.edges) == len(tokens.counts) + 1
     learned = [1 if isinstance(e["labels"], int) else sum(x != IGNORED for x in e["labels"]) for e in encoded.examples]
     assert tokens.learned_mean == pytest.approx(np.mean(learned))
-    assert sum(bool(row.pieces) for row in seen.rendered(rows)) == len(encoded.kept)
+    assert sum(bool(row.pieces) for row in seen.render(rows)) == len(encoded.kept)
 
 
-def test_what_is_learned_is_marked_and_special_tokens_are_seen(llama: Preview) -> None:
-    [row] = llama.rendered([{"text": "hello <|im_end|>", "target": "an answer"}])
+def test_learned_text_is_marked_and_special_tokens_are_shown(llama: Preview) -> None:
+    [row] = llama.render([{"text": "hello <|im_end|>", "target": "an answer"}])
     assert "".join(piece for piece, learned in row.pieces if learned) == "an answer<|im_end|>"
     assert row.pieces[0][0].startswith("<|im_start|>user") and "< |im_end|>" in row.pieces[0][0]
-    [lost] = llama.rendered([{"text": "a", "target": "long " * 500}])
+    [lost] = llama.render([{"text": "a", "target": "long " * 500}])
     assert (lost.pieces, lost.cut) == ((), True)
 
 
@@ -59,7 +59,6 @@ WORDS = st.text(min_size=1, max_size=300).filter(str.strip)
 @settings(deadline=None, max_examples=40, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(WORDS, WORDS)
 def test_the_mask_learns_the_whole_answer_or_the_row_is_left_out(llama: Preview, text: str, target: str) -> None:
-    """Whatever the texts: only what follows the last assistant's turn is learned, and never a part of an answer."""
     row = {"text": text, "target": target}
     [(tokens, _)] = llama._outcomes([row], llama._config)
     whole = llama._outcomes([row], llama._config.__class__(**{**vars(llama._config), "max_length": 4096}))[0][0]

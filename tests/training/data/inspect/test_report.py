@@ -1,4 +1,4 @@
-"""A report says what is there, survives JSON, and refuses what cannot be learned from."""
+"""Tests of training/data/inspect/report.py: JSON and back, counts, warnings and refusals."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from errors import DataError
+from tests.helpers.row_files import REPORT
 from training.data.inspect.report import (
     MOST_BAD,
     MOST_REASONS,
@@ -20,27 +21,10 @@ from training.data.inspect.report import (
     find_warnings,
 )
 
-GOOD = Report(
-    file="a.csv",
-    format="CSV",
-    rows=12,
-    usable=10,
-    columns=("text", "label"),
-    mapping={"text": "text", "target": "label"},
-    bad=(BadRow(3, "text is empty"), BadRow(5, "duplicate of row 2")),
-    reasons={"text is empty": 1, "duplicate of row 2": 1},
-    duplicates=1,
-    conflicts=0,
-    labels={"b": 6, "a": 4},
-    words={"median": 3, "max": 9},
-    sample=({"text": "é \u2028", "target": "a"},),
-    warnings=("Look.",),
-)
-
 
 def test_json_and_back():
-    assert Report.from_json(GOOD.to_json()) == GOOD
-    assert "\n" not in GOOD.to_json()
+    assert Report.from_json(REPORT.to_json()) == REPORT
+    assert "\n" not in REPORT.to_json()
 
 
 def test_labels_by_count():
@@ -64,23 +48,24 @@ def test_reasons_that_quote_the_file_fill_no_memory():
 
 
 @pytest.mark.parametrize(
-    ("arguments", "warning"),
+    ("labels", "left_out", "conflicts", "warning"),
     [
-        (({"a": 9, "b": 1}, 0, 10, 0), "1 label has one row only"),
-        (({"a": 9, "b": 9}, 0, 18, 2), "2 texts have more than one label"),
-        (({}, 3, 10, 0), "3 of 10 rows are left out"),
-        (({"a": 199, "b": 6}, 0, 205, 0), "over 20 times"),
-        (({"a": 9, "b": 4}, 0, 13, 0), "1 label has fewer than 5 rows"),
+        ({"a": 9, "b": 1}, 0, 0, "1 label has one row only"),
+        ({"a": 9, "b": 9}, 0, 2, "2 texts have more than one label"),
+        ({}, 3, 0, "3 of 10 rows are left out"),
+        ({"a": 199, "b": 6}, 0, 0, "over 20 times"),
+        ({"a": 9, "b": 4}, 0, 0, "1 label has fewer than 5 rows"),
     ],
 )
-def test_warnings(arguments: Any, warning: str):
-    (found,) = find_warnings(*arguments)
-    assert found.startswith(warning) or warning in found
+def test_a_warning_names_its_reason(labels: dict[str, int], left_out: int, conflicts: int, warning: str):
+    changes = {"labels": labels, "rows": 10, "usable": 10 - left_out, "conflicts": conflicts}
+    (found,) = find_warnings(replace(REPORT, **changes))
+    assert warning in found
 
 
-def test_no_warnings():
-    assert find_warnings({"a": 5, "b": 5}, 1, 11, 0) == ()
-    assert find_warnings({}, 0, 10, 4) == ()
+def test_a_good_report_has_no_warnings():
+    assert find_warnings(replace(REPORT, labels={"a": 5, "b": 5})) == ()
+    assert find_warnings(replace(REPORT, labels={}, conflicts=4)) == ()
 
 
 REFUSED: list[tuple[dict[str, Any], str]] = [
@@ -94,17 +79,17 @@ REFUSED: list[tuple[dict[str, Any], str]] = [
 
 
 @pytest.mark.parametrize(("changes", "refusal"), REFUSED)
-def test_refuses(changes: dict[str, Any], refusal: str):
+def test_rows_that_teach_nothing_are_refused(changes: dict[str, Any], refusal: str):
     with pytest.raises(DataError) as caught:
-        check_learnable(replace(GOOD, **changes), "label")
+        check_learnable(replace(REPORT, **changes), "label")
     assert refusal in str(caught.value)
     assert caught.value.next
 
 
-def test_accepts():
-    check_learnable(GOOD, "label")
-    check_learnable(replace(GOOD, usable=8, labels={}), "text")
-    check_learnable(replace(GOOD, usable=400, labels={str(i): 2 for i in range(200)}), "label")
+def test_few_good_rows_are_enough():
+    check_learnable(REPORT, "label")
+    check_learnable(replace(REPORT, usable=8, labels={}), "text")
+    check_learnable(replace(REPORT, usable=400, labels={str(i): 2 for i in range(200)}), "label")
 
 
 def test_reasons_are_grouped_by_kind():
@@ -112,4 +97,4 @@ def test_reasons_are_grouped_by_kind():
     for row in (*(BadRow(i, f"duplicate of row {i}") for i in range(1, 1001)), BadRow(2000, "text is empty")):
         bad.add(row)
     with pytest.raises(DataError, match=r"duplicate of row 1 \(1,000 rows\); text is empty \(1 row\)"):
-        check_learnable(replace(GOOD, usable=0, bad=bad.first, reasons=bad.reasons), "text")
+        check_learnable(replace(REPORT, usable=0, bad=bad.first, reasons=bad.reasons), "text")

@@ -1,4 +1,4 @@
-"""The report as the page runs it: a process with little memory and no network, for a file that comes from anybody."""
+"""Tests of training/data/inspect/__main__.py as the page runs it: a process with little memory and no network."""
 
 from __future__ import annotations
 
@@ -14,11 +14,15 @@ import pyarrow.parquet as pq
 import pytest
 
 from settings import REPOSITORY
-from tests.training.data.test_table import TEN, write_csv, write_jsonl
+from tasks import Columns, TabSpec
+from tests.helpers.row_files import TEN, write_csv, write_jsonl
 from training.data.inspect.__main__ import main
+from training.data.inspect.inspect_client import Inspection
 from training.data.inspect.report import Report
 
 ROOT = REPOSITORY
+LABELS = TabSpec("tab", "", "text-classification", Columns("text", "label"))
+TEXTS = TabSpec("tab", "", "causal-lm", Columns("text", "summary"))
 
 # The process as the page runs it, with every way out to the network closed and the modules that it imported told.
 CHILD = """
@@ -33,21 +37,21 @@ finally:
 """
 
 
-def run_child(home: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
+def run_child(home: Path, inspection: Inspection) -> subprocess.CompletedProcess[str]:
     for name in ("temporary", "hf"):
         (home / name).mkdir(exist_ok=True)
     env = {"PATH": os.environ["PATH"], "HOME": str(home / "hf"), "TMPDIR": str(home / "temporary")}
-    command = [sys.executable, "-c", CHILD, *arguments]
+    command = [sys.executable, "-c", CHILD, inspection.to_json()]
     return subprocess.run(command, cwd=ROOT, env=env, capture_output=True, text=True, timeout=60, check=False)
 
 
 def test_the_command_prints_a_report_or_a_refusal(tmp_path: Path):
     path = write_jsonl(tmp_path / "a.jsonl", [{"body": row["text"], "kind": row["label"]} for row in TEN])
-    done = run_child(tmp_path, str(path), "--answers", "label", "--columns", "text=body,target=kind")
+    done = run_child(tmp_path, Inspection(path, LABELS, {"text": "body", "target": "kind"}))
     assert (done.returncode, done.stderr) == (0, "[]\n")
-    first, last = map(Report.from_json, done.stdout.splitlines())
-    assert (first.labels, first.near) == ({"a": 5, "b": 5}, None) and last.near
-    done = run_child(tmp_path, str(path), "--answers", "label", "--columns", "text=absent")
+    [report] = map(Report.from_json, done.stdout.splitlines())
+    assert report.labels == {"a": 5, "b": 5}
+    done = run_child(tmp_path, Inspection(path, LABELS, {"text": "absent"}))
     assert (done.returncode, done.stderr) == (2, "[]\n")
     assert json.loads(done.stdout).keys() == {"what", "why", "next", "columns"}
     assert [file for name in ("temporary", "hf") for file in (tmp_path / name).rglob("*")] == []
@@ -59,16 +63,16 @@ def test_r22_the_command_limits_its_memory(
     limits: list[Any] = []
     monkeypatch.setattr("resource.setrlimit", lambda *limit: limits.append(limit))
     path = write_csv(tmp_path / "a.csv", TEN)
-    assert main([str(path), "--answers", "label", "--wanted", "text=text,target=label"], memory=5) == 0
+    assert main([Inspection(path, LABELS).to_json()], memory=5) == 0
     assert [limit[1] for limit in limits] == [(5, 5)]
-    assert main([str(path), "--answers", "label", "--columns", "nonsense"], memory=5) == 2
-    assert "cannot be read" in json.loads(capsys.readouterr().out.splitlines()[-1])["what"]
+    assert main([Inspection(tmp_path / "b.csv", LABELS).to_json()], memory=5) == 2
+    assert "is not there" in json.loads(capsys.readouterr().out.splitlines()[-1])["what"]
 
 
 MEASURED = """
 import sys
 from training.data.inspect.__main__ import main
-code = main([sys.argv[2], "--answers", "text", "--wanted", "text=text,target=summary"], memory=int(sys.argv[1]))
+code = main([sys.argv[2]], memory=int(sys.argv[1]))
 with open("/proc/self/status") as status:
     print([int(line.split()[1]) * 1024 for line in status if line.startswith("VmPeak")][0], file=sys.stderr)
 sys.exit(code)
@@ -83,9 +87,12 @@ def test_a_large_file_needs_little_more_memory_than_a_small_one(tmp_path: Path):
         with path.open("w") as file:
             file.writelines(f'{{"text": "text {i} {"words " * 160}", "summary": "{i}"}}\n' for i in range(rows))
         child = subprocess.run(
-            [sys.executable, "-c", MEASURED, str(memory), str(path)],
-            cwd=ROOT, env={"PATH": os.environ["PATH"], "MALLOC_ARENA_MAX": "2"}, capture_output=True, text=True,
-        )  # fmt: skip
+            [sys.executable, "-c", MEASURED, str(memory), Inspection(path, TEXTS).to_json()],
+            cwd=ROOT,
+            env={"PATH": os.environ["PATH"], "MALLOC_ARENA_MAX": "2"},
+            capture_output=True,
+            text=True,
+        )
         assert child.returncode == 0, child.stdout + child.stderr
         return Report.from_json(child.stdout.splitlines()[0]), int(child.stderr)
 
@@ -101,9 +108,10 @@ def test_r22_bombs_are_refused(tmp_path: Path):
     assert (tmp_path / "a.parquet").stat().st_size < 1000
     (tmp_path / "a.jsonl").write_text('{"text": "' + "x" * 200_000_000 + '"}\n')
     (tmp_path / "b.jsonl").write_text('{"text": ' * 10_000 + "1" + "}" * 10_000 + "\n")
-    for name, refusal in (
-        ("a.parquet", "more than 50 MB"), ("a.jsonl", "more than 10,000,000 characters"), ("b.jsonl", "too long"),
-    ):  # fmt: skip
-        done = run_child(tmp_path, str(tmp_path / name), "--answers", "label", "--wanted", "text=text,target=label")
+    (tmp_path / "a.json").write_text('[{"text": "' + "x" * 200_000_000 + '"}]')
+    (tmp_path / "b.json").write_text('[{"text": ' + "[" * 9_000_000 + "]" * 9_000_000 + "}]")
+    refusals = {"a.parquet": "more than 50 MB", "a.jsonl": "10,000,000 characters", "b.jsonl": "too long"}
+    for name, refusal in {**refusals, "a.json": "10,000,000 characters", "b.json": "10,000,000 characters"}.items():
+        done = run_child(tmp_path, Inspection(tmp_path / name, LABELS))
         assert (done.returncode, done.stderr) == (2, "[]\n")
         assert refusal in json.loads(done.stdout)["why"], name
