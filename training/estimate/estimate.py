@@ -2,7 +2,7 @@
 
     python -m training estimate --plugin classification --data examples/tickets.csv
 
-Time is told from earlier runs on the same base alone, as seconds a step.
+Seconds a step are known from earlier runs on the same base alone.
 """
 
 from __future__ import annotations

@@ -26,7 +26,7 @@ def gigabytes(size: float) -> str:
 
 
 def check(plan: RunPlan) -> Estimate:
-    """Return the estimate of a run; raises `RunError` with advice where it does not fit and was not told to go on."""
+    """Return the estimate of a run; raises `RunError` with advice where it does not fit, unless `anyway` is set."""
     found = plan.estimate()
     if found.fits or plan.config.anyway:
         return found
