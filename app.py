@@ -11,7 +11,7 @@ from settings import Settings, prepare_environment
 
 prepare_environment()  # before Gradio is imported, because it reads some of it then
 
-from errors import ConfigError, GraftError  # noqa: E402
+from errors import GraftError  # noqa: E402
 from models.resolve import ModelStore  # noqa: E402
 from plugins._discovery import discover  # noqa: E402
 from serving.pool import Pool  # noqa: E402
@@ -35,7 +35,7 @@ def compose(settings: Settings) -> Context:
 log_without_tokens()  # before plugins are imported, whose errors are logged
 try:
     context = compose(Settings.from_env())
-except ConfigError as error:
+except GraftError as error:
     server.stop(error, 2)
 demo = shell.build(context)
 

@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import json
 import logging
 import os
 import re
@@ -14,7 +15,7 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from errors import ConfigError
+from errors import ConfigError, GraftError
 
 # bitsandbytes takes compiled code from the Hub by this package as soon as it is imported, and asks nobody: not in any
 # process here, whoever has installed it. That it could not is no news.
@@ -22,6 +23,12 @@ sys.modules["kernels"] = None  # type: ignore[assignment]
 logging.getLogger("bitsandbytes.backends.cpu.ops").setLevel(logging.ERROR)
 
 REPOSITORY = Path(__file__).resolve().parent
+RELEASE = "0.2.0"
+"""Version of this Graft."""
+HOME_RECORD = "home.json"
+"""File of a home that names the release which wrote to it last, and the format; homes of 0.1 have none."""
+HOME_FORMAT = 1
+"""Format of a home. A release raises it when earlier ones would misread what it writes there."""
 QUANTIZATIONS = ("auto", "none", "8bit", "4bit")
 PRECISIONS = ("auto", "float32", "bfloat16")
 GATES = ("not-worse", "better", "always", "never")
@@ -104,7 +111,7 @@ class Settings:
 
     @classmethod
     def from_env(cls, environ: Mapping[str, str] | None = None) -> Settings:
-        """Read the environment; raises `ConfigError` naming every invalid value."""
+        """Read the environment; raises `ConfigError` naming every invalid value, or as `check_release` does."""
         env = os.environ if environ is None else environ
         problems: list[str] = []
         space = bool(env.get("SPACE_ID"))
@@ -141,7 +148,27 @@ class Settings:
         )
         if problems:
             raise ConfigError("The environment", problems, "Correct these variables and start again.")
+        check_release(settings.home)
         return settings
+
+
+def check_release(home: Path) -> dict[str, str | int]:
+    """Raise `GraftError` for a home in a newer format; returns the record that a process writes before it writes more.
+
+    A record that cannot be read counts as none: it is written again at the next start.
+    """
+    try:
+        found = json.loads((home / HOME_RECORD).read_text(encoding="utf-8"))
+        newer = int(found["format"]) > HOME_FORMAT
+    except (OSError, ValueError, TypeError, KeyError):
+        newer = False
+    if newer:
+        raise GraftError(
+            f"The home was written by a newer Graft, {found.get('release', 'of unknown release')}.",
+            f"This is Graft {RELEASE}, which would misread it.",
+            "Update this Graft, or set GRAFT_HOME to another folder.",
+        )
+    return {"release": RELEASE, "format": HOME_FORMAT}
 
 
 PASSED_ON = re.compile(

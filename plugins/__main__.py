@@ -12,7 +12,7 @@ from collections.abc import Mapping
 from dataclasses import asdict
 from typing import Any
 
-from errors import ConfigError
+from errors import GraftError
 from plugins._discovery import Tab, discover
 from settings import Settings
 
@@ -28,7 +28,7 @@ def main() -> int:
     """Print every tab; returns the exit code."""
     try:
         settings = Settings.from_env()
-    except ConfigError as error:
+    except GraftError as error:
         print(error, file=sys.stderr)
         return 2
     for tab in discover(settings.plugins):

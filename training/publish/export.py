@@ -118,8 +118,8 @@ def main(arguments: Sequence[str]) -> int:
     parser.add_argument("--merged", action="store_true", help="merge it into its base, as a model of its own")
     parser.add_argument("--base", help="where that base lies, if it is a folder that no run here was made on")
     options = parser.parse_args(arguments)
-    settings = Settings.from_env()
     try:
+        settings = Settings.from_env()
         version = AdapterStore(settings.home, settings.shipped).get(options.version)
         if options.merged:
             os.nice(NICENESS)

@@ -202,9 +202,9 @@ def main(arguments: Sequence[str]) -> int:
     parser.add_argument("--base", help="another base than the tab's: a Hub id or a folder")
     options = parser.parse_args(arguments)
     try:
-        spec = find_tab(options.plugin, options.base)
+        settings, spec = Settings.from_env(), find_tab(options.plugin, options.base)
         labels = options.labels.replace("，", ",").split(",")
-        version = take_in(options.source, spec, options.name, Settings.from_env(), labels, options.prompt)
+        version = take_in(options.source, spec, options.name, settings, labels, options.prompt)
     except GraftError as error:
         print(error, file=sys.stderr)
         return 2

@@ -21,7 +21,7 @@ from errors import GraftError
 from settings import Settings
 from store import files
 from training.estimate.estimate import Estimate
-from training.events import PAUSE
+from training.events import PAUSE, RESULT
 from training.runs import run_process
 from training.runs.run_process import GO
 from training.runs.runs import Runs
@@ -49,6 +49,8 @@ DEVICE_LOCK = "device.lock"
 """Held by the one process that trains, whatever became of the database."""
 NEVER_BEGAN = 75
 NEVER_PAUSED = 76
+REFUSED = 2
+"""Exit code of a process whose settings or home are not those of this Graft."""
 PAUSING_S = 900.0
 """How long the step that is under way and its checkpoint may take, once a run's time is over."""
 NICENESS = 5
@@ -65,7 +67,13 @@ def main(folder: Path) -> int:
     with suppress(OSError):
         os.nice(NICENESS)
         Path("/proc/self/oom_score_adj").write_text(KILLED_FIRST, encoding="utf-8")
-    settings = Settings.from_env()
+    try:
+        settings = Settings.from_env()
+    except GraftError as error:
+        # Interrupted, not failed: the run is whole, and goes on where a Graft that can read its home resumes it.
+        told = {"what": error.what, "why": error.why, "next": error.next}
+        files.write_json(folder / RESULT, {"state": "interrupted", **told})
+        return REFUSED
     with files.lock(settings.home / DEVICE_LOCK):
         limit_time(folder, settings.run_seconds)
         code = work(folder, partial(memory, settings=settings))

@@ -22,7 +22,7 @@ from pathlib import Path
 from typing import Any
 
 from errors import DataError, GraftError, RunError
-from settings import Settings
+from settings import HOME_RECORD, Settings, check_release
 from store import files, quota
 from store.database import DATABASE, Database
 from tasks import TabSpec
@@ -76,6 +76,7 @@ class Runs:
             fit.check(case)
         folder = self._root / (id or new_id())
         try:
+            files.write_json(self._home / HOME_RECORD, check_release(self._home))
             staging = files.new_staging(self._root)
             try:
                 config = _with_own_data(config, staging, folder)

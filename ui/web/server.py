@@ -10,7 +10,8 @@ from typing import Any
 import gradio as gr
 
 from errors import GraftError
-from settings import REPOSITORY, Settings
+from settings import HOME_RECORD, REPOSITORY, Settings, check_release
+from store import files
 from store.corrections import FOLDER as CORRECTIONS
 from store.database import DATABASE
 from ui.context import Context
@@ -25,12 +26,10 @@ LEAST_DISK = 200 * 2**20
 
 
 def check_home(settings: Settings) -> None:
-    """Raise `GraftError` where nothing could be kept: the folder cannot be written, or the disk is full."""
+    """Note this release in the home; raises `GraftError` for a folder that cannot be written, or a full disk."""
     try:
         settings.home.mkdir(parents=True, exist_ok=True)
-        probe = settings.home / ".writable"
-        probe.write_bytes(b"")
-        probe.unlink()
+        files.write_json(settings.home / HOME_RECORD, check_release(settings.home))
         free = shutil.disk_usage(settings.home).free
     except OSError as error:
         what = f"{settings.home} cannot be written."

@@ -9,7 +9,7 @@ import pytest
 from gradio.utils import get_upload_folder
 
 from errors import GraftError
-from settings import LOOPBACK, Settings
+from settings import HOME_RECORD, LOOPBACK, Settings
 from store import quota
 from tests.helpers.ui_site import Site, make, serve
 from ui import shell
@@ -152,7 +152,7 @@ def test_r20_a_disk_without_room_is_told_at_the_start(tmp_path: Path, monkeypatc
     monkeypatch.setattr(server, "LEAST_DISK", 2**62)
     with pytest.raises(GraftError, match="The disk is full"):
         server.check_home(Settings(home=tmp_path / "home"))
-    assert list((tmp_path / "home").iterdir()) == []
+    assert [path.name for path in (tmp_path / "home").iterdir()] == [HOME_RECORD]
 
 
 def test_r34_r40_r44_r46_the_server_is_told_to_keep_closed_what_gradio_opens(
