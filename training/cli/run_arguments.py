@@ -11,7 +11,7 @@ from typing import Any, NoReturn
 from errors import ConfigError
 from hub.splits import DEFAULT
 from tasks import TabSpec
-from training.config import HUB, KNOBS, PRESET, PRESETS, TrainConfig
+from training.config import HUB, HYPERPARAMETERS, PRESET, PRESETS, TrainConfig
 from training.data.files.hub_dataset import Place, parse_place
 from training.data.rows import parse_columns
 
@@ -59,7 +59,7 @@ def parser(named: bool = True) -> Parser:
     made.add_argument("--anyway", action="store_true", help="start it where the estimate says that it does not fit")
     made.add_argument("--detach", action="store_true", help="leave once it is queued, instead of following it")
     settings = made.add_argument_group("settings")
-    for name, knob in KNOBS.items():
+    for name, knob in HYPERPARAMETERS.items():
         options = {**OPTIONS[knob.kind]} | ({"choices": knob.choices} if knob.choices else {})
         settings.add_argument(_option(name), help=knob.help[0].lower() + knob.help[1:].rstrip("."), **options)
     return made
@@ -67,7 +67,7 @@ def parser(named: bool = True) -> Parser:
 
 def to_config(options: argparse.Namespace, spec: TabSpec) -> TrainConfig:
     """The configuration that the options of a command describe; raises `ConfigError`."""
-    keys = (*KNOBS, "preset", "promote", "anyway", "held_out_data", "held_out_split")
+    keys = (*HYPERPARAMETERS, "preset", "promote", "anyway", "held_out_data", "held_out_split")
     chosen: dict[str, Any] = {key: getattr(options, key) for key in keys}
     folder = bool(options.base) and Path(options.base).is_dir()
     chosen["model"] = str(Path(options.base).absolute()) if folder else options.base
@@ -112,7 +112,7 @@ def write(config: TrainConfig, spec: TabSpec, data: str) -> str:
     parts += ["--preset", preset] if preset != PRESET else []
     for key in different:
         value = getattr(config, key)
-        parts += [_option(key), str(value)] if KNOBS[key].kind != "switch" else [_switch(key, value)]
+        parts += [_option(key), str(value)] if HYPERPARAMETERS[key].kind != "switch" else [_switch(key, value)]
     switches = [_option(key) for key in ("promote", "anyway") if getattr(config, key)]
     return f"{COMMAND} {shlex.join([*parts[1:], *switches])}"
 
@@ -132,7 +132,7 @@ def nearest_preset(config: TrainConfig, spec: TabSpec) -> tuple[str, Sequence[st
 
     def different(preset: str) -> list[str]:
         plain = TrainConfig.for_tab(spec, Path("data"), "name", preset)
-        return [key for key in KNOBS if getattr(config, key) != getattr(plain, key)]
+        return [key for key in HYPERPARAMETERS if getattr(config, key) != getattr(plain, key)]
 
     found = {preset: different(preset) for preset in (PRESET, *PRESETS["label"])}
     return min(found.items(), key=lambda item: len(item[1]))

@@ -13,7 +13,7 @@ from gradio.components import Component
 
 from errors import DataError, GraftError
 from training.cli import run_arguments
-from training.config import KNOBS, PRESET, TrainConfig
+from training.config import HYPERPARAMETERS, PRESET, TrainConfig
 from training.data.files.selection import is_selection, read_selection
 from ui.adapters.card_rows import DOWNLOAD
 from ui.context import Context
@@ -216,7 +216,7 @@ def _defaults(context: Context) -> Any:  # noqa: ANN401 - a handler of Gradio's
         found = examples.fitting(context.plugin(tab))
         config = TrainConfig.for_tab(context.spec(tab), Path("data"), "name")
         chosen = gr.update(choices=found, value=next(iter(found), None))
-        return [chosen, None, PRESET, *(getattr(config, key) for key in KNOBS)]
+        return [chosen, None, PRESET, *(getattr(config, key) for key in HYPERPARAMETERS)]
 
     return defaults
 
@@ -226,7 +226,7 @@ def _preset(context: Context) -> Any:  # noqa: ANN401
 
     def preset(tab: str, chosen: str) -> list[Any]:
         config = TrainConfig.for_tab(context.spec(tab), Path("data"), "name", chosen)
-        return [getattr(config, key) for key in KNOBS]
+        return [getattr(config, key) for key in HYPERPARAMETERS]
 
     return preset
 

@@ -8,7 +8,7 @@ import pytest
 from errors import GraftError
 from tasks import Columns, TabSpec
 from tests.helpers.ui_site import serve
-from training.config import KNOBS, PRESETS, TrainConfig
+from training.config import HYPERPARAMETERS, PRESETS, TrainConfig
 from ui.train import train_page
 
 pytestmark = pytest.mark.filterwarnings("ignore")  # Gradio's and httpx's own
@@ -21,14 +21,14 @@ def site(tmp_path_factory):
         yield found
 
 
-FIELDS = SimpleNamespace(fields=["name", "promote", "model", *KNOBS])
+FIELDS = SimpleNamespace(fields=["name", "promote", "model", *HYPERPARAMETERS])
 
 
 def form_of(**changed) -> list:
     """What the page's form sends, with some settings changed."""
     spec = TabSpec("echo", "org/base", "text-classification", Columns("text", "label"))
     config = TrainConfig.for_tab(spec, Path("data"), "name")
-    values = {key: getattr(config, key) for key in KNOBS} | changed
+    values = {key: getattr(config, key) for key in HYPERPARAMETERS} | changed
     rows = ["example", "tickets.csv", None, "", None, None, None, "text", "label", None]
     return ["echo", *rows, "mine", True, "org/base", *values.values()]
 
@@ -53,7 +53,7 @@ def test_a_pasted_command_fills_the_form(site) -> None:
         fill(REQUEST, said)
     filled = fill(REQUEST, said.replace("--packing", "--keep-best"))
     tab, kind, example, *_, preset, name, promote, model = filled[:12]
-    values = dict(zip(KNOBS, filled[12:], strict=True))
+    values = dict(zip(HYPERPARAMETERS, filled[12:], strict=True))
     assert (tab, kind, example["value"], model) == ("echo", "example", "tickets.csv", "org/base")
     assert (preset, name, promote) == ("quick", "mine", False)
     assert (values["rank"], values["keep_best"], values["epochs"]) == (4, True, PRESETS["label"]["quick"]["epochs"])
