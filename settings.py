@@ -77,7 +77,7 @@ class Settings:
     upload_bytes: int = 50 * 10**6
     """`GRAFT_UPLOAD_MB`: the size of a file that may be uploaded."""
     rows: int = 50_000_000
-    """`GRAFT_ROWS`: how many rows one run may learn from."""
+    """`GRAFT_ROWS`: how many rows a file may have; one with more is refused."""
     text_length: int = 200_000
     """`GRAFT_TEXT_LENGTH`: characters of all that one request says."""
     new_tokens: int = 4096
@@ -89,7 +89,8 @@ class Settings:
     run_seconds: int = 72 * 3600
     """`GRAFT_RUN_HOURS`: how long a run may go on before it is paused with a checkpoint."""
     run_memory_bytes: int = 0
-    """`GRAFT_RUN_MEMORY_GB`: what a run may take of the memory; 0 is twice what it was estimated to need."""
+    """`GRAFT_RUN_MEMORY_GB`: what a run may take of the memory; 0 is twice what it was estimated to need and 2 GB
+    on a CPU, and no limit on a GPU."""
     cache_bytes: int = 10**10
     """`GRAFT_CACHE_GB`: how much disk prepared data may take before what was used longest ago is removed."""
     download_bytes: int = 5 * 10**9

@@ -1,6 +1,8 @@
 """The table of tasks: what each task name means to transformers, to PEFT, to the data reader and to the card.
 
-A new task is a new row here (and an encoder in `training/data/tokens.py`); nothing else asks for a task by name.
+A new task is a new row here and its own way into token ids: `tokens.py` makes them, `tokens.py`
+counts and `preview.py` shows what of them is learned. Beside these only packing, which causal-lm alone has,
+asks for a task by name.
 Importing this module imports neither torch nor transformers: classes are named, not referenced.
 """
 
@@ -31,6 +33,10 @@ class Columns:
         return tuple(name for name in (self.messages, self.text, self.target) if name)
 
 
+MOST_LABELS = 200
+"""Labels that can be told apart: of a file to learn from, and of those that somebody types."""
+LONGEST_CELL = 100_000
+"""Characters of one text of a row to learn from."""
 LOWER_IS_BETTER = ("loss", "perplexity", "log_loss")
 """Figures of a card that are better when they are lower; all others are better when higher."""
 

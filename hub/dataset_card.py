@@ -29,7 +29,7 @@ LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 MOST_PATTERNS = 20_000
 MOST_STARS = 2
 """`**` in one pattern: each multiplies the ways in which it can match."""
-MOST_LABELS = 10_000
+MOST_LABEL_NAMES = 10_000
 LONGEST_NAME = 100
 
 Labels = Mapping[str, tuple[str, ...]]
@@ -127,7 +127,7 @@ def label_names(names: object) -> tuple[str, ...]:
     if isinstance(names, Mapping):
         numbered = {str(number): name for number, name in names.items()}
         names = [numbered.get(str(i)) for i in range(len(numbered))]
-    if not isinstance(names, list) or len(names) > MOST_LABELS:
+    if not isinstance(names, list) or len(names) > MOST_LABEL_NAMES:
         return ()
     fits = (isinstance(n, str | int | float) and not isinstance(n, bool) and len(str(n)) <= 1_000 for n in names)
     texts = tuple(str(name) for name, fine in zip(names, fits, strict=True) if fine)

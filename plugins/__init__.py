@@ -41,7 +41,7 @@ class TaskPlugin:
     """Base class of every tab.
 
     A plugin names a base `model`, its `task` and the `columns` it learns from; or it overrides `load()` and brings a
-    torch module of its own, and then has everything but LoRA.
+    torch module of its own, and then has its page and endpoint, but no versions: no training, correcting or comparing.
     """
 
     name: ClassVar[str] = ""

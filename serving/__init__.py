@@ -1,4 +1,4 @@
 """Answers: resident bases, adapter slots, batching and generation; what stands behind a plugin's `lm`.
 
-`pool` and `lm` import no torch; the rest is imported by the pool's loading thread.
+`pool`, `lm`, `watch` and what these import need no torch; the rest is imported by the pool's loading thread.
 """

@@ -171,7 +171,7 @@ class Pool:
         loaded: Loaded = pinned.enter_context(self._entries.hold(key, WAIT_S, load, again))
         slot = pinned.enter_context(loaded.resident.pin(version))
         base = spec.model if key == spec.model or version is None else str(version.manifest["base"]["id"])
-        return LM(spec, slot, loaded.labels, loaded.text, base, lambda: self._wait(spec.model).labels)
+        return LM(self._settings, spec, slot, loaded.labels, loaded.text, base, lambda: self._wait(spec.model).labels)
 
     def _asked(self, key: str, again: bool) -> Entry:
         """Begin to load the base of a version, unless that has been done; how far it is."""

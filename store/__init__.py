@@ -1,1 +1,1 @@
-"""What lasts: bases, adapters and run folders on disk. The only package that knows paths."""
+"""What lasts: versions, corrections and bases on disk, written whole or not at all. `training` keeps its own runs."""

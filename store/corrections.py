@@ -20,10 +20,9 @@ from typing import Any
 
 from errors import DataError, GraftError
 from store import files
+from tasks import LONGEST_CELL
 
 FOLDER = "corrections"
-LONGEST = 100_000
-"""Characters of one text, as in a file of rows."""
 Row = Mapping[str, Any]
 """`{"text", "target"}`, or `{"messages"}` whose last one is the right answer: as a row to train on."""
 
@@ -134,7 +133,7 @@ class Corrections:
         row = check(row)
 
         def change(state: _State) -> dict[str, Any]:
-            now = Correction(secrets.token_hex(6), time.time(), row, _text(answered)[:LONGEST], version)
+            now = Correction(secrets.token_hex(6), time.time(), row, _text(answered)[:LONGEST_CELL], version)
             same = next((old for old in state.rows.values() if old.asked.strip() == now.asked.strip()), None)
             return {"kind": "edit", "id": same.id, "row": row} if same else {"kind": "add", **vars(now)}
 
@@ -225,8 +224,8 @@ def check(row: Row) -> Row:
         texts = list(kept.values())
     if not all(text.strip() for text in texts):
         raise DataError("There is no right answer.", "It is empty.", "Say what should have been answered.")
-    if any(len(text) > LONGEST for text in texts):
-        raise DataError("The text is too long to be learned.", f"The limit is {LONGEST:,} characters.")
+    if any(len(text) > LONGEST_CELL for text in texts):
+        raise DataError("The text is too long to be learned.", f"The limit is {LONGEST_CELL:,} characters.")
     return kept
 
 

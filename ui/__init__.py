@@ -1,1 +1,1 @@
-"""The page: everything that Gradio draws. The only package, with the plugins, that imports Gradio."""
+"""The page: everything that Gradio draws. Only plugins, and in `bench` a page to compare with, import Gradio too."""

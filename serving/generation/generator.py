@@ -99,7 +99,7 @@ class Generator:
         yield from self._stream(ids[-room:], sampling, slot, notes, place)
 
     def _room(self, sampling: Sampling) -> int:
-        room = min(self._resident.window, LONGEST_PROMPT) - sampling.max_new_tokens
+        room = min(self._resident.window - sampling.max_new_tokens, LONGEST_PROMPT)
         if room < 16:
             raise InputError(
                 f"An answer of {sampling.max_new_tokens:,} tokens leaves no room for the question.",

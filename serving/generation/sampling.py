@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -22,12 +23,12 @@ class Sampling:
     def __post_init__(self) -> None:
         numbers = (self.max_new_tokens, self.temperature, self.top_p)
         if not all(isinstance(n, int | float) and not isinstance(n, bool) for n in numbers) or not (
-            1 <= self.max_new_tokens <= 4096 and 0 <= self.temperature <= 10 and 0 < self.top_p <= 1
+            1 <= self.max_new_tokens < math.inf and 0 <= self.temperature <= 10 and 0 < self.top_p <= 1
         ):
             raise InputError(
                 "These options cannot be used.",
                 f"Length {self.max_new_tokens}, temperature {self.temperature}, top-p {self.top_p}.",
-                "Length is 1 to 4,096, temperature 0 to 10, top-p above 0 and at most 1.",
+                "Length is 1 or more, temperature 0 to 10, top-p above 0 and at most 1.",
             )
         if self.seed is not None and not (type(self.seed) is int and 0 <= self.seed < 2**63):
             raise InputError("This seed cannot be used.", f"It is {self.seed!r}.", "Give a whole number from 0 on.")

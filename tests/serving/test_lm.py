@@ -3,15 +3,23 @@
 from __future__ import annotations
 
 import itertools
+import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from errors import InputError
+from serving.generation.request import Request
 from serving.generation.sampling import Sampling
-from serving.lm import LONGEST_TEXT, MOST_LABELS, check_text
+from serving.lm import check_text
+from serving.pool import Pool
+from settings import Settings
+from store.adapters import AdapterStore
+from tasks import MOST_LABELS
 from tests.conftest import Trained
+from tests.helpers import tiny
 from tests.serving.test_pool import Store
 
 LONG = "the parcel is late again and nobody answers the phone " * 60
@@ -40,10 +48,25 @@ def test_empty_text_is_refused(labels: Store, ask: str, nothing: Any) -> None:
 
 
 @pytest.mark.parametrize("ask", ["classify", "embed", "generate"])
-def test_text_beyond_any_limit_is_refused(labels: Store, ask: str) -> None:
-    check_text("a" * LONGEST_TEXT)
+def test_text_beyond_the_setting_is_refused(labels: Store, ask: str) -> None:
+    check_text(Settings(), "a" * 200_000)
     with labels.pool.open(labels.spec, "one@1") as lm, pytest.raises(InputError, match="200,001"):
-        getattr(lm, ask)("a" * (LONGEST_TEXT + 1))
+        getattr(lm, ask)("a" * 200_001)
+
+
+def pool_with(trained: Trained, home: Path, **variables: str) -> Pool:
+    settings = Settings.from_env({"GRAFT_HOME": str(home), "HF_HUB_OFFLINE": "1", "GRAFT_QUANTIZE": "none"} | variables)
+    pool = Pool(settings, trained.models, AdapterStore(home))
+    pool.declare(trained.spec.model)
+    return pool
+
+
+def test_a_longer_text_is_answered_where_the_setting_allows_it(bert: Trained, tmp_path: Path) -> None:
+    pool = pool_with(bert, tmp_path, GRAFT_TEXT_LENGTH="300000")
+    with pool.open(bert.spec) as lm:
+        assert set(lm.classify("a word " * 35_714 + "ab", ["x", "y"])) == {"x", "y"}, "of 250,000 characters"
+        with pytest.raises(InputError, match="It has 300,001 characters; the limit is 300,000"):
+            lm.classify("a" * 300_001, ["x", "y"])
 
 
 @pytest.mark.parametrize(
@@ -55,7 +78,7 @@ def test_a_conversation_without_a_question_is_refused(text: Store, messages: lis
 
 
 @pytest.mark.parametrize("count", [0, 1, MOST_LABELS + 1])
-def test_own_labels_are_two_to_a_hundred_different_ones(labels: Store, count: int) -> None:
+def test_own_labels_are_two_to_two_hundred_different_ones(labels: Store, count: int) -> None:
     names = [f"label {i}" for i in range(count)]
     with labels.pool.open(labels.spec) as lm, pytest.raises(InputError, match=f"There are {count}"):
         lm.classify("a text", names + names)
@@ -193,7 +216,7 @@ def test_one_message_beyond_the_window_is_read_from_its_end(text: Store) -> None
 @pytest.mark.parametrize(
     "options",
     [
-        {"max_new_tokens": 0}, {"max_new_tokens": 4097}, {"max_new_tokens": None}, {"max_new_tokens": "9"},
+        {"max_new_tokens": 0}, {"max_new_tokens": float("inf")}, {"max_new_tokens": None}, {"max_new_tokens": "9"},
         {"max_new_tokens": float("nan")}, {"temperature": -0.1}, {"temperature": 11}, {"temperature": None},
         {"temperature": float("nan")}, {"top_p": 0}, {"top_p": 1.1}, {"top_p": "all"}, {"top_p": True},
         {"seed": -1}, {"seed": 1.5}, {"seed": True}, {"seed": 2**63},
@@ -208,6 +231,28 @@ def test_options_out_of_range_are_refused(text: Store, options: dict[str, Any]) 
         ):
             with pytest.raises(InputError, match="cannot be used"):
                 ask()
+
+
+def test_an_answer_is_as_long_as_the_setting_allows(llama: Trained, tmp_path: Path) -> None:
+    folder = tiny.make("llama", tmp_path / "long")
+    for file, key in (("config.json", "max_position_embeddings"), ("tokenizer_config.json", "model_max_length")):
+        (folder / file).write_text(json.dumps(json.loads((folder / file).read_text()) | {key: 8192}))
+    spec = replace(llama.spec, model=str(folder))
+    pool = pool_with(llama, tmp_path / "home", GRAFT_NEW_TOKENS="5000")
+    pool.declare(spec.model)
+    answers, asked = pool._wait(spec.model).text._answers, list[Request]()
+    real = answers.submit
+    answers.submit = lambda request: (asked.append(request), real(request))[1]
+    with pool.open(spec) as lm:
+        *_, text = lm.generate("notes", max_new_tokens=4200)
+        assert len(asked[0].written) == 4200 and len(text) > 4200 and lm.notes == []
+        stream = lm.generate("a b " * 5_000, max_new_tokens=5000)
+        assert next(stream) and len(asked[1].ids) <= 8192 - 5000 and "were read" in lm.notes[-1]
+        stream.close()
+        with pytest.raises(InputError, match=r"The limit is 5,000 tokens \(GRAFT_NEW_TOKENS\)"):
+            lm.generate("notes", max_new_tokens=5001)
+    with pool.open(llama.spec) as lm, pytest.raises(InputError, match=r"reads and writes 256 tokens in all"):
+        list(lm.generate("notes", max_new_tokens=5000))
 
 
 def test_an_answer_that_leaves_no_room_for_the_question_is_refused(text: Store) -> None:

@@ -7,6 +7,7 @@ from dataclasses import replace
 from typing import Any
 
 from errors import RunError
+from tasks import TASKS
 from training.config import TrainConfig
 from training.data.inspect.report import Report
 from training.estimate import base_shapes, training_memory
@@ -75,8 +76,8 @@ def _alone(case: Case) -> Iterator[tuple[str, Case]]:
         yield f"--micro-batch-tokens {fewer}", _changed(case, {"micro_batch_tokens": fewer})
     if config.evaluations and not (config.keep_best or config.patience):
         yield "--evaluations 0", _changed(case, {"evaluations": 0})
-    kind = "label" if case.config.task == "text-classification" else "text"
-    smaller = [b for b in base_shapes.BASES if b.answers == kind and b.shape.parameters < 0.9 * case.shape.parameters]
+    answers, parameters = TASKS[config.task].answers, 0.9 * case.shape.parameters
+    smaller = [base for base in base_shapes.BASES if base.answers == answers and base.shape.parameters < parameters]
     for base in sorted(smaller, key=lambda base: -base.shape.parameters):
         other = replace(_changed(case, {"model": base.id}), shape=base.shape)
         if other.estimate().fits_memory:

@@ -53,7 +53,7 @@ LIVE = "live"
 """The name of the live version's adapter, while it stands beside the new one in the trained net."""
 GAINED, LOST = ("fixed", "better"), ("broken", "worse")
 """What became of a row: of labels, and of texts."""
-MOST_LABELS = 100
+LARGEST_MATRIX = 100
 """Above so many labels the card keeps no confusion matrix: its cells would outnumber everything else."""
 
 
@@ -285,7 +285,7 @@ def _classes(trial: Trial, contenders: Mapping[str, Outcome]) -> dict[str, Any]:
     ordered = {name: matrix[np.ix_(order, order)] for name, matrix in matrices.items()}
     return {
         "labels": labels,
-        "confusion": {name: matrix.tolist() for name, matrix in ordered.items()} if size <= MOST_LABELS else None,
+        "confusion": {name: matrix.tolist() for name, matrix in ordered.items()} if size <= LARGEST_MATRIX else None,
         "per_class": {name: metrics.per_class(matrix, labels) for name, matrix in ordered.items()},
     }
 

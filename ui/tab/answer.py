@@ -10,6 +10,7 @@ from typing import Any
 
 from errors import AdapterError, InputError
 from plugins import OwnModel, TaskPlugin
+from serving.lm import check_new_tokens
 from settings import Settings
 from store.adapters import BASE, LIVE
 from ui.context import Context, own_key
@@ -26,9 +27,8 @@ def check(settings: Settings, given: Mapping[str, Any]) -> None:
         why = f"It says {said:,} characters; the limit is {settings.text_length:,} (GRAFT_TEXT_LENGTH)."
         raise InputError("This is too long.", why, "Shorten it, or begin a new conversation.")
     tokens = given.get("max_new_tokens")
-    if isinstance(tokens, int | float) and tokens > settings.new_tokens:
-        why = f"The limit is {settings.new_tokens:,} tokens (GRAFT_NEW_TOKENS)."
-        raise InputError("The answer would be too long.", why, "Ask for a shorter one.")
+    if isinstance(tokens, int | float):
+        check_new_tokens(settings, tokens)
 
 
 def _texts(waiting: list[Any]) -> Iterator[str]:

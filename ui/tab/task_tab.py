@@ -12,6 +12,7 @@ from gradio.components import Component
 
 from errors import PluginError
 from plugins import TaskPlugin
+from settings import Settings
 from store.adapters import BASE, LIVE
 from ui.context import Context
 from ui.i18n import t
@@ -73,6 +74,7 @@ def _outputs_again(plugin: TaskPlugin) -> list[Component]:
 
 def build(context: Context, plugin: TaskPlugin, parts: Parts, pulse: Pulse) -> None:
     """Place a tab's components and connect them."""
+    _lengthen(parts, context.settings.new_tokens)
     gr.Markdown(plugin.say(plugin.description), elem_classes="g-about")
     page = next((c for c in parts.outputs if isinstance(c, gr.Chatbot) and c in parts.inputs), None)
     place = _place_chat if page else _place_form
@@ -96,6 +98,18 @@ def build(context: Context, plugin: TaskPlugin, parts: Parts, pulse: Pulse) -> N
     if parts.compared:
         given = [*parts.inputs, *parts.options]
         compare.build(context, plugin, compare.Asked(given, parts.parameters, page), parts.compared, pulse)
+
+
+def _lengthen(parts: Parts, most: int) -> None:
+    """Let a slider of an answer's length reach `most` tokens where that is not the default.
+
+    Gradio refuses what is beyond a slider, on the page and in the API.
+    """
+    if most == Settings.new_tokens:
+        return
+    for parameter, component in zip(parts.parameters, [*parts.inputs, *parts.options], strict=True):
+        if parameter.name == "max_new_tokens" and isinstance(component, gr.Slider):
+            component.maximum = max(component.maximum, most)
 
 
 def _reserved(context: Context, plugin: TaskPlugin, pulse: Pulse) -> Correct:

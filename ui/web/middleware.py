@@ -27,7 +27,9 @@ Send = Callable[[Any], Awaitable[None]]
 App = Callable[[Scope, Receive, Send], Awaitable[None]]
 
 LARGEST_CALL = 16 * 2**20
-"""Bytes of a request that is no upload: texts and a conversation."""
+"""Bytes of a request that is no upload: texts and a conversation. More where `GRAFT_TEXT_LENGTH` needs more."""
+BYTES_A_CHARACTER = 12
+"""Of a character in JSON at most: two escapes of six bytes."""
 AROUND_FILES = 2**20
 """Bytes of an upload beside its files."""
 UPLOADS_A_MINUTE = 20
@@ -86,7 +88,8 @@ class Uploads:
             await self._app(scope, receive, send)
             return
         upload = scope["path"].rstrip("/").endswith("/upload")
-        most = self._settings.upload_bytes + AROUND_FILES if upload else LARGEST_CALL
+        call = max(LARGEST_CALL, BYTES_A_CHARACTER * self._settings.text_length)
+        most = self._settings.upload_bytes + AROUND_FILES if upload else call
         if refusal := self._refusal(scope, upload, most):
             await refusal(scope, receive, send)
         else:

@@ -196,7 +196,7 @@ def test_matrices_are_of_the_rows_and_left_out_for_very_many_labels(monkeypatch:
     assert found["confusion"]["new"][at["a"]][at["b"]] == 1 and found["confusion"]["new"][at["b"]][at["a"]] == 1
     assert sum(map(sum, found["confusion"]["new"])) == 4
     assert [row["label"] for row in found["per_class"]["new"]] == found["labels"]
-    monkeypatch.setattr(card, "MOST_LABELS", 2)
+    monkeypatch.setattr(card, "LARGEST_MATRIX", 2)
     assert card._classes(trial(TARGETS, ["a", "b", "c"]), contenders)["confusion"] is None
 
 

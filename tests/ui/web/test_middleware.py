@@ -124,6 +124,13 @@ def test_r27_a_call_is_no_upload(site: Site) -> None:
     assert httpx.post(f"{site.url}/gradio_api/call/echo", json=body).status_code == 413
 
 
+def test_a_call_is_as_long_as_the_text_that_the_setting_allows(tmp_path: Path) -> None:
+    text = "\x01" * 2_900_000  # 17.4 MB of JSON
+    with serve(tmp_path, text_length=3_000_000) as found:
+        body = {"data": [text, 1, "live"]}
+        assert httpx.post(f"{found.url}/gradio_api/call/echo", json=body).status_code == 200
+
+
 def test_r27_uploads_are_counted_and_end_where_the_disk_that_may_be_used_does(tmp_path: Path, monkeypatch) -> None:
     monkeypatch.setattr(middleware, "UPLOADS_A_MINUTE", 3)
     with serve(tmp_path, disk_bytes=10**6) as found:

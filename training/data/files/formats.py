@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from errors import DataError
+from tasks import LONGEST_CELL
 
 FORMATS = {".csv": "CSV", ".tsv": "TSV", ".jsonl": "JSONL", ".json": "JSON", ".parquet": "Parquet"}
 ACCEPTED = "Use a .csv, .tsv, .jsonl, .json or .parquet file."
@@ -43,7 +44,7 @@ class Limits:
     """Bytes that any file may have after decompression: a Parquet file of 500 bytes can hold 100 MB."""
     expansion: int = 100
     """Bytes after decompression for each byte of a larger file."""
-    cell: int = 100_000
+    cell: int = LONGEST_CELL
     """Characters; a longer cell makes its row a bad row."""
 
     @property

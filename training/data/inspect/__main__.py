@@ -101,7 +101,8 @@ def _bad_rows(options: argparse.Namespace) -> Iterator[str]:
     """How many rows were written."""
     wanted, given = Columns(**parse_columns(options.wanted)), parse_columns(options.columns)
     # Also of a file that nothing can be learned from, whose bad rows are what somebody wants to see.
-    table = read_table(options.file, options.answers, wanted, given, check=lambda report, answers: None)
+    limits = Limits(rows=Settings.from_env().rows)
+    table = read_table(options.file, options.answers, wanted, given, limits, check=lambda report, answers: None)
     yield json.dumps({"written": write_bad_rows(table, options.bad_rows)})
 
 

@@ -11,13 +11,13 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from errors import DataError
+from tasks import MOST_LABELS
 from training.data.rows import Answers, Row
 
 SAMPLE = 5
 """Rows that a report shows."""
 FEWEST_ROWS = 8
 """Rows below which there is nothing to train on and hold out."""
-MOST_LABELS = 200
 MOST_BAD = 1_000
 """Bad rows that a report names; the others are counted."""
 MOST_REASONS = 100

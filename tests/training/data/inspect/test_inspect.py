@@ -91,6 +91,15 @@ def test_the_report_comes_bit_by_bit_and_is_kept(runs: Runs, spec: TabSpec, home
     assert runs.write_bad_rows(Inspection(held_out, spec), home / "bad.jsonl") == 0
 
 
+def test_bad_rows_are_looked_for_in_as_many_rows_as_the_setting_allows(
+    runs: Runs, spec: TabSpec, home: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("GRAFT_ROWS", "23")
+    path = write_rows(spec, home / "rows")
+    with pytest.raises(DataError, match="The limit is 23"):
+        runs.write_bad_rows(Inspection(path, spec), home / "bad.jsonl")
+
+
 def test_a_base_that_is_not_here_is_waited_for(runs: Runs, spec: TabSpec, home: Path) -> None:
     path, absent = write_rows(spec, home / "rows"), replace(spec, model="org/nowhere")
     report = runs.inspect(path, absent)
