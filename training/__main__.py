@@ -4,13 +4,12 @@
 
 A running app notices the new version by itself. Ctrl-C cancels the run. One run goes on at a time; others wait their
 turn. What can be done with runs that there are is in `run_commands.py`: `python -m training runs`. What one would
-need is in `training/cli/estimate_command.py`: `python -m training estimate`. An adapter made elsewhere is taken in by
-`training/publish/import_peft.py`: `python -m training import`.
+need is in `training/cli/estimate_command.py`: `python -m training estimate`. Adapters made elsewhere are taken in, and
+versions taken away, by `training/cli/transfer_commands.py`: `python -m training import`, `python -m training export`.
 """
 
 from __future__ import annotations
 
-import importlib
 import signal
 import sys
 import time
@@ -21,7 +20,14 @@ from tqdm import tqdm
 
 from errors import GraftError
 from settings import Settings
-from training.cli import correction_commands, estimate_command, inspect_command, run_arguments, run_commands
+from training.cli import (
+    correction_commands,
+    estimate_command,
+    inspect_command,
+    run_arguments,
+    run_commands,
+    transfer_commands,
+)
 from training.cli.fetch import fetch_model, fetch_rows
 from training.cli.run_commands import print_result
 from training.cli.tabs import find_tab
@@ -45,9 +51,8 @@ def main(arguments: Sequence[str]) -> int:
         return inspect_command.main(arguments)
     if arguments and arguments[0] in estimate_command.COMMANDS:
         return estimate_command.main(arguments)
-    if arguments and arguments[0] == "import":
-        # Imported here: it needs torch and PEFT, which the other commands leave to the run.
-        return int(importlib.import_module("training.publish.import_peft").main(arguments[1:]))
+    if arguments and arguments[0] in transfer_commands.COMMANDS:
+        return transfer_commands.main(arguments)
     options, id = run_arguments.parser().parse_args(arguments), new_id()
     try:
         settings = Settings.from_env()
@@ -57,8 +62,8 @@ def main(arguments: Sequence[str]) -> int:
         config, runs = run_arguments.to_config(options, spec), Runs(settings)
         _print_report(runs.inspect(options.data, spec, parse_columns(options.columns)))
         fetch_model(settings, spec.model)
-        if case := runs.case(config):
-            print(f"It {estimate_command.sentence(case.estimate())}.")
+        if plan := runs.plan(config):
+            print(f"It {estimate_command.sentence(plan.estimate(), settings.home)}.")
         run = runs.submit(config, id)
         if options.detach:
             return _detached(run)

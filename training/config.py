@@ -7,6 +7,7 @@ A hyperparameter is declared once, as a field of `TrainConfig` with its type, de
 from __future__ import annotations
 
 import dataclasses
+import importlib.util
 import json
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -22,13 +23,15 @@ from store.adapters import MAX_RANK, check_name
 from tasks import TASKS, Columns, TabSpec
 
 SUBJECT = "The training configuration"
+TENSORBOARD, TRACKIO = "tensorboard", "trackio"
+"""Packages of trackers, and the folders that they write to: in a run's folder, and in the home."""
 TRACKERS: Mapping[str, tuple[str, ...]] = {
     "none": (),
-    "tensorboard": ("tensorboard",),
-    "trackio": ("trackio",),
-    "both": ("tensorboard", "trackio"),
+    "tensorboard": (TENSORBOARD,),
+    "trackio": (TRACKIO,),
+    "both": (TENSORBOARD, TRACKIO),
 }
-"""The values of `track`, and the packages that each needs."""
+"""Values of `track`, and the packages that each needs."""
 LONGEST_LENGTH = 131_072
 """Tokens of a row, at most."""
 HUB = ("id", "revision", "config", "split")
@@ -333,3 +336,15 @@ def _sentence(error: ErrorDetails) -> str:
     value, field = error["input"], _FIELDS[str(key)]
     expected = "text" if inside else field.expected(value)
     return f"{'.'.join(map(str, [key, *inside[:1]]))} is {repr(value)[:40]}: expected {expected}."
+
+
+def require_trackers(track: str) -> None:
+    """Raise `ConfigError` for packages that `track` needs and that are not installed; imports none of them."""
+    missing = [name for name in TRACKERS[track] if importlib.util.find_spec(name) is None]
+    if missing:
+        names = " and ".join(missing)
+        raise ConfigError(
+            "track",
+            [f"It is {track!r}, and the package {names} is not installed; Graft needs it for nothing else."],
+            f"Run: pip install {' '.join(missing)}. Or leave tracking out.",
+        )

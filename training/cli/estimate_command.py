@@ -10,6 +10,7 @@ import argparse
 import json
 import sys
 from collections.abc import Sequence
+from pathlib import Path
 
 from errors import GraftError, ModelError
 from settings import Settings
@@ -17,17 +18,12 @@ from training.cli import run_arguments
 from training.cli.fetch import fetch_rows
 from training.cli.tabs import find_tab
 from training.config import PRESET, PRESETS
-from training.estimate import advice, fit, machine, speed
-from training.estimate.estimate import Estimate
+from training.estimate import advice, fit, machine
+from training.estimate.estimate import Estimate, seconds_a_step
 from training.estimate.fit import gigabytes
 from training.runs.runs import Runs
 
 COMMANDS = ("estimate", "bases")
-BY = {
-    "runs": "as earlier runs on it were ({runs})",
-    "timed": "by a layer that was timed on this machine",
-    "guess": "a rough guess: this machine was never timed",
-}
 LENGTHS_BY = {
     "rows": "rows as they were tokenized", "sample": "a sample that was tokenized", "words": "the words of the rows",
     "limit": "the longest length",
@@ -52,39 +48,40 @@ def _estimate(arguments: Sequence[str]) -> int:
     options, settings = parser.parse_args(arguments), Settings.from_env()
     fetch_rows(settings, options)
     config = run_arguments.to_config(options, find_tab(options.plugin, options.base))
-    speed.calibrate(settings.home)
-    case = Runs(settings).case(config)
-    if case is None:
+    plan = Runs(settings).plan(config)
+    if plan is None:
         what = f"What a run on {config.model} needs is not known."
         raise ModelError(what, "It is not on this computer, or of a family whose sizes Graft cannot read.",
                          "Fetch it by starting a run, or name another base with --model.")  # fmt: skip
-    found = case.estimate()
+    found = plan.estimate()
     if options.json:
-        print(json.dumps({**found.to_dict(), "advice": [] if found.fits else fit.advised(case)}, indent=1))
+        step, runs = seconds_a_step(settings.home, found)
+        known = {"seconds_a_step": step or None, "runs": runs, "advice": [] if found.fits else fit.advised(plan)}
+        print(json.dumps({**found.to_dict(), **known}, indent=1))
     else:
-        print_estimate(found)
+        print_estimate(found, settings.home)
         if not found.fits:
-            print(fit.refusal(case, found))
+            print(fit.refusal(plan, found))
     return 0 if found.fits else 1
 
 
-def print_estimate(found: Estimate) -> None:
-    """What a run needs, part by part."""
-    print(sentence(found))
+def print_estimate(found: Estimate, home: Path) -> None:
+    """Print the needs of a run, part by part."""
+    print(sentence(found, home))
     for name, parts in (("memory", found.memory), ("disk", found.disk)):
         print(f"  {name:8}", ", ".join(f"{part} {gigabytes(size)}" for part, size in parts.items() if size >= 1e6))
-    print("  time    ", ", ".join(f"{part} {duration(value)}" for part, value in found.seconds.items()))
     print(f"  {found.steps:,} steps, {found.tokens:,} tokens, at most {found.longest:,} in a row; lengths from"
           f" {LENGTHS_BY[found.lengths_by]}.")  # fmt: skip
-    print(f"  Speed: {BY[found.by].format(runs=found.runs)}. Gradient checkpointing:"
-          f" {'on' if found.checkpointing else 'off'}.")  # fmt: skip
+    print(f"  Gradient checkpointing: {'on' if found.checkpointing else 'off'}.")
 
 
-def sentence(found: Estimate) -> str:
-    """The whole of it in one line."""
-    where = f" of {found.room.gpu_name}" if found.room.gpu else ""
-    return (f"needs {gigabytes(found.peak)} of {gigabytes(found.free)} free{where}, {gigabytes(found.stored)} of disk,"
-            f" about {duration(sum(found.seconds.values()))}")  # fmt: skip
+def sentence(found: Estimate, home: Path) -> str:
+    """Return the estimate in one line, with the time where earlier runs in `home` tell it."""
+    where = f" of {found.available.gpu_name}" if found.available.gpu else ""
+    needs = f"needs {gigabytes(found.peak)} of {gigabytes(found.free)} free{where}, {gigabytes(found.stored)} of disk"
+    step, runs = seconds_a_step(home, found)
+    time = f", about {duration(step * found.steps)} as earlier runs on this base took ({runs})" if runs else ""
+    return f"{needs}, {found.steps:,} steps{time}"
 
 
 def duration(seconds: float) -> str:

@@ -73,7 +73,7 @@ def limit_memory(expected: Estimate, settings: Settings) -> int:
     0 is no limit, as on a GPU, whose driver reserves freely.
     """
     most = settings.run_memory_bytes
-    if not most and expected.room.gpu:
+    if not most and expected.available.gpu:
         return 0
     most = most or int(MEMORY_FACTOR * expected.peak) + MEMORY_BESIDE
     _, hard = resource.getrlimit(resource.RLIMIT_DATA)

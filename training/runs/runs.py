@@ -27,15 +27,15 @@ from errors import DataError, GraftError, RunError
 from settings import HOME_RECORD, Settings, check_release
 from store import files, quota
 from tasks import TabSpec
-from training.config import TrainConfig
+from training.config import TrainConfig, require_trackers
 from training.data.files.selection import is_selection, read_selection
 from training.data.inspect.inspect_client import Inspection
 from training.data.inspect.report import LATER, Report
 from training.data.rows import UnknownColumns
 from training.estimate import estimate, fit, machine
-from training.estimate.estimate import Case
+from training.estimate.base_shapes import find_shape
+from training.estimate.estimate import RunPlan
 from training.events import CANCEL, CONFIG, CORRECTIONS, PAUSE, QUEUED, RESULT
-from training.loop import tracking
 from training.runs import run_process
 from training.runs.run import Run, read_result, read_run
 
@@ -78,10 +78,10 @@ class Runs:
 
         One that cannot fit in memory or on the disk is refused, with advice, unless its configuration says anyway.
         """
-        tracking.require(config.track)
+        require_trackers(config.track)
         quota.check(self._settings, "The training cannot be queued.")
-        if (case := self.case(config)) is not None:
-            fit.check(case)
+        if (plan := self.plan(config)) is not None:
+            fit.check(plan)
         folder = self._root / (id or new_id())
         try:
             files.write_json(self._home / HOME_RECORD, check_release(self._home))
@@ -226,17 +226,17 @@ class Runs:
             _note_end(run, f"Its process could not be started: {error.strerror or error}.")
             (run.folder / QUEUED).unlink(missing_ok=True)
 
-    def case(self, config: TrainConfig) -> Case | None:
-        """What can be known of a run before it begins; None where its base is not on this disk or not understood.
+    def plan(self, config: TrainConfig) -> RunPlan | None:
+        """Return the plan of a run, to be estimated; None where its base is not on this disk or not understood.
 
         The rows are those of the report, read anew where nobody has asked for it yet.
         """
-        if estimate.shape(config, self._home) is None:
+        if find_shape(config.model, self._home)[0] is None:
             return None
         report = self._report(config) if Path(config.data).is_file() else None
         lengths, labels = fit.lengths_of(config, report)
         running = [run.folder for run in self.list() if run.state == "running"]
-        return estimate.case(config, self._home, lengths, labels, machine.measure(self._home, running))
+        return estimate.plan_run(config, self._home, lengths, labels, machine.measure(self._home, running))
 
     def _report(self, config: TrainConfig) -> Report | None:
         """The report on the rows of a run; None where they cannot be read, as the run itself will say.

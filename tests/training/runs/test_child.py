@@ -204,7 +204,7 @@ from training.runs import child
 held = bytearray(50 * 2**20)
 data = next(line for line in open("/proc/self/status") if line.startswith("VmData"))
 most = int(data.split()[1]) * 1024 + 300 * 2**20  # libraries for a GPU have hundreds of MB of data themselves
-print(child.limit_memory(SimpleNamespace(peak=0, room=SimpleNamespace(gpu=0)), Settings(run_memory_bytes=most)) - most)
+print(child.limit_memory(SimpleNamespace(peak=0, available=SimpleNamespace(gpu=0)), Settings(run_memory_bytes=most)) - most)
 try:
     bytearray(2**30)
 except MemoryError:
@@ -230,7 +230,7 @@ def test_r12_the_limit_is_twice_the_estimate_or_what_was_said(
     seen = []
     monkeypatch.setattr(resource, "setrlimit", lambda kind, limits: seen.append((kind, limits[0])))
     found = child.limit_memory(
-        SimpleNamespace(peak=peak, room=SimpleNamespace(gpu=gpu)), Settings(run_memory_bytes=told)
+        SimpleNamespace(peak=peak, available=SimpleNamespace(gpu=gpu)), Settings(run_memory_bytes=told)
     )
     assert found == limited and seen == ([(resource.RLIMIT_DATA, limited)] if limited else [])
 
