@@ -204,7 +204,8 @@ from training.runs import child
 held = bytearray(50 * 2**20)
 data = next(line for line in open("/proc/self/status") if line.startswith("VmData"))
 most = int(data.split()[1]) * 1024 + 300 * 2**20  # libraries for a GPU have hundreds of MB of data themselves
-print(child.limit_memory(SimpleNamespace(peak=0, available=SimpleNamespace(gpu=0)), Settings(run_memory_bytes=most)) - most)
+expected = SimpleNamespace(peak=0, available=SimpleNamespace(gpu=0))
+print(child.limit_memory(expected, Settings(run_memory_bytes=most)) - most)
 try:
     bytearray(2**30)
 except MemoryError:
