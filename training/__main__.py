@@ -67,10 +67,10 @@ COMMANDS: Mapping[str, Command] = {
 }
 
 
-def parser() -> argparse.ArgumentParser:
-    """Return the parser of every command."""
+def parser(program: str = PROGRAM) -> argparse.ArgumentParser:
+    """Return the parser of every command; `program` is what help and errors call it."""
     made = argparse.ArgumentParser(
-        PROGRAM,
+        program,
         description="Train versions of adapters, and look after runs.",
         epilog=f"Without a COMMAND: {DEFAULT}.",
     )
@@ -82,11 +82,11 @@ def parser() -> argparse.ArgumentParser:
     return made
 
 
-def main(arguments: Sequence[str]) -> int:
+def main(arguments: Sequence[str], program: str = PROGRAM) -> int:
     """Run one command; returns the exit status: 0 done, 1 failed, 2 refused, 3 paused, 130 interrupted."""
     # Set anew, because a shell that starts this in the background has it ignored, and then Ctrl-C would do nothing.
     signal.signal(signal.SIGINT, signal.default_int_handler)
-    commands = parser()
+    commands = parser(program)
     if [*arguments] in (["-h"], ["--help"]):
         print(commands.format_help())
     if not arguments or arguments[0] not in COMMANDS:

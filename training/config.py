@@ -79,9 +79,9 @@ class Hyperparameter:
         return {"switch": "true or false", "text": "text", "names": "texts by name"}[self.kind]
 
 
-def _set(default: Any, group: str, help: str, least: float | None = None, most: float | None = None) -> Any:  # noqa: ANN401
-    """Declare a hyperparameter."""
-    return Field(default, description=help, json_schema_extra={"group": group}, ge=least, le=most)
+def _set(default: Any, group: str, least: float | None = None, most: float | None = None) -> Any:  # noqa: ANN401
+    """Declare a hyperparameter; its help is the docstring below it."""
+    return Field(default, json_schema_extra={"group": group}, ge=least, le=most)
 
 
 def _check_name(name: str) -> str:
@@ -132,7 +132,7 @@ Filled = Annotated[str, AfterValidator(_check_filled)]
 ByPart = Annotated[Mapping[str, str], AfterValidator(_check_parts)]
 
 
-@dataclass(frozen=True, config=ConfigDict(strict=True, extra="forbid"))
+@dataclass(frozen=True, config=ConfigDict(strict=True, extra="forbid", use_attribute_docstrings=True))
 class TrainConfig:
     """Everything a run needs to know. Raises `ConfigError` with every problem when made with invalid values."""
 
@@ -167,66 +167,64 @@ class TrainConfig:
     replay_rows: int = Field(default=0, ge=0, le=10**9)
     """The most rows of `data` to learn from beside them; 0 is all."""
 
-    epochs: float = _set(3.0, "length", "How many times every row is learned from.", 0.01, 1000)
-    max_steps: int = _set(0, "length", "If above 0, the number of steps, whatever the epochs say.", 0, 10**9)
-    batch_size: int = _set(8, "length", "Rows that one step learns from together.", 1, 1024)
-    max_length: int = _set(
-        512, "length", "Tokens of one row; longer texts are cut, never the answers.", 8, LONGEST_LENGTH
-    )
-    rank: int = _set(8, "lora", "The size of the adapter: more can learn more, and needs more rows.", 1, MAX_RANK)
-    alpha: float = _set(16.0, "lora", "How strongly the adapter acts; twice the rank is usual.", 1, 1024)
-    dropout: float = _set(0.0, "lora", "The share of inputs left out at random while learning; slower above 0.", 0, 0.9)
-    targets: str = _set(
-        "all-linear", "lora", "Layers that are adapted: all-linear, attention, or names such as q_proj,v_proj."
-    )
-    use_rslora: bool = _set(
-        False, "lora", "Scale by the root of the rank, so that high ranks learn as fast as low ones."
-    )
-    use_dora: bool = _set(
-        False,
-        "lora",
-        "Learn the length of each row of a weight apart from its direction; often better, and slower.",
-    )
-    start_from: str = _set("", "lora", "A version to train on from, such as tickets@3, instead of a fresh adapter.")
-    learning_rate: float = _set(
-        5e-4, "optimizer", "How far one step goes; too high diverges, too low learns nothing.", 1e-7, 1
-    )
-    schedule: Literal["cosine", "linear", "constant"] = _set(
-        "cosine", "optimizer", "How the learning rate falls over the run."
-    )
-    warmup: float = _set(0.05, "optimizer", "The share of the run in which the learning rate rises from 0.", 0, 0.5)
-    weight_decay: float = _set(0.01, "optimizer", "How strongly weights are pulled to 0.", 0, 1)
-    max_grad_norm: float = _set(1.0, "optimizer", "Gradients longer than this are shortened to it.", 0.01, 1000)
-    quantize: Literal["auto", "none", "8bit", "4bit"] = _set(
-        "auto", "memory", "How the base is held: auto is 4bit on a GPU and none on a CPU."
-    )
-    precision: Literal["auto", "float32", "bfloat16"] = _set(
-        "auto", "memory", "What is computed in: auto is bfloat16 where the processor has it."
-    )
-    micro_batch_tokens: int = _set(
-        0, "memory", "Tokens that go through the model at once: fewer need less memory; 0 chooses.", 0, 10**6
-    )
-    gradient_checkpointing: Literal["auto", "on", "off"] = _set(
-        "auto", "memory", "Compute parts twice to hold less in memory; auto: only where it is needed."
-    )
-    packing: bool = _set(
-        False, "memory", "Put rows one after the other instead of padding them; for decoder-only bases."
-    )
-    evaluations: int = _set(
-        4, "watch", "How many times rows that are not learned from are looked at on the way.", 0, 1000
-    )
-    keep_best: bool = _set(False, "watch", "Publish the state with the best loss on validation rows, not the last one.")
-    patience: int = _set(
-        0, "watch", "Stop after so many evaluations without a better one; 0 never stops early.", 0, 1000
-    )
-    checkpoint_steps: int = _set(0, "watch", "Steps between checkpoints; 0 is every two minutes.", 0, 10**9)
-    held_out: float = _set(0.1, "watch", "The share of rows that are never learned from and make the card.", 0.01, 0.5)
-    card_rows: int = _set(200, "watch", "Held-out rows kept word for word in the card.", 0, 100_000)
-    track: Literal["none", "tensorboard", "trackio", "both"] = _set(
-        "none", "watch", "Write the curves for TensorBoard or Trackio too, on this machine only."
-    )
-    seed: int = _set(0, "watch", "The same seed and rows give the same run.", 0, 2**32 - 1)
-
+    epochs: float = _set(3.0, "length", 0.01, 1000)
+    """How many times every row is learned from."""
+    max_steps: int = _set(0, "length", 0, 10**9)
+    """If above 0, the number of steps, whatever the epochs say."""
+    batch_size: int = _set(8, "length", 1, 1024)
+    """Rows that one step learns from together."""
+    max_length: int = _set(512, "length", 8, LONGEST_LENGTH)
+    """Tokens of one row; longer texts are cut, never the answers."""
+    rank: int = _set(8, "lora", 1, MAX_RANK)
+    """The size of the adapter: more can learn more, and needs more rows."""
+    alpha: float = _set(16.0, "lora", 1, 1024)
+    """How strongly the adapter acts; twice the rank is usual."""
+    dropout: float = _set(0.0, "lora", 0, 0.9)
+    """The share of inputs left out at random while learning; slower above 0."""
+    targets: str = _set("all-linear", "lora")
+    """Layers that are adapted: all-linear, attention, or names such as q_proj,v_proj."""
+    use_rslora: bool = _set(False, "lora")
+    """Scale by the root of the rank, so that high ranks learn as fast as low ones."""
+    use_dora: bool = _set(False, "lora")
+    """Learn the length of each row of a weight apart from its direction; often better, and slower."""
+    start_from: str = _set("", "lora")
+    """A version to train on from, such as tickets@3, instead of a fresh adapter."""
+    learning_rate: float = _set(5e-4, "optimizer", 1e-7, 1)
+    """How far one step goes; too high diverges, too low learns nothing."""
+    schedule: Literal["cosine", "linear", "constant"] = _set("cosine", "optimizer")
+    """How the learning rate falls over the run."""
+    warmup: float = _set(0.05, "optimizer", 0, 0.5)
+    """The share of the run in which the learning rate rises from 0."""
+    weight_decay: float = _set(0.01, "optimizer", 0, 1)
+    """How strongly weights are pulled to 0."""
+    max_grad_norm: float = _set(1.0, "optimizer", 0.01, 1000)
+    """Gradients longer than this are shortened to it."""
+    quantize: Literal["auto", "none", "8bit", "4bit"] = _set("auto", "memory")
+    """How the base is held: auto is 4bit on a GPU and none on a CPU."""
+    precision: Literal["auto", "float32", "bfloat16"] = _set("auto", "memory")
+    """What is computed in: auto is bfloat16 where the processor has it."""
+    micro_batch_tokens: int = _set(0, "memory", 0, 10**6)
+    """Tokens that go through the model at once: fewer need less memory; 0 chooses."""
+    gradient_checkpointing: Literal["auto", "on", "off"] = _set("auto", "memory")
+    """Compute parts twice to hold less in memory; auto: only where it is needed."""
+    packing: bool = _set(False, "memory")
+    """Put rows one after the other instead of padding them; for decoder-only bases."""
+    evaluations: int = _set(4, "watch", 0, 1000)
+    """How many times rows that are not learned from are looked at on the way."""
+    keep_best: bool = _set(False, "watch")
+    """Publish the state with the best loss on validation rows, not the last one."""
+    patience: int = _set(0, "watch", 0, 1000)
+    """Stop after so many evaluations without a better one; 0 never stops early."""
+    checkpoint_steps: int = _set(0, "watch", 0, 10**9)
+    """Steps between checkpoints; 0 is every two minutes."""
+    held_out: float = _set(0.1, "watch", 0.01, 0.5)
+    """The share of rows that are never learned from and make the card."""
+    card_rows: int = _set(200, "watch", 0, 100_000)
+    """Held-out rows kept word for word in the card."""
+    track: Literal["none", "tensorboard", "trackio", "both"] = _set("none", "watch")
+    """Write the curves for TensorBoard or Trackio too, on this machine only."""
+    seed: int = _set(0, "watch", 0, 2**32 - 1)
+    """The same seed and rows give the same run."""
     promote: bool = False
     """Whether the tab answers with the new version at once, if the card says that it is not worse."""
     anyway: bool = False

@@ -14,6 +14,7 @@ from gradio.utils import reassign_pending_event_fns
 
 from errors import GraftError
 from plugins._discovery import Tab, load, unique
+from settings import RELEASE
 from ui.adapters import adapters_page
 from ui.context import Context, own_key
 from ui.html import format
@@ -50,6 +51,7 @@ def build(context: Context) -> gr.Blocks:
                 adapters_page.build(context, pulse, form)
         section(PULSE, demo)
         pulse.connect(demo)
+        gr.HTML(span("g-version", f"Graft {RELEASE}"))
     Blocks.id = 10**9
     described, plugins = demo.get_api_info, context.plugins()
     # Replaced on the instance: Gradio writes a .pyi file beside the source of every subclass.

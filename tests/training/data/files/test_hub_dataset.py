@@ -234,5 +234,5 @@ def test_a_path_that_is_there_is_no_id(tmp_path: Path, monkeypatch: pytest.Monke
 
 def test_the_configuration_says_where_on_the_hub(tmp_path: Path) -> None:
     for hub in ({"id": "a/b"}, {"id": 1, "revision": "", "config": "", "split": ""}, 7):
-        with pytest.raises(Exception, match="hub is"):
+        with pytest.raises(Exception, match="hub"):
             TrainConfig.for_tab(SPEC, tmp_path, "mine", hub=hub)
