@@ -1,4 +1,4 @@
-"""Graft: `python app.py` opens the page; a Space and `gradio app.py` import `demo`.
+"""Graft: `python app.py`, or `graft`, opens the page; a Space and `gradio app.py` import `demo`.
 
 The composition root: settings, then stores, then the pool of bases, then tabs, then the page.
 """
@@ -26,7 +26,7 @@ from ui.web.access import log_without_tokens  # noqa: E402
 
 
 def compose(settings: Settings) -> Context:
-    """Everything that the page works with; nothing is loaded yet."""
+    """Return everything that the page works with; nothing is loaded yet."""
     adapters = AdapterStore(settings.home, settings.shipped)
     pool = Pool(settings, ModelStore(settings.home / "models", settings.offline), adapters)
     return Context(settings, discover(settings.plugins), pool, adapters, Runs(settings))
@@ -39,7 +39,9 @@ except GraftError as error:
     server.stop(error, 2)
 demo = shell.build(context)
 
-if __name__ == "__main__":
+
+def main() -> None:
+    """Serve the page until interrupted."""
     try:
         server.check_home(context.settings)
         threading.Thread(target=context.runs.attend, name="graft-queue", daemon=True).start()
@@ -48,3 +50,7 @@ if __name__ == "__main__":
         server.launch(demo, context)
     except GraftError as error:
         server.stop(error, 1)
+
+
+if __name__ == "__main__":
+    main()

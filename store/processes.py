@@ -125,6 +125,23 @@ def run(
             raise
 
 
+def start_detached(command: Sequence[str], environment: Mapping[str, str], log: Path) -> subprocess.Popen[bytes]:
+    """Start `command` in the repository's folder and in a session of its own, so that it outlives this process.
+
+    Its output is appended to `log`; its standard input is a pipe. Raises `OSError`.
+    """
+    with log.open("ab") as out:
+        return subprocess.Popen(
+            command,
+            cwd=REPOSITORY,
+            env=dict(environment),
+            stdin=subprocess.PIPE,
+            stdout=out,
+            stderr=subprocess.STDOUT,
+            start_new_session=True,
+        )
+
+
 def make_expendable(pid: int) -> None:
     """Have the kernel end this process before others where memory runs out."""
     with suppress(OSError):

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from settings import REPOSITORY
+from settings import RELEASE, REPOSITORY
 
 
 def environment(tmp_path: Path, **values: str) -> dict[str, str]:
@@ -94,7 +94,7 @@ def test_r40_r44_it_is_up_and_private_and_asks_no_other_machine(tmp_path, share)
         assert process.stdout.readline() == f"Graft is ready at http://127.0.0.1:{port}\n"
         for path in ("/", "/config"):
             with urllib.request.urlopen(f"http://127.0.0.1:{port}{path}") as answer:
-                assert answer.status == 200
+                assert answer.status == 200 and (path == "/" or f"Graft {RELEASE}" in answer.read().decode())
         with pytest.raises(urllib.error.HTTPError) as refused:
             urllib.request.urlopen(f"http://127.0.0.1:{port}/gradio_api/file=/etc/passwd")
         assert refused.value.code == 403

@@ -10,6 +10,7 @@ import gradio as gr
 
 from errors import GraftError
 from plugins._discovery import Tab, load, unique
+from settings import RELEASE
 from ui.adapters import adapters_page
 from ui.context import Context, own_key
 from ui.html import format
@@ -49,6 +50,7 @@ def build(context: Context) -> gr.Blocks:
                 adapters_page.build(context, pulse, form)
         section(PULSE, demo)
         pulse.connect(demo)
+        gr.HTML(span("g-version", f"Graft {RELEASE}"))
     begin_ids(10**9)
     plugins = context.plugins()
     describe_api(demo, lambda described: english(described, plugins))

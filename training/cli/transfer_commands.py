@@ -1,4 +1,4 @@
-"""Takes in an adapter that was made elsewhere, and takes a version away, from a terminal or for the page.
+"""The commands `import`, for an adapter that was made elsewhere, and `export`, for a version; the page runs them too.
 
     python -m training import tickets-lora.zip --plugin classification --name theirs --labels billing,bug,praise
     python -m training export tickets@1 tickets.zip
@@ -13,19 +13,15 @@ from __future__ import annotations
 import argparse
 import importlib
 import os
-import sys
-from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 
 from errors import GraftError
 from settings import Settings
-from store import processes
 from store.adapters import AdapterStore
 from store.archive import pack
 from training.cli.tabs import find_tab
 
-COMMANDS = ("import", "export")
 NICENESS = 5
 """Serving on the same machine comes first."""
 ONE_LINE = "--refuse-in-one-line"
@@ -54,21 +50,20 @@ def add_export_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(ONE_LINE, action="store_true", help=argparse.SUPPRESS)
 
 
-def import_adapter(options: argparse.Namespace) -> str:
-    """Publish the adapter in a zip or folder; returns the version. Raises `GraftError`."""
+def import_adapter(options: argparse.Namespace, settings: Settings) -> None:
+    """Publish the adapter in a zip or folder, and print its version. Raises `GraftError`."""
     spec = find_tab(options.plugin, options.base)
     labels = options.labels.replace("，", ",").split(",")
     take_in = importlib.import_module("training.publish.import_peft").take_in
     try:
-        version = take_in(options.source, spec, options.name, Settings.from_env(), labels, options.prompt, _say)
+        version = take_in(options.source, spec, options.name, settings, labels, options.prompt, _say)
     except OSError as error:
         raise GraftError(f"{options.source} could not be read.", f"{error.strerror or error}.") from error
-    return str(version.ref)
+    print(version.ref)
 
 
-def export_version(options: argparse.Namespace) -> str:
-    """Write a version's zip, or merge it into its base; returns the path. Raises `GraftError`."""
-    settings = Settings.from_env()
+def export_version(options: argparse.Namespace, settings: Settings) -> None:
+    """Write a version's zip, or merge it into its base, and print the path. Raises `GraftError`."""
     version = AdapterStore(settings.home, settings.shipped).get(options.version)
     try:
         if options.merged:
@@ -79,21 +74,4 @@ def export_version(options: argparse.Namespace) -> str:
             pack(version, options.target)
     except OSError as error:
         raise GraftError(f"{options.target} could not be written.", f"{error.strerror or error}.") from error
-    return str(options.target)
-
-
-def main(arguments: Sequence[str]) -> int:
-    """Run `import` or `export`; returns the exit status: 0 done, 2 refused."""
-    parser = argparse.ArgumentParser("python -m training", description="Take adapters in, and versions away.")
-    verbs = parser.add_subparsers(dest="verb", required=True)
-    add_import_arguments(verbs.add_parser("import", help="take in an adapter made elsewhere"))
-    add_export_arguments(verbs.add_parser("export", help="take a version away"))
-    options = parser.parse_args(arguments)
-    try:
-        print(import_adapter(options) if options.verb == "import" else export_version(options))
-    except GraftError as error:
-        if options.refuse_in_one_line:
-            return processes.fail(error)
-        print(error, file=sys.stderr)
-        return processes.REFUSED
-    return 0
+    print(options.target)

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import os
 import shutil
-import sys
 import tempfile
 import zipfile
 from collections.abc import Callable
@@ -26,7 +25,6 @@ from settings import Settings
 from store import files
 from store.adapters import Version
 from tasks import TASKS
-from training.cli import transfer_commands
 
 Say = Callable[[str], object]
 """Is called with each phase: merge, write, pack."""
@@ -96,7 +94,3 @@ def merge_into_zip(version: Version, model: Model, target: Path, say: Say = bool
         files.sync(packed)
         packed.rename(target)
     return target
-
-
-if __name__ == "__main__":  # the name of the command before `python -m training export`
-    sys.exit(transfer_commands.main(["export", *sys.argv[1:]]))

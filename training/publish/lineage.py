@@ -16,6 +16,7 @@ import psutil
 import torch
 
 from models.resolve import Model
+from settings import RELEASE
 from store import files
 from training.config import TrainConfig
 from training.data.files.formats import parts, title
@@ -82,8 +83,8 @@ def run_facts(config: TrainConfig, measured: Mapping[str, float], started: float
 
 
 def libraries() -> dict[str, str]:
-    """Return the versions of the libraries that the weights depend on."""
-    return {name: importlib.metadata.version(name) for name in LIBRARIES}
+    """Return the versions of Graft and of the libraries that the weights depend on."""
+    return {"graft": RELEASE} | {name: importlib.metadata.version(name) for name in LIBRARIES}
 
 
 def machine() -> dict[str, Any]:

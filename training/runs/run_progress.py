@@ -1,4 +1,4 @@
-"""How far a run is, and its curves, from `events.jsonl`: each byte is read once, however often a page asks."""
+"""The progress of a run, and its curves, from `events.jsonl`: each byte is read once, however often a page asks."""
 
 from __future__ import annotations
 
@@ -7,9 +7,9 @@ import math
 import threading
 from array import array
 from bisect import bisect_left
-from collections import OrderedDict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +19,7 @@ Point = tuple[int, float]
 """(step, value)."""
 POINTS = 600
 """Points of a curve, at most: about as many as a plot has pixels."""
-KEPT = 64
+READERS = 64
 """Runs whose curves are kept in memory."""
 CHUNK = 1 << 22
 """Bytes that are read at a time."""
@@ -31,7 +31,7 @@ STEPS_TIMED = 20
 
 @dataclass(frozen=True)
 class Progress:
-    """How far a run is.
+    """The progress of a run.
 
     `latest` has the last value of each figure that its steps report: loss, learning_rate, grad_norm, tokens_per_s,
     memory (bytes), epoch, and those of evaluations as eval_loss and so on. `curves` has all their values by step,
@@ -48,17 +48,17 @@ class Progress:
     curves: Mapping[str, Sequence[Point]] = field(default_factory=dict)
     prepared: float | None = None
     estimate: Mapping[str, Any] = field(default_factory=dict)
-    """What the run was expected to need, as `training.estimate.estimate` tells it; empty where it was not estimated."""
+    """The estimate of its needs, as `training.estimate.estimate` describes it; empty where there is none."""
 
 
 class Series:
-    """One figure by step. A step that comes again, after a resumed checkpoint, takes the place of all from there on."""
+    """Values of one figure by step. A step that comes again, after a checkpoint, replaces all from there on."""
 
     def __init__(self) -> None:
         self._steps, self._values = array("q"), array("d")
 
     def add(self, step: int, value: float) -> None:
-        """Put a value at the end."""
+        """Append a value."""
         if self._steps and step <= self._steps[-1]:
             start = bisect_left(self._steps, step)
             del self._steps[start:], self._values[start:]
@@ -71,7 +71,7 @@ class Series:
         return self._values[-1]
 
     def points(self, most: int = POINTS) -> list[Point]:
-        """All points, or the lowest and the highest of each of `most` / 2 stretches, and the newest."""
+        """Return all points, or the lowest and the highest of each of `most` / 2 stretches, and the newest."""
         steps, values = self._steps, self._values
         if len(steps) <= most:
             return list(zip(steps, values, strict=True))
@@ -83,104 +83,92 @@ class Series:
         return [(steps[i], values[i]) for i in sorted(found)]
 
 
-class Events:
-    """The reading end of a run's events: goes on where it stopped, and leaves half a line for the next time."""
+class EventReader:
+    """Reads the events of a run from where it stopped before; half a line is left for the next time."""
 
     def __init__(self, folder: Path) -> None:
         self._path = folder / EVENTS
         self._lock = threading.Lock()
         self._progress: Progress | None = None
-        self._begin()
+        self._reset()
 
     def read(self) -> Progress:
-        """What all events so far say."""
+        """Return the progress by all events so far."""
         with self._lock:
-            if self._take() or self._progress is None:
-                self._progress = self._sum_up()
+            if self._read_new() or self._progress is None:
+                latest = {key: series.last for key, series in self._series.items()}
+                curves = {key: series.points() for key, series in self._series.items()}
+                self._progress = Progress(**self._facts, left_s=self._left(), latest=latest, curves=curves)
             return self._progress
 
-    def _begin(self) -> None:
-        self._offset, self._file = 0, 0
-        self._phase, self._step, self._steps = "start", 0, 0
-        self._prepared: float | None = None
-        self._estimate: Mapping[str, Any] = {}
+    def _reset(self) -> None:
+        self._offset, self._inode = 0, 0
+        self._facts: dict[str, Any] = {"step": 0, "steps": 0}
         self._series: dict[str, Series] = {}
         self._since: tuple[float, int] | None = None
         self._at = 0.0
         self._progress = None
 
-    def _take(self) -> bool:
-        """Read what has been appended; whether there was anything."""
+    def _read_new(self) -> bool:
+        """Read what has been appended; returns whether there was a whole line."""
+        before = self._offset
         try:
             with self._path.open("rb") as file:
                 status = self._path.stat()
-                if status.st_size < self._offset or status.st_ino != self._file:
-                    self._begin()
-                    self._file = status.st_ino
-                return self._read(file)
+                if status.st_size < self._offset or status.st_ino != self._inode:
+                    self._reset()
+                    self._inode, before = status.st_ino, 0
+                file.seek(self._offset)
+                rest = b""
+                while chunk := file.read(CHUNK):
+                    *lines, rest = (rest + chunk).split(b"\n")
+                    for line in lines:
+                        self._offset += len(line) + 1
+                        self._add(line)
         except FileNotFoundError:
             return False
+        return self._offset > before
 
-    def _read(self, file: Any) -> bool:  # noqa: ANN401 - a file of bytes
-        file.seek(self._offset)
-        rest, taken = b"", False
-        while chunk := file.read(CHUNK):
-            *lines, rest = (rest + chunk).split(b"\n")
-            for line in lines:
-                self._offset += len(line) + 1
-                self._event(line)
-                taken = True
-        return taken
-
-    def _event(self, line: bytes) -> None:
-        """Take one line in; what a crash has spoiled, and kinds that are not known here, are passed over."""
+    def _add(self, line: bytes) -> None:
+        """Take one event in; lines that a crash has spoiled and kinds that are not known here are passed over."""
         try:
             event = json.loads(line)
             kind = event["kind"]
             if kind == "phase":
-                self._phase, self._since = str(event["phase"]), None
+                self._facts["phase"], self._since = str(event["phase"]), None
             elif kind == "prepare":
-                self._prepared = float(event["part"])
+                self._facts["prepared"] = float(event["part"])
             elif kind == "estimate":
-                self._estimate = event
+                self._facts["estimate"] = event
             elif kind in ("step", "eval"):
-                self._figures(event, EVALUATION if kind == "eval" else "")
+                self._add_figures(event, EVALUATION if kind == "eval" else "")
         except (ValueError, TypeError, KeyError):
             return
 
-    def _figures(self, event: Mapping[str, Any], prefix: str) -> None:
+    def _add_figures(self, event: Mapping[str, Any], prefix: str) -> None:
         step, at = int(event["step"]), float(event["at"])
         if not prefix:
-            if self._since is None or step <= self._step:
+            if self._since is None or step <= self._facts["step"]:
                 self._since = (at, step)
-            self._step, self._steps, self._at = step, int(event["steps"]), at
+            self._facts |= {"step": step, "steps": int(event["steps"])}
+            self._at = at
         for key, value in event.items():
             if key not in NOT_METRICS and isinstance(value, int | float) and math.isfinite(value):
                 self._series.setdefault(prefix + key, Series()).add(step, float(value))
 
-    def _sum_up(self) -> Progress:
-        latest = {key: series.last for key, series in self._series.items()}
-        curves = {key: series.points() for key, series in self._series.items()}
-        return Progress(
-            self._phase, self._step, self._steps, self._left(), latest, curves, self._prepared, self._estimate
-        )
-
     def _left(self) -> float | None:
-        if self._since is None or self._step - self._since[1] + 1 < STEPS_TIMED:
+        step, steps = self._facts["step"], self._facts["steps"]
+        if self._since is None or step - self._since[1] + 1 < STEPS_TIMED:
             return None
         began, first = self._since
-        return (self._at - began) / (self._step - first) * (self._steps - self._step)
+        return float((self._at - began) / (step - first) * (steps - step))
 
 
-_READERS: OrderedDict[Path, Events] = OrderedDict()
-_READERS_LOCK = threading.Lock()
+@lru_cache(maxsize=READERS)
+def _reader(folder: Path) -> EventReader:
+    return EventReader(folder)
 
 
 def progress_of(folder: Path) -> Progress:
-    """How far the run of that folder is; cheap to ask again."""
-    with _READERS_LOCK:
-        reader = _READERS.setdefault(folder, Events(folder))
-        _READERS.move_to_end(folder)
-        while len(_READERS) > KEPT:
-            _READERS.popitem(last=False)
-    return reader.read()
+    """Return the progress of the run in a folder; cheap to ask again."""
+    return _reader(folder).read()

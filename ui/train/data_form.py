@@ -5,7 +5,6 @@ from __future__ import annotations
 import filecmp
 import re
 import tempfile
-from argparse import Namespace
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,7 +16,6 @@ from gradio.components import Component
 from errors import DataError, GraftError
 from plugins import TaskPlugin
 from tasks import TabSpec
-from training.cli import run_arguments
 from training.config import TrainConfig
 from training.data.files.formats import FORMATS, is_selection, title
 from training.data.files.hub_dataset import NotFetched
@@ -242,16 +240,6 @@ def of_run(config: TrainConfig, found: Sequence[str]) -> list[Any]:
     if data.name in found and same(examples.find(data.name), data):
         return ["example", gr.update(choices=found, value=data.name), None, *hub_form.values({})]
     return ["upload", gr.update(choices=found, value=None), page_copy(data, data.name), *hub_form.values({})]
-
-
-def of_command(options: Namespace, found: Sequence[str]) -> tuple[list[Any], bool]:
-    """Values of `RowsForm.place` with the rows of a command, and whether they could be told."""
-    place, name = run_arguments.place_of(options), options.data.name
-    if place:
-        return ["hub", gr.update(choices=found), None, *hub_form.values(place.named, options.held_out_split)], True
-    if name in found:
-        return ["example", gr.update(choices=found, value=name), None, *hub_form.values({})], True
-    return [gr.skip(), gr.update(choices=found), *[gr.skip()] * (PLACE - 2)], False
 
 
 def same(one: Path, other: Path) -> bool:

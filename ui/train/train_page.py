@@ -13,11 +13,11 @@ from gradio.components import Component
 
 from errors import DataError, GraftError
 from training.cli import run_arguments
-from training.config import KNOBS, PRESET, TrainConfig
+from training.config import HYPERPARAMETERS, PRESET, TrainConfig
 from training.data.files.formats import is_selection, read_selection
 from ui.adapters.card_rows import DOWNLOAD
 from ui.context import Context
-from ui.i18n import t, words
+from ui.i18n import t
 from ui.pulse import ASKED, QUIET, PagePoll
 from ui.train import continue_from, data_form, estimate_view, examples, hub_form, settings_form
 from ui.train.data_form import RowsForm, place_rows
@@ -115,7 +115,6 @@ def _place(context: Context, demo: gr.Blocks, pulse: PagePoll, here: gr.Textbox)
 
 
 def _form(context: Context) -> tuple[Form, gr.HTML, gr.Code, tuple[gr.HTML, gr.Button], gr.Button]:
-    allow = partial(context.allow, Action.TRAIN)
     plugins = context.learners()
     first = plugins[0] if plugins else None
     tab = gr.Dropdown(
@@ -139,14 +138,9 @@ def _form(context: Context) -> tuple[Form, gr.HTML, gr.Code, tuple[gr.HTML, gr.B
         show_line_numbers=False,
         elem_classes="g-command",
     )
-    with gr.Accordion(t("train.paste"), open=False):
-        pasted = gr.Textbox(label=t("train.paste"), info=t("train.paste_info"), lines=2, max_lines=6, show_label=False)
-        fill = gr.Button(t("train.paste_do"), size="sm")
     expected = estimate_view.place_estimate()
     start = gr.Button(t("train.start"), variant="primary")
     form = Form(tab, rows, name, promote, preset, base, knobs)
-    fill.click(allow(_fill(context, form)), pasted, [tab, *rows.place, preset, *form.fields.values()],
-               trigger_mode="once", **ASKED)  # fmt: skip
     return form, listed, command, expected, start
 
 
@@ -216,7 +210,7 @@ def _defaults(context: Context) -> Any:  # noqa: ANN401 - a handler of Gradio's
         found = examples.fitting(context.plugin(tab))
         config = TrainConfig.for_tab(context.spec(tab), Path("data"), "name")
         chosen = gr.update(choices=found, value=next(iter(found), None))
-        return [chosen, None, PRESET, *(getattr(config, key) for key in KNOBS)]
+        return [chosen, None, PRESET, *(getattr(config, key) for key in HYPERPARAMETERS)]
 
     return defaults
 
@@ -226,25 +220,9 @@ def _preset(context: Context) -> Any:  # noqa: ANN401
 
     def preset(tab: str, chosen: str) -> list[Any]:
         config = TrainConfig.for_tab(context.spec(tab), Path("data"), "name", chosen)
-        return [getattr(config, key) for key in KNOBS]
+        return [getattr(config, key) for key in HYPERPARAMETERS]
 
     return preset
-
-
-def _fill(context: Context, form: Form) -> Any:  # noqa: ANN401
-    """Fill the form from a pasted command; its rows only where they are one of the examples."""
-
-    def fill(request: gr.Request, command: str) -> list[Any]:
-        options, say = run_arguments.read(command), words(request)
-        plugin = context.plugin(options.plugin)
-        config = run_arguments.to_config(options, context.spec(plugin.name))
-        found = examples.fitting(plugin)
-        rows, known = data_form.of_command(options, found)
-        gr.Info(say("train.pasted" if known else "train.pasted_no_data"))
-        fields = [None if key == "held_out_data" else getattr(config, key) for key in form.fields]
-        return [plugin.name, *rows, options.preset, *fields]
-
-    return fill
 
 
 def _config(context: Context, form: Form, values: Sequence[Any]) -> TrainConfig:

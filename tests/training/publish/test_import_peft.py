@@ -23,7 +23,7 @@ from tests.conftest import Trained
 from tests.helpers import tiny
 from tests.helpers.evaluations import LABELS, answers_as_peft_does, made_elsewhere
 from tests.helpers.training_helpers import spec_of
-from training.cli.transfer_commands import main
+from training.__main__ import main
 from training.publish.import_peft import plain_config, take_in
 
 

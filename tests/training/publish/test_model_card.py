@@ -90,7 +90,7 @@ def test_the_manifest_says_where_a_version_comes_from(bert: Trained) -> None:
     assert data["sha256"] == sha256(bert.home / "first.csv") and data["file"] == "first.csv"
     assert data["trained"] + data["held_out"] == data["usable"] == data["rows"] == 24
     assert sum(data["held_out_labels"].values()) == data["held_out"] == bert.first.card["held_out"]
-    assert set(facts["libraries"]) == {"python", *lineage.LIBRARIES}
+    assert set(facts["libraries"]) == {"graft", "python", *lineage.LIBRARIES}
     least = 2**20 if ON_GPU else 100 * 2**20  # of a GPU the base alone, without the process and its libraries
     assert facts["measured"]["peak_memory"] > least and facts["measured"]["steps"] == 2
     machine = facts["machine"]

@@ -10,8 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from training.events import EVENTS
-from training.runs import run_progress
-from training.runs.run_progress import POINTS, STEPS_TIMED, Events, Progress, Series, progress_of
+from training.runs.run_progress import POINTS, STEPS_TIMED, EventReader, Progress, Series, progress_of
 
 
 def write(folder: Path, *events: dict, mode: str = "a", tail: str = "") -> None:
@@ -55,7 +54,7 @@ def test_what_is_half_written_is_left_for_the_next_time(tmp_path: Path) -> None:
 def test_each_byte_is_read_once(tmp_path: Path) -> None:
     """What was read may become anything: only what comes behind it matters."""
     write(tmp_path, *(step(n) for n in range(1, 100)))
-    reader = Events(tmp_path)
+    reader = EventReader(tmp_path)
     before = reader.read()
     size = (tmp_path / EVENTS).stat().st_size
     with (tmp_path / EVENTS).open("r+b") as file:
@@ -120,13 +119,3 @@ def test_a_long_run_is_thinned(tmp_path: Path) -> None:
     write(tmp_path, *(step(n, loss=9.0 if n == 777 else 1.0) for n in range(1, 20_001)))
     curve = progress_of(tmp_path).curves["loss"]
     assert len(curve) <= POINTS + 1 and (777, 9.0) in curve and curve[-1][0] == 20_000
-
-
-def test_few_runs_are_kept_in_memory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(run_progress, "KEPT", 3)
-    for name in "abcde":
-        (tmp_path / name).mkdir()
-        write(tmp_path / name, step(1))
-        assert progress_of(tmp_path / name).step == 1
-    assert [path.name for path in run_progress._READERS][-3:] == ["c", "d", "e"] and len(run_progress._READERS) == 3
-    assert progress_of(tmp_path / "a").step == 1

@@ -5,10 +5,9 @@ from types import SimpleNamespace
 
 import pytest
 
-from errors import GraftError
 from tasks import Columns, TabSpec
 from tests.helpers.ui_site import serve
-from training.config import KNOBS, PRESETS, TrainConfig
+from training.config import HYPERPARAMETERS, TrainConfig
 from ui.train import train_page
 
 pytestmark = pytest.mark.filterwarnings("ignore")  # Gradio's and httpx's own
@@ -21,14 +20,14 @@ def site(tmp_path_factory):
         yield found
 
 
-FIELDS = SimpleNamespace(fields=["name", "promote", "model", *KNOBS])
+FIELDS = SimpleNamespace(fields=["name", "promote", "model", *HYPERPARAMETERS])
 
 
 def form_of(**changed) -> list:
     """What the page's form sends, with some settings changed."""
     spec = TabSpec("echo", "org/base", "text-classification", Columns("text", "label"))
     config = TrainConfig.for_tab(spec, Path("data"), "name")
-    values = {key: getattr(config, key) for key in KNOBS} | changed
+    values = {key: getattr(config, key) for key in HYPERPARAMETERS} | changed
     rows = ["example", "tickets.csv", None, "", None, None, None, "text", "label", None]
     return ["echo", *rows, "mine", True, "org/base", *values.values()]
 
@@ -44,29 +43,3 @@ def test_the_command_line_says_what_was_changed(site) -> None:
     assert command(*form).startswith("# The training configuration is not valid.")
     quick = train_page._preset(site.context)("echo", "quick")
     assert "--preset quick --promote" in command(*form_of()[:14], *quick)
-
-
-def test_a_pasted_command_fills_the_form(site) -> None:
-    fill = train_page._fill(site.context, FIELDS)
-    said = "python -m training --plugin echo --data examples/tickets.csv --name mine --preset quick --rank 4 --packing"
-    with pytest.raises(GraftError, match="packing"):
-        fill(REQUEST, said)
-    filled = fill(REQUEST, said.replace("--packing", "--keep-best"))
-    tab, kind, example, *_, preset, name, promote, model = filled[:12]
-    values = dict(zip(KNOBS, filled[12:], strict=True))
-    assert (tab, kind, example["value"], model) == ("echo", "example", "tickets.csv", "org/base")
-    assert (preset, name, promote) == ("quick", "mine", False)
-    assert (values["rank"], values["keep_best"], values["epochs"]) == (4, True, PRESETS["label"]["quick"]["epochs"])
-    _, _, elsewhere, *_ = fill(REQUEST, "--plugin echo --data /etc/passwd --name mine")
-    assert "value" not in elsewhere
-    hub = fill(REQUEST, "--plugin echo --data org/rows@v1 --hub-config en --hub-split test --name mine")
-    assert (hub[1], hub[4], hub[5]["value"], hub[6]["value"]) == ("hub", "org/rows@v1", "en", "test")
-    for wrong in (
-        "",
-        "rm -rf /",
-        "--plugin echo --data a --name b --rank x",
-        "--plugin nothing --data a --name b",
-        "'",
-    ):
-        with pytest.raises(GraftError):
-            fill(REQUEST, wrong)

@@ -15,13 +15,11 @@ from transformers import AutoConfig
 from models.resolve import Model
 from models.tokenizer import load_tokenizer, window
 from tasks import task_for
-from training.config import KNOBS, TrainConfig
+from training.config import LONGEST_LENGTH, TrainConfig
 from training.data.inspect.report import Rendered, TokenLengths
 from training.data.rows import Row
 from training.data.tokens import IGNORED, TokenizedRow, count_learned, to_example, tokenize_rows
 
-MOST_TOKENS = round(KNOBS["max_length"].most)
-"""Longest row that is measured in full."""
 LONGEST_SHOWN = 4_000
 """Characters of one piece of a rendered row that are kept."""
 BINS = 24
@@ -40,7 +38,7 @@ class Preview:
 
     def lengths(self, rows: Sequence[Row]) -> TokenLengths:
         """Return the lengths of `rows`, at least one. Raises `InputError` as training would."""
-        whole = self._outcomes(rows, replace(self._config, max_length=MOST_TOKENS))
+        whole = self._outcomes(rows, replace(self._config, max_length=LONGEST_LENGTH))
         lengths = np.array([_length(tokens) for tokens, _ in whole], np.int64)
         long = np.flatnonzero(lengths > self._config.max_length).tolist()
         cut = self._outcomes([rows[i] for i in long], self._config)
@@ -95,4 +93,4 @@ def bins(longest: int) -> tuple[int, ...]:
 
 
 def _length(tokens: TokenizedRow | None) -> int:
-    return max(len(tokens.ids), len(tokens.learn)) if tokens else MOST_TOKENS + 1
+    return max(len(tokens.ids), len(tokens.learn)) if tokens else LONGEST_LENGTH + 1
