@@ -16,7 +16,8 @@ from training.config import KNOBS, TrainConfig
 from ui.context import Context
 from ui.i18n import Words
 from ui.pulse import ASKED, Follower, Pulse, chosen_of
-from ui.train import examples
+from ui.train import page_files
+from ui.train.hub_form import Updates
 from ui.web.access import Action
 
 TO_TRAIN = """() => {
@@ -35,12 +36,12 @@ class TrainForm(Protocol):
         """The tab to teach."""
 
     @property
-    def fields(self) -> dict[str, Component]:
+    def fields(self) -> Mapping[str, Component]:
         """The components that stand for a field of the configuration."""
 
     @property
     def filled(self) -> list[Component]:
-        """The tab, the example, and the fields."""
+        """The components of the tab, of its example, and of the fields, in this order."""
 
 
 def place_choice(value: str = "", **settings: Any) -> gr.Dropdown:  # noqa: ANN401 - a Dropdown's own
@@ -74,25 +75,26 @@ def label(version: Version, own: str) -> str:
 def connect(context: Context, button: gr.Button, version: Component, form: TrainForm) -> None:
     """Let a click on `button` fill the form so that it trains on from the version that `version` names."""
 
-    def fill(ref: str | None) -> list[Any]:
+    def fill(ref: str | None) -> Updates:
         return values(context, context.adapters.get(ref or ""), form)
 
     done = button.click(context.allow(Action.TRAIN, fill), version, form.filled, **ASKED)
     done.success(None, js=TO_TRAIN)
 
 
-def values(context: Context, version: Version, form: TrainForm) -> list[Any]:
-    """The tab, its example, and every field as the version was made, to go on from it on its own base."""
+def values(context: Context, version: Version, form: TrainForm) -> Updates:
+    """Return updates with the tab, its example, and every field as the version was made, to go on from it."""
     spec = context.spec(version.plugin)
     config = TrainConfig.for_tab(spec, Path("data"), version.name, **_settings(version))
     fields = {key: getattr(config, key) for key in form.fields}
-    fields |= {"start_from": version.ref, "promote": True, "held_out_data": None}
-    if "model" in fields:
-        fields["model"] = base_of(context, version)
-    found = examples.fitting(context.plugin(version.plugin))
+    # The choices of versions follow a moment later, so that this one must be put among them now.
+    start_from = gr.update(choices=[version.ref], value=version.ref)
+    fields |= {"start_from": start_from, "promote": True, "held_out_data": None, "model": base_of(context, version)}
+    found = page_files.fitting(context.plugin(version.plugin))
     example = str((version.manifest.get("data") or {}).get("file", ""))
     chosen = example if example in found else next(iter(found), None)
-    return [spec.name, gr.update(choices=found, value=chosen), *(_update(key, fields[key]) for key in form.fields)]
+    updates = [spec.name, gr.update(choices=found, value=chosen), *(fields[key] for key in form.fields)]
+    return dict(zip(form.filled, updates, strict=True))
 
 
 def base_of(context: Context, version: Version) -> str:
@@ -107,11 +109,6 @@ def _settings(version: Version) -> Mapping[str, Any]:
     """What the version's own run was told, as far as such settings are known here."""
     told = version.manifest.get("config") or {}
     return {key: told[key] for key in KNOBS if key in told and key != "start_from"}
-
-
-def _update(key: str, value: Any) -> Any:  # noqa: ANN401 - a field's
-    # The choices follow a moment later, so that the version must be put among them now.
-    return gr.update(choices=[value], value=value) if key == "start_from" else value
 
 
 def next_of(context: Context, name: str, start_from: str, plugin: str) -> Version:

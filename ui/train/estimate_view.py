@@ -20,7 +20,7 @@ from ui.pulse import QUIET
 from ui.web.access import Action
 
 if TYPE_CHECKING:
-    from gradio.components import Component
+    from gradio.blocks import Block
 
     from training.config import TrainConfig
     from training.estimate.estimate import Estimate
@@ -38,13 +38,13 @@ def place_estimate() -> tuple[gr.HTML, gr.Button]:
 def connect(
     context: Context,
     changes: Sequence[Callable[..., Any]],
-    taken: Sequence[Component],
+    inputs: dict[str, Block],
     shown: tuple[gr.HTML, gr.Button],
-    config_of: Callable[[Sequence[Any]], TrainConfig],
+    config_of: Callable[[Mapping[str, Any]], TrainConfig],
 ) -> None:
     """Show the estimate of what the form says, anew with each of the `changes`."""
 
-    def estimated(request: gr.Request, *values: object) -> list[Any]:
+    def estimated(request: gr.Request, **values: object) -> list[Any]:
         say = words(request)
         try:
             case = context.runs.case(config_of(values))
@@ -57,7 +57,14 @@ def connect(
         advice = [] if found.fits_memory else fit.advised(case)
         return [view(say, found, advice), gr.update(visible=not found.fits)]
 
-    gr.on(changes, context.allow(Action.TRAIN, estimated), taken, [*shown], trigger_mode="always_last", **QUIET)
+    gr.on(
+        changes,
+        context.allow(Action.TRAIN, estimated),
+        inputs_kwargs=inputs,
+        outputs=[*shown],
+        trigger_mode="always_last",
+        **QUIET,
+    )
 
 
 def view(say: Words, found: Estimate, advice: Sequence[str] = ()) -> Html:

@@ -2,16 +2,12 @@
 
 from __future__ import annotations
 
-import secrets
-import shutil
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from functools import partial
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import gradio as gr
-from gradio.utils import get_upload_folder
 
 from errors import GraftError, RunError
 from training.events import LOG
@@ -21,6 +17,7 @@ from ui.html.tags import Html, failure, tag
 from ui.i18n import Words, t
 from ui.pulse import ASKED, QUIET, Follower, Pulse
 from ui.train import continue_from, run_view
+from ui.train.page_files import page_copy
 from ui.web.access import Action
 
 if TYPE_CHECKING:
@@ -216,13 +213,3 @@ class RunPanel:
         """A copy of the log for the browser, which may not read the folder of runs."""
         run = self.one(chosen)
         return page_copy(run.folder / LOG, f"{run.name}-{run.id}.log")
-
-
-def page_copy(source: Path, name: str) -> str:
-    """A copy of a run's file where Gradio may serve it from, and where it is cleared away in a day."""
-    folder = Path(get_upload_folder()) / secrets.token_hex(16)
-    try:
-        folder.mkdir(parents=True)
-        return str(shutil.copyfile(source, folder / name))
-    except OSError as error:
-        raise RunError(f"{name} cannot be read.", f"{error.strerror}.", "It may have been deleted.") from error

@@ -50,18 +50,19 @@ def test_a_version_fills_the_form_with_how_it_was_made(context: Context) -> None
     publish(context.adapters, "far", base={"id": "org/other", "source": "hub", "revision": ""})
     with gr.Blocks():
         form, *_ = train_page._form(context)
-    filled = dict(zip(["tab", "example", *form.fields], values(context, form, "mine@1"), strict=True))
+    filled = values(context, form, "mine@1")
     assert (filled["tab"], filled["name"], filled["rank"]) == ("echo", "mine", 3)
     assert filled["start_from"]["value"] == "mine@1" and filled["model"] == "org/base"
-    filled = dict(zip(["tab", "example", *form.fields], values(context, form, "far@1"), strict=True))
+    filled = values(context, form, "far@1")
     assert filled["model"] == "org/other", "it goes on on the base that it was made for"
     publish(context.adapters, "lost", base={"id": "elsewhere", "source": "folder"})
     with pytest.raises(AdapterError, match="nobody has said where it lies"):
         values(context, form, "lost@1")
 
 
-def values(context: Context, form: train_page.Form, ref: str) -> list[object]:
-    return continue_from.values(context, context.adapters.get(ref), form)
+def values(context: Context, form: train_page.Form, ref: str) -> dict[str, object]:
+    updates = continue_from.values(context, context.adapters.get(ref), form)
+    return {"tab": updates[form.tab], **{name: updates[component] for name, component in form.fields.items()}}
 
 
 def test_a_refused_resume_offers_a_new_run_from_its_adapter(context: Context) -> None:

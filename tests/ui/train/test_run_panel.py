@@ -11,6 +11,7 @@ import pytest
 from playwright import sync_api
 
 from errors import GraftError
+from settings import REPOSITORY
 from store.database import DATABASE
 from tests.helpers.run_helpers import STAND_IN, begun, end_all, plain, wait
 from tests.helpers.ui_site import make, serve
@@ -129,6 +130,13 @@ def test_events_that_are_not_known_here_do_no_harm(context) -> None:
     assert "<b>polish" not in shown and '"<b>"' not in shown
 
 
+def used(context, panel, form, id):
+    """Return the values of the form after it was filled with the settings of a run."""
+    updates = train_page._use(context, panel, form)([id])
+    values = {name: updates[component] for name, component in form.inputs.items()}
+    return {name: value.get("value") if isinstance(value, dict) else value for name, value in values.items()}
+
+
 def test_the_settings_of_a_run_fill_the_form(context, panel, tmp_path) -> None:
     """Every field that the form has, the rows among them; as if they had been chosen by hand."""
     home = home_of(context)
@@ -140,10 +148,7 @@ def test_the_settings_of_a_run_fill_the_form(context, panel, tmp_path) -> None:
     rows.unlink()
     with gr.Blocks():
         form, *_ = train_page._form(context)
-    values = train_page._use(context, panel, form)([run.id])
-    assert len(values) == len(form.all)
-    plain_values = [value["value"] if isinstance(value, dict) else value for value in values]
-    again = train_page._config(context, form, plain_values)
+    again = train_page._config(context, used(context, panel, form, run.id))
     told = ("name", "plugin", "task", "columns", "mapping", "promote", *form.fields)
     spec = context.spec("echo")
     assert [getattr(again, key) for key in told if key not in ("task", "columns")] == [
@@ -155,12 +160,12 @@ def test_the_settings_of_a_run_fill_the_form(context, panel, tmp_path) -> None:
 
 def test_an_example_is_recognized_and_lost_rows_are_told(context, panel) -> None:
     home = home_of(context)
-    data = Path(train_page.__file__).parent.parent.parent / "examples" / "tickets.csv"
+    data = REPOSITORY / "examples" / "tickets.csv"
     run = context.runs.submit(replace(plain(home), plugin="echo", data=str(data)))
     with gr.Blocks():
         form, *_ = train_page._form(context)
-    tab, kind, example, upload, *_ = train_page._use(context, panel, form)([run.id])
-    assert (tab, kind, example["value"], upload) == ("echo", "example", "tickets.csv", None)
+    values = used(context, panel, form, run.id)
+    assert [values[name] for name in ("tab", "kind", "example", "upload")] == ["echo", "example", "tickets.csv", None]
     Path(TrainConfig.from_json((run.folder / CONFIG).read_text()).data).unlink()
     with pytest.raises(GraftError, match=r"tickets.csv cannot be read"):
         train_page._use(context, panel, form)([run.id])

@@ -1,18 +1,15 @@
-"""train_page.py: the form, its handlers, and commands both ways, in a real page with a pool that has no models."""
+"""train_page.py: the form, its handlers, and the command of a run, in a real page with a pool that has no models."""
 
 from pathlib import Path
-from types import SimpleNamespace
 
+import gradio as gr
 import pytest
 
-from errors import GraftError
-from tasks import Columns, TabSpec
 from tests.helpers.ui_site import serve
 from training.config import KNOBS, PRESETS, TrainConfig
 from ui.train import train_page
 
 pytestmark = pytest.mark.filterwarnings("ignore")  # Gradio's and httpx's own
-REQUEST = SimpleNamespace(headers={})
 
 
 @pytest.fixture(scope="module")
@@ -21,52 +18,32 @@ def site(tmp_path_factory):
         yield found
 
 
-FIELDS = SimpleNamespace(fields=["name", "promote", "model", *KNOBS])
+def form_of(site, **changed) -> dict:
+    """Return values as the page's form sends them, with some settings changed."""
+    config = TrainConfig.for_tab(site.context.spec("echo"), Path("data"), "name")
+    rows = {"kind": "example", "example": "tickets.csv", "column_text": "text", "column_target": "label"}
+    settings = {key: getattr(config, key) for key in KNOBS}
+    return {"tab": "echo", "name": "mine", "promote": True, "model": "org/base", **rows, **settings, **changed}
 
 
-def form_of(**changed) -> list:
-    """What the page's form sends, with some settings changed."""
-    spec = TabSpec("echo", "org/base", "text-classification", Columns("text", "label"))
-    config = TrainConfig.for_tab(spec, Path("data"), "name")
-    values = {key: getattr(config, key) for key in KNOBS} | changed
-    rows = ["example", "tickets.csv", None, "", None, None, None, "text", "label", None]
-    return ["echo", *rows, "mine", True, "org/base", *values.values()]
-
-
-def test_the_command_line_says_what_was_changed(site) -> None:
-    command = train_page._command(site.context, FIELDS)
-    form = form_of(quantize="4bit", rank=4)
+def test_the_command_says_what_was_changed(site) -> None:
+    command = train_page._command(site.context)
     said = "python -m training --plugin echo --data examples/tickets.csv --name mine --rank 4 --quantize 4bit --promote"
-    assert command(*form) == said
-    form[8] = "label"
-    assert "--columns text=label,target=label" in command(*form)
-    form[11] = "Not a name"
-    assert command(*form).startswith("# The training configuration is not valid.")
-    quick = train_page._preset(site.context)("echo", "quick")
-    assert "--preset quick --promote" in command(*form_of()[:14], *quick)
+    assert command(**form_of(site, quantize="4bit", rank=4)) == said
+    assert "--columns text=label,target=label" in command(**form_of(site, column_text="label"))
+    assert command(**form_of(site, name="Not a name")).startswith("# The training configuration is not valid.")
 
 
-def test_a_pasted_command_fills_the_form(site) -> None:
-    fill = train_page._fill(site.context, FIELDS)
-    said = "python -m training --plugin echo --data examples/tickets.csv --name mine --preset quick --rank 4 --packing"
-    with pytest.raises(GraftError, match="packing"):
-        fill(REQUEST, said)
-    filled = fill(REQUEST, said.replace("--packing", "--keep-best"))
-    tab, kind, example, *_, preset, name, promote, model = filled[:12]
-    values = dict(zip(KNOBS, filled[12:], strict=True))
-    assert (tab, kind, example["value"], model) == ("echo", "example", "tickets.csv", "org/base")
-    assert (preset, name, promote) == ("quick", "mine", False)
-    assert (values["rank"], values["keep_best"], values["epochs"]) == (4, True, PRESETS["label"]["quick"]["epochs"])
-    _, _, elsewhere, *_ = fill(REQUEST, "--plugin echo --data /etc/passwd --name mine")
-    assert "value" not in elsewhere
-    hub = fill(REQUEST, "--plugin echo --data org/rows@v1 --hub-config en --hub-split test --name mine")
-    assert (hub[1], hub[4], hub[5]["value"], hub[6]["value"]) == ("hub", "org/rows@v1", "en", "test")
-    for wrong in (
-        "",
-        "rm -rf /",
-        "--plugin echo --data a --name b --rank x",
-        "--plugin nothing --data a --name b",
-        "'",
-    ):
-        with pytest.raises(GraftError):
-            fill(REQUEST, wrong)
+def test_a_preset_sets_every_setting(site) -> None:
+    with gr.Blocks():
+        form, *_ = train_page._form(site.context)
+    quick = train_page._preset(site.context, form)("echo", "quick")
+    values = {name: quick[component] for name, component in form.knobs.items()}
+    assert values["epochs"] == PRESETS["label"]["quick"]["epochs"]
+    assert "--preset quick --promote" in train_page._command(site.context)(**form_of(site, **values))
+
+
+def test_every_value_of_the_form_has_a_name_of_its_own(site) -> None:
+    with gr.Blocks():
+        form, *_ = train_page._form(site.context)
+    assert len(form.inputs) == len(set(form.inputs.values())) == 1 + len(form.rows.inputs) + len(form.fields)
