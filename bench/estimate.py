@@ -1,4 +1,4 @@
-"""What runs were expected to need, beside what they needed: memory, seconds a step, seconds in all.
+"""The memory that runs were expected to need, beside what they needed.
 
     python -m bench estimate
 
@@ -25,7 +25,6 @@ from bench.sized_base import ENCODER, FAMILIES, WRITER
 from settings import LEAN, Settings
 from tasks import Columns, TabSpec
 from training.config import TrainConfig
-from training.estimate import speed
 from training.events import CONFIG, RESULT
 from training.runs.runs import Runs
 
@@ -89,32 +88,24 @@ def _once(shared: Path, home: Path, trial: Trial) -> dict[str, Any]:
     """One configuration, estimated and run; its row."""
     home.mkdir()
     (home / "models").symlink_to(Settings.from_env().home.absolute() / "models")
-    speed.calibrate(shared)
-    speed.keep(home, speed.read(shared))
     config = _config(home, trial, _base(shared, trial.base))
-    case = Runs(Settings(home=home)).case(config)
-    if case is None:
+    plan = Runs(Settings(home=home)).plan(config)
+    if plan is None:
         raise RuntimeError(f"{trial.name} could not be estimated.")
-    expected = case.estimate()
+    expected = plan.estimate()
     folder = home / "runs" / "bench"
     folder.mkdir(parents=True)
     (folder / CONFIG).write_text(config.to_json(), encoding="utf-8")
     child = run_child([*RUN, str(folder)], **LEAN, GRAFT_HOME=str(home))
     result = json.loads((folder / RESULT).read_text(encoding="utf-8"))
-    own, took = result["estimate"], result["measured"]["seconds"]
+    own = result["estimate"]
     shutil.rmtree(home)
-    step, true_step = (seconds["train"] / expected.steps for seconds in (expected.seconds, took))
     return {
         "run": trial.name,
         "estimated GB": round(expected.peak / 1e9, 2),
         "by its rows": round(own["peak"] / 1e9, 2),
         "true GB": round(child.peak_bytes / 1e9, 2),
         "ratio": round(expected.peak / child.peak_bytes, 2),
-        "s a step": round(step, 2),
-        "true s": round(true_step, 2),
-        "step ratio": round(step / true_step, 2),
-        "total s": round(sum(expected.seconds.values()), 1),
-        "true total": round(child.seconds, 1),
         "parts GB": " ".join(f"{name}:{size / 1e9:.2f}" for name, size in own["memory"].items() if size > 1e7),
     }
 

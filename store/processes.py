@@ -103,6 +103,23 @@ def run(
             raise
 
 
+def start_detached(command: Sequence[str], environment: Mapping[str, str], log: Path) -> subprocess.Popen[bytes]:
+    """Start `command` in the repository's folder and in a session of its own, so that it outlives this process.
+
+    Its output is appended to `log`; its standard input is a pipe. Raises `OSError`.
+    """
+    with log.open("ab") as out:
+        return subprocess.Popen(
+            command,
+            cwd=REPOSITORY,
+            env=dict(environment),
+            stdin=subprocess.PIPE,
+            stdout=out,
+            stderr=subprocess.STDOUT,
+            start_new_session=True,
+        )
+
+
 def python(module: str, *arguments: str) -> list[str]:
     """Return the command that runs one of our modules with this interpreter."""
     return [sys.executable, "-m", module, *arguments]

@@ -29,7 +29,6 @@ from settings import HOME_RECORD, REPOSITORY, Settings
 from store import files
 from store.adapters import AdapterStore
 from store.corrections import Corrections
-from store.database import DATABASE
 from tasks import Columns
 from tests.helpers.run_helpers import end_all
 from training.events import read_events
@@ -166,10 +165,7 @@ def told(run: Run) -> dict[str, Any]:
     return {**{name: getattr(run, name) for name in names}, "steps": run.progress.step}
 
 
-@pytest.mark.parametrize("database", ["there", "lost"])
-def test_runs_of_0_1_are_listed_with_their_states_and_cards(old: Settings, its_runs: Runs, database: str) -> None:
-    if database == "lost":
-        (old.home / DATABASE).unlink()
+def test_runs_of_0_1_are_listed_with_their_states_and_cards(old: Settings, its_runs: Runs) -> None:
     found = {run.id: run for run in its_runs.list()}
     assert {id: told(run) for id, run in found.items()} == {run["id"]: run for run in SAID["runs"]}
     for run in found.values():

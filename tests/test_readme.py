@@ -27,7 +27,7 @@ from serving.pool import Pool
 from settings import Settings
 from store.adapters import AdapterStore
 from tests.helpers import tiny
-from training.cli import correction_commands, estimate_command, inspect_command, run_commands
+from training.__main__ import COMMANDS as TRAINING
 from training.config import TRACKERS
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -130,18 +130,9 @@ def test_the_hooks_and_the_guide_have_the_checks_of_ci() -> None:
     assert [line.strip() for line in DOCUMENTS["CONTRIBUTING.md"].splitlines() if line.strip() in checks] == checks
 
 
-VERBS = (
-    "import",
-    *run_commands.COMMANDS,
-    *correction_commands.COMMANDS,
-    *inspect_command.COMMANDS,
-    *estimate_command.COMMANDS,
-)
-
-
 def module_commands() -> list[tuple[str, list[str]]]:
     """(module and its command, options) of every `python -m ...` in the documents."""
-    pattern = rf"python -m (training (?:corrections \w+|{'|'.join(VERBS)})\b|[\w.]+)([^`\n]*)"
+    pattern = rf"python -m (training (?:corrections \w+|{'|'.join(TRAINING)})\b|[\w.]+)([^`\n]*)"
     found = re.findall(pattern, "\n".join([BODY, DOCUMENTS["CONTRIBUTING.md"]]))
     return [(module, re.findall(r"--[\w-]+", rest)) for module, rest in found if module != "venv"]
 

@@ -1,134 +1,106 @@
-"""Train from a terminal: the same run that the page starts, with a progress bar and the card at the end.
+"""The command line: `python -m training`, or `graft` where Graft is installed.
 
     python -m training --plugin classification --data examples/tickets.csv --name tickets --promote
+    python -m training runs
 
-A running app notices the new version by itself. Ctrl-C cancels the run. One run goes on at a time; others wait their
-turn. What can be done with runs that there are is in `run_commands.py`: `python -m training runs`. What one would
-need is in `training/cli/estimate_command.py`: `python -m training estimate`. An adapter made elsewhere is taken in by
-`training/publish/import_peft.py`: `python -m training import`.
+Without a command it trains: the same run that the page starts. A running app notices a new version by itself.
 """
 
 from __future__ import annotations
 
-import importlib
+import argparse
 import signal
 import sys
-import time
-from collections.abc import Sequence
-from contextlib import suppress
-
-from tqdm import tqdm
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 
 from errors import GraftError
 from settings import Settings
-from training.cli import correction_commands, estimate_command, inspect_command, run_arguments, run_commands
-from training.cli.fetch import fetch_model, fetch_rows
-from training.cli.run_commands import print_result
-from training.cli.tabs import find_tab
-from training.data.inspect.report import Report
-from training.data.rows import parse_columns
-from training.runs.run import Run
-from training.runs.runs import Runs, new_id
+from store import processes
+from training.cli import (
+    correction_commands,
+    estimate_command,
+    inspect_command,
+    run_commands,
+    tabs,
+    train_command,
+    transfer_commands,
+)
+from training.cli.terminal import INTERRUPTED
 
-POLL_S = 0.3
+PROGRAM = "python -m training"
+DEFAULT = "train"
+
+
+@dataclass(frozen=True)
+class Command:
+    """One command: its function returns the exit status, or None for 0."""
+
+    run: Callable[[argparse.Namespace, Settings], int | None]
+    help: str
+    add_arguments: Callable[[argparse.ArgumentParser], object] = lambda parser: None
+
+
+COMMANDS: Mapping[str, Command] = {
+    DEFAULT: Command(train_command.train, "train a new version of an adapter for one tab", train_command.add_arguments),
+    "estimate": Command(estimate_command.estimate, "say what a run would need", estimate_command.add_arguments),
+    "inspect": Command(inspect_command.inspect, "say what is in a file of rows", inspect_command.add_arguments),
+    "bases": Command(estimate_command.bases, "list bases for a tab", estimate_command.add_bases_arguments),
+    "plugins": Command(tabs.print_tabs, "list the tabs"),
+    "runs": Command(run_commands.print_runs, "list every run, newest first"),
+    **{
+        verb: Command(function, help, run_commands.add_arguments)
+        for verb, (function, help) in run_commands.VERBS.items()
+    },
+    "corrections": Command(
+        correction_commands.correct, "list, change or export what was corrected", correction_commands.add_arguments
+    ),
+    "teach": Command(
+        train_command.teach_tab,
+        "train on a tab's corrections, beside rows of its version's own",
+        train_command.add_teach_arguments,
+    ),
+    "import": Command(
+        transfer_commands.import_adapter, "take in an adapter made elsewhere", transfer_commands.add_import_arguments
+    ),
+    "export": Command(transfer_commands.export_version, "take a version away", transfer_commands.add_export_arguments),
+}
+
+
+def parser() -> argparse.ArgumentParser:
+    """Return the parser of every command."""
+    made = argparse.ArgumentParser(
+        PROGRAM,
+        description="Train versions of adapters, and look after runs.",
+        epilog=f"Without a COMMAND: {DEFAULT}.",
+    )
+    commands = made.add_subparsers(dest="command", metavar="COMMAND", required=True)
+    for name, command in COMMANDS.items():
+        description = f"{command.help[0].upper()}{command.help[1:]}."
+        added = commands.add_parser(name, help=command.help, description=description, allow_abbrev=False)
+        command.add_arguments(added)
+    return made
 
 
 def main(arguments: Sequence[str]) -> int:
-    """Train one version and print its card; the exit code: 0 published, 1 failed, 2 refused, 3 paused, 130 ended."""
+    """Run one command; returns the exit status: 0 done, 1 failed, 2 refused, 3 paused, 130 interrupted."""
     # Set anew, because a shell that starts this in the background has it ignored, and then Ctrl-C would do nothing.
     signal.signal(signal.SIGINT, signal.default_int_handler)
-    if arguments and arguments[0] in run_commands.COMMANDS:
-        return run_commands.main(arguments)
-    if arguments and arguments[0] in correction_commands.COMMANDS:
-        return _teach(arguments)
-    if arguments and arguments[0] in inspect_command.COMMANDS:
-        return inspect_command.main(arguments)
-    if arguments and arguments[0] in estimate_command.COMMANDS:
-        return estimate_command.main(arguments)
-    if arguments and arguments[0] == "import":
-        # Imported here: it needs torch and PEFT, which the other commands leave to the run.
-        return int(importlib.import_module("training.publish.import_peft").main(arguments[1:]))
-    options, id = run_arguments.parser().parse_args(arguments), new_id()
+    commands = parser()
+    if [*arguments] in (["-h"], ["--help"]):
+        print(commands.format_help())
+    if not arguments or arguments[0] not in COMMANDS:
+        arguments = [DEFAULT, *arguments]
+    options = commands.parse_args(arguments)
     try:
-        settings = Settings.from_env()
-        spec = find_tab(options.plugin, options.base)
-        run_arguments.to_config(options, spec)  # what is wrong with it is said before anything is fetched
-        fetch_rows(settings, options)
-        config, runs = run_arguments.to_config(options, spec), Runs(settings)
-        _print_report(runs.inspect(options.data, spec, parse_columns(options.columns)))
-        fetch_model(settings, spec.model)
-        if case := runs.case(config):
-            print(f"It {estimate_command.sentence(case.estimate())}.")
-        run = runs.submit(config, id)
-        if options.detach:
-            return _detached(run)
-        return print_result(_follow(runs, id))
+        return COMMANDS[options.command].run(options, Settings.from_env()) or 0
     except GraftError as error:
+        if getattr(options, "refuse_in_one_line", False):
+            return processes.fail(error)
         print(error, file=sys.stderr)
-        return 2
-    except KeyboardInterrupt:
-        return _cancel(id)
-
-
-def _teach(arguments: Sequence[str]) -> int:
-    """One command about corrections or a lesson; the exit code is as of `main`."""
-    options, id = correction_commands.parser().parse_args(arguments), new_id()
-    try:
-        if options.verb == "corrections":
-            correction_commands.corrections(options, Settings.from_env(), find_tab)
-            return 0
-        runs, run = correction_commands.lesson(options, Settings.from_env(), find_tab, id)
-        return _detached(run) if options.detach else print_result(_follow(runs, id))
-    except GraftError as error:
-        print(error, file=sys.stderr)
-        return 2
-    except KeyboardInterrupt:
-        return _cancel(id)
-    except BrokenPipeError:
-        return 130
-
-
-def _detached(run: Run) -> int:
-    print(run_commands.waiting(run) if run.place else f"{run.id} has begun.")
-    print(f"python -m training show {run.id}")
-    return 0
-
-
-def _cancel(id: str) -> int:
-    """End the run of that id, whether or not it has come into being."""
-    with suppress(GraftError):
-        Runs(Settings.from_env()).cancel(id)
-    print("Cancelled; nothing was published.", file=sys.stderr)
-    return 130
-
-
-def _follow(runs: Runs, id: str) -> Run:
-    """Draw the run's progress until it ends; where nobody watches a terminal, print each phase once."""
-    said = ""
-    with tqdm(total=None, unit="step", disable=None) as bar:
-        while (run := runs.get(id)).active:
-            runs.advance()
-            progress = run.progress
-            now = run_commands.waiting(run) if run.place else progress.phase
-            if now != said:
-                said = now
-                bar.set_description(said)
-                if bar.disable:
-                    print(said, flush=True)
-            if progress.steps:
-                bar.total = progress.steps
-                bar.set_postfix(loss=f"{progress.latest.get('loss', 0):.3f}", refresh=False)
-            bar.update(progress.step - bar.n)
-            time.sleep(POLL_S)
-    return run
-
-
-def _print_report(report: Report) -> None:
-    print(f"{report.file}: {report.usable:,} of {report.rows:,} rows can be used.")
-    for bad in report.bad[:5]:
-        print(f"  row {bad.number:,}: {bad.reason}")
-    for warning in report.warnings:
-        print(f"  {warning}")
+        return processes.REFUSED
+    except (KeyboardInterrupt, BrokenPipeError):
+        return INTERRUPTED
 
 
 if __name__ == "__main__":

@@ -1,8 +1,7 @@
-"""One run, in the child process that `child.py` begins: reads config.json in its folder and writes the rest.
+"""Runs one training in its own process: reads config.json in its folder, writes events.jsonl and at last result.json.
 
-It shares nothing with its parent but that folder: events.jsonl while it goes on, result.json once, last. It outlives
-the page, and the server that started it. It publishes a version only after the version was trained, compared with
-what answered before, written down and verified.
+It shares nothing with its parent but that folder, and outlives the page and the server that started it. A version is
+published only after it was trained, compared with what answered before, written and verified.
 """
 
 from __future__ import annotations
@@ -32,34 +31,33 @@ from store.corrections import Corrections
 from tasks import task_for
 from training.config import TrainConfig
 from training.data.prepare import Prepared, encode_lessons, prepare
-from training.estimate import estimate, fit, machine
-from training.estimate.estimate import Estimate
+from training.estimate import fit, machine
+from training.estimate.estimate import Estimate, plan_run
 from training.estimate.lengths import of_rows
 from training.events import CONFIG, RESULT, Events
 from training.loop import checkpoints, lora
 from training.loop.tracking import Tracking
-from training.loop.trainer import Loop, Paused, peak_memory
+from training.loop.trainer import Paused, Trainer, peak_memory
 from training.loop.validation import Validation, choose_rows
 from training.publish import card, lineage, model_card
-from training.publish.card import held_back
-from training.publish.evaluate import Trial
-from training.publish.other_base import Elsewhere
+from training.publish.evaluate import Evaluation
+from training.publish.other_base import OtherBase
 from training.runs.run_process import age
 
 
 def main(folder: Path, foreseen: Callable[[Estimate], object] = bool) -> int:
-    """Run to the end; 0 when a version was published. Every failure becomes a result that says why.
+    """Run to the end; returns 0 for a published version or a pause. Every failure becomes a result with its reason.
 
-    `foreseen` is told what the run will need, before it takes it.
+    `foreseen` is called with the estimate, before the memory is taken.
     """
     events = Events(folder)
     try:
         config = TrainConfig.from_json((folder / CONFIG).read_text(encoding="utf-8"))
         session = Session(config, folder, events, foreseen)
         with Tracking(config, folder) as tracking:
-            events.listen(tracking.see)
+            events.listen(tracking.log_event)
             result = session.run()
-            tracking.card(result["card"], time.time())
+            tracking.log_card(result["card"])
     except Paused as paused:
         files.write_json(folder / RESULT, {"state": "paused", "step": paused.step, "steps": paused.steps})
         return 0
@@ -98,13 +96,13 @@ class Session:
         self.origins.note(self.model)
 
     def run(self) -> dict[str, Any]:
-        """Train, compare, publish; returns what result.json says."""
+        """Train, compare and publish; returns the content of result.json."""
         started = time.time()
         transformers.set_seed(self.config.seed)
         tokenizer = load_tokenizer(self.model)
         longest = window(AutoConfig.from_pretrained(self.model.path, trust_remote_code=False), tokenizer)
         self.config = replace(self.config, max_length=min(self.config.max_length, longest))
-        start = self._start()
+        start = self.store.get(self.config.start_from) if self.config.start_from else None
         data = prepare(self.config, self.task, tokenizer, self.settings, self.events, start.labels if start else ())
         expected = self._foresee(data)
         self.events.phase("model", model=self.config.model, quantize=self.quantize)
@@ -118,10 +116,13 @@ class Session:
         begun = age()
         pad = int(tokenizer.pad_token_id)
         look = Validation(looked_at, pad, dtype)
-        measured = Loop(net, rows, pad, self.config, self.folder, self.events, data.fingerprint, look, dtype).run()
+        measured = Trainer(net, rows, pad, self.config, self.folder, self.events, data.fingerprint, look, dtype).run()
         if lora.changes_nothing(net):
-            raise RunError("The training changed nothing; nothing was published.", "Every LoRA matrix is still zero.",
-                           "Train for more steps, or with a higher learning rate.")  # fmt: skip
+            what, next = (
+                "The training changed nothing; nothing was published.",
+                "Train for more steps, or with a higher",
+            )
+            raise RunError(what, "Every LoRA matrix is still zero.", f"{next} learning rate.")
         self.events.phase("evaluate")
         learned = age()
         comparison = self._compare(net, tokenizer, data)
@@ -136,21 +137,24 @@ class Session:
         version = self._publish(net, comparison, facts)
         if data.lessons.ids:
             Corrections(self.settings.home).taught(self.config.plugin, data.lessons.ids, version.ref)
-        truth = {"seconds": {"start": begun, "train": measured["seconds"], "evaluate": compared - learned},
-                  "tokens": measured["tokens"], "peak": peak_memory()}  # fmt: skip
-        return {"version": version.ref, "promoted": self._promote(version, comparison), "card": comparison,
-                 "estimate": expected.to_dict() if expected else None, "measured": truth}  # fmt: skip
+        seconds = {"start": begun, "train": measured["seconds"], "evaluate": compared - learned}
+        return {
+            "version": version.ref,
+            "promoted": self._promote(version, comparison),
+            "card": comparison,
+            "estimate": expected.to_dict() if expected else None,
+            "measured": {"seconds": seconds, "tokens": measured["tokens"], "peak": peak_memory()},
+        }
 
     def _foresee(self, data: Prepared) -> Estimate | None:
-        """What this run needs, by its own rows; decides on gradient checkpointing. Raises `RunError` if it cannot fit.
+        """Estimate the run by its own rows, and decide on gradient checkpointing; None for a base of unknown shape.
 
-        None where the shape of the base is not known.
+        Raises `RunError` where it cannot fit.
         """
         lengths, held_out = of_rows(data.train.lengths, data.train.learned), len(data.held_out.examples)
         free = machine.measure(self.settings.home, [self.folder])
-        case = estimate.case(self.config, self.settings.home, lengths, len(data.labels), free)
-        live = self.store.live(self.config.plugin) is not None
-        found = fit.check(replace(case, held_out=held_out, live=live)) if case else None
+        plan = plan_run(self.config, self.settings.home, lengths, len(data.labels), free)
+        found = fit.check(replace(plan, held_out=held_out)) if plan else None
         saving = found.checkpointing if found else self.config.gradient_checkpointing == "on"
         if saving:
             return_large_blocks()
@@ -160,30 +164,21 @@ class Session:
             self._foreseen(found)
         return found
 
-    def _start(self) -> Version | None:
-        """The version to train on from, if one was named."""
-        return self.store.get(self.config.start_from) if self.config.start_from else None
-
     def _compare(self, net: Any, tokenizer: Any, data: Prepared) -> dict[str, Any]:  # noqa: ANN401
-        """Base, live and new over the held-out rows."""
-        trial, live = Trial(data.held_out, tokenizer, data.labels, self.config), self.store.live(self.config.plugin)
-        taught = None
+        """Compare base, live version and new version on the held-out rows; returns the card."""
+        evaluation = Evaluation(data.held_out, tokenizer, data.labels, self.config)
+        taught, live = None, self.store.live(self.config.plugin)
         if data.lessons.rows:
             encoded = encode_lessons(data, self.config, self.task, tokenizer)
-            taught = Trial(encoded, tokenizer, data.labels, self.config) if encoded.kept else None
-        found = card.compare(net, trial, live, self.model, self.task, self.settings.gate, taught,
-                             self._elsewhere(live))  # fmt: skip
-        return held_back(found) if data.alone else found
-
-    def _elsewhere(self, live: Version | None) -> card.AskElsewhere | None:
-        """How to ask what answers now, where that may be on another base."""
-        own = self.config.tab_model or self.config.model
-        if live is None and own == self.config.model:
-            return None
-        return Elsewhere(self.models, self.origins, own, self.quantize).ask
+            taught = replace(evaluation, held_out=encoded) if encoded.kept else None
+        own, elsewhere = self.config.tab_model or self.config.model, None
+        if live is not None or own != self.config.model:  # what answers now may be on another base
+            elsewhere = OtherBase(self.models, self.origins, own, self.quantize).measure
+        found = card.compare(net, evaluation, live, self.model, self.task, self.settings.gate, taught, elsewhere)
+        return card.hold_back(found) if data.alone else found
 
     def _publish(self, net: PeftModel, comparison: dict[str, Any], facts: dict[str, Any]) -> Version:
-        """Write the PEFT folder, the card and the README, verify them as a server will, and publish them at once."""
+        """Write the PEFT folder, the card and the README, verify them as a server will, and publish them together."""
         with self.store.staging() as staging:
             adapter = net.peft_config["default"]
             adapter.base_model_name_or_path = facts["base"]["id"]
@@ -197,7 +192,7 @@ class Session:
             return self.store.publish(staging, self.config.name, facts)
 
     def _facts(self, net: PeftModel, tokenizer: Any, data: Prepared, dtype: torch.dtype) -> dict[str, Any]:  # noqa: ANN401
-        """What the manifest says of the version itself, and the proof that it acts."""
+        """Return the manifest's facts about the version itself, and its fingerprint."""
         return {
             "plugin": self.config.plugin,
             "task": self.task.name,
@@ -208,7 +203,7 @@ class Session:
         }
 
     def _promote(self, version: Version, comparison: dict[str, Any]) -> bool:
-        """Let the tab answer with the new version if the run was asked to and the card's gate allows it."""
+        """Make the new version live if the run was asked to and the card's gate allows it; returns whether."""
         promoted = bool(self.config.promote and comparison["gate"]["pass"])
         if promoted:
             by = f"gate of run {self.folder.name}"
@@ -217,13 +212,14 @@ class Session:
 
 
 def _explain(error: BaseException) -> dict[str, str]:
-    """What a result says of a failure."""
+    """Return what, why and next of a failure."""
     if isinstance(error, GraftError):
-        return {"what": error.what, "why": error.why, "next": error.next}
+        return error.to_dict()
+    first = str(error).split("\n")[0][:200]
     if isinstance(error, MemoryError | torch.OutOfMemoryError) or "not enough memory" in str(error):
-        return {"what": "The training ran out of memory.", "why": str(error).split("\n")[0][:200],
-                "next": "Use a smaller batch or a shorter longest length, or quantize the base to 4bit."}  # fmt: skip
+        next = "Use a smaller batch or a shorter longest length, or quantize the base to 4bit."
+        return GraftError("The training ran out of memory.", first, next).to_dict()
     if (isinstance(error, OSError) and error.errno == 28) or "os error 28" in str(error):  # as safetensors says it
-        return {"what": "The disk is full.", "why": "The version could not be written.", "next": "Free some space."}
-    return {"what": "The training failed.", "why": f"{type(error).__name__}: {str(error).split(chr(10))[0][:200]}",
-            "next": "The last lines of its log say more."}  # fmt: skip
+        return GraftError("The disk is full.", "The version could not be written.", "Free some space.").to_dict()
+    why = f"{type(error).__name__}: {first}"
+    return GraftError("The training failed.", why, "The last lines of its log say more.").to_dict()

@@ -38,6 +38,7 @@ def start_at(folder: Path) -> int:
 def main(folder: Path) -> int:
     if sys.stdin.buffer.read(1) != b"\n":
         return 75
+    (folder / "queued").unlink(missing_ok=True)
     name = json.loads((folder / "config.json").read_text())["name"]
     if name == "deaf":
         signal.signal(signal.SIGTERM, signal.SIG_IGN)

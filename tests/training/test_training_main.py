@@ -17,6 +17,7 @@ from store.adapters import AdapterStore
 from tests.helpers import tiny
 from tests.helpers.training_helpers import spec_of, write_rows
 from training import __main__ as command
+from training.cli import train_command
 from training.runs.runs import Runs
 
 PATIENCE_S = 240
@@ -110,7 +111,7 @@ def test_what_cannot_be_trained_is_refused_before_anything_starts(
     else:  # in this process, and without asking the plugins each time
         monkeypatch.setenv("GRAFT_HOME", str(home))
         monkeypatch.setenv("HF_HUB_OFFLINE", "1")
-        monkeypatch.setattr(command, "find_tab", lambda _, other: spec_of("bert", Path(other or base)))
+        monkeypatch.setattr(train_command, "find_tab", lambda _, other: spec_of("bert", Path(other or base)))
         code, err = command.main(arguments), capsys.readouterr().err
     assert code == 2
     assert told in err and "Traceback" not in err and len(err.splitlines()) <= 3

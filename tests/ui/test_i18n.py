@@ -120,7 +120,7 @@ def test_numbers_have_separators_of_thousands(language) -> None:
     said = Words(language)
     assert "8,541" in said("adapters.rows", n=8541) and "1,234,567" in said("run.step", step=7, steps=1234567)
     assert "2026" in said("history.promoted", version="2026") and "0.25" in said("estimate.needs", memory=0.25, free="",
-                                                                             disk="", time="")  # fmt: skip
+                                                                             disk="", steps=9)  # fmt: skip
     assert table(["n"], [[8541]]).count("8,541") == line("n", 1, 8541).count("8,541") == 1
     assert 'width="1000"' in tag("rect", width=1000), "an attribute is no text"
     assert figure("perplexity", 1234.5) == "1,234.50" and figure("accuracy", 0.5) == "50.0 %"

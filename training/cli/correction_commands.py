@@ -1,7 +1,6 @@
-"""Corrections and lessons from a terminal.
+"""The command `corrections`: list, export, add, edit and delete what was corrected in a tab, and undo that.
 
-python -m training corrections list|export|add|edit|delete|undo --plugin TAB ...
-python -m training teach --plugin TAB
+python -m training corrections list --plugin classification
 """
 
 from __future__ import annotations
@@ -9,97 +8,77 @@ from __future__ import annotations
 import argparse
 import json
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 
 from errors import DataError
 from settings import Settings
 from store.corrections import Corrections, as_jsonl
 from tasks import TabSpec
-from training.runs.run import Run
-from training.runs.runs import Runs
-from training.runs.teach import teach
+from training.cli.tabs import find_tab
 
 CLIPPED = 70
-FindTab = Callable[[str], TabSpec]
+"""Characters of a text in a list."""
 
 
-def corrections(options: argparse.Namespace, settings: Settings, find_tab: FindTab) -> None:
-    """One command about the corrections of a tab; raises `GraftError`."""
-    VERBS[options.act](Corrections(settings.home), find_tab(options.plugin), options)
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare the arguments of `corrections`."""
+    acts = parser.add_subparsers(dest="act", required=True)
+    for name, (_, help) in ACTS.items():
+        act = acts.add_parser(name, help=help, description=help)
+        act.add_argument("--plugin", required=True, help="the tab")
+        if name in ("edit", "delete"):
+            act.add_argument("id", help="as `list` has it")
+        if name == "add":
+            act.add_argument("--text", required=True, help="what was asked")
+        if name in ("add", "edit"):
+            act.add_argument("--target", required=True, help="the right label, summary or reply")
 
 
-def lesson(options: argparse.Namespace, settings: Settings, find_tab: FindTab, id: str) -> tuple[Runs, Run]:
-    """Queue a lesson of that id, and print what must be known of it; raises `GraftError`."""
-    runs = Runs(settings)
-    run, warning = teach(settings, runs, find_tab(options.plugin), id)
-    if warning:
-        print(warning, file=sys.stderr)
-    return runs, run
+def correct(options: argparse.Namespace, settings: Settings) -> None:
+    """Carry out one of `ACTS`. Raises `GraftError`."""
+    act, _ = ACTS[options.act]
+    act(Corrections(settings.home), find_tab(options.plugin), options)
 
 
-def parser() -> argparse.ArgumentParser:
-    """The options of both commands."""
-    made = argparse.ArgumentParser("python -m training", description="What was corrected, and lessons on it.")
-    verbs = made.add_subparsers(dest="verb", required=True)
-    one = verbs.add_parser("teach", help="train on a tab's corrections, beside rows of its version's own")
-    one.add_argument("--plugin", required=True, help="the tab")
-    one.add_argument("--detach", action="store_true", help="leave once it is queued, instead of following it")
-    acts = verbs.add_parser("corrections", help="what was corrected in a tab").add_subparsers(dest="act", required=True)
-    for act, said in SAID.items():
-        sub = acts.add_parser(act, help=said, description=said)
-        sub.add_argument("--plugin", required=True, help="the tab")
-        if act in ("edit", "delete"):
-            sub.add_argument("id", help="as `list` has it")
-        if act == "add":
-            sub.add_argument("--text", required=True, help="what was asked")
-        if act in ("add", "edit"):
-            sub.add_argument("--target", required=True, help="the right label, summary or reply")
-    return made
-
-
-def _list(kept: Corrections, tab: TabSpec, options: argparse.Namespace) -> None:
-    for one in kept.list(tab.name):
-        asked, target = (json.dumps(" ".join(text.split())[:CLIPPED], ensure_ascii=False) for text in
-                         (one.asked, one.target))  # fmt: skip
+def _list(corrections: Corrections, tab: TabSpec, options: argparse.Namespace) -> None:
+    for one in corrections.list(tab.name):
+        texts = (" ".join(text.split())[:CLIPPED] for text in (one.asked, one.target))
+        asked, target = (json.dumps(text, ensure_ascii=False) for text in texts)
         print(one.id, one.taught or "new", asked, "->", target)
 
 
-def _export(kept: Corrections, tab: TabSpec, options: argparse.Namespace) -> None:
+def _export(corrections: Corrections, tab: TabSpec, options: argparse.Namespace) -> None:
     columns = {part: name for part, name in vars(tab.columns).items() if name} if tab.columns else {}
-    sys.stdout.write(as_jsonl(kept.list(tab.name), columns))
+    sys.stdout.write(as_jsonl(corrections.list(tab.name), columns))
 
 
-def _add(kept: Corrections, tab: TabSpec, options: argparse.Namespace) -> None:
+def _add(corrections: Corrections, tab: TabSpec, options: argparse.Namespace) -> None:
     if tab.columns is None:
         raise DataError(f"The tab {tab.name} does not learn.", "It names no columns.")
     messages = [{"role": "user", "content": options.text}, {"role": "assistant", "content": options.target}]
     row = {"messages": messages} if tab.columns.messages else {"text": options.text, "target": options.target}
-    print(kept.add(tab.name, row).id, "is kept.")
+    print(corrections.add(tab.name, row).id, "is kept.")
 
 
-def _edit(kept: Corrections, tab: TabSpec, options: argparse.Namespace) -> None:
-    print(kept.edit(tab.name, options.id, options.target).id, "is changed.")
+def _edit(corrections: Corrections, tab: TabSpec, options: argparse.Namespace) -> None:
+    print(corrections.edit(tab.name, options.id, options.target).id, "is changed.")
 
 
-def _delete(kept: Corrections, tab: TabSpec, options: argparse.Namespace) -> None:
-    kept.delete(tab.name, options.id)
+def _delete(corrections: Corrections, tab: TabSpec, options: argparse.Namespace) -> None:
+    corrections.delete(tab.name, options.id)
     print(options.id, "is deleted; undo brings it back.")
 
 
-def _undo(kept: Corrections, tab: TabSpec, options: argparse.Namespace) -> None:
-    kept.undo(tab.name)
+def _undo(corrections: Corrections, tab: TabSpec, options: argparse.Namespace) -> None:
+    corrections.undo(tab.name)
     print("The last change is undone.")
 
 
-VERBS: Mapping[str, Callable[[Corrections, TabSpec, argparse.Namespace], None]] = {
-    "list": _list, "export": _export, "add": _add, "edit": _edit, "delete": _delete, "undo": _undo,
-}  # fmt: skip
-SAID = {
-    "list": "every correction, newest first",
-    "export": "as rows to train on, JSONL, to the standard output",
-    "add": "keep a row",
-    "edit": "give one another right answer",
-    "delete": "take one out",
-    "undo": "take back the last change, then the one before",
+ACTS: Mapping[str, tuple[Callable[[Corrections, TabSpec, argparse.Namespace], None], str]] = {
+    "list": (_list, "print every correction, newest first"),
+    "export": (_export, "print them as rows to train on, JSONL"),
+    "add": (_add, "keep a row"),
+    "edit": (_edit, "give one another right answer"),
+    "delete": (_delete, "take one out"),
+    "undo": (_undo, "take back the last change, then the one before"),
 }
-COMMANDS: Sequence[str] = ("corrections", "teach")

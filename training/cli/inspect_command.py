@@ -1,4 +1,4 @@
-"""What is in a file of rows, from a terminal: what the Train page shows before anything trains.
+"""The command `inspect`: the report on a file of rows that the Train page shows, as text.
 
 python -m training inspect --plugin classification --data examples/tickets.csv
 python -m training inspect --plugin classification --data mine.csv --bad-rows left-out.jsonl
@@ -6,58 +6,50 @@ python -m training inspect --plugin classification --data mine.csv --bad-rows le
 
 from __future__ import annotations
 
+import argparse
 import sys
 from collections.abc import Iterator, Sequence
 from itertools import pairwise
 from pathlib import Path
 
-from errors import GraftError
 from settings import Settings
 from training.cli import run_arguments
-from training.cli.fetch import fetch_rows
 from training.cli.tabs import find_tab
 from training.data.inspect.inspect_client import Inspection
 from training.data.inspect.report import LATER, HeldOut, Near, Rendered, Report, Tokens
 from training.data.rows import parse_columns
 from training.runs.runs import Runs
 
-COMMANDS = ("inspect",)
 WIDTH = 40
 """Characters of the longest bar."""
 LEARNED = "\033[7m{}\033[0m", "[[{}]]"
-"""What is learned, marked on a terminal and in a file."""
+"""Marks of the text that is learned, on a terminal and in a file."""
 
 
-def main(arguments: Sequence[str]) -> int:
-    """`inspect`; the exit code: 0 done, 2 refused."""
-    parser = run_arguments.parser(named=False)
-    parser.prog = f"{run_arguments.COMMAND} inspect"
-    parser.description = "What is in a file of rows; nothing is trained."
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare the arguments of `inspect`."""
+    run_arguments.add_arguments(parser, named=False)
     parser.add_argument("--bad-rows", type=Path, metavar="OUT", help="write every row that is left out here, as JSONL")
-    options = parser.parse_args(arguments[1:])
-    try:
-        settings = Settings.from_env()
-        spec, runs = find_tab(options.plugin, options.base), Runs(settings)
-        fetch_rows(settings, options)
-        config = run_arguments.to_config(options, spec)
-        held_out = Path(config.held_out_data) if config.held_out_data else None
-        asked = Inspection(options.data, spec, parse_columns(options.columns), config.max_length, held_out)
-        if options.bad_rows:
-            # First, because rows that cannot be learned from are what somebody wants to see then.
-            print(f"{runs.write_bad_rows(asked, options.bad_rows):,} rows that are left out are in {options.bad_rows}.")
-        *_, report = runs.look(asked)
-    except GraftError as error:
-        print(error, file=sys.stderr)
-        return 2
-    except KeyboardInterrupt:
-        return 130
+
+
+def inspect(options: argparse.Namespace, settings: Settings) -> None:
+    """Print the report on a file of rows. Raises `GraftError`."""
+    spec, runs = find_tab(options.plugin, options.base), Runs(settings)
+    run_arguments.fetch_rows(settings, options)
+    config = run_arguments.to_config(options, spec)
+    held_out = Path(config.held_out_data) if config.held_out_data else None
+    inspection = Inspection(options.data, spec, parse_columns(options.columns), config.max_length, held_out)
+    if options.bad_rows:
+        # First, because rows that cannot be learned from are what somebody wants to see then.
+        left_out = runs.write_bad_rows(inspection, options.bad_rows)
+        print(f"{left_out:,} rows that are left out are in {options.bad_rows}.")
+    *_, report = runs.look(inspection)
     for line in describe(report, LEARNED[0] if sys.stdout.isatty() else LEARNED[1]):
         print(line)
-    return 0
 
 
 def describe(report: Report, learned: str = LEARNED[1]) -> Iterator[str]:
-    """The report in lines of text; `learned` is how what is learned is marked."""
+    """Yield the report in lines of text; `learned` formats the text that is learned."""
     yield f"{report.file}: {report.rows:,} rows, {report.usable:,} usable, {report.left_out:,} left out."
     yield f"  read from: {', '.join(f'{part} {name!r}' for part, name in report.mapping.items())}"
     yield from (f"  {count:,} x {reason}" for reason, count in list(report.reasons.items())[:10])

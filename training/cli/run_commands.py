@@ -1,8 +1,4 @@
-"""What the command line can do with runs that there are, and how it tells of them.
-
-python -m training runs
-python -m training show|pause|resume|cancel|delete|log ID
-"""
+"""The commands about runs: `runs`, `show`, `pause`, `resume`, `cancel`, `delete` and `log`."""
 
 from __future__ import annotations
 
@@ -11,151 +7,94 @@ import shutil
 import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
 
-from errors import GraftError, RunError
 from settings import Settings
+from training.cli.terminal import describe_place, print_card, print_failure, print_table
 from training.events import LOG
 from training.runs.run import Run
 from training.runs.runs import Runs
 
 HEAD = ("run", "state", "adapter", "tab", "result", "began", "took")
-PAUSED = 3
-"""Exit code of a run that was paused while it was followed."""
 
 
-def main(arguments: Sequence[str]) -> int:
-    """One command about runs; the exit code: 0 done, 2 refused."""
-    options = _parser().parse_args(arguments)
-    try:
-        runs = Runs(Settings.from_env())
-        if options.verb == "runs":
-            print_table(runs.list())
-        else:
-            VERBS[options.verb](runs, options.id)
-    except GraftError as error:
-        print(error, file=sys.stderr)
-        return 2
-    except (KeyboardInterrupt, BrokenPipeError):
-        return 130
-    return 0
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare the argument of every command but `runs`."""
+    parser.add_argument("id", help="as `runs` lists it")
 
 
-def print_table(found: Sequence[Run]) -> None:
-    """A line for each run, newest first."""
-    lines = [HEAD, *((run.id, _state(run), run.name, run.plugin, _outcome(run), *_times(run)) for run in found)]
-    widths = [max(len(line[column]) for line in lines) for column in range(len(HEAD))]
-    for line in lines:
-        print("  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip())
+def print_runs(options: argparse.Namespace, settings: Settings) -> None:
+    """Print a line for each run, newest first. Raises `RunError`."""
+    _print_runs(Runs(settings).list())
 
 
-def print_result(run: Run) -> int:
-    """How a run ended, for somebody who has followed it; the exit code of `python -m training`."""
-    if run.state == "paused":
-        print(f"Paused. python -m training resume {run.id}", file=sys.stderr)
-        return PAUSED
-    if run.state == "cancelled":
-        print("Cancelled; nothing was published.", file=sys.stderr)
-        return 130
-    if run.state != "done":
-        _print_failure(run)
-        return 1
-    result = run.result
-    print_card(result["card"])
-    live = "It answers now." if result["promoted"] else "It waits for you: promote it on the page, under Adapters."
-    print(f"{result['version']} is published. {live}")
-    return 0
-
-
-def print_card(card: Mapping[str, Any]) -> None:
-    """The before/after table."""
-    contenders = [name for name in ("base", "live", "new") if card[name]]
-    print(f"\n{card['held_out']} held-out rows".ljust(22), *(name.rjust(10) for name in contenders))
-    for figure in card["new"]:
-        print(figure.ljust(21), *(f"{card[name][figure]:10.3f}" for name in contenders))
-    changes = ("better", "worse") if card.get("better") or card.get("worse") else ("fixed", "broken")
-    if taught := card.get("corrections"):
-        before = f", {taught['before']} before" if taught["before"] is not None else ""
-        print(f"{taught['new']} of {taught['rows']} corrections are answered right{before}.")
-    print(f"{card[changes[0]]} rows {changes[0]}, {card[changes[1]]} {changes[1]}. {card['gate']['why']}\n")
-
-
-def waiting(run: Run) -> str:
-    """What is said of a run that waits its turn."""
-    others = run.place - 1
-    return f"{run.id} waits its turn behind {'the run that goes on' if not others else f'{others + 1} others'}."
-
-
-def _show(runs: Runs, id: str) -> None:
-    run, progress = runs.get(id), runs.get(id).progress
-    print_table([run])
+def show(options: argparse.Namespace, settings: Settings) -> None:
+    """Print how far a run is, or how it ended. Raises `RunError`."""
+    run = Runs(settings).get(options.id)
+    progress = run.progress
+    _print_runs([run])
     print(run.folder)
     if run.state == "queued":
-        print(waiting(run))
+        print(describe_place(run))
     if progress.steps:
         figures = (f"{key} {value:.4g}" for key, value in progress.latest.items())
         print(f"step {progress.step} of {progress.steps}:", ", ".join(figures))
     if run.state in ("failed", "interrupted"):
-        _print_failure(run)
+        print_failure(run)
     if card := run.result.get("card"):
         print_card(card)
 
 
-def _pause(runs: Runs, id: str) -> None:
-    runs.pause(id)
+def pause(options: argparse.Namespace, settings: Settings) -> None:
+    """Pause a run. Raises `RunError`."""
+    Runs(settings).pause(options.id)
     print("It stops at its next step, with a checkpoint.")
 
 
-def _resume(runs: Runs, id: str) -> None:
-    runs.resume(id)
-    run = runs.get(id)
-    print(waiting(run) if run.state == "queued" else f"{id} goes on.")
+def resume(options: argparse.Namespace, settings: Settings) -> None:
+    """Queue a paused or interrupted run again. Raises `RunError`."""
+    runs = Runs(settings)
+    runs.resume(options.id)
+    run = runs.get(options.id)
+    print(describe_place(run) if run.state == "queued" else f"{run.id} goes on.")
 
 
-def _cancel(runs: Runs, id: str) -> None:
-    runs.cancel(id)
-    print(f"{id} is {runs.get(id).state}.")
+def cancel(options: argparse.Namespace, settings: Settings) -> None:
+    """End a run. Raises `RunError`."""
+    runs = Runs(settings)
+    runs.cancel(options.id)
+    print(f"{options.id} is {runs.get(options.id).state}.")
 
 
-def _delete(runs: Runs, id: str) -> None:
-    runs.delete(id)
-    print(f"{id} is deleted; what it published stays.")
+def delete(options: argparse.Namespace, settings: Settings) -> None:
+    """Remove a run and its folder. Raises `RunError`."""
+    Runs(settings).delete(options.id)
+    print(f"{options.id} is deleted; what it published stays.")
 
 
-def _log(runs: Runs, id: str) -> None:
-    path = runs.get(id).folder / LOG
+def print_log(options: argparse.Namespace, settings: Settings) -> None:
+    """Print the output of a run's process. Raises `RunError`."""
+    path = Runs(settings).get(options.id).folder / LOG
     if path.exists():
         with path.open(encoding="utf-8", errors="replace") as file:
             shutil.copyfileobj(file, sys.stdout)
 
 
-VERBS: Mapping[str, Callable[[Runs, str], None]] = {
-    "show": _show, "pause": _pause, "resume": _resume, "cancel": _cancel, "delete": _delete, "log": _log,
-}  # fmt: skip
-COMMANDS = ("runs", *VERBS)
-SAID = {
-    "show": "how far it is, or how it ended",
-    "pause": "stop it at its next step, with a checkpoint",
-    "resume": "let a paused or interrupted one go on",
-    "cancel": "end it; nothing is published",
-    "delete": "remove it and its folder; versions stay",
-    "log": "what its process printed",
+VERBS: Mapping[str, tuple[Callable[[argparse.Namespace, Settings], None], str]] = {
+    "show": (show, "say how far a run is, or how it ended"),
+    "pause": (pause, "stop a run at its next step, with a checkpoint"),
+    "resume": (resume, "let a paused or interrupted run go on"),
+    "cancel": (cancel, "end a run; nothing is published"),
+    "delete": (delete, "remove a run and its folder; versions stay"),
+    "log": (print_log, "print the output of a run's process"),
 }
+"""Functions and help of the commands about one run."""
 
 
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser("python -m training", description="Runs that there are.")
-    verbs = parser.add_subparsers(dest="verb", required=True)
-    verbs.add_parser("runs", help="every run, newest first")
-    for verb, said in SAID.items():
-        verbs.add_parser(verb, help=said, description=said).add_argument("id", help="as `runs` lists it")
-    return parser
-
-
-def _print_failure(run: Run) -> None:
-    result = run.result
-    print(str(RunError(*(str(result.get(part, "")) for part in ("what", "why", "next")))), file=sys.stderr)
-    print(*result.get("log", []), sep="\n", file=sys.stderr)
+def _print_runs(runs: Sequence[Run]) -> None:
+    lines = [HEAD]
+    for run in runs:
+        lines.append((run.id, _state(run), run.name, run.plugin, _outcome(run), *_times(run)))
+    print_table(lines)
 
 
 def _state(run: Run) -> str:

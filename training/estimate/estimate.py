@@ -1,73 +1,67 @@
-"""What a run will need, before it begins: memory, disk and time, beside what is free. No weight is read for it.
+"""The needs of a run before it begins: memory, disk and steps, beside what is free. No weight is read.
 
     python -m training estimate --plugin classification --data examples/tickets.csv
 
-A figure is a forecast: `python -m bench estimate` compares it with runs. Time is that of a machine with nothing else
-to do.
+Time is told from earlier runs on the same base alone, as seconds a step.
 """
 
 from __future__ import annotations
 
 import math
+import statistics
 from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from errors import GraftError
-from models.resolve import ModelStore
-from tasks import TASKS
+from store import files
 from training.config import TrainConfig
 from training.data.files.selection import parts
-from training.estimate import base_shapes, duration, speed, training_memory
-from training.estimate.base_shapes import Shape, of_model
-from training.estimate.lengths import Lengths
-from training.estimate.machine import Room
-from training.estimate.training_memory import Work
+from training.estimate import machine, training_memory
+from training.estimate.base_shapes import Shape, find_shape
+from training.estimate.lengths import LengthHistogram
+from training.estimate.machine import FreeResources
+from training.estimate.training_memory import Workload, micro_batch_tokens
+from training.events import RESULT
 
 MARGIN = 0.95
-"""The share of what is free that a run may be expected to take."""
+"""Share of what is free that a run may be expected to take."""
 CHECKPOINTS = 3
-"""Checkpoints that are on the disk at once: two, and the one that is being written."""
+"""Checkpoints on the disk at once: two, and the one that is being written."""
 CHECKPOINT_BYTES = 12
-"""Of a parameter that learns: itself and two moments; the best state so far comes besides."""
+"""Bytes of a trained parameter in a checkpoint: itself and two moments; the best state so far adds 4."""
 TOKEN_BYTES = 5
-"""Of a token on the disk."""
+"""Bytes of a prepared token on the disk."""
 LEAST_DISK = 50_000_000
 """Bytes for events, the log and the card."""
+RECENT_RUNS, TIMED_RUNS = 40, 5
+"""Newest runs that are searched for ones like this, and those of them whose median is taken."""
 
 
 @dataclass(frozen=True)
 class Estimate:
-    """What a run needs, in bytes and seconds by part, and what is free."""
+    """The needs of one run, in bytes by part, and what is free."""
 
     memory: Mapping[str, int]
     disk: Mapping[str, int]
-    seconds: Mapping[str, float]
-    room: Room
+    available: FreeResources
     steps: int
-    tokens: float
-    """That all steps learn from."""
+    tokens: int
+    """Tokens of all steps together."""
     longest: int
     """Tokens of the longest row."""
     checkpointing: bool
-    """Whether parts are computed twice to hold less."""
-    by: str
-    """Where the speed comes from: runs, timed or guess."""
-    runs: int
-    """How many earlier runs."""
+    """Whether gradient checkpointing is on."""
     lengths_by: str
-    operations: Mapping[str, float]
-    prepare_s: float
-    """Seconds of `start` that are not those of a process and its libraries."""
+    """The source of the lengths, as in `LengthHistogram.by`."""
     key: str
-    """What earlier runs must have in common with this one to tell its speed."""
+    """Key of runs that are as fast for each token: the base, how it computes, and the machine."""
 
     @property
     def free(self) -> int:
-        """Bytes of memory that are free where the run computes."""
-        return self.room.gpu or self.room.memory
+        """Free bytes of the memory that the run computes in."""
+        return self.available.gpu or self.available.memory
 
     @property
     def peak(self) -> int:
@@ -81,108 +75,131 @@ class Estimate:
 
     @property
     def fits_memory(self) -> bool:
-        """Whether memory suffices."""
+        """Return whether memory suffices."""
         return self.peak <= MARGIN * self.free
 
     @property
     def fits_disk(self) -> bool:
-        """Whether the disk suffices."""
-        return self.stored <= MARGIN * self.room.disk
+        """Return whether the disk suffices."""
+        return self.stored <= MARGIN * self.available.disk
 
     @property
     def fits(self) -> bool:
-        """Whether both do."""
+        """Return whether both do."""
         return self.fits_memory and self.fits_disk
 
     def to_dict(self) -> dict[str, Any]:
-        """As events, results and `--json` have it."""
+        """Return JSON values, as in events, results and `--json`."""
         found = asdict(self)
-        room = found.pop("room")
-        free = {"memory": self.free, "disk": room["disk"], "device": self.room.device, "gpu": room["gpu_name"]}
-        sums = {"peak": self.peak, "stored": self.stored, "total_s": sum(self.seconds.values()), "fits": self.fits}
-        return {**sums, "free": free, **found}
+        available = found.pop("available")
+        device = {"device": self.available.device, "gpu": available["gpu_name"]}
+        free = {"memory": self.free, "disk": available["disk"], **device}
+        return {"peak": self.peak, "stored": self.stored, "fits": self.fits, "free": free, **found}
 
 
 @dataclass(frozen=True)
-class Case:
-    """A run to be estimated: `config` on a base of that shape, on rows of those lengths."""
+class RunPlan:
+    """A run before it begins: `config` on a base of that shape, on rows of those lengths."""
 
     config: TrainConfig
     shape: Shape
-    lengths: Lengths
-    """Of all usable rows, held-out ones among them; the run's own longest length is yet to be applied."""
+    lengths: LengthHistogram
+    """Of all usable rows, those to hold out among them, before the cut to the longest length."""
     labels: int
-    room: Room
-    home: Path
+    available: FreeResources
     held_out: int = 0
-    """Rows that are held out, where that is known."""
-    live: bool = False
-    """Whether a live version takes part in the card."""
+    """Rows that were held out already; `lengths` are then those of the rows to train on."""
 
     @property
     def half(self) -> bool:
-        """Whether it computes in 16 bits."""
-        return self.config.precision == "bfloat16" or (self.config.precision == "auto" and self.room.bfloat16)
+        """Return whether it computes in 16 bits."""
+        precision = self.config.precision
+        return precision == "bfloat16" or (precision == "auto" and self.available.bfloat16)
+
+    @property
+    def quantize(self) -> str:
+        """Return how the base is held: none, 8bit or 4bit."""
+        return self.config.quantize if self.config.quantize != "auto" else "4bit" if self.available.gpu else "none"
+
+    @property
+    def micro_batch_tokens(self) -> int:
+        """Return the padded tokens of one pass."""
+        return self.config.micro_batch_tokens or micro_batch_tokens(self.available.device, self.half)
 
     def estimate(self) -> Estimate:
-        """What it needs, with gradient checkpointing as the configuration says, or as memory asks for it."""
+        """Estimate the run, with gradient checkpointing as configured, or for `auto` where memory asks for it."""
         choice = self.config.gradient_checkpointing
-        plain = self._with(checkpointing=choice == "on")
+        plain = self._estimate(checkpointing=choice == "on")
         if choice == "auto" and not plain.fits_memory:
-            saving = self._with(checkpointing=True)
+            saving = self._estimate(checkpointing=True)
             return saving if saving.fits_memory else plain
         return plain
 
-    def _with(self, checkpointing: bool) -> Estimate:
-        work = self._work(checkpointing)
-        pace = speed.pace(self.home, self.config.model, work)
-        contenders = 3 if self.live else 2
-        seconds = duration.seconds(work, contenders, pace)
-        return Estimate(
-            memory=training_memory.parts(work), disk=self._disk(work), seconds=seconds,
-            prepare_s=seconds["start"] - pace.start_s,
-            room=self.room, steps=work.steps, tokens=round(work.tokens), longest=work.lengths.longest,
-            checkpointing=checkpointing, by=pace.by, runs=pace.runs, lengths_by=self.lengths.by,
-            operations=duration.operations(work, contenders), key=speed.key_of(self.config.model, work),
-        )  # fmt: skip
-
-    def _work(self, checkpointing: bool) -> Work:
-        config, room = self.config, self.room
-        cut = self.lengths.cut(min(config.max_length, self.shape.window))
-        held = self.held_out or max(1, round(config.held_out * cut.count))
-        train = cut if self.held_out else cut.times(1 - config.held_out)
-        batches = max(1, math.ceil(train.count / config.batch_size))
+    def _estimate(self, checkpointing: bool) -> Estimate:
+        config = self.config
+        work = self._workload(checkpointing)
+        batches = max(1, math.ceil(work.lengths.count / config.batch_size))
         steps = config.max_steps or max(1, math.ceil(config.epochs * batches))
-        quantize = config.quantize if config.quantize != "auto" else "4bit" if room.gpu else "none"
-        return Work(
-            shape=self.shape, lengths=train, held_out=held, writes=TASKS[config.task].answers == "text",
-            labels=self.labels, device=room.device, quantize=quantize, half=self.half, checkpointing=checkpointing,
-            rank=config.rank, targets=config.targets, dora=config.use_dora, batch_size=config.batch_size,
-            micro_batch_tokens=config.micro_batch_tokens, evaluations=config.evaluations, steps=steps,
-            tokens=steps * train.count / batches * train.mean,
-        )  # fmt: skip
+        return Estimate(
+            memory=training_memory.parts(work),
+            disk=self._disk(work),
+            available=self.available,
+            steps=steps,
+            tokens=round(steps * work.lengths.count / batches * work.lengths.mean),
+            longest=work.lengths.longest,
+            checkpointing=checkpointing,
+            lengths_by=self.lengths.by,
+            key=f"{config.model} {work.quantize} {work.half} {checkpointing} {machine.identity()}",
+        )
 
-    def _disk(self, work: Work) -> dict[str, int]:
+    def _workload(self, checkpointing: bool) -> Workload:
+        config = self.config
+        cut = self.lengths.cut(min(config.max_length, self.shape.window))
+        return Workload(
+            config=config,
+            shape=self.shape,
+            lengths=cut if self.held_out else cut.times(1 - config.held_out),
+            held_out=self.held_out or max(1, round(config.held_out * cut.count)),
+            labels=self.labels,
+            device=self.available.device,
+            quantize=self.quantize,
+            half=self.half,
+            checkpointing=checkpointing,
+            budget=self.micro_batch_tokens,
+        )
+
+    def _disk(self, work: Workload) -> dict[str, int]:
         data = Path(self.config.data)
         size = sum(part.stat().st_size for part in parts(data) if part.is_file()) if data.is_file() else 0
-        best = 2 if self.config.keep_best or self.config.patience else 1
+        state = CHECKPOINT_BYTES + (4 if self.config.keep_best or self.config.patience else 0)
         return {
             "rows": 2 * min(size, 64_000_000),  # the run's own copy, and the held-out ones in the card
             "prepared": int(self.lengths.count * self.lengths.mean * TOKEN_BYTES),
-            "checkpoints": CHECKPOINTS * (CHECKPOINT_BYTES + 4 * (best - 1)) * work.trained,
+            "checkpoints": CHECKPOINTS * state * work.trained,
             "version": 8 * work.trained + LEAST_DISK,  # written beside itself, and renamed
         }
 
 
-def case(config: TrainConfig, home: Path, lengths: Lengths, labels: int, room: Room) -> Case | None:
-    """The case of a configuration; None for a base that is not on this disk or has a shape that is not known."""
-    known = shape(config, home)
-    return Case(config, known, lengths, labels, room, home) if known else None
+def plan_run(
+    config: TrainConfig, home: Path, lengths: LengthHistogram, labels: int, available: FreeResources
+) -> RunPlan | None:
+    """Return the plan of a configuration; None for a base that is not on this disk or has an unknown shape."""
+    shape, _ = find_shape(config.model, home)
+    return RunPlan(config, shape, lengths, labels, available) if shape else None
 
 
-def shape(config: TrainConfig, home: Path) -> Shape | None:
-    """The shape of the base of a configuration: as it is on this disk, or as the table of bases has it."""
-    with suppress(GraftError):
-        return of_model(ModelStore(home / "models", offline=True).resolve(config.model))
-    listed = base_shapes.named(config.model)
-    return listed.shape if listed else None
+def seconds_a_step(home: Path, expected: Estimate) -> tuple[float, int]:
+    """Return the seconds of a step, from earlier runs in `home` with the same key, and the number of these runs.
+
+    Each run counts by its seconds for a token, so that batches and rows of other sizes are comparable. (0, 0) where
+    there is no such run.
+    """
+    results = sorted((home / "runs").glob(f"[!.]*/{RESULT}"), reverse=True)[:RECENT_RUNS]
+    found: list[float] = []
+    for path in results:
+        with suppress(OSError, ValueError, KeyError, TypeError, ZeroDivisionError):
+            result = files.read_json(path)
+            if result["estimate"]["key"] == expected.key:
+                found.append(result["measured"]["seconds"]["train"] / result["measured"]["tokens"])
+    timed = found[:TIMED_RUNS]
+    return (statistics.median(timed) * expected.tokens / expected.steps if timed else 0.0), len(timed)

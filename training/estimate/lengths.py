@@ -1,42 +1,39 @@
-"""How long rows are, as few numbers as an estimate needs: from a report, or from the rows as they were prepared."""
+"""Lengths of rows as a short histogram, from a report on a file or from the prepared rows themselves."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from itertools import pairwise
-from typing import TYPE_CHECKING, Literal
+from typing import Literal
 
 import numpy as np
+from numpy.typing import NDArray
 
-if TYPE_CHECKING:
-    from numpy.typing import NDArray
-
-    from training.data.inspect.report import Report
+from training.data.inspect.report import Report
 
 TOKENS_A_WORD = 1.4
-"""Of English and its neighbours, by the tokenizers of the bases that come with Graft."""
+"""Tokens a word of English and its neighbours, by the tokenizers of the bases that come with Graft."""
 AROUND = 30
 """Tokens of a prompt and of a chat template around the words of a row."""
 LEARNED = 0.35
-"""The learned share of a row that answers with text, where only its words are known."""
+"""Share of a row's tokens that is learned, where only its words are known."""
 BINS = 64
 
 
 @dataclass(frozen=True)
-class Lengths:
-    """Rows that can be used: some lengths in tokens, ascending, and how many rows have each."""
+class LengthHistogram:
+    """Lengths in tokens, ascending, and the number of rows of each."""
 
     tokens: tuple[float, ...]
     rows: tuple[float, ...]
     learned: float
-    """The share of the tokens that is learned."""
+    """Share of the tokens that is learned."""
     by: Literal["rows", "sample", "words", "limit"]
-    """Whether they were counted, counted in a sample, guessed from words, or are the most that the settings allow."""
+    """Source: all rows tokenized, a sample tokenized, words counted, or the longest length that is allowed."""
 
     @property
     def count(self) -> float:
-        """Rows."""
+        """Number of rows."""
         return sum(self.rows)
 
     @property
@@ -46,57 +43,47 @@ class Lengths:
 
     @property
     def mean(self) -> float:
-        """Tokens of the usual row."""
+        """Mean tokens of a row."""
         total = sum(tokens * rows for tokens, rows in zip(self.tokens, self.rows, strict=True))
         return total / max(1e-9, self.count)
 
-    def cut(self, limit: int) -> Lengths:
-        """The same rows, none longer than `limit`."""
+    def cut(self, limit: int) -> LengthHistogram:
+        """Return the same rows, cut to `limit` tokens."""
         return replace(self, tokens=tuple(min(float(limit), tokens) for tokens in self.tokens))
 
-    def times(self, share: float) -> Lengths:
-        """A share of the rows."""
+    def times(self, share: float) -> LengthHistogram:
+        """Return that share of the rows, with the same lengths."""
         return replace(self, rows=tuple(rows * share for rows in self.rows))
 
 
-def of_rows(tokens: NDArray[np.int32], learned: NDArray[np.int32]) -> Lengths:
-    """Of rows that were prepared."""
+def of_rows(tokens: NDArray[np.int32], learned: NDArray[np.int32]) -> LengthHistogram:
+    """Return the histogram of prepared rows, from the tokens (rows,) and learned tokens (rows,) of each."""
     counts, edges = np.histogram(tokens, bins=min(BINS, int(np.ptp(tokens)) + 1))
     sums, _ = np.histogram(tokens, bins=edges, weights=tokens.astype(float))
     kept = counts > 0
     means = (sums[kept] / counts[kept]).tolist()
-    means[-1] = float(tokens.max())  # memory follows the longest row, time hardly notices
+    means[-1] = float(tokens.max())  # memory follows the longest row
     share = float(learned.sum()) / max(1, int(tokens.sum()))
-    return Lengths(tuple(means), tuple(counts[kept].tolist()), min(1.0, share), "rows")
+    return LengthHistogram(tuple(means), tuple(counts[kept].tolist()), min(1.0, share), "rows")
 
 
-def of_limit(limit: int, rows: int) -> Lengths:
-    """Of rows of which nothing is known but the longest length that the settings allow."""
-    return Lengths((float(limit),), (float(rows),), LEARNED, "limit")
+def of_limit(limit: int, rows: int) -> LengthHistogram:
+    """Return the histogram of unknown rows, all of the longest length that is allowed."""
+    return LengthHistogram((float(limit),), (float(rows),), LEARNED, "limit")
 
 
-def of_report(report: Report) -> Lengths:
-    """Of the rows of a report: by its tokens, or else by its words."""
-    found = _of_tokens(getattr(report, "tokens", None), report.usable)
-    if found:
-        return found
+def of_report(report: Report) -> LengthHistogram:
+    """Return the histogram of a report's usable rows, from its tokens or else guessed from its words."""
+    found = report.tokens
+    if found and sum(found.counts):
+        bins = zip(pairwise(found.edges), found.counts, strict=False)
+        middles = [(min(sum(edges) / 2, found.longest), count) for edges, count in bins if count]
+        tokens = [*(middle for middle, _ in middles[:-1]), float(found.longest)]
+        rows = tuple(report.usable * count / sum(found.counts) for _, count in middles)
+        share = found.learned_mean / found.mean if found.mean else LEARNED
+        return LengthHistogram(tuple(tokens), rows, min(1.0, share), "sample")
     median, most = (TOKENS_A_WORD * report.words.get(key, 0) + AROUND for key in ("median", "max"))
-    # Lengths of texts lean to the short side: most rows near the median, few of them far above.
-    points: Sequence[tuple[float, float]] = ((0.7 * median, 0.4), (median, 0.3), (1.5 * median, 0.25), (most, 0.05))
-    points = sorted((min(tokens, most), share) for tokens, share in points)
-    tokens, rows = zip(*((tokens, share * report.usable) for tokens, share in points), strict=True)
-    return Lengths(tokens, rows, LEARNED, "words")
-
-
-def _of_tokens(found: object, usable: int) -> Lengths | None:
-    """Of a histogram of tokens (edges, counts, longest, mean, learned_mean), brought to all usable rows."""
-    edges, counts = tuple(getattr(found, "edges", ())), tuple(getattr(found, "counts", ()))
-    if not counts or not sum(counts):
-        return None
-    longest, mean = float(getattr(found, "longest", edges[-1])), float(getattr(found, "mean", 0))
-    middles = [(low + high) / 2 for low, high in pairwise(edges)]
-    kept = [(min(middle, longest), usable * n / sum(counts)) for middle, n in zip(middles, counts, strict=False) if n]
-    tokens, rows = (list(column) for column in zip(*kept, strict=True))
-    tokens[-1] = longest
-    share = float(getattr(found, "learned_mean", 0)) / mean if mean else LEARNED
-    return Lengths(tuple(tokens), tuple(rows), min(1.0, share), "sample")
+    # Lengths of texts lean to the short side: most rows lie near the median, few far above it.
+    guess = [(0.7 * median, 0.4), (median, 0.3), (1.5 * median, 0.25), (most, 0.05)]
+    points = sorted((min(tokens, most), share * report.usable) for tokens, share in guess)
+    return LengthHistogram(tuple(t for t, _ in points), tuple(rows for _, rows in points), LEARNED, "words")

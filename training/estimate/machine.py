@@ -1,8 +1,10 @@
-"""What this machine has free for a run: memory within its control group, the GPU's, and disk; asked without torch."""
+"""Free resources of this machine, for a run: memory within its control group, the GPU's, and disk; without torch."""
 
 from __future__ import annotations
 
 import importlib.metadata
+import os
+import platform
 import shutil
 import subprocess
 import time
@@ -12,59 +14,62 @@ from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
 
+import psutil
+
 from models import memory_use
 from settings import child_environment
 from store import files
 from training.events import PROCESS
 
 GPU_S = 5.0
-"""How long an answer of the GPU's is good for."""
+"""Seconds for which an answer of the GPU's is kept."""
 MEGABYTE = 1 << 20
+CPU_FACTS = Path("/proc/cpuinfo")
+"""Name and instruction sets of the processor, neither of which psutil has."""
 
 
 @dataclass(frozen=True)
-class Room:
-    """Bytes that a run may take."""
+class FreeResources:
+    """Bytes that a run may take, and the device that it computes on."""
 
     memory: int
     disk: int
     gpu: int = 0
-    """Free memory of the first GPU that is visible; 0 where there is none."""
+    """Free memory of the first visible GPU; 0 where there is none."""
     gpu_name: str = ""
-    processor: tuple[str, ...] = ()
-    """What the processor can do: the flags of its first core."""
+    cpu_flags: tuple[str, ...] = ()
+    """Instruction sets of the processor."""
 
     @property
     def device(self) -> str:
-        """Where a run computes: cuda or cpu."""
+        """Return cuda or cpu."""
         return "cuda" if self.gpu else "cpu"
 
     @property
     def bfloat16(self) -> bool:
-        """Whether it computes in bfloat16."""
-        return bool(self.gpu) or bool({"avx512_bf16", "amx_bf16"} & set(self.processor))
+        """Return whether the device computes in bfloat16."""
+        return bool(self.gpu) or bool({"avx512_bf16", "amx_bf16"} & set(self.cpu_flags))
 
 
-def measure(home: Path, running: Iterable[Path] = ()) -> Room:
-    """What is free now. What the runs in the folders `running` hold is free when it is the next one's turn."""
+def measure(home: Path, running: Iterable[Path] = ()) -> FreeResources:
+    """Return what is free, counting the memory of the runs in the folders `running`, which end before the next one."""
     held = sum(_resident(folder) for folder in running)
     name, gpu = _gpu(int(time.monotonic() / GPU_S)) if _built_for_gpu() else ("", 0)
     there = next(folder for folder in (home.absolute(), *home.absolute().parents) if folder.exists())
-    return Room(memory_use.free() + held, shutil.disk_usage(there).free, gpu, name, _flags())
+    return FreeResources(memory_use.free() + held, shutil.disk_usage(there).free, gpu, name, processor()[1])
 
 
 def _resident(folder: Path) -> int:
-    """Memory that the process of a run holds for itself; 0 where it has none."""
-    with suppress(OSError, ValueError, KeyError, TypeError, IndexError):
-        pid = int(files.read_json(folder / PROCESS)["pid"])
-        pages = Path(f"/proc/{pid}/statm").read_text(encoding="utf-8").split()
-        return (int(pages[1]) - int(pages[2])) * 4096
+    """Bytes that a run's process holds for itself; 0 where there is no such process."""
+    with suppress(OSError, ValueError, KeyError, TypeError, psutil.Error):
+        held = psutil.Process(int(files.read_json(folder / PROCESS)["pid"])).memory_info()
+        return int(held.rss - held.shared)
     return 0
 
 
 @lru_cache(maxsize=1)
 def _built_for_gpu() -> bool:
-    """Whether the torch that is installed could use a GPU."""
+    """Return whether the installed torch could use a GPU."""
     with suppress(importlib.metadata.PackageNotFoundError):
         return not importlib.metadata.version("torch").endswith("+cpu")
     return False
@@ -72,7 +77,7 @@ def _built_for_gpu() -> bool:
 
 @lru_cache(maxsize=1)
 def _gpu(moment: int) -> tuple[str, int]:
-    """Name and free bytes of the GPU that torch would take; `moment` makes an old answer be asked anew."""
+    """Return name and free bytes of the GPU that torch would take, asked again for each `moment`."""
     visible = child_environment().get("CUDA_VISIBLE_DEVICES")
     tool = shutil.which("nvidia-smi")
     if not tool or visible in ("", "-1"):
@@ -87,6 +92,15 @@ def _gpu(moment: int) -> tuple[str, int]:
 
 
 @lru_cache(maxsize=1)
-def _flags() -> tuple[str, ...]:
-    lines = memory_use.read(Path("/proc/cpuinfo")).splitlines()
-    return tuple(next((line for line in lines if line.startswith("flags")), "").partition(":")[2].split())
+def processor() -> tuple[str, tuple[str, ...]]:
+    """Return the name of the processor and its instruction sets."""
+    facts: dict[str, str] = {}
+    with suppress(OSError):
+        lines = CPU_FACTS.read_text(encoding="utf-8", errors="replace").splitlines()
+        facts = {name.strip(): value.strip() for name, _, value in (line.partition(":") for line in lines)}
+    return facts.get("model name") or platform.machine(), tuple(facts.get("flags", "").split())
+
+
+def identity() -> str:
+    """Return the processor and the number of cores, on which the speed of a run depends."""
+    return f"{processor()[0]} x{len(os.sched_getaffinity(0))}"

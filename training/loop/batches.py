@@ -1,8 +1,8 @@
-"""Which rows a step learns from, and how they are put together: pure functions of lengths, seed and epoch.
+"""Batches of a run as pure functions of lengths, seed and epoch, and the tensors of a micro-batch.
 
-A batch is what one optimizer step averages over. It goes through the model in micro-batches of rows of like length,
-each within a budget of tokens: the gradient is that of the whole batch, memory depends on the budget alone, and hardly
-anything is padding.
+A batch is what one optimizer step averages over. It goes through the model in micro-batches of rows of similar length,
+each within a budget of tokens: the gradient is that of the whole batch, memory depends on the budget alone, and there
+is little padding.
 """
 
 from __future__ import annotations
@@ -18,31 +18,30 @@ from training.data.tokens import IGNORED, Example
 
 WINDOW = 16
 """Batches within which rows are sorted by length; fewer pad more, more make the batches less random."""
-
 WIDTHS = 8
-"""Padded rows are a multiple of it wide. Of tensors in every size the C library's heap keeps holes, and oneDNN kernels:
-on MiniLM and short rows in bfloat16 that took a third more memory, and more time than what is computed in vain."""
+"""Padded rows are a multiple of it wide. For every width, the C library's heap keeps holes and oneDNN a kernel: on
+MiniLM and short rows in bfloat16 that took a third more memory, and more time than the padding."""
 
-Lengths = NDArray[np.int32]
+RowLengths = NDArray[np.int32]
 
 
 class Rows(Protocol):
-    """Encoded rows that can be addressed by number."""
+    """Encoded rows by number."""
 
     @property
-    def lengths(self) -> Lengths:
-        """Tokens of each row."""
+    def lengths(self) -> RowLengths:
+        """Tokens of each row, of shape (rows,)."""
 
     @property
-    def learned(self) -> Lengths:
-        """Learned tokens of each row; 1 for a label."""
+    def learned(self) -> RowLengths:
+        """Learned tokens of each row, of shape (rows,); 1 for a label."""
 
     def __len__(self) -> int: ...
     def __getitem__(self, index: int) -> Example: ...
 
 
-def epoch_batches(lengths: Lengths, size: int, seed: int, epoch: int) -> list[NDArray[np.int64]]:
-    """The rows of each batch of one epoch; every row once, the last batch may be smaller.
+def epoch_batches(lengths: RowLengths, size: int, seed: int, epoch: int) -> list[NDArray[np.int64]]:
+    """Return the rows of each batch of one epoch: every row once, the last batch may be smaller.
 
     Rows are shuffled, sorted by length within windows of `WINDOW` batches, cut into batches, and these are shuffled.
     """
@@ -54,8 +53,8 @@ def epoch_batches(lengths: Lengths, size: int, seed: int, epoch: int) -> list[ND
     return [batches[index] for index in random.permutation(len(batches))]
 
 
-def batches_of_run(lengths: Lengths, size: int, seed: int, first: int, steps: int) -> Iterator[NDArray[np.int64]]:
-    """The batches of the steps `first` .. `steps` - 1 of a run, epoch after epoch."""
+def batches_of_run(lengths: RowLengths, size: int, seed: int, first: int, steps: int) -> Iterator[NDArray[np.int64]]:
+    """Yield the batches of the steps `first` to `steps` - 1 of a run, epoch after epoch."""
     per_epoch = -(-len(lengths) // size)
     epoch = first // per_epoch
     while epoch * per_epoch < steps:
@@ -64,8 +63,8 @@ def batches_of_run(lengths: Lengths, size: int, seed: int, first: int, steps: in
         epoch += 1
 
 
-def micro_batches(rows: Sequence[int] | NDArray[np.int64], lengths: Lengths, budget: int) -> Iterator[list[int]]:
-    """The rows of a batch in groups of at most `budget` padded tokens (or one row), shortest first."""
+def micro_batches(rows: Sequence[int] | NDArray[np.int64], lengths: RowLengths, budget: int) -> Iterator[list[int]]:
+    """Yield the rows of a batch in groups of at most `budget` padded tokens (or one row), shortest first."""
     group: list[int] = []
     for row in sorted((int(row) for row in rows), key=lambda row: int(lengths[row])):
         if group and (len(group) + 1) * int(lengths[row]) > budget:
@@ -76,8 +75,18 @@ def micro_batches(rows: Sequence[int] | NDArray[np.int64], lengths: Lengths, bud
         yield group
 
 
+def padded_batches(
+    rows: Sequence[Example] | Rows, lengths: RowLengths, pad: int, budget: int, device: torch.device
+) -> Iterator[tuple[list[int], dict[str, torch.Tensor]]]:
+    """Yield all rows in padded micro-batches on `device`, each with the numbers of its rows."""
+    widest = int(lengths.max(initial=0))
+    for group in micro_batches(range(len(rows)), lengths, budget):
+        batch = collate([rows[row] for row in group], pad, widest)
+        yield group, {name: tensor.to(device) for name, tensor in batch.items()}
+
+
 def collate(examples: Sequence[Example], pad: int, widest: int = 0) -> dict[str, torch.Tensor]:
-    """A padded micro-batch (rows, width) of int64; without `attention_mask` where nothing is padding.
+    """Return a padded micro-batch (rows, width) of int64, without `attention_mask` where nothing is padded.
 
     Labels of rows are (rows,), labels of positions are padded with `IGNORED`. Several rows are as wide as the next
     multiple of `WIDTHS`, but no wider than `widest` (a model may not take more) or the longest of them.
@@ -92,7 +101,7 @@ def collate(examples: Sequence[Example], pad: int, widest: int = 0) -> dict[str,
 
 
 def pack(examples: Sequence[Example]) -> dict[str, torch.Tensor]:
-    """A micro-batch as one row (1, tokens) without padding; positions begin anew with each example.
+    """Return a micro-batch as one row (1, tokens) without padding, whose positions begin anew with each example.
 
     From such positions transformers makes a mask that lets no example see another.
     """

@@ -1,9 +1,9 @@
-"""Checkpoints of a run: everything that decides how it goes on, in safetensors and JSON, and nothing that can run code.
+"""Checkpoints of a run: everything that decides how it goes on, in safetensors and JSON, without pickles.
 
     runs/<id>/checkpoints/<step>/   state.safetensors  state.json
 
 A checkpoint appears by one rename, so that a run killed at any moment has the one before. It is bound to the
-configuration, the data and the libraries that made it: with others, going on would not be the same run.
+configuration, the data and the libraries that made it: with others, the run would not be the same.
 """
 
 from __future__ import annotations
@@ -23,28 +23,25 @@ from errors import RunError
 from store import files
 from training.config import TrainConfig
 
-FOLDER = "checkpoints"
-STATE = "state.json"
-TENSORS = "state.safetensors"
+FOLDER, STATE, TENSORS = "checkpoints", "state.json", "state.safetensors"
 KEPT = 2
-FREE = (
-    "name", "promote", "anyway", "card_rows", "data", "held_out_data", "corrections", "gradient_checkpointing",
-    "tab_model",
-)  # fmt: skip
-"""Fields of the configuration that may differ: they do not change what is learned; the content of the data is bound."""
+"""Newest checkpoints that are kept."""
+FREE = {"name", "promote", "anyway", "card_rows", "tab_model", "gradient_checkpointing"}
+FILES = {"data", "held_out_data", "corrections"}
+"""Fields of the configuration that may change: they do not decide what is learned, and the files' content is bound."""
 LIBRARIES = ("torch", "transformers", "peft")
 
 Tensors = dict[str, torch.Tensor]
 
 
 def binding(config: TrainConfig, data: str) -> dict[str, Any]:
-    """What a checkpoint is bound to; `data` is the fingerprint of the prepared rows."""
-    chosen = {key: value for key, value in asdict(config).items() if key not in FREE}
+    """Return everything that a checkpoint is bound to; `data` is the fingerprint of the prepared rows."""
+    chosen = {key: value for key, value in asdict(config).items() if key not in FREE | FILES}
     return {"data": data, **chosen, **{name: importlib.metadata.version(name) for name in LIBRARIES}}
 
 
-def save(folder: Path, step: int, tensors: Tensors, facts: Mapping[str, Any]) -> None:
-    """Write the checkpoint of `step` and forget all but the newest two. Raises `OSError`."""
+def save(folder: Path, step: int, tensors: Tensors, state: Mapping[str, Any]) -> None:
+    """Write the checkpoint of `step`, and remove all but the newest two. Raises `OSError`."""
     root = folder / FOLDER
     target = root / f"{step:09d}"
     if target.exists():
@@ -52,7 +49,7 @@ def save(folder: Path, step: int, tensors: Tensors, facts: Mapping[str, Any]) ->
     staging = files.new_staging(root)
     try:
         save_file({name: tensor.contiguous() for name, tensor in tensors.items()}, staging / TENSORS)
-        files.write_json(staging / STATE, {"step": step, **facts})
+        files.write_json(staging / STATE, {"step": step, **state})
         files.seal(staging, target)
     except BaseException:
         shutil.rmtree(staging, ignore_errors=True)
@@ -62,20 +59,20 @@ def save(folder: Path, step: int, tensors: Tensors, facts: Mapping[str, Any]) ->
 
 
 def load(folder: Path, bound: Mapping[str, Any]) -> tuple[Tensors, dict[str, Any]] | None:
-    """The newest checkpoint that is whole, or None; raises `RunError` when it was made by another run than this."""
+    """Return tensors and state of the newest whole checkpoint, or None; raises `RunError` for one of another run."""
     for path in reversed(_all(folder)):
         try:
-            facts: dict[str, Any] = files.read_json(path / STATE)
+            state: dict[str, Any] = files.read_json(path / STATE)
             tensors: Tensors = load_file(path / TENSORS)
         except (OSError, ValueError, SafetensorError):
             continue
-        _check(facts.get("bound") or {}, bound)
-        return tensors, facts
+        _check(state.get("bound") or {}, bound)
+        return tensors, state
     return None
 
 
 def remove(folder: Path) -> None:
-    """Forget every checkpoint of a run that needs none any more."""
+    """Remove every checkpoint of a run."""
     shutil.rmtree(folder / FOLDER, ignore_errors=True)
 
 
@@ -84,13 +81,14 @@ def _all(folder: Path) -> list[Path]:
 
 
 def _check(was: Mapping[str, Any], now: Mapping[str, Any]) -> None:
-    different = [key for key in now if was.get(key) != now[key]]
-    if not different:
-        return
-    said = ["the rows are others" if key == "data" else f"{key} was {was.get(key)} and is {now[key]}"
-            for key in different[:4]]  # fmt: skip
-    raise RunError(
-        "This run cannot go on from its checkpoint.",
-        f"It would not be the same run: {'; '.join(said)}.",
-        "Start a new run from this adapter instead, with start_from.",
-    )
+    changed = [
+        "the rows are others" if key == "data" else f"{key} was {was.get(key)} and is {now[key]}"
+        for key in now
+        if was.get(key) != now[key]
+    ]
+    if changed:
+        raise RunError(
+            "This run cannot go on from its checkpoint.",
+            f"It would not be the same run: {'; '.join(changed[:4])}.",
+            "Start a new run from this adapter instead, with start_from.",
+        )

@@ -1,4 +1,4 @@
-"""What is trained: PEFT's LoRA (Hu et al., 2021) beside a frozen base, in NF4 for QLoRA (Dettmers et al., 2023)."""
+"""The trained model: PEFT's LoRA (Hu et al., 2021) on a frozen base, in NF4 for QLoRA (Dettmers et al., 2023)."""
 
 from __future__ import annotations
 
@@ -26,10 +26,8 @@ from models.resolve import Model, fits
 from store.adapters import WEIGHTS, Version
 from tasks import Task
 from training.config import TrainConfig
-from training.estimate.base_shapes import ATTENTION
-
-SHORT = 512
-"""Tokens up to which attention without the fused kernel is the faster one on a CPU."""
+from training.estimate.base_shapes import selects
+from training.estimate.training_memory import SHORT
 
 
 def build(
@@ -42,10 +40,10 @@ def build(
     longest: int = SHORT + 1,
     start: Version | None = None,
 ) -> PeftModel:
-    """The base with LoRA matrices on the linear layers of its body, ready to train: fresh ones, or those of `start`.
+    """Return the base with LoRA matrices on the linear layers of its body: fresh ones, or those of `start`.
 
     `dtype` is that of the frozen part, `longest` the tokens of the longest row. Raises `AdapterError` for a `start`
-    that is of another base or has other labels.
+    that is of another base or has other labels, `ModelError` and `ConfigError` for a base that cannot be trained so.
     """
     net, missing = load_model(model, task.auto_class, quantize, dtype, **_options(model, labels, longest))
     if labels:
@@ -53,17 +51,17 @@ def build(
         net.config.label2id = {label: i for i, label in enumerate(labels)}
     if quantize != "none":
         net = prepare_model_for_kbit_training(net, use_gradient_checkpointing=False)
-        # It widened every 16-bit parameter, and the embeddings need not be wide.
+        # It widened every 16-bit parameter, which embeddings do not need.
         halve_embeddings(net)
     if config.gradient_checkpointing == "on":
         net.activation_checkpointing_enable()
-    trained = _continued(net, start, model, labels) if start else _fresh(net, config, task, model, labels, missing)
+    trained = _from_version(net, start, model, labels) if start else _fresh(net, config, task, model, labels, missing)
     for parameter in trained.parameters():
         if parameter.requires_grad:
-            # What the optimizer changes is kept in full precision, a head copied from a bfloat16 base too.
+            # Trained parameters are kept in full precision, a head copied from a bfloat16 base too.
             parameter.data = parameter.data.float()
     if start:
-        # Once more, because a head was read into the base's precision.
+        # Once more, because PEFT has read the head into the base's precision.
         set_peft_model_state_dict(trained, load_file(start.path / WEIGHTS))
     return trained
 
@@ -71,7 +69,7 @@ def build(
 def _fresh(
     net: PreTrainedModel, config: TrainConfig, task: Task, model: Model, labels: list[str], missing: set[str]
 ) -> PeftModel:
-    """Matrices that change nothing yet, and for labels a head with random weights."""
+    """Return the base with matrices that change nothing yet, and for labels a head with random weights."""
     whole = _trained_whole(net, missing) if labels else []
     targets = [path for path in linear_paths(net) if not any(path == w or path.startswith(f"{w}.") for w in whole)]
     unknown = [name for name in whole if not HEADS & set(name.split("."))]
@@ -95,8 +93,8 @@ def _fresh(
     return trained
 
 
-def _continued(net: PreTrainedModel, start: Version, model: Model, labels: list[str]) -> PeftModel:
-    """The matrices and the head of a version, which brings its own rank, alpha and layers."""
+def _from_version(net: PreTrainedModel, start: Version, model: Model, labels: list[str]) -> PeftModel:
+    """Return the base with the matrices and the head of a version, which has a rank, alpha and layers of its own."""
     what, next = f"{start.ref} cannot be trained on.", "Start from another version, or from none."
     if not fits(start, model):
         raise AdapterError(what, f"It was made for {start.manifest['base']['id']}, not for {model.id}.", next)
@@ -109,7 +107,7 @@ def _continued(net: PreTrainedModel, start: Version, model: Model, labels: list[
 
 
 def _options(model: Model, labels: list[str], longest: int) -> dict[str, Any]:
-    """What the base's configuration is overridden with."""
+    """Return the fields of the base's configuration to override."""
     options = _without_dropout(model)
     if device().type == "cpu" and longest <= SHORT:
         options["attn_implementation"] = "eager"
@@ -122,17 +120,14 @@ def _options(model: Model, labels: list[str], longest: int) -> dict[str, Any]:
 
 
 def _without_dropout(model: Model) -> dict[str, Any]:
-    """A base's own dropout, off: few weights learn here, and it costs a third of the time."""
+    """Return the base's dropout fields, set to 0: few weights are trained, and dropout costs a third of the time."""
     known = AutoConfig.from_pretrained(model.path, trust_remote_code=False, local_files_only=True).to_dict()
     return {k: 0.0 for k, v in known.items() if ("dropout" in k or k.endswith("pdrop")) and isinstance(v, float)}
 
 
 def _chosen(paths: list[str], targets: str, base: str) -> list[str]:
-    """The layers of `paths` that `targets` names: all-linear, attention, or the last parts of their names."""
-    if targets == "all-linear":
-        return paths
-    names = ATTENTION if targets == "attention" else [name.strip() for name in targets.split(",")]
-    chosen = [path for path in paths if any(path == name or path.endswith(f".{name}") for name in names)]
+    """Return the layers of `paths` that `targets` selects; raises `ConfigError` where it selects none."""
+    chosen = [path for path in paths if selects(targets, path)]
     if not chosen:
         known = sorted({path.rsplit(".", 1)[-1] for path in paths})
         raise ConfigError("targets", [f"{base} has no layer named {targets}; its layers are {', '.join(known)}."])
@@ -140,7 +135,7 @@ def _chosen(paths: list[str], targets: str, base: str) -> list[str]:
 
 
 def _trained_whole(net: PreTrainedModel, missing: set[str]) -> list[str]:
-    """Modules that are trained whole: the head around the body, and layers of the body that the base's files lack."""
+    """Return the modules to train whole: the head, and layers of the body that are missing in the base's files."""
     inside = f"{net.base_model_prefix}."
     head = [name for name, child in net.named_children() if child is not net.base_model and list(child.parameters())]
     absent = {name.rpartition(".")[0] for name in missing if name.startswith(inside)}
@@ -148,17 +143,17 @@ def _trained_whole(net: PreTrainedModel, missing: set[str]) -> list[str]:
 
 
 def changes_nothing(net: nn.Module) -> bool:
-    """Whether every LoRA B matrix is still zero, so that the adapter would answer as the base does."""
+    """Return whether every LoRA B matrix is still zero, so that the adapter answers as the base does."""
     return not any(p.abs().max() > 0 for name, p in net.named_parameters() if ".lora_B." in name)
 
 
 def verify(net: PeftModel, folder: Path, name: str) -> None:
-    """Read what was saved as a server will, against the layers it was trained on; raises `AdapterError`."""
+    """Read a saved adapter as a server will, against the layers it was trained on; raises `AdapterError`."""
     read_adapter(folder, _layers(net), name)
 
 
 def _layers(net: nn.Module) -> dict[str, tuple[int, int]]:
-    """(inputs, outputs) of the linear layers of a base, with LoRA matrices or without, by their paths in the base."""
+    """Return (inputs, outputs) of a base's linear layers, with LoRA or without, by their paths in the base."""
     return {
         path.replace(".base_layer", "").removeprefix("base_model.model."): features(module)
         for path, module in net.named_modules()

@@ -1,7 +1,7 @@
-"""The loss of a micro-batch, summed, with logits computed only where something is learned.
+"""The summed loss of a micro-batch, with logits computed only at learned positions.
 
-A causal model's last layer is its largest: 49,152 words of SmolLM2 for each position, of which a row's question needs
-none. A hook in front of that layer keeps the learned positions, whatever the architecture does before and after it.
+A causal model's output layer is its largest: 49,152 words of SmolLM2 for each position, of which a row's question needs
+none. A hook in front of that layer keeps the learned positions, for every architecture.
 """
 
 from __future__ import annotations
@@ -19,41 +19,40 @@ Batch = Mapping[str, torch.Tensor]
 
 
 def row_loss(net: Any, batch: Batch) -> tuple[torch.Tensor, torch.Tensor]:  # noqa: ANN401 - a PreTrainedModel, or PEFT's
-    """Cross-entropy summed over the rows of a classifier's batch, in nats, and the logits (rows, labels)."""
+    """Return the cross-entropy summed over a classifier's batch, in nats, and the logits (rows, labels)."""
     inputs = {name: tensor for name, tensor in batch.items() if name != "labels"}
     logits: torch.Tensor = net(**inputs).logits.float()
     return functional.cross_entropy(logits, batch["labels"], reduction="sum"), logits
 
 
 def token_loss(net: Any, batch: Batch) -> torch.Tensor:  # noqa: ANN401 - as above
-    """Cross-entropy summed over the learned tokens of a batch, in nats."""
-    losses, _ = token_losses(net, batch)
-    return losses.sum()
+    """Return the cross-entropy summed over the learned tokens of a batch, in nats."""
+    return token_losses(net, batch)[0].sum()
 
 
 def token_losses(net: Any, batch: Batch) -> tuple[torch.Tensor, torch.Tensor]:  # noqa: ANN401 - as above
-    """The loss of each learned token (tokens,), and the row each of them belongs to (tokens,)."""
+    """Return the loss of each learned token (tokens,), and the row of each (tokens,)."""
     inputs = {name: tensor for name, tensor in batch.items() if name != "labels"}
     labels = batch["labels"]
     learned = labels != IGNORED
     if net.config.is_encoder_decoder:
         base = net.get_base_model() if hasattr(net, "get_base_model") else net
         inputs["decoder_input_ids"] = base.prepare_decoder_input_ids_from_labels(labels=labels)
-        places = learned
+        positions = learned
     else:
         # The logits at a position are for the token after it.
-        places = torch.zeros_like(learned)
+        positions = torch.zeros_like(learned)
         learned[:, 0] = False
-        places[:, :-1] = learned[:, 1:]
-    with _only(net.get_output_embeddings(), places):
+        positions[:, :-1] = learned[:, 1:]
+    with _only(net.get_output_embeddings(), positions):
         logits = net(**inputs, use_cache=False).logits[0].float()
     return functional.cross_entropy(logits, labels[learned], reduction="none"), learned.nonzero()[:, 0]
 
 
 @contextmanager
-def _only(layer: torch.nn.Module, places: torch.Tensor) -> Iterator[None]:
-    """The output layer sees (1, chosen, width) of (rows, positions, width) until the block ends."""
-    hook = layer.register_forward_pre_hook(lambda _, args: (args[0][places].unsqueeze(0), *args[1:]))
+def _only(layer: torch.nn.Module, positions: torch.Tensor) -> Iterator[None]:
+    """Give `layer` (1, chosen, width) of (rows, positions, width) until the block ends."""
+    hook = layer.register_forward_pre_hook(lambda _, args: (args[0][positions].unsqueeze(0), *args[1:]))
     try:
         yield
     finally:

@@ -1,8 +1,8 @@
-"""The training loop: AdamW (Loshchilov and Hutter, 2019) over micro-batches, watched, checkpointed, and resumable.
+"""The training loop: AdamW (Loshchilov and Hutter, 2019) over micro-batches, with validation and checkpoints.
 
-Not the Trainer of transformers, for three things it does not do: a resumed run is the same run to the last bit, from
-checkpoints that are whole or absent and hold no pickles; a batch's memory depends on a budget of tokens and not on its
-longest rows; and a loss is computed only where something is learned.
+Unlike the Trainer of transformers, it resumes a run to the last bit, from checkpoints that are whole or absent and hold
+no pickles; a batch's memory depends on a budget of tokens and not on its longest rows; and a loss is computed only at
+learned positions.
 """
 
 from __future__ import annotations
@@ -32,13 +32,14 @@ from training.loop.losses import row_loss, token_loss
 
 CHECKPOINT_S = 120.0
 """Seconds between checkpoints, unless the configuration counts steps."""
+STATUS = Path("/proc/self/status")
 
-Evaluate = Callable[[PeftModel], dict[str, float]]
-"""The figures of a model over validation rows, `loss` among them."""
+Validate = Callable[[PeftModel], dict[str, float]]
+"""Returns the metrics of a model on validation rows, `loss` among them."""
 
 
 class Paused(Exception):
-    """The run was asked to pause, and has left a checkpoint."""
+    """Raised after the checkpoint of a run that was asked to pause."""
 
     def __init__(self, step: int, steps: int) -> None:
         super().__init__(f"paused at step {step} of {steps}")
@@ -46,74 +47,90 @@ class Paused(Exception):
 
 
 @dataclass
-class Progress:
-    """What a checkpoint keeps beside tensors."""
+class TrainerState:
+    """The part of a checkpoint that is not tensors."""
 
     step: int = 0
     seconds: float = 0.0
     tokens: int = 0
     losses: float = 0.0
-    """The sum of all steps' losses."""
+    """Sum of the losses of all steps."""
     best: float = math.inf
     best_step: int = 0
     worse: int = 0
-    """Evaluations since the best one."""
+    """Validations since the best one."""
     bound: dict[str, Any] = field(default_factory=dict)
 
 
-class Loop:
+class Trainer:
     """One run over encoded rows; `run` trains `net` in place."""
 
-    def __init__(self, net: PeftModel, rows: Rows, pad: int, config: TrainConfig, folder: Path, events: Events,
-                 data: str, evaluate: Evaluate | None = None, dtype: torch.dtype = torch.float32) -> None:  # fmt: skip
-        """`pad` is the padding token, `data` the fingerprint of the rows, `dtype` what matrices are multiplied in."""
+    def __init__(
+        self,
+        net: PeftModel,
+        rows: Rows,
+        pad: int,
+        config: TrainConfig,
+        folder: Path,
+        events: Events,
+        data: str,
+        validate: Validate,
+        dtype: torch.dtype,
+    ) -> None:
+        """`pad` is the padding token, `data` the fingerprint of the rows, `dtype` that of matrix products."""
         self._net, self._rows, self._pad, self._config = net, rows, pad, config
-        self._folder, self._events, self._evaluate, self._dtype = folder, events, evaluate, dtype
+        self._folder, self._events, self._validate, self._dtype = folder, events, validate, dtype
         self._weights = {name: p for name, p in net.named_parameters() if p.requires_grad}
         self._optimizer = torch.optim.AdamW(
             self._weights.values(), lr=config.learning_rate, weight_decay=config.weight_decay, fused=True
         )
         self._scaler = torch.amp.GradScaler(net.device.type, enabled=dtype == torch.float16)
         self._widest = int(rows.lengths.max(initial=0))
-        per_epoch = -(-len(rows) // config.batch_size)
-        self._per_epoch = per_epoch
-        self.steps = config.max_steps or max(1, math.ceil(config.epochs * per_epoch))
+        self._per_epoch = -(-len(rows) // config.batch_size)
+        self._steps = config.max_steps or max(1, math.ceil(config.epochs * self._per_epoch))
         self._budget = config.micro_batch_tokens or micro_batch_tokens(net.device.type, dtype != torch.float32)
         self._best: dict[str, torch.Tensor] = {}
-        self._now = Progress(bound=checkpoints.binding(config, data))
+        self._now = TrainerState(bound=checkpoints.binding(config, data))
 
     def run(self) -> dict[str, float]:
-        """Train to the end, from the newest checkpoint if there is one; returns what was measured.
+        """Train to the end, from the newest checkpoint if there is one; returns measurements for the manifest.
 
         Raises `Paused`, and `RunError` for a loss that is not a number or a checkpoint of another run.
         """
         self._resume()
         self._net.train()
-        began, saved = time.monotonic() - self._now.seconds, time.monotonic()
-        batches = batches_of_run(
-            self._rows.lengths, self._config.batch_size, self._config.seed, self._now.step, self.steps
-        )
+        now, config = self._now, self._config
+        began, saved = time.monotonic() - now.seconds, time.monotonic()
+        batches = batches_of_run(self._rows.lengths, config.batch_size, config.seed, now.step, self._steps)
         with disable_input_dtype_casting(self._net, active=self._dtype != torch.float32):
-            for batch in batches if not self._has_enough() else ():
+            for batch in batches if not self._is_patience_over() else ():
                 self._step(batch.tolist())
-                self._now.seconds = time.monotonic() - began
-                if self._consider():
+                now.seconds = time.monotonic() - began
+                if self._validate_if_due():
                     break
-                if self._is_due(saved):
+                if self._is_checkpoint_due(saved):
                     self._save()
                     saved = time.monotonic()
-                if (self._folder / PAUSE).exists() and self._now.step < self.steps:
+                if (self._folder / PAUSE).exists() and now.step < self._steps:
                     self._save()
-                    raise Paused(self._now.step, self.steps)
-        if self._config.keep_best and self._best:
+                    raise Paused(now.step, self._steps)
+        if config.keep_best and self._best:
             self._restore(self._best)
         self._save()
-        return self._measured()
+        return {
+            "seconds": round(now.seconds, 2),
+            "steps": now.step,
+            "loss": now.losses / max(1, now.step),
+            "tokens": now.tokens,
+            "peak_memory": peak_memory(),
+            "base_memory": held_bytes(self._net),
+            **({"best_step": now.best_step} if config.keep_best and self._best else {}),
+        }
 
     def _step(self, rows: list[int]) -> None:
-        """One optimizer step over one batch."""
+        """Make one optimizer step over one batch."""
         began, now, config = time.monotonic(), self._now, self._config
-        rate = config.learning_rate * schedule_factor(now.step, self.steps, config.warmup, config.schedule)
+        rate = config.learning_rate * schedule_factor(now.step, self._steps, config.warmup, config.schedule)
         for parameters in self._optimizer.param_groups:
             parameters["lr"] = rate
         learned = int(self._rows.learned[np.array(rows)].sum())
@@ -135,10 +152,16 @@ class Loop:
         self._optimizer.zero_grad(set_to_none=True)
         now.step, now.losses, now.tokens = now.step + 1, now.losses + loss, now.tokens + tokens
         self._events.emit(
-            "step", step=now.step, steps=self.steps, epoch=round(now.step / self._per_epoch, 3), loss=round(loss, 6),
-            learning_rate=rate, grad_norm=round(norm, 4) if math.isfinite(norm) else None,
-            tokens_per_s=round(tokens / max(1e-9, time.monotonic() - began), 1), memory=peak_memory(),
-        )  # fmt: skip
+            "step",
+            step=now.step,
+            steps=self._steps,
+            epoch=round(now.step / self._per_epoch, 3),
+            loss=round(loss, 6),
+            learning_rate=rate,
+            grad_norm=round(norm, 4) if math.isfinite(norm) else None,
+            tokens_per_s=round(tokens / max(1e-9, time.monotonic() - began), 1),
+            memory=peak_memory(),
+        )
 
     def _check(self, loss: float, norm: float) -> None:
         """Stop a run whose loss or gradient is not a number (the scaler of float16 skips steps of such gradients)."""
@@ -150,49 +173,47 @@ class Loop:
             "Try a lower learning rate.",
         )
 
-    def _consider(self) -> bool:
-        """Evaluate where it is time, keep what is best; whether to stop early."""
-        now, config = self._now, self._config
-        if self._evaluate is None or not is_evaluated(now.step, self.steps, config.evaluations):
+    def _validate_if_due(self) -> bool:
+        """Validate where it is due after this step, and keep the best state; returns whether to stop early."""
+        now = self._now
+        if not is_evaluated(now.step, self._steps, self._config.evaluations):
             return False
-        figures = self._evaluate(self._net)
-        self._events.emit("eval", step=now.step, **{name: round(value, 6) for name, value in figures.items()})
-        if figures["loss"] < now.best:
-            now.best, now.best_step, now.worse = figures["loss"], now.step, 0
+        metrics = self._validate(self._net)
+        self._events.emit("eval", step=now.step, **{name: round(value, 6) for name, value in metrics.items()})
+        now.worse += 1
+        if metrics["loss"] < now.best:
+            now.best, now.best_step, now.worse = metrics["loss"], now.step, 0
             self._best = {name: weight.detach().clone() for name, weight in self._weights.items()}
-        else:
-            now.worse += 1
-        return self._has_enough()
+        return self._is_patience_over()
 
-    def _has_enough(self) -> bool:
-        """Whether the last evaluations were all worse than the best."""
+    def _is_patience_over(self) -> bool:
+        """Return whether the last `patience` validations were all worse than the best."""
         return bool(self._config.patience) and self._now.worse >= self._config.patience
 
-    def _is_due(self, saved: float) -> bool:
+    def _is_checkpoint_due(self, saved: float) -> bool:
         every = self._config.checkpoint_steps
         return self._now.step % every == 0 if every else time.monotonic() - saved > CHECKPOINT_S
 
     def _save(self) -> None:
-        """Everything that decides how the run goes on."""
-        tensors = {f"weight.{name}": weight.detach() for name, weight in self._weights.items()}
-        tensors |= {f"best.{name}": weight for name, weight in self._best.items()}
+        """Write a checkpoint."""
+        tensors = {f"best.{name}": weight for name, weight in self._best.items()}
         for name, weight in self._weights.items():
-            for key, value in self._optimizer.state[weight].items():
-                tensors[f"{key}.{name}"] = value
+            tensors[f"weight.{name}"] = weight.detach()
+            tensors |= {f"{key}.{name}": value for key, value in self._optimizer.state[weight].items()}
         tensors["random.cpu"] = torch.get_rng_state()
         if torch.cuda.is_available():
             tensors["random.cuda"] = torch.cuda.get_rng_state()
-        facts = {**vars(self._now), "best": str(self._now.best), "scaler": self._scaler.state_dict()}
-        checkpoints.save(self._folder, self._now.step, tensors, facts)
+        state = {**vars(self._now), "best": str(self._now.best), "scaler": self._scaler.state_dict()}
+        checkpoints.save(self._folder, self._now.step, tensors, state)
 
     def _resume(self) -> None:
-        """Take up the newest checkpoint, if there is one."""
+        """Restore the newest checkpoint, if there is one."""
         found = checkpoints.load(self._folder, self._now.bound)
         if found is None:
             return
-        tensors, facts = found
-        self._scaler.load_state_dict(facts.pop("scaler"))
-        self._now = Progress(**facts | {"best": float(facts["best"])})
+        tensors, state = found
+        self._scaler.load_state_dict(state.pop("scaler"))
+        self._now = TrainerState(**state | {"best": float(state["best"])})
         self._restore(_part(tensors, "weight"))
         self._best = {name: weight.to(self._net.device) for name, weight in _part(tensors, "best").items()}
         for key in ("step", "exp_avg", "exp_avg_sq"):
@@ -209,16 +230,9 @@ class Loop:
         for name, weight in weights.items():
             self._weights[name].copy_(weight)
 
-    def _measured(self) -> dict[str, float]:
-        now = self._now
-        kept = {"best_step": now.best_step} if self._config.keep_best and self._best else {}
-        return {"seconds": round(now.seconds, 2), "steps": now.step, "loss": now.losses / max(1, now.step),
-                "tokens": now.tokens, "peak_memory": peak_memory(), "base_memory": held_bytes(self._net),
-                **kept}  # fmt: skip
-
 
 def schedule_factor(step: int, steps: int, warmup: float, schedule: str) -> float:
-    """The share of the learning rate at a step counted from 0: a linear warm-up, then cosine, linear or constant."""
+    """Return the factor of the learning rate at a step from 0: a linear warm-up, then cosine, linear or constant."""
     rising = int(warmup * steps)
     if step < rising:
         return (step + 1) / (rising + 1)
@@ -227,21 +241,24 @@ def schedule_factor(step: int, steps: int, warmup: float, schedule: str) -> floa
 
 
 def is_evaluated(step: int, steps: int, times: int) -> bool:
-    """Whether an evaluation follows `step`: `times` of them, evenly over the run, one after the last step."""
+    """Return whether a validation follows `step`: `times` of them, evenly over the run, one after the last step."""
     return times > 0 and step * times // steps > (step - 1) * times // steps
 
 
 def peak_memory() -> int:
-    """The most memory that this process held at once so far, in bytes: the accelerator's, or else its own."""
+    """Return the most bytes that this process held at once so far: of the accelerator, or else of main memory.
+
+    Read from `/proc`: psutil has no peak on Linux, and `getrusage` begins with that of the process that started this.
+    """
     if torch.cuda.is_available():
         return int(torch.cuda.max_memory_allocated())
-    # Not the resource usage's figure, which begins with what the process that started this one held.
     with suppress(OSError, StopIteration):
-        lines = Path("/proc/self/status").read_text(encoding="ascii", errors="replace").splitlines()
+        lines = STATUS.read_text(encoding="ascii", errors="replace").splitlines()
         return int(next(line for line in lines if line.startswith("VmHWM:")).split()[1]) * 1024
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
 
 
 def _part(tensors: dict[str, torch.Tensor], key: str) -> dict[str, torch.Tensor]:
+    """Return the tensors named `key.<name>`, by name."""
     prefix = f"{key}."
     return {name.removeprefix(prefix): tensor for name, tensor in tensors.items() if name.startswith(prefix)}

@@ -1,7 +1,7 @@
-"""The loss on rows that are not learned from, looked at on the way: the curve that shows when learning turns to memory.
+"""Loss and accuracy on rows that are not trained on, measured during a run to show when learning turns to memorizing.
 
-Where nothing is decided by it, the rows are the held-out ones. Where it chooses the best state or the end of the run,
-they are taken from the training rows: figures of a card must be of rows that had no say in what was published.
+The rows are the held-out ones, unless the metrics decide something: where they choose the best state or the end of the
+run, the rows are taken from those to train on, because the card's rows must have no say in what is published.
 """
 
 from __future__ import annotations
@@ -19,14 +19,12 @@ from numpy.typing import NDArray
 from models.loading import computing
 from training.config import TrainConfig
 from training.data.tokens import Example
-from training.loop.batches import Lengths, Rows, collate, micro_batches
+from training.estimate.training_memory import EVALUATED_ROWS, EVALUATED_TOKENS
+from training.loop.batches import RowLengths, Rows, padded_batches
 from training.loop.losses import row_loss, token_loss
 
-MOST = 100
-"""Rows; a look takes seconds, not minutes."""
 SHARE = 0.1
-BUDGET = 2048
-"""Padded tokens in one pass."""
+"""Share of the rows to train on that decides on the best state."""
 
 
 @dataclass(frozen=True)
@@ -37,13 +35,13 @@ class Subset:
     chosen: NDArray[np.int64]
 
     @cached_property
-    def lengths(self) -> Lengths:
-        """Tokens of each."""
+    def lengths(self) -> RowLengths:
+        """Tokens of each row."""
         return self.rows.lengths[self.chosen]
 
     @cached_property
-    def learned(self) -> Lengths:
-        """Learned tokens of each."""
+    def learned(self) -> RowLengths:
+        """Learned tokens of each row."""
         return self.rows.learned[self.chosen]
 
     def __len__(self) -> int:
@@ -54,17 +52,17 @@ class Subset:
 
 
 def choose_rows(train: Rows, held_out: Rows, config: TrainConfig) -> tuple[Rows, Rows]:
-    """Rows to learn from and rows to look at on the way; none in common."""
+    """Return the rows to train on and those to validate on, which have no row in common."""
     if not (config.keep_best or config.patience):
-        return train, Subset(held_out, np.arange(min(MOST, len(held_out))))
+        return train, Subset(held_out, np.arange(min(EVALUATED_ROWS, len(held_out))))
     order = np.random.default_rng(config.seed).permutation(len(train))
-    count = min(MOST, max(1, round(SHARE * len(train))))
+    count = min(EVALUATED_ROWS, max(1, round(SHARE * len(train))))
     return Subset(train, np.sort(order[count:])), Subset(train, order[:count])
 
 
 @dataclass(frozen=True)
 class Validation:
-    """Puts `rows` to a model: mean loss in nats, and accuracy for labels."""
+    """Measures a model on `rows`, padded with the token `pad` and computed in `dtype`."""
 
     rows: Rows
     pad: int
@@ -72,28 +70,26 @@ class Validation:
 
     @torch.inference_mode()
     def __call__(self, net: Any) -> dict[str, float]:  # noqa: ANN401 - a PeftModel
-        """`loss`, and `accuracy` where rows have labels."""
+        """Return `loss`, the mean over learned tokens in nats, and for labels `accuracy`."""
         loss, right, labelled = 0.0, 0, False
-        widest = int(self.rows.lengths.max(initial=0))
-        for group in micro_batches(range(len(self.rows)), self.rows.lengths, BUDGET):
-            batch = {k: v.to(net.device) for k, v in collate([self.rows[i] for i in group], self.pad, widest).items()}
+        for _, batch in padded_batches(self.rows, self.rows.lengths, self.pad, EVALUATED_TOKENS, net.device):
             labelled = batch["labels"].dim() == 1
-            with computing(self.dtype), _undropped(net):
+            with computing(self.dtype), _without_dropout(net):
                 if labelled:
                     summed, logits = row_loss(net, batch)
                     right += int((logits.argmax(-1) == batch["labels"]).sum())
                 else:
                     summed = token_loss(net, batch)
             loss += float(summed)
-        figures = {"loss": loss / int(self.rows.learned.sum())}
-        return figures | ({"accuracy": right / len(self.rows)} if labelled else {})
+        metrics = {"loss": loss / int(self.rows.learned.sum())}
+        return metrics | ({"accuracy": right / len(self.rows)} if labelled else {})
 
 
 @contextmanager
-def _undropped(net: Any) -> Iterator[None]:  # noqa: ANN401 - as above
-    """Dropout is off until the block ends.
+def _without_dropout(net: Any) -> Iterator[None]:  # noqa: ANN401 - as above
+    """Switch dropout off until the block ends.
 
-    Not `net.eval()`, in which bitsandbytes' layers compute in another way than they do while they learn.
+    Not `net.eval()`, in which bitsandbytes' layers compute in another way than in training.
     """
     layers = [module for module in net.modules() if isinstance(module, torch.nn.Dropout) and module.training]
     for layer in layers:

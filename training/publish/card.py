@@ -1,4 +1,4 @@
-"""The card: the same held-out rows before and after, how certain the difference is, and what the gate makes of it."""
+"""The card: the same held-out rows before and after training, the certainty of the difference, the gate's decision."""
 
 from __future__ import annotations
 
@@ -15,143 +15,110 @@ from errors import GraftError
 from models.resolve import Model, fits
 from store.adapters import Version
 from tasks import LOWER_IS_BETTER, Task
-from training.data.tokens import conversation, encode_rows, source_text
+from training.data.tokens import conversation, source_text
 from training.loop import lora
 from training.publish import metrics
-from training.publish.evaluate import ANSWERS_WRITTEN, Outcome, Trial, measured, rouge_l
-from training.publish.metrics import Figure
-
-ALIKE = 0.8
-"""ROUGE-L from which a text says what it was to say; word for word is more than anybody asks of a summary."""
-
-
-def tried(taught: Trial) -> int:
-    """Of how many corrections the answers are looked at: all labels, the first texts."""
-    count = len(taught.held_out.kept)
-    return count if taught.labels else min(count, ANSWERS_WRITTEN)
-
-
-def count_right(taught: Trial, outcome: Outcome) -> int:
-    """How many of these are answered as they were corrected."""
-    pairs = list(zip(taught.targets, outcome.answers, strict=True))[: tried(taught)]
-    return sum(target == answer if taught.labels else rouge_l(target, answer) >= ALIKE for target, answer in pairs)
-
-
-def held_back(card: Mapping[str, Any]) -> dict[str, Any]:
-    """The card of a version that could be compared only on what it has learned from: a person decides.
-
-    Unless the gate's rule compares nothing anyway.
-    """
-    gate = card["gate"]
-    why = f"No rows but the corrections could be compared, and it has learned from these; gate: {gate['rule']}"
-    return {**card, "alone": True, "gate": {**gate, "pass": gate["rule"] == "always" and gate["pass"], "why": why}}
-
+from training.publish.evaluate import Evaluation, Predictions
+from training.publish.metrics import Metric
 
 log = logging.getLogger("graft")
 
 LIVE = "live"
-"""The name of the live version's adapter, while it stands beside the new one in the trained net."""
+"""PEFT's name of the live version's adapter, while it is loaded beside the new one."""
 GAINED, LOST = ("fixed", "better"), ("broken", "worse")
-"""What became of a row: of labels, and of texts."""
+"""Changes of a row: of labels, and of texts."""
 LARGEST_MATRIX = 100
-"""Above so many labels the card keeps no confusion matrix: its cells would outnumber everything else."""
+"""Labels above which the card has no confusion matrix: its cells would outnumber everything else."""
+UNMEASURED = ("base", "rows", "elsewhere")
+"""Reasons for which a version that answers now is not measured, and the gate has nothing to compare with."""
 
 
 @dataclass(frozen=True)
-class Rival:
-    """The live version's part in a comparison: what it made of the rows, or why it has no column."""
+class Baseline:
+    """The contender that answers now: its predictions for the rows, or the reason why it has none."""
 
     ref: str = ""
-    trial: Trial | None = None
+    evaluation: Evaluation | None = None
     """The rows as it is asked them, while it is loaded beside the new version."""
     labels: Sequence[str] = ()
-    outcome: Outcome | None = None
+    predictions: Predictions | None = None
     why: str = ""
-    """none, labels, base, rows, elsewhere or refused; empty where there is an outcome."""
+    """none, labels, base, rows, elsewhere or refused; empty where there are predictions."""
     detail: str = ""
 
+    def predicted(self, predictions: Predictions, why: str) -> Baseline:
+        """Return it with its predictions, or with the reason `why` where a loss is not a number."""
+        if not np.isfinite(predictions.loss).all():
+            return replace(self, why=why, detail="Its loss is not a number.")
+        return replace(self, predictions=predictions)
 
-UNMEASURED = ("base", "rows", "elsewhere")
-"""Why a version that answers well now may have no column: then the gate has nothing to compare the new one with."""
-AskElsewhere = Callable[[Trial, Version | None, Outcome], Rival]
-"""Measures what answers now on a base of its own, given what the new version made of the rows."""
+
+Elsewhere = Callable[[Evaluation, Version | None, Predictions], Baseline]
+"""Measures what answers now on another base, given the predictions of the new version."""
 
 
 def compare(
     net: PeftModel,
-    trial: Trial,
+    evaluation: Evaluation,
     live: Version | None,
     model: Model,
     task: Task,
     rule: str,
-    taught: Trial | None = None,
-    elsewhere: AskElsewhere | None = None,
+    taught: Evaluation | None = None,
+    elsewhere: Elsewhere | None = None,
 ) -> dict[str, Any]:
-    """Base, live version and new version over the held-out rows, as card.json keeps it; `rule` is the gate's.
+    """Compare base, live version and new version on the held-out rows; returns card.json. `rule` is the gate's.
 
-    `taught` are the corrections that the new version has learned from, which are counted beside. `elsewhere` measures
-    what answers now where that is on another base than the new version.
+    `taught` are the corrections that the new version was trained on, which are counted apart. `elsewhere` measures what
+    answers now where that is on another base than the new version.
     """
     # Before the first pass: bitsandbytes packs 4-bit weights at it, and loading an adapter later would round them anew.
-    rival = admit(net, trial, live, model, task)
+    baseline = admit(net, evaluation, live, model, task)
     try:
-        new = trial.of(net)
-        base, by = base_outcome(net, trial, model)
-        rival = answered(net, rival)
-        learned = _learned(net, taught, rival, live, model, task) if taught else None
+        new = evaluation.predict(net)
+        base, by = _predict_base(net, evaluation, model)
+        baseline = predict_live(net, baseline)
+        learned = _count_learned(net, taught, baseline, live, model, task) if taught else None
     finally:
         dismiss(net)
-    if elsewhere and rival.why in ("base", "none"):
-        rival = elsewhere(trial, live, new)
-    contenders = {"base": base, **({LIVE: rival.outcome} if rival.outcome else {}), "new": new}
-    before = LIVE if rival.outcome else "base"
-    rows = _rows(trial, contenders, before)
-    of = {name: trial.figures(outcome) for name, outcome in contenders.items()}
-    values = {name: measured(found, len(rows)) for name, found in of.items()}
-    certainty = _certainty(trial, rows, of, before)
-    passed = gate(rule, task.metric, values[before], values["new"], rival.ref if rival.outcome else "base",
-                  certainty["sure"])  # fmt: skip
+    if elsewhere and baseline.why in ("base", "none"):
+        baseline = elsewhere(evaluation, live, new)
+    contenders = {"base": base, **({LIVE: baseline.predictions} if baseline.predictions else {}), "new": new}
+    before = LIVE if baseline.predictions else "base"
+    rows = _rows(evaluation, contenders, before)
+    of = {name: evaluation.metrics(predictions) for name, predictions in contenders.items()}
+    values = {name: metrics.measure_all(found, len(rows)) for name, found in of.items()}
+    certainty = _certainty(evaluation, rows, of, before)
+    name = baseline.ref if baseline.predictions else "base"
+    decision = gate(rule, task.metric, values[before], values["new"], name, certainty["sure"])
+    if baseline.why in UNMEASURED:
+        why = f"{baseline.ref}, which answers now, could not be measured on these rows"
+        decision = _without_comparison(decision, why)
     return {
         "metric": task.metric,
         "held_out": len(rows),
-        "live_ref": rival.ref if rival.outcome else None,
-        "no_live": {"ref": rival.ref, "why": rival.why, "detail": rival.detail} if rival.why else None,
+        "live_ref": baseline.ref if baseline.predictions else None,
+        "no_live": {"ref": baseline.ref, "why": baseline.why, "detail": baseline.detail} if baseline.why else None,
         "base_by": by,
         "base": values["base"],
         "live": values.get(LIVE),
         "new": values["new"],
         "certainty": certainty,
-        "classes": _classes(trial, contenders) if trial.labels else None,
+        "classes": _classes(evaluation, contenders) if evaluation.labels else None,
         **{change: sum(row["change"] == change for row in rows) for change in (*GAINED, *LOST)},
-        "gate": unmeasured(passed, rival) if rival.why in UNMEASURED else passed,
+        "gate": decision,
         "corrections": learned,
-        "rows": rows[: trial.config.card_rows],
+        "rows": rows[: evaluation.config.card_rows],
     }
-
-
-def _learned(
-    net: PeftModel, taught: Trial, rival: Rival, live: Version | None, model: Model, task: Task
-) -> dict[str, Any]:
-    """How many of the corrections are answered right by the new version, and by what answered before."""
-    before = None
-    if rival.outcome and live:
-        asked = as_asked(taught, live, task)
-        net.set_adapter(LIVE, inference_mode=True)
-        before = count_right(asked, asked.of(net, rival.labels)) if asked.held_out.kept else None
-    elif live is None:
-        before = count_right(taught, base_outcome(net, taught, model)[0])
-    net.set_adapter("default", inference_mode=True)
-    new = count_right(taught, taught.of(net))
-    return {"rows": tried(taught), "new": new, "before": before}
 
 
 def gate(
     rule: str, metric: str, before: Mapping[str, float], after: Mapping[str, float], name: str, sure: bool = False
 ) -> dict[str, Any]:
-    """Whether the new version may answer at once, and the sentence that says so; `name` is what answered before.
+    """Decide whether the new version may answer at once, with a sentence; `name` is what answered before.
 
-    `rule`: not-worse, better (the difference must be `sure`), always, or never (a person decides). A figure that is
-    not a number never passes.
+    `rule`: not-worse, better (the difference must be `sure`), always, or never (a person decides). A metric that is not
+    a number never passes.
     """
     was, now = before[metric], after[metric]
     not_worse = now <= was if metric in LOWER_IS_BETTER else now >= was
@@ -164,106 +131,106 @@ def gate(
     return {"pass": passes, "rule": rule, "why": f"{metric} {was:.3f} ({name}) -> {now:.3f}; gate: {rule}"}
 
 
-def unmeasured(passed: Mapping[str, Any], rival: Rival) -> dict[str, Any]:
-    """The gate where what answers now could not be measured: only a rule that compares nothing lets it pass."""
-    why = f"{rival.ref}, which answers now, could not be measured on these rows; gate: {passed['rule']}"
-    return {"pass": passed["rule"] == "always" and passed["pass"], "rule": passed["rule"], "why": why}
+def hold_back(card: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the card of a version that could be compared only on rows it was trained on: a person decides."""
+    why = "No rows but the corrections could be compared, and it has learned from these"
+    return {**card, "alone": True, "gate": _without_comparison(card["gate"], why)}
 
 
-def base_outcome(net: PeftModel, trial: Trial, model: Model) -> tuple[Outcome, str]:
-    """What answers without any version, and how: by its own trained head, by meaning (zero-shot), or by writing."""
-    with net.disable_adapter():
-        if not trial.labels:
-            return trial.of(net), "writing"
-        own = own_labels(model, trial.labels)
-        if own:
-            return trial.of(net, own), "head"
-        return trial.of_bare_encoder(net.get_base_model().base_model), "meaning"
+def _without_comparison(decision: Mapping[str, Any], why: str) -> dict[str, Any]:
+    """Return the gate's decision where nothing was compared: only the rule `always` passes."""
+    rule = decision["rule"]
+    return {"pass": rule == "always" and decision["pass"], "rule": rule, "why": f"{why}; gate: {rule}"}
 
 
-def own_labels(model: Model, labels: list[str]) -> list[str]:
-    """The rows' labels in the order of the base's own trained head; empty where it has none for these labels."""
-    architecture = next(iter(model.config.get("architectures") or ()), "")
-    names = model.config.get("id2label") or {}
-    mine = {label.casefold(): label for label in labels}
-    heads = [str(names[key]).casefold() for key in sorted(names, key=int)]
-    if not architecture.endswith("ForSequenceClassification") or sorted(heads) != sorted(mine):
-        return []
-    return [mine[name] for name in heads]
-
-
-def admit(net: PeftModel, trial: Trial, live: Version | None, model: Model, task: Task) -> Rival:
+def admit(net: PeftModel, evaluation: Evaluation, live: Version | None, model: Model, task: Task) -> Baseline:
     """Load the live version as a second adapter of the trained net, if it can answer these rows at all.
 
-    Verified first, because PEFT leaves half an adapter behind where loading fails.
+    It is verified first, because PEFT leaves half an adapter behind where loading fails.
     """
     if live is None:
-        return Rival(why="none")
-    if sorted(live.labels) != sorted(trial.labels):
-        return Rival(live.ref, why="labels")
+        return Baseline(why="none")
+    if sorted(live.labels) != sorted(evaluation.labels):
+        return Baseline(live.ref, why="labels")
     if not fits(live, model) or live.manifest.get("task") != task.name:
-        return Rival(live.ref, why="base")
-    own = as_asked(trial, live, task)
-    if len(own.held_out.kept) < len(trial.held_out.kept):
-        return Rival(live.ref, why="rows")
-    try:
+        return Baseline(live.ref, why="base")
+    own = evaluation.encoded_for(live, task.name)
+    if len(own.held_out.kept) < len(evaluation.held_out.kept):
+        return Baseline(live.ref, why="rows")
+
+    def load() -> Baseline:
         live.check_files()
         lora.verify(net, live.path, live.ref)
         net.load_adapter(live.path, LIVE, torch_device=str(net.device))
+        return Baseline(live.ref, own, live.labels)
+
+    return baseline_or_reason(live.ref, "refused", load)
+
+
+def baseline_or_reason(ref: str, why: str, measure: Callable[[], Baseline]) -> Baseline:
+    """Return the baseline that `measure` makes, or one with the reason `why` and details where it raises."""
+    try:
+        return measure()
     except GraftError as error:
-        return Rival(live.ref, why="refused", detail=f"{error.what} {error.why}")
+        return Baseline(ref, why=why, detail=f"{error.what} {error.why}")
     except Exception as error:
-        # Whatever is wrong with the version before: the new one must not be lost by it.
-        log.exception("%s could not be compared", live.ref)
-        return Rival(live.ref, why="refused", detail=type(error).__name__)
-    return Rival(live.ref, own, live.labels)
+        # Anything may be wrong with what answers now, and the new version must not be lost by it.
+        log.exception("%s could not be compared", ref)
+        return Baseline(ref, why=why, detail=type(error).__name__)
 
 
-def answered(net: PeftModel, rival: Rival) -> Rival:
-    """The live version with its outcome, where it was admitted."""
-    if rival.trial is None:
-        return rival
+def predict_live(net: PeftModel, baseline: Baseline) -> Baseline:
+    """Return the live version with its predictions, where it was admitted."""
+    if baseline.evaluation is None:
+        return baseline
     net.set_adapter(LIVE, inference_mode=True)
-    outcome = rival.trial.of(net, rival.labels)
-    if not np.isfinite(outcome.loss).all():
-        return replace(rival, why="refused", detail="Its loss is not a number.")
-    return replace(rival, outcome=outcome)
+    return baseline.predicted(baseline.evaluation.predict(net, baseline.labels), "refused")
 
 
 def dismiss(net: PeftModel) -> None:
-    """Leave the net with the new version alone."""
+    """Remove the live version's adapter from the net."""
     net.set_adapter("default", inference_mode=True)
     if LIVE in net.peft_config:
         net.delete_adapter(LIVE)
 
 
-def as_asked(trial: Trial, live: Version, task: Task) -> Trial:
-    """The rows as the live version is asked them when it serves: with the prompt that it was trained with."""
-    prompt = str(live.manifest.get("prompt") or "")
-    if trial.labels or prompt == trial.config.prompt:
-        return trial
-    config = replace(trial.config, prompt=prompt)
-    held_out = encode_rows(trial.held_out.kept, trial.tokenizer, config, trial.labels, task.name)
-    return replace(trial, config=config, held_out=held_out)
+def _predict_base(net: PeftModel, evaluation: Evaluation, model: Model) -> tuple[Predictions, str]:
+    with net.disable_adapter():
+        return evaluation.predict_without_adapter(model, lambda head: net.get_base_model())
+
+
+def _count_learned(
+    net: PeftModel, taught: Evaluation, baseline: Baseline, live: Version | None, model: Model, task: Task
+) -> dict[str, Any]:
+    """Count the corrections that the new version answers correctly, and that what answers now does."""
+    before = None
+    if baseline.predictions and live:
+        asked = taught.encoded_for(live, task.name)
+        net.set_adapter(LIVE, inference_mode=True)
+        before = asked.count_correct(asked.predict(net, baseline.labels))[0] if asked.held_out.kept else None
+    elif live is None:
+        before, _ = taught.count_correct(_predict_base(net, taught, model)[0])
+    net.set_adapter("default", inference_mode=True)
+    correct, rows = taught.count_correct(taught.predict(net))
+    return {"rows": rows, "new": correct, "before": before}
 
 
 def _certainty(
-    trial: Trial, rows: Sequence[Mapping[str, Any]], of: Mapping[str, Mapping[str, Figure]], before: str
+    evaluation: Evaluation, rows: Sequence[Mapping[str, Any]], of: Mapping[str, Mapping[str, Metric]], before: str
 ) -> dict[str, Any]:
-    """Intervals of each figure, and whether the difference in the task's own metric is more than chance.
+    """Return intervals of each metric, and whether the difference in the task's own metric is more than chance.
 
-    Resamples of few rows know too little of what was not drawn, so the exact test of the rows that changed must agree.
+    Resamples of few rows do not know what was not drawn, so the exact test of the rows that changed must agree.
     """
+    seed = evaluation.config.seed
     intervals = {
-        figure: metrics.bootstrap(
-            {name: found[figure] for name, found in of.items()}, before, len(rows), trial.config.seed
-        )
-        for figure in of["new"]
+        metric: metrics.bootstrap({name: found[metric] for name, found in of.items()}, before, len(rows), seed)
+        for metric in of["new"]
     }
-    low, high = intervals["accuracy" if trial.labels else "loss"]["difference"]
+    low, high = intervals["accuracy" if evaluation.labels else "loss"]["difference"]
     gained, lost = (sum(row["change"] in changes for row in rows) for changes in (GAINED, LOST))
     p = metrics.sign_test(gained, lost)
-    least = min(1.0, metrics.LEAST_CHANGED / len(rows)) if trial.labels else 0.0
+    least = min(1.0, metrics.LEAST_CHANGED / len(rows)) if evaluation.labels else 0.0
     return {
         "level": metrics.LEVEL,
         "resamples": metrics.RESAMPLES,
@@ -274,14 +241,14 @@ def _certainty(
     }
 
 
-def _classes(trial: Trial, contenders: Mapping[str, Outcome]) -> dict[str, Any]:
-    """Confusion matrices and figures of each label, in an order that shows what is taken for what."""
-    size = len(trial.labels)
-    targets = trial.indices(trial.targets)
-    answers = {name: trial.indices(outcome.answers) for name, outcome in contenders.items()}
+def _classes(evaluation: Evaluation, contenders: Mapping[str, Predictions]) -> dict[str, Any]:
+    """Return confusion matrices and metrics of each label, with labels that are confused side by side."""
+    size = len(evaluation.labels)
+    targets = evaluation.indices(evaluation.targets)
+    answers = {name: evaluation.indices(predictions.answers) for name, predictions in contenders.items()}
     matrices = {name: metrics.confusion(targets, given, size) for name, given in answers.items()}
     order = metrics.confused_order(sum(matrices.values()))  # type: ignore[arg-type]
-    labels = [trial.labels[i] for i in order]
+    labels = [evaluation.labels[i] for i in order]
     ordered = {name: matrix[np.ix_(order, order)] for name, matrix in matrices.items()}
     return {
         "labels": labels,
@@ -290,26 +257,25 @@ def _classes(trial: Trial, contenders: Mapping[str, Outcome]) -> dict[str, Any]:
     }
 
 
-def _rows(trial: Trial, contenders: Mapping[str, Outcome], before: str) -> list[dict[str, Any]]:
-    """Every held-out row with each contender's answer and loss, those that changed first, the worst before the best."""
-    losses = {name: outcome.row_losses for name, outcome in contenders.items()}
+def _rows(evaluation: Evaluation, contenders: Mapping[str, Predictions], before: str) -> list[dict[str, Any]]:
+    """Return each held-out row with all answers and losses: changed ones first, the worst before the best."""
+    losses = {name: predictions.row_losses for name, predictions in contenders.items()}
     rows = []
-    for i, row in enumerate(trial.held_out.kept):
+    for i, row in enumerate(evaluation.held_out.kept):
         messages = conversation(row, "")
         target = messages[-1]["content"]
         answers = {name: contenders[name].answers[i] if name in contenders else "" for name in ("base", LIVE, "new")}
         loss = {name: round(values[i], 4) for name, values in losses.items()}
-        if trial.labels:
+        if evaluation.labels:
             was, now = answers[before] == target, answers["new"] == target
             change = "" if was == now else "fixed" if now else "broken"
         else:
             change = "" if loss["new"] == loss[before] else "better" if loss["new"] < loss[before] else "worse"
         rows.append({"text": source_text(messages), "target": target, **answers, "loss": loss, "change": change})
-    order = {"broken": 0, "fixed": 1, "": 2} if trial.labels else {}
-    # Rows of text whose answers were written come first: the others have only their loss to show.
-    return sorted(rows, key=lambda r: (order.get(r["change"], 0), not r["new"], loss_change(r, before)))
+    order = {"broken": 0, "fixed": 1, "": 2} if evaluation.labels else {}
 
+    def rank(row: dict[str, Any]) -> tuple[int, bool, float]:
+        # Rows of text whose answers were written come first: the others have only their loss to show.
+        return order.get(row["change"], 0), not row["new"], row["loss"][before] - row["loss"]["new"]
 
-def loss_change(row: Mapping[str, Any], before: str) -> float:
-    """How much better a row became; negative where it became worse."""
-    return float(row["loss"][before] - row["loss"]["new"])
+    return sorted(rows, key=rank)

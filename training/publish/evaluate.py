@@ -1,10 +1,10 @@
-"""The same held-out rows through one model after another: answers, losses, and the figures that these make."""
+"""Held-out rows put to one model after another: predictions, their losses, and metrics over both."""
 
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
 from functools import cache
 from typing import Any
 
@@ -12,30 +12,31 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import nn
-from transformers import BatchEncoding, PreTrainedTokenizerBase
+from transformers import PreTrainedTokenizerBase
 
 from models.chat_template import neutralize
 from models.loading import computing, mean_vectors, similarity_probabilities, training_dtype
+from models.resolve import Model
 from models.tokenizer import window
+from store.adapters import Version
 from training.config import TrainConfig
-from training.data.tokens import IGNORED, Encoded, Example, conversation, last_answer
-from training.estimate.training_memory import micro_batch_tokens
-from training.loop.batches import collate, micro_batches
+from training.data.tokens import IGNORED, Encoded, Example, conversation, encode_rows, last_answer
+from training.estimate.training_memory import WRITING_TOKENS, WRITTEN_ROWS, WRITTEN_TOKENS, micro_batch_tokens
+from training.loop.batches import micro_batches, padded_batches
 from training.loop.losses import token_losses
 from training.publish import metrics
-from training.publish.metrics import Figure, Floats
+from training.publish.metrics import Floats, Metric
 
-ANSWERS_WRITTEN = 12
-"""Held-out rows whose answers are generated for the card; the loss is of all of them."""
 WORD = re.compile(r"[\u3040-\u30ff\u3400-\u9fff]|[^\W_\u3040-\u30ff\u3400-\u9fff]+")
-LONGEST_ANSWER = 96
-TOKENS_WRITING = 4096
-"""Padded tokens of a batch that is written to: each step reads all weights, however many rows it is for."""
+SAME_TEXT = 0.8
+"""ROUGE-L from which two texts count as saying the same."""
+
+Batch = dict[str, torch.Tensor]
 
 
 @dataclass(frozen=True)
-class Outcome:
-    """What one contender made of each held-out row, in their order."""
+class Predictions:
+    """Answers of one contender to the held-out rows, in their order."""
 
     answers: list[str]
     """Empty where none was written."""
@@ -46,13 +47,13 @@ class Outcome:
 
     @property
     def row_losses(self) -> list[float]:
-        """The mean loss of a token of each row."""
+        """Mean loss of a token, for each row."""
         return [float(value) for value in self.loss / np.maximum(self.tokens, 1)]
 
 
 @dataclass(frozen=True)
-class Trial:
-    """The held-out rows, to be put to one model after another."""
+class Evaluation:
+    """Held-out rows, encoded for one base, to be put to models on it."""
 
     held_out: Encoded
     tokenizer: PreTrainedTokenizerBase
@@ -61,146 +62,191 @@ class Trial:
 
     @property
     def targets(self) -> list[str]:
-        """What is expected of each row."""
+        """Expected answer of each row."""
         return [conversation(row, self.config.prompt)[-1]["content"] for row in self.held_out.kept]
 
+    def encoded_for(
+        self,
+        version: Version | None,
+        task: str,
+        tokenizer: PreTrainedTokenizerBase | None = None,
+        **changed: Any,  # noqa: ANN401 - fields of the configuration
+    ) -> Evaluation:
+        """Return the rows as `version` is asked them: with its own prompt, and the tokenizer of its base.
+
+        Rows whose answer does not fit are dropped.
+        """
+        if version is not None and not self.labels:
+            changed["prompt"] = str(version.manifest.get("prompt") or "")
+        if tokenizer is not None:
+            changed["task"] = task
+        config = replace(self.config, **changed)
+        if tokenizer is None and config == self.config:
+            return self
+        held_out = encode_rows(self.held_out.kept, tokenizer or self.tokenizer, config, self.labels, task)
+        return Evaluation(held_out, tokenizer or self.tokenizer, self.labels, config)
+
     @torch.inference_mode()
-    def of(self, net: Any, labels: Sequence[str] = ()) -> Outcome:  # noqa: ANN401 - a PreTrainedModel, or PEFT around one
-        """What a model that writes makes of the rows, or one with a head for `labels`, by default the rows' own."""
+    def predict(self, net: Any, labels: Sequence[str] = ()) -> Predictions:  # noqa: ANN401 - a PreTrainedModel or PeftModel
+        """Return a model's predictions; `labels` are those of its head, by default the rows' own."""
         net.eval()
         with computing(training_dtype(self.config.precision)):
             if not self.labels:
                 return self._write(net)
-            return self._labelled(lambda batch: net(**batch).logits, labels or self.labels, net.device)
+            return self._classify(lambda batch: net(**batch).logits, labels or self.labels, net.device)
 
     @torch.inference_mode()
-    def of_bare_encoder(self, body: nn.Module) -> Outcome:
-        """What an encoder without a head makes of them: each row's label is the most similar in meaning."""
+    def predict_by_meaning(self, body: nn.Module) -> Predictions:
+        """Return the predictions of an encoder without a head: for each row the label of the most similar meaning."""
         body.eval()
         device = next(body.parameters()).device
 
-        def vectors(batch: BatchEncoding) -> torch.Tensor:
-            return mean_vectors(body(**batch).last_hidden_state, batch["attention_mask"])
+        def vectors(batch: Batch) -> torch.Tensor:
+            mask = batch.get("attention_mask")
+            states = body(**batch).last_hidden_state
+            return mean_vectors(states, torch.ones_like(batch["input_ids"]) if mask is None else mask)
 
         with computing(training_dtype(self.config.precision)):
-            names = vectors(self._batch(self.labels, device))
-            return self._labelled(
+            texts = [neutralize(self.tokenizer, label) for label in self.labels]
+            names = vectors(dict(self.tokenizer(texts, padding=True, return_tensors="pt").to(device)))
+            return self._classify(
                 lambda batch: similarity_probabilities(vectors(batch), names).log(), self.labels, device
             )
 
-    def figures(self, outcome: Outcome) -> dict[str, Figure]:
-        """The figures of an outcome by name, each as a function of the rows' weights."""
+    def predict_without_adapter(self, model: Model, load: Callable[[bool], Any]) -> tuple[Predictions, str]:
+        """Return the predictions of a base alone, and how it answers: by writing, by its own head, or by meaning.
+
+        `load` is given whether the head is needed, and returns the model.
+        """
+        if not self.labels:
+            return self.predict(load(True)), "writing"
+        if own := own_labels(model, self.labels):
+            return self.predict(load(True), own), "head"
+        return self.predict_by_meaning(load(False).base_model), "meaning"
+
+    def metrics(self, predictions: Predictions) -> dict[str, Metric]:
+        """Return the metrics of predictions by name, each as a function of the rows' weights."""
         if self.labels:
-            targets, answers = self.indices(self.targets), self.indices(outcome.answers)
+            targets, answers = self.indices(self.targets), self.indices(predictions.answers)
             return {
                 "accuracy": metrics.accuracy(targets == answers),
                 "macro_f1": metrics.macro_f1(targets, answers, len(self.labels)),
-                "log_loss": metrics.mean(outcome.loss),
+                "log_loss": metrics.mean(predictions.loss),
             }
-        loss = metrics.ratio(outcome.loss, outcome.tokens)
-        written = [float(bool(i < ANSWERS_WRITTEN)) for i in range(len(outcome.answers))]
-        overlap = [rouge_l(t, a) * w for t, a, w in zip(self.targets, outcome.answers, written, strict=True)]
+        loss = metrics.ratio(predictions.loss, predictions.tokens)
+        written = (np.arange(len(predictions.answers)) < WRITTEN_ROWS).astype(np.float64)
+        pairs = zip(self.targets, predictions.answers, strict=True)
+        overlap = [rouge_l(target, answer) if written[i] else 0.0 for i, (target, answer) in enumerate(pairs)]
         return {
             "loss": loss,
             "perplexity": lambda weights: np.exp(np.minimum(loss(weights), 50)),
-            "rouge_l": metrics.ratio(np.array(overlap), np.array(written)),
+            "rouge_l": metrics.ratio(np.array(overlap), written),
         }
 
     def indices(self, labels: Sequence[str]) -> NDArray[np.int64]:
-        """Labels by their place among the labels."""
-        place = {label: i for i, label in enumerate(self.labels)}
-        return np.array([place[label] for label in labels], dtype=np.int64)
+        """Return labels by their index among the labels."""
+        index = {label: i for i, label in enumerate(self.labels)}
+        return np.array([index[label] for label in labels], dtype=np.int64)
 
-    def _labelled(
-        self, score: Callable[[BatchEncoding], torch.Tensor], labels: Sequence[str], device: torch.device
-    ) -> Outcome:
-        """`score`: a batch -> one number for each of `labels`, which softmax makes into probabilities."""
-        texts = [row["text"] for row in self.held_out.kept]
-        answers, loss = [""] * len(texts), np.zeros(len(texts))
-        expected = [labels.index(row["target"]) for row in self.held_out.kept]
-        lengths = np.array([len(example["input_ids"]) for example in self.held_out.examples], np.int32)
-        for batch in micro_batches(range(len(texts)), lengths, self._at_once(device)):
-            scores = score(self._batch([texts[i] for i in batch], device)).float().log_softmax(-1)
-            for i, row, best in zip(batch, scores.tolist(), scores.argmax(-1).tolist(), strict=True):
+    def count_correct(self, predictions: Predictions) -> tuple[int, int]:
+        """Return how many answers are correct, and of how many: all labels, or the texts that were written."""
+        pairs = list(zip(self.targets, predictions.answers, strict=True))
+        if self.labels:
+            return sum(target == answer for target, answer in pairs), len(pairs)
+        return sum(rouge_l(*pair) >= SAME_TEXT for pair in pairs[:WRITTEN_ROWS]), len(pairs[:WRITTEN_ROWS])
+
+    def _batches(self, device: torch.device) -> Iterator[tuple[list[int], Batch]]:
+        examples = self.held_out.examples
+        sizes = [len(e["input_ids"]) if self.labels else max(len(e["input_ids"]), len(e["labels"])) for e in examples]
+        budget = micro_batch_tokens(device.type, training_dtype(self.config.precision) != torch.float32)
+        pad = int(self.tokenizer.pad_token_id)
+        return padded_batches(examples, np.array(sizes, np.int32), pad, budget, device)
+
+    def _classify(
+        self, score: Callable[[Batch], torch.Tensor], labels: Sequence[str], device: torch.device
+    ) -> Predictions:
+        """`score`: a batch -> (rows, labels), which softmax makes into probabilities."""
+        rows = self.held_out.kept
+        answers, loss = [""] * len(rows), np.zeros(len(rows))
+        expected = [labels.index(row["target"]) for row in rows]
+        for group, batch in self._batches(device):
+            inputs = {name: tensor for name, tensor in batch.items() if name != "labels"}
+            scores = score(inputs).float().log_softmax(-1)
+            for i, row, best in zip(group, scores.tolist(), scores.argmax(-1).tolist(), strict=True):
                 answers[i], loss[i] = labels[best], -row[expected[i]]
-        return Outcome(answers, loss, np.ones(len(texts)))
+        return Predictions(answers, loss, np.ones(len(rows)))
 
-    def _at_once(self, device: torch.device) -> int:
-        return micro_batch_tokens(device.type, training_dtype(self.config.precision) != torch.float32)
-
-    def _batch(self, texts: list[str], device: torch.device) -> BatchEncoding:
-        limit = self.config.max_length
-        texts = [neutralize(self.tokenizer, text) for text in texts]
-        return self.tokenizer(texts, padding=True, truncation=True, max_length=limit, return_tensors="pt").to(device)
-
-    def _write(self, net: Any) -> Outcome:  # noqa: ANN401 - as above
-        """The loss of every row, and greedy answers to the first of them."""
+    def _write(self, net: Any) -> Predictions:  # noqa: ANN401 - as above
+        """Return the loss of every row, and greedy answers to the first of them."""
         loss, tokens = self._losses(net)
-        answers = self._answers(net, self.held_out.examples[:ANSWERS_WRITTEN])
-        return Outcome(answers + [""] * (len(loss) - len(answers)), loss, tokens)
+        answers = self._answers(net, self.held_out.examples[:WRITTEN_ROWS])
+        return Predictions(answers + [""] * (len(loss) - len(answers)), loss, tokens)
 
     def _losses(self, net: Any) -> tuple[Floats, Floats]:  # noqa: ANN401 - as above
-        """The summed loss of each row's learned tokens, in nats, and how many these are."""
-        examples, pad = self.held_out.examples, int(self.tokenizer.pad_token_id)
-        lengths = np.array([max(len(e["input_ids"]), len(e["labels"])) for e in examples], np.int32)
-        loss, tokens, widest = np.zeros(len(examples)), np.zeros(len(examples)), int(lengths.max(initial=0))
-        for group in micro_batches(range(len(examples)), lengths, self._at_once(net.device)):
-            batch = {k: v.to(net.device) for k, v in collate([examples[i] for i in group], pad, widest).items()}
+        """Return the summed loss of each row's learned tokens (rows,), in nats, and their number (rows,)."""
+        count = len(self.held_out.examples)
+        loss, tokens = np.zeros(count), np.zeros(count)
+        for group, batch in self._batches(net.device):
             each, rows = token_losses(net, batch)
             loss[group] = np.bincount(rows.cpu(), each.double().cpu(), len(group))
             tokens[group] = np.bincount(rows.cpu(), minlength=len(group))
         return loss, tokens
 
-    def _answers(self, net: Any, some: Sequence[Example]) -> list[str]:  # noqa: ANN401 - as above
-        """Greedy answers to a few rows, rows of like length in one padded batch."""
-        found = [""] * len(some)
-        ids = [question(example, net.config.is_encoder_decoder) for example in some]
+    def _answers(self, net: Any, examples: Sequence[Example]) -> list[str]:  # noqa: ANN401 - as above
+        """Return greedy answers, rows of similar length in one padded batch."""
+        both = net.config.is_encoder_decoder
+        answers = [""] * len(examples)
+        ids = [question(example, both) for example in examples]
+        lengths = np.array([len(asked) + WRITTEN_TOKENS for asked in ids], np.int32)
         longest = window(net.config, self.tokenizer)
-        lengths = np.array([len(asked) + LONGEST_ANSWER for asked in ids], np.int32)
-        for batch in micro_batches(range(len(ids)), lengths, TOKENS_WRITING):
-            texts = self._continue(net, [ids[i] for i in batch], longest - max(len(ids[i]) for i in batch))
-            for i, text in zip(batch, texts, strict=True):
-                found[i] = text
-        return found
-
-    def _continue(self, net: Any, ids: list[list[int]], room: int) -> list[str]:  # noqa: ANN401 - as above
-        side = "right" if net.config.is_encoder_decoder else "left"
-        batch = self.tokenizer.pad({"input_ids": ids}, padding_side=side, return_tensors="pt").to(net.device)
-        out = net.generate(
-            **batch,
-            max_new_tokens=LONGEST_ANSWER if net.config.is_encoder_decoder else max(1, min(LONGEST_ANSWER, room)),
-            num_beams=1,
-            do_sample=False,
-            temperature=None,
-            top_p=None,
-            pad_token_id=self.tokenizer.pad_token_id,
-        )
-        start = 0 if net.config.is_encoder_decoder else batch["input_ids"].shape[1]
-        return [text.strip() for text in self.tokenizer.batch_decode(out[:, start:], skip_special_tokens=True)]
+        for group in micro_batches(range(len(ids)), lengths, WRITING_TOKENS):
+            asked = {"input_ids": [ids[i] for i in group]}
+            side = "right" if both else "left"
+            batch = self.tokenizer.pad(asked, padding_side=side, return_tensors="pt").to(net.device)
+            width = batch["input_ids"].shape[1]
+            out = net.generate(
+                **batch,
+                max_new_tokens=WRITTEN_TOKENS if both else max(1, min(WRITTEN_TOKENS, longest - width)),
+                num_beams=1,
+                do_sample=False,
+                temperature=None,
+                top_p=None,
+                pad_token_id=self.tokenizer.pad_token_id,
+            )
+            texts = self.tokenizer.batch_decode(out[:, 0 if both else width :], skip_special_tokens=True)
+            for i, text in zip(group, texts, strict=True):
+                answers[i] = text.strip()
+        return answers
 
 
-def measured(found: Mapping[str, Figure], rows: int) -> dict[str, float]:
-    """The figures over all the rows."""
-    return {name: metrics.measure(figure, rows) for name, figure in found.items()}
+def own_labels(model: Model, labels: list[str]) -> list[str]:
+    """Return the rows' labels in the order of the base's own trained head; empty where it has none for them."""
+    architecture = next(iter(model.config.get("architectures") or ()), "")
+    names = model.config.get("id2label") or {}
+    mine = {label.casefold(): label for label in labels}
+    heads = [str(names[key]).casefold() for key in sorted(names, key=int)]
+    if not architecture.endswith("ForSequenceClassification") or sorted(heads) != sorted(mine):
+        return []
+    return [mine[name] for name in heads]
 
 
 def question(example: Example, encoder_decoder: bool) -> list[int]:
-    """What a model is asked of an encoded row: everything before its last answer."""
+    """Return the part of an encoded row that a model is asked: everything before its last answer."""
     if encoder_decoder:
         return list(example["input_ids"])
     return list(example["input_ids"][: last_answer([label != IGNORED for label in example["labels"]])])
 
 
 def rouge_l(target: str, answer: str) -> float:
-    """ROUGE-L F-measure (Lin, 2004), 0..1."""
+    """Return the F-measure of ROUGE-L (Lin, 2004), 0 to 1."""
     return float(_scorer().score(target, answer)["rougeL"].fmeasure)
 
 
-class _Words:
+class _WordTokenizer:
     """Words of any script for ROUGE, whose own tokenizer knows a-z and 0-9 only; Chinese and Japanese by character."""
 
     def tokenize(self, text: str) -> list[str]:
-        """Lower-case words."""
+        """Return lower-case words."""
         return WORD.findall(text.lower())
 
 
@@ -209,4 +255,4 @@ def _scorer() -> Any:  # noqa: ANN401 - a RougeScorer
     # Only where there are texts to compare: with nltk behind it, it is 60 MB and a second.
     from rouge_score.rouge_scorer import RougeScorer  # noqa: PLC0415
 
-    return RougeScorer(["rougeL"], tokenizer=_Words())
+    return RougeScorer(["rougeL"], tokenizer=_WordTokenizer())

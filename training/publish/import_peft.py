@@ -1,20 +1,16 @@
-"""Take in an adapter that was made elsewhere: verified against a base, given a manifest, published as a version.
-
-    python -m training import tickets-lora.zip --plugin classification --name theirs --labels billing,bug,praise
+"""Imports an adapter that was made elsewhere: verified against a base, given a manifest, published as a version.
 
 Any PEFT LoRA folder or a zip of one: rsLoRA, DoRA, ranks and alphas by layer, a classifier's head, in float32, float16
-or bfloat16. It is loaded as PEFT loads it, and what it changes on a fixed probe goes into the manifest. Nobody measured
-it on rows of this home, so it is never made live by itself.
+or bfloat16. It is loaded as PEFT loads it, and its fingerprint on a fixed probe goes into the manifest. It was not
+measured on rows of this home, so it is never made live by itself.
 """
 
 from __future__ import annotations
 
-import argparse
 import math
-import sys
 import time
 import warnings
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path, PurePath
 from typing import Any
 
@@ -22,7 +18,7 @@ import torch
 from peft import PeftModel
 from transformers import PreTrainedModel
 
-from errors import AdapterError, GraftError
+from errors import AdapterError
 from models import fingerprint, memory_use
 from models.adapter_check import HEADS, PLAIN, PREFIX, Adapter, read_adapter
 from models.loading import LINEAR, features, load_model, resolve_quantization, training_dtype
@@ -34,90 +30,103 @@ from store import files
 from store.adapters import WEIGHTS, AdapterStore, Version, check_name
 from store.archive import CONFIG, Parcel, refused, unpack
 from tasks import TabSpec, resident_class, task_for
-from training.cli.tabs import find_tab
 from training.publish.lineage import base_facts, libraries
 from training.publish.model_card import readme_of_import
 
-KEPT = ("r", "lora_alpha", "lora_dropout", "target_modules", "exclude_modules", "layers_to_transform", "layers_pattern",
-        "rank_pattern", "alpha_pattern", "use_rslora", "use_dora", "modules_to_save", "fan_in_fan_out")  # fmt: skip
+LAYERS = {"target_modules", "exclude_modules", "layers_to_transform", "layers_pattern", "modules_to_save"}
+SCALES = {
+    "r",
+    "lora_alpha",
+    "lora_dropout",
+    "rank_pattern",
+    "alpha_pattern",
+    "use_rslora",
+    "use_dora",
+    "fan_in_fan_out",
+}
+"""Fields of PEFT's configuration that are kept, beside those of `PLAIN`."""
 OF_THE_BASE = ("pissa", "olora", "corda", "loftq", "lora_ga")
-"""Ways to begin that also change the base's own weights: such an adapter fits that changed base alone."""
-
-
-def plain_config(told: Mapping[str, Any], keys: Iterable[str], base: str, peft_type: str, name: str) -> dict[str, Any]:
-    """The configuration `told`, bound to the base of that id; `keys` are the file's tensors, `name` what messages say.
-
-    A pattern of layers becomes the names of those that the file holds. Raises `AdapterError`.
-    """
-    begun = str(told.get("init_lora_weights", True)).lower()
-    if begun.startswith(OF_THE_BASE):
-        why = f"It began as {begun}, which changes the weights of the base beside it."
-        next = "Save it as plain LoRA; PEFT's save_pretrained does that with path_initial_model_for_weight_conversion."
-        raise AdapterError(f"{name} was refused.", why, next)
-    known = {*KEPT, *PLAIN}
-    if odd := sorted(key for key, value in told.items() if key.startswith("use_") and value and key not in known):
-        raise AdapterError(f"{name} was refused.", f"It was made with {odd[0]}, which cannot be served.",
-                           "Nothing was published.")  # fmt: skip
-    config = {key: value for key, value in told.items() if key in known}
-    if isinstance(config.get("target_modules"), str):
-        config["target_modules"] = sorted({k.removeprefix(PREFIX).split(".lora_")[0] for k in keys if ".lora_" in k})
-    return {"peft_type": "LORA", **config, "init_lora_weights": True, "base_model_name_or_path": base, "revision": None,
-            "inference_mode": True, "task_type": peft_type}  # fmt: skip
-
-
-PHASES = ("unpack", "base", "verify", "publish")
-"""What is said on the way, a line each."""
+"""Initializations that also change the base's own weights: such an adapter fits that changed base alone."""
 LONGEST_LABEL = 100
 LAST = ("classifier", "score", "out_proj")
-"""What the last layer of a head is called, in every architecture that has one."""
+"""Names of the last layer of a head, in every architecture that has one."""
 
 
 def take_in(
-    source: Path, spec: TabSpec, name: str, settings: Settings, labels: Sequence[str] = (), prompt: str | None = None
+    source: Path,
+    spec: TabSpec,
+    name: str,
+    settings: Settings,
+    labels: Sequence[str] = (),
+    prompt: str | None = None,
+    say: Callable[[str], object] = bool,
 ) -> Version:
-    """Publish the adapter in the zip or folder `source` as the next version of `name`, printing each phase.
+    """Publish the adapter in the zip or folder `source` as the next version of `name`.
 
-    `labels` are a classifier's, in the order of its logits, where the parcel does not tell them; `prompt` is the one it
-    was trained with, by default the tab's. Raises `GraftError` with the first reason against it.
+    `labels` are a classifier's, in the order of its logits, where the parcel does not name them; `prompt` is the one it
+    was trained with, by default the tab's. `say` is called with each phase: unpack, base, verify, publish. Raises
+    `GraftError` with the first reason against it.
     """
     check_name(name)
     store = AdapterStore(settings.home, settings.shipped)
     with store.staging() as staging:
-        _say("unpack")
+        say("unpack")
         parcel = unpack(source, staging)
         shapes = read_header(staging / WEIGHTS, parcel.name)
-        _say("base")
+        say("base")
         model = ModelStore(settings.home / "models", settings.offline).resolve(spec.model)
         task = task_for(spec.task, model.config)
         names = _labels_of(_head_size(shapes), parcel, labels) if task.answers == "label" else []
-        quantize = resolve_quantization(settings.quantize)
+        quantize, dtype = resolve_quantization(settings.quantize), training_dtype("auto")
         base = base_facts(spec.model, model, quantize)
-        dtype = training_dtype("auto")
         accelerator = torch.cuda.mem_get_info()[0] if torch.cuda.is_available() else None
         memory_use.require(model, quantize, dtype.itemsize, accelerator)
         options = {"num_labels": len(names), "ignore_mismatched_sizes": True} if names else {}
         net, missing = load_model(model, task.auto_class, quantize, dtype, **options)
-        _say("verify")
-        layers = _layers(net, model)
+        say("verify")
         config = plain_config(parcel.config, shapes, base["id"], task.peft_type, parcel.name)
         files.write_json(staging / CONFIG, config)
-        adapter = read_adapter(staging, layers, parcel.name)
+        adapter = read_adapter(staging, _layers(net, model), parcel.name)
         _check_head(net, adapter, missing, names, parcel.name)
-        proof = _fingerprint(net, staging, model, quantize, dtype)
         facts = {
-            "plugin": spec.name, "task": task.name, "labels": names, "prompt": _prompt(spec, parcel, prompt),
-            "base": base, "fingerprint": proof,
-            "created": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()), "libraries": libraries(),
+            "plugin": spec.name,
+            "task": task.name,
+            "labels": names,
+            "prompt": _prompt(spec, parcel, prompt),
+            "base": base,
+            "fingerprint": _fingerprint(net, staging, model, quantize, dtype),
+            "created": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
+            "libraries": libraries(),
             "made_elsewhere": _origin(parcel, staging),
-        }  # fmt: skip
-        _say("publish")
+        }
+        say("publish")
         (staging / "README.md").write_text(readme_of_import(name, facts), encoding="utf-8")
         Origins(settings.home, settings.models.values()).note(model)
         return store.publish(staging, name, facts)
 
 
+def plain_config(given: Mapping[str, Any], keys: Iterable[str], base: str, peft_type: str, name: str) -> dict[str, Any]:
+    """Return the configuration `given`, bound to the base of that id; `keys` are the file's tensors.
+
+    A pattern of layers becomes the names of those in the file. Raises `AdapterError`, in which the adapter is `name`.
+    """
+    what, known = f"{name} was refused.", {*LAYERS, *SCALES, *PLAIN}
+    begun = str(given.get("init_lora_weights", True)).lower()
+    if begun.startswith(OF_THE_BASE):
+        why = f"It began as {begun}, which changes the weights of the base beside it."
+        next = "Save it as plain LoRA; PEFT's save_pretrained does that with path_initial_model_for_weight_conversion."
+        raise AdapterError(what, why, next)
+    if odd := sorted(key for key, value in given.items() if key.startswith("use_") and value and key not in known):
+        raise AdapterError(what, f"It was made with {odd[0]}, which cannot be served.", "Nothing was published.")
+    config = {key: value for key, value in given.items() if key in known}
+    if isinstance(config.get("target_modules"), str):
+        config["target_modules"] = sorted({k.removeprefix(PREFIX).split(".lora_")[0] for k in keys if ".lora_" in k})
+    bound = {"base_model_name_or_path": base, "revision": None, "task_type": peft_type}
+    return {"peft_type": "LORA", **config, "init_lora_weights": True, "inference_mode": True, **bound}
+
+
 def _labels_of(size: int, parcel: Parcel, given: Sequence[str]) -> list[str]:
-    """A classifier's labels: those given or told, as many as its head has logits."""
+    """Return a classifier's labels, the given ones or the parcel's; raises `AdapterError` unless one for each logit."""
     if not size:
         why = "It holds no classifier's head, and without one its answers have no labels."
         raise refused(parcel.name, why, 'Save it with its head: modules_to_save=["classifier"] or ["score"] in PEFT.')
@@ -127,13 +136,13 @@ def _labels_of(size: int, parcel: Parcel, given: Sequence[str]) -> list[str]:
         why = f"There are names of {len(names)}: {', '.join(names[:5])}." if names else "It does not name them."
         raise AdapterError(what, why, "Name them all, in the order of the logits, separated by commas.")
     if len(set(names)) != size or any(len(label) > LONGEST_LABEL for label in names):
-        raise AdapterError(what, f"Two names are the same, or one has more than {LONGEST_LABEL} characters.",
-                           "Name each label once.")  # fmt: skip
+        why = f"Two names are the same, or one has more than {LONGEST_LABEL} characters."
+        raise AdapterError(what, why, "Name each label once.")
     return names
 
 
 def _head_size(shapes: Shapes) -> int:
-    """The logits of the head in a file, which are the rows of its last matrix; 0 where there is none."""
+    """Return the number of logits of the head in a file, the rows of its last matrix; 0 where there is none."""
     for key, shape in shapes.items():
         parts = key.split(".")
         if HEADS & set(parts) and parts[-1] == "weight" and parts[-2] in LAST and ".lora_" not in key:
@@ -142,7 +151,7 @@ def _head_size(shapes: Shapes) -> int:
 
 
 def _layers(net: PreTrainedModel, model: Model) -> dict[str, tuple[int, int]]:
-    """(inputs, outputs) of the layers that a server can adapt, by their paths in the model that is trained."""
+    """Return (inputs, outputs) of the layers that a server can adapt, by their paths in the trained model."""
     inside = f"{net.base_model_prefix}." if resident_class(model.config) == "AutoModel" else ""
     return {path: features(m) for path, m in net.named_modules() if isinstance(m, LINEAR) and path.startswith(inside)}
 
@@ -157,8 +166,8 @@ def _check_head(net: Any, adapter: Adapter, missing: set[str], labels: list[str]
     body = f"{net.base_model_prefix}."
     needed = {key for key in shapes if not key.startswith(body) or key in missing} if labels else set()
     if absent := sorted(needed - set(adapter.whole)):
-        raise refused(name, f"It does not bring {absent[0]}, and an adapter of a classifier brings its whole head.",
-                       "Train it with that module in PEFT's modules_to_save.")  # fmt: skip
+        why = f"It does not bring {absent[0]}, and an adapter of a classifier brings its whole head."
+        raise refused(name, why, "Train it with that module in PEFT's modules_to_save.")
 
 
 def _fingerprint(net: Any, staging: Path, model: Model, quantize: str, dtype: torch.dtype) -> dict[str, Any]:  # noqa: ANN401
@@ -178,46 +187,14 @@ def _fingerprint(net: Any, staging: Path, model: Model, quantize: str, dtype: to
 def _prompt(spec: TabSpec, parcel: Parcel, given: str | None) -> str:
     prompt = next((p for p in (given, parcel.prompt) if p is not None), spec.prompt)
     if prompt and prompt.count("{text}") != 1:
-        raise AdapterError("The prompt cannot be used.", f"{prompt[:80]!r} does not contain {{text}} once.",
-                           "Write it as the adapter saw it in training.")  # fmt: skip
+        why = f"{prompt[:80]!r} does not contain {{text}} once."
+        raise AdapterError("The prompt cannot be used.", why, "Write it as the adapter saw it in training.")
     return prompt
 
 
 def _origin(parcel: Parcel, staging: Path) -> dict[str, Any]:
-    """What is known of where it comes from; a path of another machine is cut to its name."""
+    """Return the origin as far as it is known; a path of another machine is cut to its name."""
     base, tool = str(parcel.config.get("base_model_name_or_path") or ""), str(parcel.config.get("peft_version") or "")
     if PurePath(base).is_absolute() or base.count("/") > 1 or "\\" in base:
         base = base.replace("\\", "/").rstrip("/").rpartition("/")[2]
     return {"file": parcel.name[:100], "sha256": files.sha256(staging / WEIGHTS), "base": base[:100], "peft": tool[:40]}
-
-
-def main(arguments: Sequence[str]) -> int:
-    """Take one adapter in; the exit code: 0 published, 2 refused. The last line names the version."""
-    parser = argparse.ArgumentParser("python -m training import", description="Take in an adapter made elsewhere.")
-    parser.add_argument("source", type=Path, help="a PEFT folder, or a zip of one")
-    parser.add_argument("--plugin", required=True, help="the tab that it is for, for example classification")
-    parser.add_argument("--name", required=True, help="the adapter's name here; it gets its next version")
-    parser.add_argument("--labels", default="", help="of a classifier, in the order of its logits: billing,bug,praise")
-    parser.add_argument("--prompt", help="the prompt it was trained with, with one {text}, if not the tab's")
-    parser.add_argument("--base", help="another base than the tab's: a Hub id or a folder")
-    options = parser.parse_args(arguments)
-    try:
-        settings, spec = Settings.from_env(), find_tab(options.plugin, options.base)
-        labels = options.labels.replace("，", ",").split(",")
-        version = take_in(options.source, spec, options.name, settings, labels, options.prompt)
-    except GraftError as error:
-        print(error, file=sys.stderr)
-        return 2
-    except OSError as error:
-        print(f"{options.source} could not be read. {error.strerror or error}.", file=sys.stderr)
-        return 2
-    print(version.ref)
-    return 0
-
-
-def _say(phase: str) -> None:
-    print(phase, flush=True)
-
-
-if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))

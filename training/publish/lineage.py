@@ -1,4 +1,4 @@
-"""Where a version comes from, as its manifest says it: base, rows, configuration, libraries, machine; all measured."""
+"""The origin of a version, for its manifest: base, rows, configuration, libraries and machine, all measured."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import psutil
 import torch
 
 from models.resolve import Model
@@ -19,15 +20,15 @@ from store import files
 from training.config import TrainConfig
 from training.data.files.selection import parts, title
 from training.data.prepare import Prepared
+from training.estimate.machine import processor
 
 ELSEWHERE = ("data", "held_out_data", "model", "tab_model", "prompt", "columns", "corrections", "hub")
-"""Fields of the configuration that the manifest says in another place, without paths of this machine."""
+"""Fields of the configuration that are elsewhere in the manifest, without paths of this machine."""
 LIBRARIES = ("torch", "transformers", "tokenizers", "peft", "accelerate", "bitsandbytes", "datasets", "numpy")
-CPU_FACTS = Path("/proc/cpuinfo")
 
 
 def base_facts(named: str, model: Model, quantize: str) -> dict[str, Any]:
-    """Which base, how it was `named`, and how it was held.
+    """Return the base, by the name it was `named`, and how it was held.
 
     A folder goes by its own name: a version travels, and paths of this machine must not go with it.
     """
@@ -43,7 +44,7 @@ def base_facts(named: str, model: Model, quantize: str) -> dict[str, Any]:
 
 
 def data_facts(config: TrainConfig, data: Prepared) -> dict[str, Any]:
-    """Which rows: files by name and hash, what became of their rows, and the fingerprint of all that decided it."""
+    """Return the rows: files by name and hash, counts, and the fingerprint of everything that decided them."""
     other, report = Path(config.held_out_data) if config.held_out_data else None, data.report
     labels = Counter(row["target"] for row in data.held_out.kept) if data.labels else {}
     return {
@@ -64,13 +65,13 @@ def data_facts(config: TrainConfig, data: Prepared) -> dict[str, Any]:
 
 
 def _sha256(path: Path) -> str:
-    """Of a file; of those of a split, where there are several."""
+    """Return the hash of a file, or of the hashes of a split's files."""
     found = [files.sha256(part) for part in parts(path)]
     return found[0] if len(found) == 1 else hashlib.sha256("\n".join(found).encode()).hexdigest()
 
 
 def run_facts(config: TrainConfig, measured: Mapping[str, float], started: float) -> dict[str, Any]:
-    """How: the configuration, what was measured while it went on, and on what. `started` is in Unix seconds."""
+    """Return the configuration, the measurements, the libraries and the machine; `started` is in Unix seconds."""
     return {
         "created": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
         "config": {key: value for key, value in vars(config).items() if key not in ELSEWHERE},
@@ -81,28 +82,19 @@ def run_facts(config: TrainConfig, measured: Mapping[str, float], started: float
 
 
 def libraries() -> dict[str, str]:
-    """Versions of the libraries that the weights depend on."""
+    """Return the versions of the libraries that the weights depend on."""
     return {name: importlib.metadata.version(name) for name in LIBRARIES}
 
 
 def machine() -> dict[str, Any]:
-    """What it ran on: processor, cores and threads, bytes of memory, and the GPU where there is one."""
+    """Return processor, cores and threads, bytes of memory, and the GPU where there is one."""
     found: dict[str, Any] = {
-        "cpu": _cpu(),
+        "cpu": processor()[0],
         "cores": os.cpu_count(),
         "threads": torch.get_num_threads(),
-        "memory_bytes": os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"),
+        "memory_bytes": psutil.virtual_memory().total,
     }
     if torch.cuda.is_available():
         device = torch.cuda.get_device_properties(0)
         found |= {"gpu": device.name, "gpu_memory_bytes": device.total_memory}
     return found
-
-
-def _cpu() -> str:
-    try:
-        lines = CPU_FACTS.read_text(encoding="utf-8", errors="replace").splitlines()
-    except OSError:
-        lines = []
-    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
-    return names[0] if names else platform.machine()

@@ -1,8 +1,8 @@
-"""Figures over held-out rows, and how certain they are: numpy alone, so that every formula can be read and tested.
+"""Metrics over held-out rows, and their intervals of confidence, in numpy.
 
-Each figure is a function of sums over the rows. A resample of the bootstrap (Efron, 1979) is a vector of how often each
-row was drawn, so thousands of them are a few products of matrices; contenders are measured on the same draws, because
-they answered the same rows, which makes the interval of their difference a paired one.
+Each metric is a function of sums over the rows. A resample of the bootstrap (Efron, 1979) is a vector of the number of
+times that each row was drawn, so thousands of them are a few products of matrices. Contenders are measured on the same
+draws, because they answered the same rows, which makes the interval of their difference a paired one.
 """
 
 from __future__ import annotations
@@ -15,66 +15,71 @@ import numpy as np
 from numpy.typing import NDArray
 
 Floats = NDArray[np.float64]
-Figure = Callable[[Floats], Floats]
-"""Weights of the rows, of shape (resamples, rows), to one figure for each resample."""
+Metric = Callable[[Floats], Floats]
+"""Maps weights of the rows, of shape (resamples, rows), to values of shape (resamples,)."""
 
 RESAMPLES = 2000
 LEVEL = 0.95
 DRAWN_AT_ONCE = 4_000_000
 """Weights in memory at a time: 32 MB."""
 LEAST_CHANGED = 6
-"""Rows that must change, all in one direction, before the sign test is below 0.05: 2 * 0.5 ** 6."""
+"""Rows that must change, all in one direction, for a sign test below 0.05: 2 * 0.5 ** 6."""
 
 
-def accuracy(right: NDArray[np.bool_]) -> Figure:
-    """The share of rows answered right."""
+def accuracy(right: NDArray[np.bool_]) -> Metric:
+    """Return the share of correct rows, from (rows,)."""
     return mean(right.astype(np.float64))
 
 
-def mean(values: Floats) -> Figure:
-    """The mean of a value of each row."""
+def mean(values: Floats) -> Metric:
+    """Return the mean over the rows of `values`, of shape (rows,)."""
     return ratio(values, np.ones_like(values))
 
 
-def ratio(above: Floats, below: Floats) -> Figure:
-    """A sum over the rows divided by another: loss over tokens, say."""
+def ratio(above: Floats, below: Floats) -> Metric:
+    """Return a sum over the rows divided by another, such as loss over tokens; both of shape (rows,)."""
     return lambda weights: _divide(weights @ above, weights @ below)
 
 
-def macro_f1(targets: NDArray[np.int64], answers: NDArray[np.int64], labels: int) -> Figure:
-    """F1 of each label that is expected in a resample, averaged with equal weight."""
+def macro_f1(targets: NDArray[np.int64], answers: NDArray[np.int64], labels: int) -> Metric:
+    """Return F1 averaged over the labels that are expected in a resample, with equal weight."""
     wanted, given = _one_hot(targets, labels), _one_hot(answers, labels)
     hits = wanted * given
 
-    def figure(weights: Floats) -> Floats:
+    def metric(weights: Floats) -> Floats:
         expected = weights @ wanted
         f1 = _divide(2 * (weights @ hits), expected + weights @ given)
         return _divide(np.where(expected > 0, f1, 0).sum(axis=1), (expected > 0).sum(axis=1).astype(np.float64))
 
-    return figure
+    return metric
 
 
-def measure(figure: Figure, rows: int) -> float:
-    """A figure over all the rows, each once."""
-    return float(figure(np.ones((1, rows)))[0])
+def measure(metric: Metric, rows: int) -> float:
+    """Return a metric over all the rows, each once."""
+    return float(metric(np.ones((1, rows)))[0])
 
 
-def bootstrap(contenders: Mapping[str, Figure], before: str, rows: int, seed: int = 0) -> dict[str, list[float]]:
-    """The 95 % interval of one figure for each contender, and of new - `before` under the key `difference`.
+def measure_all(metrics: Mapping[str, Metric], rows: int) -> dict[str, float]:
+    """Return each metric over all the rows, by name."""
+    return {name: measure(metric, rows) for name, metric in metrics.items()}
+
+
+def bootstrap(contenders: Mapping[str, Metric], before: str, rows: int, seed: int = 0) -> dict[str, list[float]]:
+    """Return the 95 % interval of one metric for each contender, and of new - `before` under the key `difference`.
 
     Percentiles of the resamples. The same seed and rows give the same draws.
     """
     found: dict[str, list[Floats]] = {name: [] for name in contenders}
     for weights in _draws(rows, seed):
-        for name, figure in contenders.items():
-            found[name].append(figure(weights))
+        for name, metric in contenders.items():
+            found[name].append(metric(weights))
     resampled = {name: np.concatenate(parts) for name, parts in found.items()}
     resampled["difference"] = resampled["new"] - resampled[before]
     return {name: _interval(values) for name, values in resampled.items()}
 
 
 def sign_test(gained: int, lost: int) -> float:
-    """The exact two-sided p-value that a row became better as easily as worse; for labels it is McNemar's (1947)."""
+    """Return the exact two-sided p-value of as many better rows as worse ones; for labels McNemar's test (1947)."""
     changed = gained + lost
     # In logarithms: thousands of rows may change.
     half = [lgamma(changed + 1) - lgamma(k + 1) - lgamma(changed - k + 1) for k in range(min(gained, lost) + 1)]
@@ -82,13 +87,13 @@ def sign_test(gained: int, lost: int) -> float:
 
 
 def confusion(targets: NDArray[np.int64], answers: NDArray[np.int64], labels: int) -> NDArray[np.int64]:
-    """How often each label (row) was answered with each (column)."""
+    """Return the counts (labels, labels) of each expected label (row) answered with each (column)."""
     counts = np.bincount(targets * labels + answers, minlength=labels * labels)
     return counts.reshape(labels, labels).astype(np.int64)
 
 
 def per_class(matrix: NDArray[np.int64], labels: Sequence[str]) -> list[dict[str, Any]]:
-    """Precision, recall, F1 and support of each label, from a confusion matrix."""
+    """Return precision, recall, F1 and support of each label, from a confusion matrix (labels, labels)."""
     hits, wanted, given = np.diag(matrix).astype(float), matrix.sum(axis=1), matrix.sum(axis=0)
     values = (_divide(hits, given), _divide(hits, wanted), _divide(2 * hits, wanted + given), wanted)
     keys = ("precision", "recall", "f1", "support")
@@ -97,7 +102,7 @@ def per_class(matrix: NDArray[np.int64], labels: Sequence[str]) -> list[dict[str
 
 
 def confused_order(matrix: NDArray[np.int64]) -> list[int]:
-    """An order of the labels in which those that are taken for each other stand side by side.
+    """Return an order of the labels in which those that are confused with each other stand side by side.
 
     A chain: it begins with the pair confused most often and grows, at either end, by the label most confused with it.
     """
@@ -118,14 +123,14 @@ def _one_hot(values: NDArray[np.int64], labels: int) -> Floats:
 
 
 def _divide(above: Any, below: Any) -> Floats:  # noqa: ANN401 - arrays of any kind of number
-    """Elementwise, with 0 where nothing is below."""
+    """Divide elementwise, with 0 where the divisor is 0."""
     below = np.asarray(below, dtype=np.float64)
     found: Floats = np.divide(above, below, out=np.zeros_like(below), where=below != 0)
     return found
 
 
 def _draws(rows: int, seed: int) -> Iterator[Floats]:
-    """How often each row is in each resample, a few resamples at a time: (some, rows)."""
+    """Yield the number of times that each row is in each resample, a few resamples at a time: (some, rows)."""
     random, left = np.random.default_rng(seed), RESAMPLES
     while left:
         some = min(left, max(1, DRAWN_AT_ONCE // rows))

@@ -1,6 +1,6 @@
-"""README.md of a version: a model card that the Hub understands and that says in plain words what is known.
+"""README.md of a version: a model card that the Hub understands, with what was measured and what was not.
 
-What was not measured is said to be so. The licence is the publisher's to choose, and is left out.
+The licence is the publisher's to choose, and is left out.
 """
 
 from __future__ import annotations
@@ -20,68 +20,54 @@ HUB_METRICS = {
     "perplexity": ("perplexity", "Perplexity"),
     "rouge_l": ("rouge", "ROUGE-L"),
 }
-"""A figure's type on the Hub, and its name."""
-HEAD = ", num_labels={labels}"
+"""Type and name of each metric on the Hub."""
 
 
 def readme(name: str, facts: Mapping[str, Any], card: Mapping[str, Any]) -> str:
-    """The text of README.md; `facts` as in the manifest, `card` as in card.json."""
-    parts = [_front(name, facts, card), *_purpose(name, facts), *_figures(card), *_use(facts), *_limits(facts, card)]
+    """Return the text of README.md; `facts` as in the manifest, `card` as in card.json."""
+    data, kind = facts["data"], TASKS[facts["task"]].pipeline_tag
+    rows = f"{data['held_out_file'] or data['file']}, {card['held_out']} held-out rows"
+    results = [
+        EvalResult(kind, "private", rows, HUB_METRICS[metric][0], round(value, 4), metric_name=HUB_METRICS[metric][1])
+        for metric, value in card["new"].items()
+    ]
+    made = f"made by Graft for its {facts['plugin']} tab on {facts['created']}."
+    origin = [_intro(facts, made), *_answer(facts), _training(facts)]
+    parts = [_front(name, facts, results), f"# {name}", *origin, *_metrics(card), *_use(facts), *_limits(facts, card)]
     return "\n\n".join(parts) + "\n"
 
 
 def readme_of_import(name: str, facts: Mapping[str, Any]) -> str:
-    """The text of README.md for a version that was made elsewhere, of which nothing was measured."""
-    task, base, origin = TASKS[facts["task"]], facts["base"], facts["made_elsewhere"]
-    front = ModelCardData(base_model=base["id"], library_name="peft", pipeline_tag=task.pipeline_tag,
-                          tags=["lora", "graft"], model_name=name)  # fmt: skip
-    told = f", which says that it was made for `{origin['base']}`" if origin["base"] else ""
+    """Return the text of README.md for a version that was made elsewhere, of which nothing was measured."""
+    origin = facts["made_elsewhere"]
+    says = f", which says that it was made for `{origin['base']}`" if origin["base"] else ""
     made = (
-        f"A LoRA adapter for `{base['id']}` (revision `{base['revision'] or 'none'}`), made elsewhere. Graft took it "
-        f"in for its {facts['plugin']} tab on {facts['created']} from `{origin['file']}` (sha256 of the weights "
-        f"`{origin['sha256'][:16]}`){told}."
+        f"made elsewhere. Graft took it in for its {facts['plugin']} tab on {facts['created']} from `{origin['file']}` "
+        f"(sha256 of the weights `{origin['sha256'][:16]}`){says}."
     )
     limits = "## Limits\n\n- What it was trained on, and how: not known here.\n- How well it answers: not measured."
-    parts = [f"---\n{front.to_yaml()}\n---", f"# {name}", made, *_answer(facts), *_use(facts), limits]
+    parts = [_front(name, facts), f"# {name}", _intro(facts, made), *_answer(facts), *_use(facts), limits]
     return "\n\n".join(parts) + "\n"
 
 
-def _front(name: str, facts: Mapping[str, Any], card: Mapping[str, Any]) -> str:
-    task, data = TASKS[facts["task"]], facts["data"]
-    rows = f"{data['held_out_file'] or data['file']}, {card['held_out']} held-out rows"
-    results = [
-        EvalResult(
-            task_type=task.pipeline_tag, dataset_type="private", dataset_name=rows, metric_type=HUB_METRICS[figure][0],
-            metric_name=HUB_METRICS[figure][1], metric_value=round(value, 4),
-        )
-        for figure, value in card["new"].items()
-    ]  # fmt: skip
+def _front(name: str, facts: Mapping[str, Any], results: list[EvalResult] | None = None) -> str:
     front = ModelCardData(
-        base_model=facts["base"]["id"], library_name="peft", pipeline_tag=task.pipeline_tag,
-        tags=["lora", "graft"], model_name=name, eval_results=results,
-    )  # fmt: skip
+        base_model=facts["base"]["id"],
+        library_name="peft",
+        pipeline_tag=TASKS[facts["task"]].pipeline_tag,
+        tags=["lora", "graft"],
+        model_name=name,
+        eval_results=results,
+    )
     return f"---\n{front.to_yaml()}\n---"
 
 
-def _purpose(name: str, facts: Mapping[str, Any]) -> Iterator[str]:
-    base, data, measured = facts["base"], facts["data"], facts["measured"]
-    yield f"# {name}"
-    yield (
-        f"A LoRA adapter for `{base['id']}` (revision `{base['revision'] or 'none'}`), made by Graft for its "
-        f"{facts['plugin']} tab on {facts['created']}."
-    )
-    yield from _answer(facts)
-    corrected = f"{data['corrections']} corrections and " if data.get("corrections") else ""
-    held = "in full precision" if base["quantize"] == "none" else f"quantized to {base['quantize']}"
-    yield (
-        f"Trained on {corrected}{data['trained']} of the {data['rows']} rows of {_rows(data)} "
-        f"(sha256 `{data['sha256'][:16]}`), {data['truncated']} of them cut short, with the base {held}: "
-        f"{measured['steps']} steps in {measured['seconds']:.0f} s on {_machine(facts['machine'])}."
-    )
+def _intro(facts: Mapping[str, Any], made: str) -> str:
+    base = facts["base"]
+    return f"A LoRA adapter for `{base['id']}` (revision `{base['revision'] or 'none'}`), {made}"
 
 
 def _answer(facts: Mapping[str, Any]) -> Iterator[str]:
-    """What it answers, and to what."""
     if facts["labels"]:
         yield "It puts a text under one of these labels: " + ", ".join(f"`{label}`" for label in facts["labels"]) + "."
     elif facts["prompt"]:
@@ -90,37 +76,37 @@ def _answer(facts: Mapping[str, Any]) -> Iterator[str]:
         yield "It answers a conversation."
 
 
-def _rows(data: Mapping[str, Any]) -> str:
-    """The rows by the name of their file, or as what they are on the Hub."""
-    hub = data.get("hub")
-    if not hub:
-        return f"`{data['file']}`"
-    return f"the split `{hub['split']}` of [{hub['id']}](https://huggingface.co/datasets/{hub['id']}/tree/{hub['revision']})"
+def _training(facts: Mapping[str, Any]) -> str:
+    base, data, measured, machine = (facts[key] for key in ("base", "data", "measured", "machine"))
+    corrected = f"{data['corrections']} corrections and " if data.get("corrections") else ""
+    held = "in full precision" if base["quantize"] == "none" else f"quantized to {base['quantize']}"
+    computer = machine.get("gpu") or f"{machine['cores']} cores of {machine['cpu']}"
+    rows = f"`{data['file']}`"
+    if hub := data.get("hub"):
+        url = f"https://huggingface.co/datasets/{hub['id']}/tree/{hub['revision']}"
+        rows = f"the split `{hub['split']}` of [{hub['id']}]({url})"
+    return (
+        f"Trained on {corrected}{data['trained']} of the {data['rows']} rows of {rows} "
+        f"(sha256 `{data['sha256'][:16]}`), {data['truncated']} of them cut short, with the base {held}: "
+        f"{measured['steps']} steps in {measured['seconds']:.0f} s on {computer}."
+    )
 
 
-def _machine(machine: Mapping[str, Any]) -> str:
-    return str(machine.get("gpu") or f"{machine['cores']} cores of {machine['cpu']}")
-
-
-def _figures(card: Mapping[str, Any]) -> Iterator[str]:
+def _metrics(card: Mapping[str, Any]) -> Iterator[str]:
     who = [name for name in ("base", "live", "new") if card[name]]
     names = {"base": "base", "live": f"before ({card['live_ref']})", "new": "this version"}
     intervals = card["certainty"]["intervals"]
-    lines = [
-        f"| {figure} | "
-        + " | ".join(f"{card[name][figure]:.3f} ({_interval(intervals[figure][name])})" for name in who)
-        + f" | {_interval(intervals[figure]['difference'], '+')} |"
-        for figure in card["new"]
-    ]
+    lines = [f"| | {' | '.join(names[name] for name in who)} | difference |", "|---" * (len(who) + 2) + "|"]
+    for metric in card["new"]:
+        cells = [f"{card[name][metric]:.3f} ({_interval(intervals[metric][name])})" for name in who]
+        lines.append(f"| {' | '.join([metric, *cells, _interval(intervals[metric]['difference'], '+')])} |")
     yield "## Figures"
     yield (
         f"On {card['held_out']} rows that it was not trained on; in brackets the 95 % interval of a bootstrap over "
         f"these rows, and last that of the difference to {'what answered before' if card['live'] else 'the base'}. "
         f"Lower is better for {', '.join(LOWER_IS_BETTER)}."
     )
-    yield "\n".join(
-        [f"| | {' | '.join(names[name] for name in who)} | difference |", "|---" * (len(who) + 2) + "|", *lines]
-    )
+    yield "\n".join(lines)
 
 
 def _interval(bounds: list[float], sign: str = "") -> str:
@@ -129,7 +115,7 @@ def _interval(bounds: list[float], sign: str = "") -> str:
 
 def _use(facts: Mapping[str, Any]) -> Iterator[str]:
     auto_class = TASKS[facts["task"]].auto_class
-    head = HEAD.format(labels=len(facts["labels"])) if facts["labels"] else ""
+    head = f", num_labels={len(facts['labels'])}" if facts["labels"] else ""
     yield "## Use"
     yield "In Graft, copy this folder to `data/adapters/<name>/<number>/`. With PEFT alone:"
     yield f"""```python

@@ -1,39 +1,40 @@
-"""One run as its row and its folder tell it: its state, how far it is, how it ended, what may be done with it.
+"""A run, read from its folder, which alone decides what state it is in.
 
-queued -> running -> done | failed | cancelled | interrupted | paused
-paused, interrupted -> queued (resume);  queued, paused -> cancelled
+    queued        there is a file `queued`, and no process
+    cancelled     there is a file `cancel`, and the run is neither done nor running
+    done, failed, paused, interrupted   as `result.json` says
+    running       there is neither, and its process lives
+    interrupted   there is neither, and no process
+
+    queued -> running -> done | failed | cancelled | interrupted | paused
+    paused, interrupted -> queued (resume);  queued, paused -> cancelled
+
+Each change makes, replaces or removes one file, so that whoever is killed leaves the state before or the one after.
 """
 
 from __future__ import annotations
 
-import sqlite3
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, cast, get_args
+from typing import Any, Literal, get_args
 
-from errors import ConfigError, RunError
+from errors import ConfigError, GraftError, RunError
 from store import files
 from training.config import TrainConfig
-from training.events import CHECKPOINTS, CONFIG, CORRECTIONS, LOG, PAUSE, QUEUED, RESULT
+from training.data.files.selection import title
+from training.events import CANCEL, CHECKPOINTS, CONFIG, CORRECTIONS, EVENTS, LOG, PAUSE, PROCESS, QUEUED, RESULT
+from training.runs import run_process
 from training.runs.run_progress import Progress, progress_of
 
 State = Literal["queued", "running", "paused", "done", "failed", "cancelled", "interrupted"]
 Verb = Literal["pause", "resume", "cancel", "delete"]
 STATES: tuple[State, ...] = get_args(State)
 ENDS: tuple[State, ...] = ("paused", "done", "failed", "cancelled", "interrupted")
-"""States that a running one can go over to, and that a result can name."""
-NEXT: Mapping[State, tuple[State, ...]] = {
-    "queued": ("running", "cancelled"),
-    "running": ENDS,
-    "paused": ("queued", "cancelled"),
-    "interrupted": ("queued",),
-    "done": (),
-    "failed": (),
-    "cancelled": (),
-}
-"""The states that may follow each."""
+"""States that a result can name."""
+BY_ITSELF = ("paused", "done", "failed")
+"""States whose result the run's own process wrote."""
 MAY: Mapping[Verb, tuple[State, ...]] = {
     "pause": ("running",),
     "resume": ("paused", "interrupted"),
@@ -41,22 +42,25 @@ MAY: Mapping[Verb, tuple[State, ...]] = {
     "delete": ("queued", "paused", "done", "failed", "cancelled", "interrupted"),
 }
 """The states in which each thing may be done."""
-CAN: Mapping[Verb, str] = {
-    "pause": "can be paused", "resume": "can be resumed", "cancel": "can be cancelled", "delete": "can be deleted",
-}  # fmt: skip
+PARTICIPLES: Mapping[Verb, str] = {
+    "pause": "paused",
+    "resume": "resumed",
+    "cancel": "cancelled",
+    "delete": "deleted",
+}
 LOG_LINES = 12
 LOG_BYTES = 20_000
 
 
 @dataclass(frozen=True)
 class Run:
-    """One run as it was when it was looked up; times in Unix seconds."""
+    """One run as it was when it was read; times in Unix seconds."""
 
     id: str
     folder: Path
     state: State
     name: str
-    """The adapter's."""
+    """The adapter's name."""
     plugin: str
     """The tab that it is for."""
     data: str
@@ -64,21 +68,16 @@ class Run:
     created: float
     queued: float
     started: float | None
-    """When it began, or went on, the last time."""
+    """When its process was started last."""
     ended: float | None
     seconds: float
-    """Those that it ran before `started`."""
+    """How long it ran before `started`."""
     version: str | None
     metric: str | None
     figure: float | None
-    """The new version's, by the card's metric."""
+    """The new version's value of `metric`, the main one of its card."""
     place: int = 0
-    """In the queue, from 1; 0 outside of it."""
-
-    @classmethod
-    def of_row(cls, row: sqlite3.Row, root: Path, place: int = 0) -> Run:
-        """A row of the table `runs`."""
-        return cls(folder=root / row["id"], place=place, **dict(row))
+    """Position in the queue, from 1; 0 outside it."""
 
     @property
     def active(self) -> bool:
@@ -87,20 +86,22 @@ class Run:
 
     @property
     def config(self) -> TrainConfig:
-        """What it was told; raises `GraftError` where its folder no longer says so."""
+        """Its configuration; raises `GraftError` where its folder no longer has a valid one."""
         return read_config(self.folder)
 
     @property
     def result(self) -> dict[str, Any]:
-        """What it ended with; empty while it goes on. Where it did not succeed: what, why, next and its last lines."""
+        """How it ended; empty while it is active. Where it did not succeed: what, why, next and the end of its log."""
         if self.active:
             return {}
+        if self.state == "cancelled":
+            return {"state": "cancelled"}
         result = read_result(self.folder)
         return {**result, "log": self.log_tail()} if self.state in ("failed", "interrupted") else result
 
     @property
     def progress(self) -> Progress:
-        """How far it is, from its events."""
+        """Its progress, from its events."""
         return progress_of(self.folder)
 
     @property
@@ -126,17 +127,17 @@ class Run:
         return self.seconds + max(0.0, (self.ended if self.ended is not None else time.time()) - self.started)
 
     def may(self, verb: Verb) -> bool:
-        """Whether that can be done with it now."""
+        """Return whether that can be done with it now."""
         return self.state in MAY[verb] and not (verb == "pause" and self.pausing)
 
     def require(self, verb: Verb) -> None:
         """Raise `RunError` where `verb` cannot be done with it."""
         if self.state not in MAY[verb]:
-            states = " or ".join(MAY[verb])
-            raise RunError(f"The run {self.id} is {self.state}.", f"Only one that is {states} {CAN[verb]}.")
+            why = f"Only one that is {' or '.join(MAY[verb])} can be {PARTICIPLES[verb]}."
+            raise RunError(f"The run {self.id} is {self.state}.", why)
 
     def log_tail(self, lines: int = LOG_LINES) -> list[str]:
-        """The last lines that its process printed."""
+        """Return the last lines that its process printed."""
         try:
             with (self.folder / LOG).open("rb") as file:
                 file.seek(max(0, (self.folder / LOG).stat().st_size - LOG_BYTES))
@@ -146,16 +147,58 @@ class Run:
         return [line for line in text.split("\n") if line.strip()][-lines:]
 
 
+def read_run(folder: Path) -> Run | None:
+    """Read the run in a folder; None for a folder that has no valid configuration."""
+    try:
+        config, created = read_config(folder), (folder / CONFIG).stat().st_mtime
+    except (GraftError, OSError):
+        return None
+    state, result, note = read_state(folder), read_result(folder), run_process.read_note(folder)
+    card = result.get("card") or {}
+    metric = card.get("metric")
+    return Run(
+        id=folder.name,
+        folder=folder,
+        state=state,
+        name=config.name,
+        plugin=config.plugin,
+        data=title(Path(config.data or config.corrections)),
+        created=created,
+        queued=_queued(folder) or created,
+        started=note.begun,
+        ended=None if state == "running" else _ended(folder, state),
+        seconds=note.seconds,
+        version=result.get("version"),
+        metric=metric,
+        figure=(card.get("new") or {}).get(metric),
+    )
+
+
+def read_state(folder: Path) -> State:
+    """Read the state of the run in a folder."""
+    result = read_result(folder)
+    if (folder / QUEUED).exists():
+        # Both where whoever started it was killed before the run was taken out of the queue.
+        return "running" if run_process.alive(folder) else "queued"
+    if not result:
+        if run_process.alive(folder):
+            return "running"
+        result = read_result(folder)  # a run may end, and leave a result, between the two looks
+    state: State = result.get("state", "interrupted")
+    # A process that was told to end may call that a failure.
+    return "cancelled" if (folder / CANCEL).exists() and state != "done" else state
+
+
 def read_config(folder: Path) -> TrainConfig:
-    """The configuration in a run's folder; raises `GraftError`."""
+    """Read the configuration in a run's folder; raises `GraftError`."""
     try:
         return TrainConfig.from_json((folder / CONFIG).read_text(encoding="utf-8"))
-    except (OSError, ValueError, TypeError) as error:
+    except (OSError, ValueError) as error:
         raise ConfigError("The training configuration", [f"It cannot be read: {type(error).__name__}."]) from error
 
 
 def read_result(folder: Path) -> dict[str, Any]:
-    """What a run's process has left; empty where there is nothing, or nothing whole."""
+    """Read the result in a run's folder; empty where there is none, or it is not whole."""
     try:
         result = files.read_json(folder / RESULT)
     except (OSError, ValueError):
@@ -163,9 +206,21 @@ def read_result(folder: Path) -> dict[str, Any]:
     return result if isinstance(result, dict) and result.get("state") in ENDS else {}
 
 
-def read_state(folder: Path) -> State:
-    """The state that a run's folder alone tells; running also where its process is gone, which is yet to be seen."""
-    result = read_result(folder)
-    if result:
-        return cast(State, result["state"])
-    return "queued" if (folder / QUEUED).exists() else "running"
+def _queued(folder: Path) -> float | None:
+    try:
+        return float((folder / QUEUED).read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return None
+
+
+def _ended(folder: Path, state: State) -> float | None:
+    """Return when a run ended; that of a process without a result may have been seen only long after."""
+    names = (RESULT,) if state in BY_ITSELF else (PROCESS, EVENTS, LOG)
+    return max((at for name in names if (at := _modified(folder / name))), default=None)
+
+
+def _modified(path: Path) -> float | None:
+    try:
+        return path.stat().st_mtime
+    except OSError:
+        return None

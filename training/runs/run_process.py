@@ -1,7 +1,8 @@
-"""The processes of runs: none starts unknown, each is recognised by more than its number, and ends with all it began.
+"""The processes of runs: none starts unrecorded, each is recognised by more than its pid, and ends with all it began.
 
-A child waits for a byte on its standard input before it does anything. Its parent writes down who it is first, so a
-parent that dies or meets a full disk in between leaves no process that nobody knows of.
+A child waits for a byte on its standard input before it does anything. Its parent records its pid in the run's folder
+first, so a parent that dies or meets a full disk in between leaves no process behind: the child reads the end of the
+pipe and exits.
 """
 
 from __future__ import annotations
@@ -10,90 +11,87 @@ import os
 import signal
 import subprocess
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from pathlib import Path
+from typing import NamedTuple
 
-from settings import LEAN, REPOSITORY, child_environment
-from store import files
-from training.events import LOG, PROCESS
+import psutil
+
+from settings import LEAN, child_environment
+from store import files, processes
+from training.events import CANCEL, LOG, PAUSE, PROCESS, QUEUED, RESULT
 
 MARK = "GRAFT_RUN"
-"""Variable that names a run's folder to everything that the run starts; by it, what outlives a run is found."""
+"""Environment variable with a run's folder, inherited by everything that the run starts: by it processes are found."""
 TRACKIO_FOLDER = "TRACKIO_DIR"
-"""Variable by which Trackio knows where its databases are."""
+"""Environment variable with the folder of Trackio's databases."""
 GO = b"\n"
 GRACE_S = 5.0
-"""How long a process that is told to end may take to do so by itself."""
+"""Seconds between SIGTERM and SIGKILL."""
 SWEEPS = 5
-"""Times that leftovers are looked for, because one may start another just before it is ended."""
-
-_CHILDREN: dict[tuple[int, int], subprocess.Popen[bytes]] = {}
-"""Children of this process by pid and start, so that those that ended can be reaped and their exit codes read."""
+"""Times that leftovers are looked for, because one may start another just before it is killed."""
 
 
-class Child:
-    """The process of one run, which waits for `go`. Raises `OSError`, and then there is no process."""
+class Note(NamedTuple):
+    """The record of a run's last process."""
 
-    def __init__(self, command: Sequence[str], folder: Path, home: Path) -> None:
-        """Start `command` with the run's folder as its last argument, and note in that folder who it is."""
-        listens, self._word = os.pipe()
-        self._process: subprocess.Popen[bytes] | None = None
-        try:
-            with os.fdopen(listens, "rb") as word, (folder / LOG).open("ab") as log:
-                self._process = subprocess.Popen(
-                    [*command, str(folder)],
-                    cwd=REPOSITORY,
-                    env=child_environment(
-                        **LEAN, **{"GRAFT_HOME": str(home), TRACKIO_FOLDER: str(home / "trackio"), MARK: str(folder)}
-                    ),
-                    stdin=word,
-                    stdout=log,
-                    stderr=subprocess.STDOUT,
-                    start_new_session=True,
-                    close_fds=True,
-                )
-            pid, started = self._process.pid, start_time(self._process.pid)
-            files.write_json(folder / PROCESS, {"pid": pid, "started": started})
-            _CHILDREN[pid, started] = self._process
-        except BaseException:
-            self.abandon()
-            raise
+    pid: int
+    begun: float | None
+    """When it was started, in Unix seconds."""
+    seconds: float
+    """How long the run had run before."""
 
-    def go(self) -> None:
-        """Let it begin."""
-        with suppress(BrokenPipeError), os.fdopen(self._word, "wb") as pipe:  # it may have ended already
-            pipe.write(GO)
 
-    def abandon(self) -> None:
-        """End it before it began."""
-        os.close(self._word)
-        if self._process:
-            self._process.kill()
-            self._process.wait()
+NO_PROCESS = Note(0, None, 0.0)
+_CHILDREN: dict[Path, subprocess.Popen[bytes]] = {}
+"""The last child of this process for each run's folder, to reap it and to read its exit status."""
+
+
+def start(command: Sequence[str], folder: Path, home: Path, seconds: float) -> None:
+    """Start `command`, with the run's folder as its last argument, and take the run out of the queue.
+
+    `seconds` is how long the run has run before. Raises `OSError`, and then there is no process. The run stays queued
+    if this process is killed before the child was let go.
+    """
+    for name in (PAUSE, RESULT, CANCEL):
+        (folder / name).unlink(missing_ok=True)
+    variables = {"GRAFT_HOME": str(home), TRACKIO_FOLDER: str(home / "trackio"), MARK: str(folder)}
+    child = processes.start_detached([*command, str(folder)], child_environment(**LEAN, **variables), folder / LOG)
+    try:
+        files.write_json(folder / PROCESS, {"pid": child.pid, "begun": time.time(), "seconds": seconds})
+        _CHILDREN[folder] = child
+    except BaseException:
+        child.kill()
+        child.communicate()
+        raise
+    if child.stdin:
+        with suppress(BrokenPipeError), child.stdin as word:  # it may have ended already
+            word.write(GO)
+    (folder / QUEUED).unlink(missing_ok=True)
 
 
 def alive(folder: Path) -> bool:
-    """Whether the process that a run's folder names is running, and is still that one."""
-    pid, noted = _note(folder)
-    # A child that has ended stays a zombie until its parent asks; poll() of ours is that question.
-    ours = _CHILDREN.get((pid, noted))
-    if ours is not None:
-        return ours.poll() is None
-    # 0 in the note is a child that had ended before it was written, or no note.
-    return noted != 0 and start_time(pid) == noted
+    """Return whether the process of a run is running."""
+    pid, child = read_note(folder).pid, _CHILDREN.get(folder)
+    if child and child.pid == pid:
+        # A child of ours stays a zombie until its parent polls it.
+        return child.poll() is None
+    with suppress(psutil.Error):
+        return pid > 0 and _is_of(psutil.Process(pid), folder)
+    return False
 
 
 def reap() -> None:
-    """Take leave of children that have ended; they would be zombies for as long as this process lives."""
+    """Reap children that have ended; they would stay zombies for as long as this process lives."""
     for child in [*_CHILDREN.values()]:
         child.poll()
 
 
 def end(folder: Path, grace_s: float = GRACE_S) -> None:
-    """End a run's process group, kindly and after `grace_s` seconds without regard, and whatever else it started."""
+    """End a run's process group with SIGTERM, after `grace_s` seconds with SIGKILL, and whatever else it started."""
     if alive(folder):
-        pid, _ = _note(folder)
+        pid = read_note(folder).pid
         _signal_group(pid, signal.SIGTERM)
         deadline = time.monotonic() + grace_s
         while alive(folder) and time.monotonic() < deadline:
@@ -104,68 +102,56 @@ def end(folder: Path, grace_s: float = GRACE_S) -> None:
 
 
 def sweep(folder: Path) -> None:
-    """Kill what a run has started, also when the run itself is gone and whatever group that has moved to."""
+    """Kill what a run has started, this process aside, in whatever process group it is."""
     for _ in range(SWEEPS):
-        found = _marked(folder)
-        for pid in found:
-            with suppress(ProcessLookupError, PermissionError):
-                os.kill(pid, signal.SIGKILL)
+        found = list(_leftovers(folder))
+        for process in found:
+            with suppress(psutil.Error):
+                process.kill()
         if not found:
             return
 
 
 def death(folder: Path) -> str:
-    """Why a process that left no result may have ended, as far as this process can know."""
-    child = _CHILDREN.get(_note(folder))
-    code = child.poll() if child else None
-    if code is None:
+    """Explain why a process that left no result may have ended, as far as this process can know."""
+    child = _CHILDREN.get(folder)
+    status = child.poll() if child and child.pid == read_note(folder).pid else None
+    if status is None:
         return "Its process is gone and left no result; the machine may have been restarted or out of memory."
-    if -code in (signal.SIGKILL, signal.SIGABRT, signal.SIGSEGV):
-        name = signal.Signals(-code).name
+    if -status in (signal.SIGKILL, signal.SIGABRT, signal.SIGSEGV):
+        name = signal.Signals(-status).name
         return f"Its process was killed ({name}); the usual cause is that the machine ran out of memory."
-    if code < 0:
-        return f"Its process was ended by {signal.Signals(-code).name}."
-    return f"Its process ended with code {code}."
+    if status < 0:
+        return f"Its process was ended by {signal.Signals(-status).name}."
+    return f"Its process ended with code {status}."
 
 
-def start_time(pid: int) -> int:
-    """When a process started, in clock ticks since boot; 0 if there is none. With it, a pid names one process."""
-    fields = _stat(pid)
-    return 0 if not fields or fields[0] == "Z" else int(fields[19])
+def read_note(folder: Path) -> Note:
+    """Read the record of a run's process; one of 0.1 is as old as its file."""
+    path = folder / PROCESS
+    try:
+        note = files.read_json(path)
+        begun = float(note.get("begun") or path.stat().st_mtime)
+        return Note(int(note["pid"]), begun, float(note.get("seconds", 0)))
+    except (OSError, ValueError, TypeError, KeyError, AttributeError):
+        return NO_PROCESS
 
 
 def age() -> float:
-    """Seconds since this process began."""
-    return time.clock_gettime(time.CLOCK_BOOTTIME) - start_time(os.getpid()) / os.sysconf("SC_CLK_TCK")
+    """Return the seconds since this process began."""
+    return time.time() - float(psutil.Process().create_time())
 
 
-def _stat(pid: int) -> list[str]:
-    """The fields of /proc/<pid>/stat behind the name, which may hold anything."""
-    try:
-        text = Path(f"/proc/{pid}/stat").read_text(encoding="utf-8", errors="replace")
-    except OSError:
-        return []
-    return text.rpartition(")")[2].split()
+def _is_of(process: psutil.Process, folder: Path) -> bool:
+    # A zombie has no environment; that of another user's process cannot be read, and is none of ours.
+    return bool(process.environ().get(MARK) == str(folder))
 
 
-def _note(folder: Path) -> tuple[int, int]:
-    """Pid and start of a run's process; zeros where it has none."""
-    try:
-        note = files.read_json(folder / PROCESS)
-        return int(note["pid"]), int(note["started"])
-    except (OSError, ValueError, TypeError, KeyError):
-        return 0, 0
-
-
-def _marked(folder: Path) -> list[int]:
-    """Processes, this one aside, that were started by the run of that folder and are not zombies."""
-    wanted, found = f"{MARK}={folder}".encode(), []
-    for path in Path("/proc").glob("[0-9]*/environ"):
-        with suppress(OSError):
-            pid = int(path.parent.name)
-            if wanted in path.read_bytes().split(b"\0") and pid != os.getpid() and start_time(pid):
-                found.append(pid)
-    return found
+def _leftovers(folder: Path) -> Iterator[psutil.Process]:
+    for process in psutil.process_iter():
+        with suppress(psutil.Error):
+            if process.pid != os.getpid() and _is_of(process, folder):
+                yield process
 
 
 def _signal_group(pid: int, number: signal.Signals) -> None:

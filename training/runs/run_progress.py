@@ -26,6 +26,8 @@ CHUNK = 1 << 22
 EVALUATION = "eval_"
 """What the names of figures measured on held-out rows begin with."""
 NOT_FIGURES = ("kind", "at", "step", "steps")
+STEPS_TIMED = 20
+"""Steps before the time that is left is told."""
 
 
 @dataclass(frozen=True)
@@ -35,7 +37,8 @@ class Progress:
     `latest` has the last value of each figure that its steps report: loss, learning_rate, grad_norm, tokens_per_s,
     memory (bytes), epoch, and those of evaluations as eval_loss and so on. `curves` has all their values by step,
     thinned to `POINTS` in a way that keeps peaks.
-    `prepared` is the share of the data that is ready, `left_s`: seconds of training left, by the pace since it went on.
+    `prepared` is the share of the data that is ready, `left_s` the seconds of training that are left, by the pace since
+    it went on; None before `STEPS_TIMED` steps.
     """
 
     phase: str = "start"
@@ -164,7 +167,7 @@ class Events:
         )
 
     def _left(self) -> float | None:
-        if self._since is None or self._step <= self._since[1]:
+        if self._since is None or self._step - self._since[1] + 1 < STEPS_TIMED:
             return None
         began, first = self._since
         return (self._at - began) / (self._step - first) * (self._steps - self._step)

@@ -1,10 +1,11 @@
-"""Runs, as the page and the command line see them: queued, one at a time, known by their folders.
+"""The runs of a home: submitted, queued, one at a time, paused, resumed, cancelled and deleted.
 
     home/runs/<id>/   config.json  data/  corrections/  events.jsonl  train.log  process.json  result.json  checkpoints/
+                      and, as long as they apply, `queued`, `pause` and `cancel`
 
-The table in `graft.db` is what is listed and chosen from; it is made again from the folders where it is lost. Whoever
-looks brings it up to date and starts whose turn it is, so it does not matter which process that is, or whether it was
-there when the run began. No torch is imported here.
+The folders are all there is: each process that looks reads them, one at a time under the lock `runs.lock`, notes which
+runs have ended and starts the next. So it does not matter which process that is, or whether it was there when a run
+began. No torch is imported here.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ import sys
 import threading
 import time
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -24,56 +26,62 @@ from typing import Any
 from errors import DataError, GraftError, RunError
 from settings import HOME_RECORD, Settings, check_release
 from store import files, quota
-from store.database import DATABASE, Database
 from tasks import TabSpec
-from training.config import TrainConfig
+from training.config import TrainConfig, require_trackers
 from training.data.files.selection import is_selection, read_selection
 from training.data.inspect.inspect_client import Inspection
 from training.data.inspect.report import LATER, Report
 from training.data.rows import UnknownColumns
 from training.estimate import estimate, fit, machine
-from training.estimate.estimate import Case
+from training.estimate.base_shapes import find_shape
+from training.estimate.estimate import RunPlan
 from training.events import CANCEL, CONFIG, CORRECTIONS, PAUSE, QUEUED, RESULT
-from training.loop import tracking
-from training.runs import run_process, run_queue
-from training.runs.run import Run
+from training.runs import run_process
+from training.runs.run import Run, read_result, read_run
 
 log = logging.getLogger("graft")
 
 COMMAND = (sys.executable, "-m", "training.runs.child")
-"""What runs a run; the folder comes behind it."""
+"""The process of a run; the folder comes behind it."""
+LOCK = "runs.lock"
 LARGE = 64_000_000
 """Bytes of a file that is not copied into a run's folder. What a run learned from is bound by its hash."""
 REMEMBERED = 8
 """Reports that are kept, because what follows an inspection asks for the same again."""
 EVERY_S = 1.0
-"""How often a server looks after the queue."""
+"""Seconds between two looks of a server at the queue."""
+SETTLED_S = 2.0
+"""Seconds after which a folder's time of change tells the next change from the last one."""
+STOPPED = "The training stopped before it was done; nothing was published."
+SHORT_OF_MEMORY = "If memory was short, use a smaller batch, a shorter longest length or a smaller base."
 
 
 def new_id() -> str:
-    """A name for a run that nobody has; names sort by time."""
-    return f"{time.strftime('%Y%m%d-%H%M%S')}-{secrets.token_hex(3)}"
+    """Return an id that no run has; ids sort by time."""
+    now = time.time()
+    return f"{time.strftime('%Y%m%d-%H%M%S', time.localtime(now))}-{int(now % 1 * 10**6):05x}{secrets.token_hex(2)}"
 
 
 class Runs:
     """The runs under one home."""
 
     def __init__(self, settings: Settings, command: Sequence[str] = COMMAND) -> None:
-        """`command` is what a run's process is, for tests."""
+        """`command` is the process of a run, for tests."""
         self._settings, self._home, self._command = settings, settings.home.absolute(), tuple(command)
         self._root = self._home / "runs"
-        self._database = Database(self._home / DATABASE)
         self._reports: dict[tuple[object, int], Report] = {}
+        self._known: dict[Path, tuple[int, Run | None]] = {}
+        """Runs whose folders have not changed since they were read, by the time of that change in nanoseconds."""
 
     def submit(self, config: TrainConfig, id: str | None = None) -> Run:
         """Queue a run, and start it if nothing else runs; returns at once. Raises `GraftError`.
 
         One that cannot fit in memory or on the disk is refused, with advice, unless its configuration says anyway.
         """
-        tracking.require(config.track)
+        require_trackers(config.track)
         quota.check(self._settings, "The training cannot be queued.")
-        if (case := self.case(config)) is not None:
-            fit.check(case)
+        if (plan := self.plan(config)) is not None:
+            fit.check(plan)
         folder = self._root / (id or new_id())
         try:
             files.write_json(self._home / HOME_RECORD, check_release(self._home))
@@ -93,56 +101,38 @@ class Runs:
         return self.get(folder.name)
 
     def advance(self) -> None:
-        """Note what has ended, and start whose turn it is. Any process may call this at any time."""
-        child = None
-        try:
-            with self._database.write() as connection:
-                run_queue.settle(connection, self._root)
-                id = run_queue.next_id(connection)
-                if id is None:
-                    return
-                run = run_queue.row(connection, self._root, id)
-                run_queue.move(connection, run, "running", started=time.time(), ended=None)
-                try:
-                    child = self._spawn(run.folder)
-                except OSError as error:
-                    run = run_queue.row(connection, self._root, id)
-                    why = f"Its process could not be started: {error.strerror or error}."
-                    run_queue.finish(connection, run, "interrupted", run_queue.interruption(run, why))
-        except BaseException:
-            if child:
-                child.abandon()
-            raise
-        if child:
-            child.go()
+        """Start the next run if none is running. Any process may call this at any time. Raises `RunError`."""
+        with self._locked():
+            runs = self._read()
+            waiting = sorted((run for run in runs if run.place), key=lambda run: run.place)
+            if waiting and not any(run.state == "running" for run in runs):
+                self._start(waiting[0])
 
     def attend(self, stop: threading.Event | None = None, every_s: float = EVERY_S) -> None:
-        """Look after the queue until `stop`, or for ever; for a thread of a server's."""
-        said, stop = "", stop or threading.Event()
+        """Advance the queue until `stop` is set, or for ever; for a thread of a server's."""
+        warned, stop = "", stop or threading.Event()
         while not stop.wait(every_s):
             try:
                 self.advance()
-                said = ""
+                warned = ""
             except Exception as error:
                 # A full disk or a damaged file may be mended while the server goes on.
-                if str(error) != said:
+                if str(error) != warned:
                     log.warning("The queue of runs is held up. %s", error, exc_info=not isinstance(error, GraftError))
-                said = str(error)
+                warned = str(error)
 
     def list(self) -> list[Run]:
-        """Every run, newest first."""
-        with self._database.write() as connection:
-            run_queue.settle(connection, self._root)
-            return run_queue.rows(connection, self._root)
+        """Return every run, newest first. Raises `RunError`."""
+        with self._locked():
+            return [*self._read()]
 
     def get(self, id: str) -> Run:
-        """The run of that id; raises `RunError`."""
-        with self._database.write() as connection:
-            run_queue.settle(connection, self._root)
-            return run_queue.row(connection, self._root, id)
+        """Return the run of that id; raises `RunError`."""
+        with self._locked():
+            return self._find(id)
 
     def wait(self, id: str, every_s: float = 0.5) -> Run:
-        """The run of that id when nothing more happens to it by itself; meanwhile the queue goes on."""
+        """Return the run of that id when nothing more happens to it by itself; meanwhile the queue goes on."""
         while (run := self.get(id)).active:
             self.advance()
             time.sleep(every_s)
@@ -150,54 +140,103 @@ class Runs:
 
     def pause(self, id: str) -> None:
         """Ask a running run to stop at its next step, with a checkpoint. Raises `RunError`."""
-        run = self.get(id)
-        run.require("pause")
-        (run.folder / PAUSE).touch()
+        with self._locked():
+            run = self._find(id)
+            run.require("pause")
+            (run.folder / PAUSE).touch()
 
     def resume(self, id: str) -> None:
         """Queue a paused or interrupted run again. Raises `RunError`."""
-        with self._database.write() as connection:
-            run_queue.settle(connection, self._root)
-            run = run_queue.row(connection, self._root, id)
+        with self._locked():
+            run = self._find(id)
             run.require("resume")
-            run_queue.enqueue(connection, run)
+            files.write_text(run.folder / QUEUED, str(time.time()))
         self.advance()
 
     def cancel(self, id: str) -> None:
         """End a run and everything it started; nothing is published. One that has ended stays what it is."""
-        with self._database.write() as connection:
-            run_queue.settle(connection, self._root)
-            run = run_queue.row(connection, self._root, id)
-            if run.state in ("queued", "paused"):
-                run_queue.finish(connection, run, "cancelled", {"state": "cancelled"})
+        with self._locked():
+            run = self._find(id)
+            if run.may("cancel"):
+                (run.folder / CANCEL).touch()
+                (run.folder / QUEUED).unlink(missing_ok=True)
         if run.state == "running":
-            (run.folder / CANCEL).touch()
             run_process.end(run.folder)
         self.advance()
 
     def delete(self, id: str) -> None:
         """Remove a run that is not running, its folder with it; versions that it published stay. Raises `RunError`."""
-        with self._database.write() as connection:
-            run_queue.settle(connection, self._root)
-            run = run_queue.row(connection, self._root, id)
+        with self._locked():
+            run = self._find(id)
             run.require("delete")
-            connection.execute("DELETE FROM runs WHERE id = ?", (id,))
             away = self._root / f"{files.STAGING_PREFIX}{secrets.token_hex(16)}"
             run.folder.rename(away)
         shutil.rmtree(away, ignore_errors=True)
         self.advance()
 
-    def case(self, config: TrainConfig) -> Case | None:
-        """What can be known of a run before it begins; None where its base is not on this disk or not understood.
+    @contextmanager
+    def _locked(self) -> Iterator[None]:
+        """Keep every other process and thread from looking at runs or changing them. Raises `RunError`."""
+        try:
+            with files.lock(self._home / LOCK):
+                yield
+        except OSError as error:
+            why = f"{error.strerror or error}."
+            next = "See that GRAFT_HOME can be read and written and that its disk is not full."
+            raise RunError("The runs cannot be looked after.", why, next) from error
+
+    def _read(self) -> Sequence[Run]:
+        """Read every run, newest first, with its place in the queue; notes those that ended without a result."""
+        run_process.reap()
+        folders = sorted(self._root.glob("[!.]*"), reverse=True)
+        self._known = {folder: self._known[folder] for folder in folders if folder in self._known}
+        runs = [run for folder in folders if (run := self._read_one(folder))]
+        waiting = sorted((run for run in runs if run.state == "queued"), key=lambda run: (run.queued, run.id))
+        places = {run.id: place for place, run in enumerate(waiting, 1)}
+        return [replace(run, place=places.get(run.id, 0)) for run in runs]
+
+    def _read_one(self, folder: Path) -> Run | None:
+        """Read a run, or take it as known where nothing in its folder was made, replaced or removed since."""
+        try:
+            changed = folder.stat().st_mtime_ns
+        except FileNotFoundError:
+            return None  # it was removed by hand just now
+        if folder in self._known and self._known[folder][0] == changed:
+            return self._known[folder][1]
+        run = read_run(folder)
+        if run and run.state == "running":
+            _enforce(run)
+        elif run and run.state in ("cancelled", "interrupted") and not read_result(folder):
+            run_process.sweep(folder)
+            _note_end(run, run_process.death(folder))
+        elif time.time() - changed / 1e9 > SETTLED_S:
+            self._known[folder] = (changed, run)
+        return run
+
+    def _find(self, id: str) -> Run:
+        for run in self._read():
+            if run.id == id:
+                return run
+        raise RunError(f"There is no run {id!r}.", "", "Choose one from the list.")
+
+    def _start(self, run: Run) -> None:
+        try:
+            run_process.start(self._command, run.folder, self._home, run.duration)
+        except OSError as error:
+            _note_end(run, f"Its process could not be started: {error.strerror or error}.")
+            (run.folder / QUEUED).unlink(missing_ok=True)
+
+    def plan(self, config: TrainConfig) -> RunPlan | None:
+        """Return the plan of a run, to be estimated; None where its base is not on this disk or not understood.
 
         The rows are those of the report, read anew where nobody has asked for it yet.
         """
-        if estimate.shape(config, self._home) is None:
+        if find_shape(config.model, self._home)[0] is None:
             return None
         report = self._report(config) if Path(config.data).is_file() else None
         lengths, labels = fit.lengths_of(config, report)
         running = [run.folder for run in self.list() if run.state == "running"]
-        return estimate.case(config, self._home, lengths, labels, machine.measure(self._home, running))
+        return estimate.plan_run(config, self._home, lengths, labels, machine.measure(self._home, running))
 
     def _report(self, config: TrainConfig) -> Report | None:
         """The report on the rows of a run; None where they cannot be read, as the run itself will say.
@@ -244,13 +283,21 @@ class Runs:
         """Write every row that is left out as JSONL; how many. Raises `DataError`."""
         return inspection.write_bad_rows(self._home, out)
 
-    def _spawn(self, folder: Path) -> run_process.Child:
-        """A process for the run that waits for the word; what belongs to an earlier stretch of the run is gone."""
-        for name in (PAUSE, RESULT, CANCEL):
-            (folder / name).unlink(missing_ok=True)
-        child = run_process.Child(self._command, folder, self._home)
-        (folder / QUEUED).unlink(missing_ok=True)
-        return child
+
+def _enforce(run: Run) -> None:
+    """End a run that was cancelled long ago, by somebody who did not live to end it."""
+    with suppress(FileNotFoundError):
+        if time.time() - (run.folder / CANCEL).stat().st_mtime > 2 * run_process.GRACE_S:
+            run_process.end(run.folder, grace_s=0)
+
+
+def _note_end(run: Run, why: str) -> None:
+    """Write the result of a run whose process left none."""
+    after = "Resume it: it goes on from its last checkpoint." if run.resumable else "Resume it: it begins anew."
+    result = {"state": "interrupted", "what": STOPPED, "why": why, "next": f"{after} {SHORT_OF_MEMORY}"}
+    # On a full disk it is tried again at the next look; the state is the same without it.
+    with suppress(OSError):
+        files.write_json(run.folder / RESULT, {"state": "cancelled"} if run.state == "cancelled" else result)
 
 
 def _with_own_data(config: TrainConfig, staging: Path, folder: Path) -> TrainConfig:

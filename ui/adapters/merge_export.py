@@ -58,7 +58,7 @@ def followed(command: Sequence[str], home: Path, what: str) -> Iterator[str]:
         raise AdapterError(what, told or "Its process ended early; there may not be enough memory.")
 
 
-COMMAND = (sys.executable, "-m", "training.publish.export")
+COMMAND = (sys.executable, "-m", "training", "export")
 PHASES = ("base", "merge", "write", "pack")
 """What the process says of itself, a line each."""
 _ONE = threading.Lock()

@@ -12,7 +12,7 @@ from gradio.components import Component
 from errors import AdapterError
 from models.resolve import Origins, of_another_base, short_name
 from store.adapters import Version
-from training.config import KNOBS, TrainConfig
+from training.config import HYPERPARAMETERS, TrainConfig
 from ui.context import Context
 from ui.i18n import Words
 from ui.pulse import ASKED, Follower, Pulse, chosen_of
@@ -108,7 +108,7 @@ def base_of(context: Context, version: Version) -> str:
 def _settings(version: Version) -> Mapping[str, Any]:
     """What the version's own run was told, as far as such settings are known here."""
     told = version.manifest.get("config") or {}
-    return {key: told[key] for key in KNOBS if key in told and key != "start_from"}
+    return {key: told[key] for key in HYPERPARAMETERS if key in told and key != "start_from"}
 
 
 def next_of(context: Context, name: str, start_from: str, plugin: str) -> Version:

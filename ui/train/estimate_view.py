@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Callable, Mapping, Sequence
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import gradio as gr
 
 from errors import GraftError
-from training.estimate import fit, speed
+from training.estimate import fit
+from training.estimate.estimate import seconds_a_step
 from training.estimate.fit import gigabytes
 from ui.context import Context
 from ui.html.format import duration
@@ -25,9 +24,6 @@ if TYPE_CHECKING:
     from training.config import TrainConfig
     from training.estimate.estimate import Estimate
     from training.runs.run import Run
-
-_TIMED: set[Path] = set()
-"""Homes whose machine is being timed, or was."""
 
 
 def place_estimate() -> tuple[gr.HTML, gr.Button]:
@@ -47,15 +43,15 @@ def connect(
     def estimated(request: gr.Request, **values: object) -> list[Any]:
         say = words(request)
         try:
-            case = context.runs.case(config_of(values))
+            plan = context.runs.plan(config_of(values))
         except GraftError:
             return [Html(""), gr.update(visible=False)]  # the command says what is wrong
-        if case is None:
+        if plan is None:
             return [notice(say("estimate.unknown")), gr.update(visible=False)]
-        _time(case.home)
-        found = case.estimate()
-        advice = [] if found.fits_memory else fit.advised(case)
-        return [view(say, found, advice), gr.update(visible=not found.fits)]
+        found = plan.estimate()
+        advice = [] if found.fits_memory else fit.advised(plan)
+        shown = view(say, found, advice, seconds_a_step(context.settings.home, found))
+        return [shown, gr.update(visible=not found.fits)]
 
     gr.on(
         changes,
@@ -67,13 +63,17 @@ def connect(
     )
 
 
-def view(say: Words, found: Estimate, advice: Sequence[str] = ()) -> Html:
-    """What a run needs: a sentence, the parts of its memory, and what would fit where it does not."""
-    needs = say("estimate.needs", memory=gigabytes(found.peak), free=gigabytes(found.free),
-                disk=gigabytes(found.stored), time=duration(say, sum(found.seconds.values())))  # fmt: skip
-    by = say(f"estimate.by_{found.by}", n=found.runs)
-    saving = f" · {say('estimate.checkpointing')}" if found.checkpointing else ""
-    rest = div("g-dim", by, saving)
+def view(say: Words, found: Estimate, advice: Sequence[str], step: tuple[float, int]) -> Html:
+    """Show the needs of a run: a sentence, the parts of its memory, and changes that fit where it does not.
+
+    `step` is the seconds of a step and the number of earlier runs that tell them.
+    """
+    memory, free, disk = map(gigabytes, (found.peak, found.free, found.stored))
+    needs = say("estimate.needs", memory=memory, free=free, disk=disk, steps=found.steps)
+    seconds, runs = step
+    time = say("estimate.by_runs", time=duration(say, seconds * found.steps), n=runs) if runs else None
+    known = [one for one in (time, say("estimate.checkpointing") if found.checkpointing else None) if one]
+    rest = div("g-dim", " · ".join(known)) if known else None
     return div("g-estimated", tag("b", needs), parts(say, found.memory, found.free), _refused(say, found, advice), rest)
 
 
@@ -97,23 +97,14 @@ def parts(say: Words, memory: Mapping[str, int], free: int) -> Html:
 
 
 def truth(say: Words, job: Run) -> Html | None:
-    """What a run was expected to need, beside what it needed, as far as it has come."""
+    """Show the expected memory of a run beside the measured one, as far as it has come."""
     result = job.result
     expected, measured = result.get("estimate") or job.progress.estimate, result.get("measured") or {}
     try:
-        peak, seconds = gigabytes(expected["peak"]), duration(say, expected["total_s"])
+        memory = gigabytes(expected["peak"])
         if not measured:
-            return div("g-dim", say("estimate.expected", memory=peak, time=seconds))
+            return div("g-dim", say("estimate.expected", memory=memory))
         took = duration(say, sum(measured["seconds"].values()))
-        return div(
-            "g-dim", say("estimate.truth", memory=peak, time=seconds, peak=gigabytes(measured["peak"]), took=took)
-        )
+        return div("g-dim", say("estimate.truth", memory=memory, peak=gigabytes(measured["peak"]), took=took))
     except (KeyError, TypeError, AttributeError):
         return None  # a run of an earlier Graft
-
-
-def _time(home: Path) -> None:
-    """Time this machine once, while the page goes on."""
-    if home not in _TIMED and not speed.read(home):
-        _TIMED.add(home)
-        threading.Thread(target=speed.calibrate, args=(home,), daemon=True, name="calibration").start()

@@ -7,9 +7,8 @@ from collections.abc import Callable, Collection, Sequence
 from typing import TYPE_CHECKING
 
 from errors import GraftError
-from training.config import TRACKERS
+from training.config import TENSORBOARD, TRACKERS, TRACKIO
 from training.events import PHASES
-from training.loop.tracking import TENSORBOARD, TRACKIO
 from training.runs.run_progress import Progress
 from ui.adapters.card_view import figures
 from ui.html.format import day, duration, figure
@@ -128,7 +127,7 @@ def _tracked(say: Words, job: Run) -> Html | None:
 
 def _is_in_trackio(job: Run) -> bool:
     try:
-        return "trackio" in TRACKERS[job.config.track] and job.state != "queued"
+        return TRACKIO in TRACKERS[job.config.track] and job.state != "queued"
     except GraftError:
         return False
 

@@ -8,7 +8,7 @@ from typing import Any
 import gradio as gr
 from gradio.components import Component
 
-from training.config import KNOBS, PRESET, PRESETS, Knob
+from training.config import HYPERPARAMETERS, PRESET, PRESETS, Hyperparameter
 from training.estimate import advice, machine
 from ui.context import Context
 from ui.html.tags import Html, folded, table, tag
@@ -30,13 +30,13 @@ def place_knobs() -> Mapping[str, Component]:
     for group in GROUPS:
         gr.Markdown(t(f"knobs.{group}"), elem_classes="g-group")
         with gr.Row(elem_classes="g-numbers"):
-            for name, knob in KNOBS.items():
+            for name, knob in HYPERPARAMETERS.items():
                 if knob.group == group:
                     placed[name] = _component(name, knob)
-    return {name: placed[name] for name in KNOBS}
+    return {name: placed[name] for name in HYPERPARAMETERS}
 
 
-def _component(name: str, knob: Knob) -> Component:
+def _component(name: str, knob: Hyperparameter) -> Component:
     words: dict[str, Any] = {"label": t(f"knob.{name}"), "info": t(f"help.{name}")}
     if knob.kind == "switch":
         return gr.Checkbox(**words, min_width=200)

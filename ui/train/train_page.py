@@ -14,7 +14,7 @@ from gradio.components import Component
 
 from errors import DataError, GraftError
 from training.cli import run_arguments
-from training.config import KNOBS, PRESET, TrainConfig
+from training.config import HYPERPARAMETERS, PRESET, TrainConfig
 from training.data.files.selection import is_selection, read_selection
 from ui.adapters.card_rows import DOWNLOAD
 from ui.context import Context
@@ -54,7 +54,7 @@ class Form:
     @property
     def knobs(self) -> dict[str, Component]:
         """The components of the settings that a preset has."""
-        return {name: self.fields[name] for name in KNOBS}
+        return {name: self.fields[name] for name in HYPERPARAMETERS}
 
 
 @dataclass(frozen=True)
@@ -252,7 +252,7 @@ def _config(context: Context, values: Values) -> TrainConfig:
         next_ = "Choose an example, upload a file, or fetch a data set."
         raise DataError("There are no rows to learn from.", "", next_)
     own = data_form.held_out_file(context, values, path)
-    fields = {name: values[name] for name in ("promote", *KNOBS)}
+    fields = {name: values[name] for name in ("promote", *HYPERPARAMETERS)}
     fields["model"] = (values["model"] or "").strip() or None
     fields["held_out_data"] = str(own.absolute()) if own else None
     fields["held_out_split"] = data_form.held_out_split(values) if own and is_selection(own) else None

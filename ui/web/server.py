@@ -13,7 +13,6 @@ from errors import GraftError
 from settings import HOME_RECORD, REPOSITORY, Settings, check_release
 from store import files
 from store.corrections import FOLDER as CORRECTIONS
-from store.database import DATABASE
 from ui.context import Context
 from ui.html.theme import STYLE, THEME
 from ui.i18n import translations
@@ -86,10 +85,7 @@ def options(context: Context) -> dict[str, Any]:
 
 def _private(settings: Settings) -> list[Path]:
     """Folders whose files are never served, whatever Gradio thinks of them."""
-    kept = [
-        settings.home / name
-        for name in ("adapters", "live", "runs", "models", "data", CORRECTIONS, DATABASE, f"{DATABASE}-wal")
-    ]
+    kept = [settings.home / name for name in ("adapters", "live", "runs", "models", "data", CORRECTIONS, "graft.db")]
     return [*kept, Path.home() / ".cache" / "huggingface", REPOSITORY / ".git", settings.plugins]
 
 

@@ -10,7 +10,7 @@ import pytest
 
 from tests.helpers.run_helpers import begun, pid_of, plain, wait
 from training import __main__ as training
-from training.cli import run_commands
+from training.cli import run_commands, terminal
 from training.runs.runs import Runs
 
 Said = pytest.CaptureFixture[str]
@@ -79,7 +79,7 @@ def test_the_exit_code_of_a_run_that_was_followed(runs: Runs, home: Path, state:
         runs.cancel(run.id)
     else:
         (run.folder / {"paused": "pause", "failed": "fail"}[state]).touch()
-    assert run_commands.print_result(runs.wait(run.id)) == code
+    assert terminal.print_result(runs.wait(run.id)) == code
     assert {"paused": f"resume {run.id}", "cancelled": "Cancelled;", "failed": "It was told to."}[
         state
     ] in capsys.readouterr().err
@@ -90,10 +90,10 @@ def test_the_card_has_a_column_for_each_contender(capsys: pytest.CaptureFixture[
         "held_out": 12, "base": {"accuracy": 0.5}, "live": {"accuracy": 0.75}, "new": {"accuracy": 1.0},
         "fixed": 3, "broken": 0, "gate": {"pass": True, "why": "accuracy 0.750 (a@1) -> 1.000"},
     }  # fmt: skip
-    run_commands.print_card(card)
+    terminal.print_card(card)
     lines = capsys.readouterr().out.strip().splitlines()
     assert lines[0].split() == ["12", "held-out", "rows", "base", "live", "new"]
     assert lines[1].split() == ["accuracy", "0.500", "0.750", "1.000"]
     assert lines[2] == "3 rows fixed, 0 broken. accuracy 0.750 (a@1) -> 1.000"
-    run_commands.print_card({**card, "live": None})
+    terminal.print_card({**card, "live": None})
     assert capsys.readouterr().out.strip().splitlines()[0].split()[-2:] == ["base", "new"]

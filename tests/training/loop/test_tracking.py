@@ -19,7 +19,7 @@ from settings import REPOSITORY, Settings, child_environment
 from tests.conftest import Trained
 from tests.helpers import tiny
 from tests.helpers.training_helpers import config_of, run_worker, spec_of
-from training.config import KNOBS, TRACKERS, TrainConfig
+from training.config import HYPERPARAMETERS, TRACKERS, TrainConfig
 from training.events import Events
 from training.loop import tracking
 from training.loop.tracking import Tracking
@@ -175,7 +175,7 @@ def test_a_tracker_that_cannot_begin_is_left_out(
 
 def test_without_tracking_nothing_is_imported_or_written(bert: Trained, tmp_path: Path) -> None:
     config = config_of(bert.spec, tmp_path, "plain")
-    assert config.track == "none" and KNOBS["track"].choices == tuple(TRACKERS)
+    assert config.track == "none" and HYPERPARAMETERS["track"].choices == tuple(TRACKERS)
     with Tracking(config, tmp_path) as seen:
         seen.see({"kind": "step", "at": time.time(), **step(1)})
     assert not (tmp_path / tracking.TENSORBOARD).exists()

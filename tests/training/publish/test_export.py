@@ -20,7 +20,8 @@ from store.files import STAGING_PREFIX
 from tests.conftest import Trained
 from tests.helpers import tiny
 from tests.helpers.run_helpers import file_limit
-from training.publish.export import main, merge, merge_into_zip
+from training.__main__ import main
+from training.publish.export import merge, merge_into_zip
 
 AUTO = {"bert": "AutoModelForSequenceClassification", "llama": "AutoModelForCausalLM"}
 
@@ -101,8 +102,8 @@ def test_the_command_says_what_it_wrote_or_why_not(
 ) -> None:
     monkeypatch.setenv("GRAFT_HOME", str(bert.home))
     target = tmp_path / "merged"
-    assert main([bert.first.ref, str(target), "--merged", "--base", bert.spec.model]) == 0
+    assert main(["export", bert.first.ref, str(target), "--merged", "--base", bert.spec.model]) == 0
     assert capsys.readouterr().out.strip() == str(target) and (target / "model.safetensors").exists()
-    assert main([bert.first.ref, str(tmp_path / "a.zip")]) == 0
-    assert main(["nothing@1", str(tmp_path / "b.zip")]) == 2
+    assert main(["export", bert.first.ref, str(tmp_path / "a.zip")]) == 0
+    assert main(["export", "nothing@1", str(tmp_path / "b.zip")]) == 2
     assert "nothing@1" in capsys.readouterr().err

@@ -25,7 +25,8 @@ from tests.conftest import Trained
 from tests.helpers import tiny
 from tests.helpers.training_helpers import spec_of
 from tests.training.test_families import answers_as_peft_does
-from training.publish.import_peft import main, plain_config, take_in
+from training.__main__ import main
+from training.publish.import_peft import plain_config, take_in
 
 LABELS = ["late", "great", "odd"]
 MADE = {
@@ -116,12 +117,12 @@ def test_a_zip_is_taken_in_by_the_command_and_not_made_live(tmp_path: Path, monk
     monkeypatch.setenv("GRAFT_HOME", str(home))
     monkeypatch.setenv("GRAFT_QUANTIZE", "none")
     given = [archive, "--plugin", "classification", "--name", "theirs", "--base", str(base)]
-    assert main(given) == 2
+    assert main(["import", *given]) == 2
     assert "a head of 3 labels. It does not name them. Name them all" in capsys.readouterr().err
-    assert main([*given, "--labels", "late,great，odd"]) == 0
+    assert main(["import", *given, "--labels", "late,great，odd"]) == 0
     assert capsys.readouterr().out.split()[-1] == "theirs@1"
     assert AdapterStore(home).live("classification") is None and folder.exists()
-    assert main([str(tmp_path / "gone"), *given[1:]]) == 2
+    assert main(["import", str(tmp_path / "gone"), *given[1:]]) == 2
 
 
 def test_what_graft_exported_brings_its_labels(bert: Trained, tmp_path: Path) -> None:

@@ -5,10 +5,12 @@ from __future__ import annotations
 import dataclasses
 import json
 import os
+import resource
 import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
@@ -19,7 +21,8 @@ from tests.helpers import tiny
 from tests.helpers.run_helpers import alive, blocked, end_all, pid_of, published, wait
 from tests.helpers.training_helpers import config_of, run_worker, spec_of
 from training.config import TrainConfig
-from training.events import CONFIG, EVENTS, RESULT, read_events
+from training.events import CONFIG, EVENTS, PAUSE, RESULT, read_events
+from training.runs import child
 from training.runs.child import DEVICE_LOCK, NEVER_BEGAN
 from training.runs.run_process import GO
 from training.runs.runs import Runs
@@ -100,7 +103,7 @@ import resource, sys
 from dataclasses import replace
 from pathlib import Path
 from settings import Settings
-from training import child
+from training.runs import child
 told = replace(Settings.from_env(), run_seconds=0)
 Settings.from_env = lambda: told
 code = child.main(Path(sys.argv[1]))
@@ -133,7 +136,7 @@ def test_a_child_whose_start_was_not_noted_does_nothing(spec: TabSpec, home: Pat
     assert [path.name for path in folder.iterdir()] == [CONFIG]
 
 
-def test_two_children_never_work_at_once_whatever_the_database_says(spec: TabSpec, home: Path) -> None:
+def test_two_children_never_work_at_once_however_they_were_started(spec: TabSpec, home: Path) -> None:
     folder = folder_of(config_of(spec, home, "patient"), home)
     with files.lock(home / DEVICE_LOCK):
         child = start(folder, home, GO)
@@ -192,3 +195,58 @@ def test_what_cannot_be_trained_is_told_with_its_name(
     assert "Traceback" not in f"{result['what']} {result['why']} {result['next']}"
     assert [event["phase"] for event in read_events(folder)] == ["data"], "no model was loaded"
     assert published(home) == [] and not (tmp_path / "canary").exists()
+
+
+TAKES = """
+from types import SimpleNamespace
+from settings import Settings
+from training.runs import child
+held = bytearray(50 * 2**20)
+data = next(line for line in open("/proc/self/status") if line.startswith("VmData"))
+most = int(data.split()[1]) * 1024 + 300 * 2**20  # libraries for a GPU have hundreds of MB of data themselves
+expected = SimpleNamespace(peak=0, available=SimpleNamespace(gpu=0))
+print(child.limit_memory(expected, Settings(run_memory_bytes=most)) - most)
+try:
+    bytearray(2**30)
+except MemoryError:
+    print("refused")
+bytearray(50 * 2**20)
+print("goes on")
+"""
+
+
+def test_r12_what_goes_beyond_the_limit_fails_in_the_run_alone() -> None:
+    ended = subprocess.run([sys.executable, "-c", TAKES], cwd=REPOSITORY, env=child_environment(), capture_output=True,
+                           text=True, check=True)  # fmt: skip
+    assert ended.stdout.split("\n")[:3] == ["0", "refused", "goes on"]
+
+
+@pytest.mark.parametrize(("peak", "gpu", "told", "limited"), [
+    (10**9, 0, 0, int(2e9) + child.MEMORY_BESIDE), (10**9, 0, 5 * 10**8, 5 * 10**8), (10**9, 8 * 10**9, 0, 0),
+    (10**9, 8 * 10**9, 7 * 10**9, 7 * 10**9),
+])  # fmt: skip
+def test_r12_the_limit_is_twice_the_estimate_or_what_was_said(
+    peak: int, gpu: int, told: int, limited: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen = []
+    monkeypatch.setattr(resource, "setrlimit", lambda kind, limits: seen.append((kind, limits[0])))
+    found = child.limit_memory(
+        SimpleNamespace(peak=peak, available=SimpleNamespace(gpu=gpu)), Settings(run_memory_bytes=told)
+    )
+    assert found == limited and seen == ([(resource.RLIMIT_DATA, limited)] if limited else [])
+
+
+def time_out(folder: Path, grace_s: float, then: str) -> int:
+    """The exit status of a process, which such a limit may end, whose time is over at once and that does `then`."""
+    code = "import sys, time; from pathlib import Path; from training.runs import child; "
+    code += f"child.limit_time(Path(sys.argv[1]), 0.01, grace_s={grace_s})\n{then}"
+    return subprocess.run([sys.executable, "-c", code, str(folder)], cwd=REPOSITORY, env=child_environment()).returncode
+
+
+def test_r12_a_run_whose_time_is_over_is_paused(tmp_path: Path) -> None:
+    assert time_out(tmp_path, 900, f"while not (Path(sys.argv[1]) / {PAUSE!r}).exists(): time.sleep(0.01)") == 0
+
+
+def test_r12_a_run_that_does_not_pause_is_ended(tmp_path: Path) -> None:
+    assert time_out(tmp_path, 0.01, "time.sleep(60)") == child.NEVER_PAUSED
+    assert (tmp_path / PAUSE).exists()

@@ -16,6 +16,7 @@ from settings import REPOSITORY, Settings, child_environment
 from store import files
 from tests.helpers.run_helpers import alive, begun, pid_of, plain, wait
 from training.events import PROCESS
+from training.runs import run_process
 from training.runs.run_process import MARK
 from training.runs.runs import Runs
 
@@ -153,3 +154,43 @@ def test_r20_a_disk_that_is_full_after_the_process_began_leaves_none(
     monkeypatch.undo()
     runs.resume(run.id)
     wait(lambda: run.progress.step)
+
+
+KILLED = """
+import os, sys
+from pathlib import Path
+from settings import Settings
+from store import files, processes
+from tests.helpers.run_helpers import STAND_IN, plain
+from training.runs.runs import Runs
+def killed(*_):
+    os.kill(os.getpid(), 9)
+def write(path, value, write=files.write_json):
+    if path.name != "process.json" or sys.argv[2] == "released":
+        return write(path, value)
+    if sys.argv[2] == "recorded":
+        write(path, value)
+    killed()
+def unlink(path, missing_ok=False, unlink=Path.unlink):
+    if path.name == "queued":
+        killed()
+    return unlink(path, missing_ok)
+files.write_json, Path.unlink = write, unlink
+if sys.argv[2] == "queued":
+    processes.start_detached = killed
+home = Path(sys.argv[1])
+Runs(Settings(home=home), STAND_IN).submit(plain(home))
+"""
+
+
+@pytest.mark.parametrize("step", ["queued", "started", "recorded", "released"])
+def test_r18_a_server_that_is_killed_after_each_step_of_a_start_leaves_one_process_at_most(
+    runs: Runs, home: Path, step: str
+) -> None:
+    ended = subprocess.run([sys.executable, "-c", KILLED, str(home), step], cwd=REPOSITORY, check=False)
+    assert ended.returncode == -signal.SIGKILL
+    [run] = runs.list()
+    wait(lambda: runs.advance() or run.progress.step)
+    [run] = runs.list()
+    assert run.state == "running" and not (run.folder / "queued").exists()
+    assert [process.pid for process in run_process._leftovers(run.folder)] == [pid_of(run)]

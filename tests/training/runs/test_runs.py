@@ -15,10 +15,9 @@ import training.runs.runs
 from errors import GraftError, RunError
 from settings import Settings
 from store import files
-from store.database import DATABASE
 from tests.helpers.run_helpers import STAND_IN, begun, plain, states, wait
-from training.events import CONFIG, LOG, PAUSE, PROCESS, RESULT, read_events
-from training.runs.runs import Runs
+from training.events import CONFIG, LOG, PROCESS, RESULT, read_events
+from training.runs.runs import LOCK, Runs
 
 
 def test_one_runs_and_the_others_say_their_place(runs: Runs, home: Path) -> None:
@@ -41,7 +40,7 @@ def test_a_large_file_is_linked_into_its_run_and_a_small_one_copied(
     for name in ("small", "large"):
         (home / f"{name}.csv").write_text("text,label\n")
     small = runs.submit(replace(plain(home, "small"), data=str(home / "small.csv")))
-    monkeypatch.setattr(training.runs, "LARGE", 3)
+    monkeypatch.setattr(training.runs.runs, "LARGE", 3)
     large = runs.submit(replace(plain(home, "large"), data=str(home / "large.csv")))
     assert os.stat(small.config.data).st_nlink == 1 and os.stat(large.config.data).st_nlink > 1
     assert all(Path(run.config.data).is_relative_to(run.folder) for run in (small, large))
@@ -72,8 +71,7 @@ def test_pause_and_resume_go_on_from_the_checkpoint(runs: Runs, home: Path) -> N
     assert states(runs)["other"] == "running", "its turn passed on"
     runs.resume(run.id)
     again = runs.get(run.id)
-    assert again.state == "queued" and again.place == 1
-    assert not (run.folder / RESULT).exists() and not (run.folder / PAUSE).exists()
+    assert again.state == "queued" and again.place == 1 and again.result == {}
     runs.cancel(other.id)
     wait(lambda: runs.get(run.id).progress.step > step)
     assert runs.get(run.id).state == "running" and runs.get(run.id).duration > paused.duration
@@ -89,29 +87,8 @@ def test_r19_a_run_that_prints_without_a_reader_goes_on(runs: Runs, home: Path) 
     assert (run.folder / LOG).stat().st_size > 10 * 2**20 and len("".join(run.log_tail())) <= 20_000
 
 
-def test_without_its_database_a_home_is_listed_again(runs: Runs, home: Path) -> None:
-    done = begun(runs, home, "done")
-    (done.folder / "finish").touch()
-    runs.wait(done.id)
-    paused = begun(runs, home, "paused")
-    runs.pause(paused.id)
-    wait(lambda: runs.get(paused.id).state == "paused")
-    begun(runs, home, "running")
-    for name in ("waits", "waits-longer"):
-        runs.submit(plain(home, name))
-    before = runs.list()
-    for path in home.glob(f"{DATABASE}*"):
-        path.unlink()
-    after = Runs(Settings(home=home), STAND_IN).list()
-    kept = ("id", "state", "name", "plugin", "data", "version", "metric", "figure", "place")
-    facts = [[getattr(run, key) for key in kept] for run in after]
-    assert sorted(facts) == sorted([getattr(run, key) for key in kept] for run in before)
-    assert {run.name: run.place for run in after if run.place} == {"waits": 1, "waits-longer": 2}
-    assert [run.state for run in after].count("running") == 1
-
-
 def test_folders_of_old_installs_appear(runs: Runs, home: Path) -> None:
-    """They had neither a table nor a mark for waiting; one may have died without a word."""
+    """They had no mark for waiting; one may have died without a word."""
     for name, result in {"ended": {"state": "failed", "what": "w"}, "died": None}.items():
         folder = home / "runs" / f"20260101-000000-{name}"
         folder.mkdir(parents=True)
@@ -196,11 +173,10 @@ def test_a_server_looks_after_the_queue_and_outlives_trouble(
     thread = threading.Thread(target=runs.attend, args=(stop, 0.01))
     thread.start()
     try:
-        for path in home.glob(f"{DATABASE}*"):
-            path.unlink(missing_ok=True)  # the journals go with the last who has them open
-        (home / DATABASE).write_bytes(b"not a database\n" * 100)
-        wait(lambda: "graft.db is damaged" in caplog.text)
-        (home / DATABASE).unlink()
+        (home / LOCK).unlink()
+        (home / LOCK).mkdir()
+        wait(lambda: "cannot be looked after. Is a directory." in caplog.text)
+        (home / LOCK).rmdir()
         (first.folder / "finish").touch()
         wait(lambda: second.progress.step)
     finally:

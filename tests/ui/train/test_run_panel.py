@@ -12,13 +12,12 @@ from playwright import sync_api
 
 from errors import GraftError
 from settings import REPOSITORY
-from store.database import DATABASE
 from tests.helpers.run_helpers import STAND_IN, begun, end_all, plain, wait
 from tests.helpers.ui_site import make, serve
 from tests.ui.test_page_browser import CHROMIUM, FLAGS
 from training.config import TrainConfig
 from training.events import CONFIG, EVENTS
-from training.runs.runs import Runs
+from training.runs.runs import LOCK, Runs
 from ui.i18n import CHINESE, Words
 from ui.train import run_view, train_page
 from ui.train.run_panel import RunPanel
@@ -113,12 +112,13 @@ def test_the_page_moves_only_when_there_is_something_to_show(context, panel) -> 
     assert [str(mark(Words(), [])) for mark in (panel._mark_list, panel._mark_run)] != before
 
 
-def test_a_damaged_database_is_told_on_the_page(context, panel) -> None:
-    (home_of(context) / DATABASE).write_bytes(b"not a database\n" * 100)
+def test_runs_that_cannot_be_read_are_told_on_the_page(context, panel) -> None:
+    (home_of(context) / LOCK).unlink(missing_ok=True)
+    (home_of(context) / LOCK).mkdir()
     shown = panel._show_list(Words(), [])
-    assert "is damaged" in shown[1] and "Move it away" in shown[1] and shown[0]["visible"]
-    assert "damaged" in str(panel._mark_list(Words(), []))
-    (home_of(context) / DATABASE).unlink()
+    assert "cannot be looked after" in shown[1] and shown[0]["visible"]
+    assert "cannot be looked after" in str(panel._mark_list(Words(), []))
+    (home_of(context) / LOCK).rmdir()
 
 
 def test_events_that_are_not_known_here_do_no_harm(context) -> None:

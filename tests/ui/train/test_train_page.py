@@ -6,7 +6,7 @@ import gradio as gr
 import pytest
 
 from tests.helpers.ui_site import serve
-from training.config import KNOBS, PRESETS, TrainConfig
+from training.config import HYPERPARAMETERS, PRESETS, TrainConfig
 from ui.train import train_page
 
 pytestmark = pytest.mark.filterwarnings("ignore")  # Gradio's and httpx's own
@@ -22,7 +22,7 @@ def form_of(site, **changed) -> dict:
     """Return values as the page's form sends them, with some settings changed."""
     config = TrainConfig.for_tab(site.context.spec("echo"), Path("data"), "name")
     rows = {"kind": "example", "example": "tickets.csv", "column_text": "text", "column_target": "label"}
-    settings = {key: getattr(config, key) for key in KNOBS}
+    settings = {key: getattr(config, key) for key in HYPERPARAMETERS}
     return {"tab": "echo", "name": "mine", "promote": True, "model": "org/base", **rows, **settings, **changed}
 
 

@@ -16,7 +16,7 @@ from transformers import AutoConfig
 from models.resolve import Model
 from models.tokenizer import load_tokenizer, window
 from tasks import task_for
-from training.config import KNOBS, TrainConfig
+from training.config import LONGEST_LENGTH, TrainConfig
 from training.data.inspect.report import Rendered, Tokens
 from training.data.rows import Row
 from training.data.tokens import IGNORED, Outcome, batches, count_learned, to_example, tokenize
@@ -42,7 +42,7 @@ class Preview:
 
     def tokens(self, rows: Sequence[Row]) -> Tokens:
         """How long `rows` are, at least one, and what is learned of them. Raises `InputError` as training would."""
-        whole = self._outcomes(rows, replace(self._config, max_length=round(KNOBS["max_length"].most)))
+        whole = self._outcomes(rows, replace(self._config, max_length=LONGEST_LENGTH))
         lengths = np.array([_length(tokens) for tokens, _ in whole], np.int64)
         long = np.flatnonzero(lengths > self._config.max_length).tolist()
         cut = self._outcomes([rows[i] for i in long], self._config)
@@ -104,4 +104,4 @@ def _percentile(lengths: NDArray[np.int64], percent: float) -> int:
 
 
 def _length(tokens: Encoded | None) -> int:
-    return max(len(tokens.ids), len(tokens.learn)) if tokens else round(KNOBS["max_length"].most) + 1
+    return max(len(tokens.ids), len(tokens.learn)) if tokens else LONGEST_LENGTH + 1

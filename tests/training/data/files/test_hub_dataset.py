@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import io
 import json
+import shlex
+from argparse import Namespace
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -17,8 +19,8 @@ from errors import ConfigError, DataError
 from settings import Settings
 from tasks import Columns, TabSpec
 from tests.helpers.fake_hub import FakeHub, point_to
+from training.__main__ import parser
 from training.cli import run_arguments
-from training.cli.fetch import fetch_rows
 from training.config import TrainConfig
 from training.data.files.hub_dataset import HubData, Place, parse_place
 from training.data.files.selection import read_selection, title
@@ -187,6 +189,10 @@ def test_another_split_is_held_out_whole(fake: FakeHub, data: HubData, runs: Run
         runs.submit(TrainConfig.for_tab(SPEC, path, "mine", **chosen))
 
 
+def read(arguments: str) -> Namespace:
+    return parser().parse_args(["train", *shlex.split(arguments)])
+
+
 def test_a_held_out_split_is_another_one_of_a_hub_data_set(tmp_path: Path) -> None:
     source = Place("org/rows", "a" * 40, "en", "train").named
     for wrong, why in (({"hub": source, "held_out_split": "train"}, "which is trained on"),
@@ -195,14 +201,14 @@ def test_a_held_out_split_is_another_one_of_a_hub_data_set(tmp_path: Path) -> No
             TrainConfig.for_tab(SPEC, tmp_path, "mine", **wrong)
     both = "--plugin x --data org/rows --name mine --held-out-split test --held-out-data rows.csv"
     with pytest.raises(ConfigError, match="in a file and as a split"):
-        run_arguments.to_config(run_arguments.read(both), SPEC)
-    named = run_arguments.read("--plugin x --data org/rows --name mine --held-out-split test")
+        run_arguments.to_config(read(both), SPEC)
+    named = read("--plugin x --data org/rows --name mine --held-out-split test")
     assert run_arguments.to_config(named, SPEC).held_out_split == "test"
 
 
 def test_a_command_fetches_the_split_that_it_holds_out(fake: FakeHub, home: Path) -> None:
-    options = run_arguments.read("--plugin x --data org/rows --name mine --held-out-split test")
-    fetch_rows(Settings(home=home), options)
+    options = read("--plugin x --data org/rows --name mine --held-out-split test")
+    run_arguments.fetch_rows(Settings(home=home), options)
     config = run_arguments.to_config(options, SPEC)
     assert config.hub["split"] == "train" and config.held_out_split == "test"
     assert read_selection(Path(config.held_out_data)).split == "test"
@@ -212,7 +218,7 @@ def test_a_run_from_the_hub_is_a_command_and_back(tmp_path: Path) -> None:
     for place in (Place("org/rows"), Place("org/rows", "a" * 40, "default", "train"), Place("a/b", "", "x y", "dev")):
         config = TrainConfig.for_tab(SPEC, tmp_path / "x.rows", "mine", hub=place.named)
         said = run_arguments.write(config, SPEC, config.data)
-        again = run_arguments.to_config(run_arguments.read(said), SPEC)
+        again = run_arguments.to_config(read(said.removeprefix("python -m training ")), SPEC)
         kept = place.named | ({"config": ""} if place.config == "default" else {})
         assert again == TrainConfig.for_tab(SPEC, None, "mine", hub=kept)
     assert "--data a/b --hub-config 'x y' --hub-split dev --name mine" in said

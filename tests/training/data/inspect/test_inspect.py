@@ -14,7 +14,7 @@ from settings import REPOSITORY
 from tasks import Columns, TabSpec
 from tests.helpers import tiny
 from tests.helpers.training_helpers import spec_of, write_rows
-from training.cli import inspect_command
+from training.__main__ import main
 from training.data.inspect.inspect_client import Inspection
 from training.data.inspect.report import LATER
 from training.runs.runs import Runs
@@ -113,10 +113,10 @@ def test_the_command_describes_a_file(
     path = home / "rows.csv"
     path.write_text("text,label\n" + "".join(f"row {i},{'ab'[i % 2]}\n" for i in range(20)) + ",a\n", encoding="utf-8")
     command = ["inspect", "--plugin", "classification", "--base", spec.model, "--data", str(path)]
-    assert inspect_command.main([*command, "--bad-rows", str(home / "bad.jsonl")]) == 0
+    assert main([*command, "--bad-rows", str(home / "bad.jsonl")]) == 0
     said = capsys.readouterr().out
     for part in ("1 rows that are left out", "21 rows, 20 usable", "tokens of a row", "[[what it learns]]", "-> [[a]]"):
         assert part in said
     assert "text is empty" in (home / "bad.jsonl").read_text(encoding="utf-8")
-    assert inspect_command.main([*command, "--columns", "text=absent"]) == 2
+    assert main([*command, "--columns", "text=absent"]) == 2
     assert "no column 'absent'" in capsys.readouterr().err

@@ -1,0 +1,104 @@
+"""Text that several commands print: tables, cards, the progress of a run and its end, the progress of a download."""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+from tqdm import tqdm
+
+from errors import RunError
+from hub.progress import Progress
+from training.runs.run import Run
+from training.runs.runs import Runs
+
+FAILED, PAUSED, INTERRUPTED = 1, 3, 130
+"""Exit statuses of a command that has followed a run."""
+POLL_S = 0.3
+
+
+def print_table(lines: Sequence[Sequence[str]]) -> None:
+    """Print lines of cells in columns as wide as their widest cell."""
+    widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
+    for line in lines:
+        print("  ".join(map(str.ljust, line, widths)).rstrip())
+
+
+def print_card(card: Mapping[str, Any]) -> None:
+    """Print the before/after table of a card."""
+    contenders = [name for name in ("base", "live", "new") if card[name]]
+    print(f"\n{card['held_out']} held-out rows".ljust(22), *(name.rjust(10) for name in contenders))
+    for figure in card["new"]:
+        print(figure.ljust(21), *(f"{card[name][figure]:10.3f}" for name in contenders))
+    changes = ("better", "worse") if card.get("better") or card.get("worse") else ("fixed", "broken")
+    if taught := card.get("corrections"):
+        before = f", {taught['before']} before" if taught["before"] is not None else ""
+        print(f"{taught['new']} of {taught['rows']} corrections are answered right{before}.")
+    print(f"{card[changes[0]]} rows {changes[0]}, {card[changes[1]]} {changes[1]}. {card['gate']['why']}\n")
+
+
+def print_failure(run: Run) -> None:
+    """Print why a run did not succeed, and the end of its log."""
+    result = run.result
+    print(RunError(*(str(result.get(part, "")) for part in ("what", "why", "next"))), file=sys.stderr)
+    print(*result.get("log", []), sep="\n", file=sys.stderr)
+
+
+def print_result(run: Run) -> int:
+    """Print how a run ended, for somebody who has followed it; returns the exit status."""
+    if run.state == "paused":
+        print(f"Paused. python -m training resume {run.id}", file=sys.stderr)
+        return PAUSED
+    if run.state == "cancelled":
+        print("Cancelled; nothing was published.", file=sys.stderr)
+        return INTERRUPTED
+    if run.state != "done":
+        print_failure(run)
+        return FAILED
+    result = run.result
+    print_card(result["card"])
+    live = "It answers now." if result["promoted"] else "It waits for you: promote it on the page, under Adapters."
+    print(f"{result['version']} is published. {live}")
+    return 0
+
+
+def describe_place(run: Run) -> str:
+    """Return a sentence on the place of a queued run."""
+    behind = "the run that goes on" if run.place == 1 else f"{run.place} others"
+    return f"{run.id} waits its turn behind {behind}."
+
+
+def follow(runs: Runs, id: str) -> Run:
+    """Draw a run's progress until it ends; without a terminal, print each phase once."""
+    shown = ""
+    with tqdm(total=None, unit="step", disable=None) as bar:
+        while (run := runs.get(id)).active:
+            runs.advance()
+            progress = run.progress
+            phase = describe_place(run) if run.place else progress.phase
+            if phase != shown:
+                shown = phase
+                bar.set_description(shown)
+                if bar.disable:
+                    print(shown, flush=True)
+            if progress.steps:
+                bar.total = progress.steps
+                bar.set_postfix(loss=f"{progress.latest.get('loss', 0):.3f}", refresh=False)
+            bar.update(progress.step - bar.n)
+            time.sleep(POLL_S)
+    return run
+
+
+@contextmanager
+def download_bar(name: str) -> Iterator[Progress]:
+    """Draw the progress of a download, which is reported to the function that this yields."""
+    with tqdm(total=100, desc=name, unit="%", leave=False, disable=None) as bar:
+
+        def report(phase: str, fraction: float | None) -> None:
+            bar.set_description(f"{phase} {name}")
+            bar.update(round(100 * (fraction or 0)) - bar.n)
+
+        yield report
