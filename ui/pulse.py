@@ -29,7 +29,7 @@ ASKED: dict[str, Any] = {"show_progress": "hidden", "api_visibility": "private"}
 
 
 @dataclass(frozen=True)
-class Follower:
+class LiveView:
     """A part of the page that goes by something behind it."""
 
     taken: Sequence[Component]
@@ -53,15 +53,15 @@ class Follower:
         return guarded(access, self.action, refresh, silently)
 
 
-class Pulse:
+class PagePoll:
     """The page's one timer, and who follows it."""
 
     def __init__(self, access: Access, before: Callable[[], None]) -> None:
         """`before` runs at each beat."""
         self._access, self._before = access, before
-        self._followers: list[Follower] = []
+        self._followers: list[LiveView] = []
 
-    def add(self, follower: Follower) -> Follower:
+    def add(self, follower: LiveView) -> LiveView:
         """Let a part of the page follow."""
         self._followers.append(follower)
         return follower
@@ -75,7 +75,7 @@ class Pulse:
         everybody = self._access.mode == "local"
         with gr.Column(visible=everybody != others, elem_classes="g-reserved") as column:
             yield
-        self.add(Follower([], [column], lambda say: "", lambda say: [gr.update(visible=not others)], action))
+        self.add(LiveView([], [column], lambda say: "", lambda say: [gr.update(visible=not others)], action))
 
     def connect(self, demo: gr.Blocks) -> None:
         """Place the timer; to be called once, after every `add`."""
@@ -121,7 +121,7 @@ def _check() -> str:
     return CHECK.replace("WORDS", json.dumps(said))
 
 
-def _look(follower: Follower, user: User, say: Words, values: Sequence[Any], seen: str | None) -> tuple[str, list[Any]]:
+def _look(follower: LiveView, user: User, say: Words, values: Sequence[Any], seen: str | None) -> tuple[str, list[Any]]:
     """A follower's mark, and its updates if the mark is not the one that the page has seen."""
     nothing: list[Any] = [gr.skip()] * len(follower.shown)
     if not permitted(user, follower.action):

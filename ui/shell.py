@@ -19,7 +19,7 @@ from ui.context import Context, own_key
 from ui.html import format
 from ui.html.tags import Html, failure, join, span
 from ui.i18n import Words, english, t, translations
-from ui.pulse import Follower, Pulse
+from ui.pulse import LiveView, PagePoll
 from ui.tab import task_tab
 from ui.train import train_page
 from ui.web.owner import place_account
@@ -32,7 +32,7 @@ def build(context: Context) -> gr.Blocks:
     """The page for the tabs as they are now."""
     # Components are made before the page begins: one that fails then is an error tab, and the page is whole.
     made = [(tab, _parts(context, tab)) for tab in context.tabs]
-    pulse = Pulse(context.access, context.load_models)
+    pulse = PagePoll(context.access, context.load_models)
     Blocks.id = 0
     demo = gr.Blocks(title="Graft", analytics_enabled=False, delete_cache=(3600, 86400), fill_width=True)
     with demo:
@@ -72,7 +72,7 @@ def _place(context: Context, tab: Tab) -> int:
     return context.places.setdefault(tab.path, TABS + len(context.places))
 
 
-def _header(context: Context, pulse: Pulse) -> gr.Textbox:
+def _header(context: Context, pulse: PagePoll) -> gr.Textbox:
     """Places it; gives the unseen component by which the Train page hears of a base."""
     with gr.Row(elem_classes="g-header"):
         gr.HTML(span("g-name", "Graft"), elem_classes="g-brand")
@@ -83,7 +83,7 @@ def _header(context: Context, pulse: Pulse) -> gr.Textbox:
     def shown(say: Words) -> Sequence[Html]:
         return [format.models(say, context.pool.status())]
 
-    pulse.add(Follower([], [loading], mark=lambda say: hash(shown(say)[0]), refresh=shown))
+    pulse.add(LiveView([], [loading], mark=lambda say: hash(shown(say)[0]), refresh=shown))
     return gr.Textbox("", visible="hidden", show_label=False, elem_classes="g-unseen")
 
 
@@ -97,7 +97,7 @@ def _parts(context: Context, tab: Tab) -> task_tab.Parts | GraftError:
         return error
 
 
-def _tab(context: Context, tab: Tab, parts: task_tab.Parts | GraftError, pulse: Pulse) -> None:
+def _tab(context: Context, tab: Tab, parts: task_tab.Parts | GraftError, pulse: PagePoll) -> None:
     title = tab.plugin.say(tab.title) if tab.plugin else f"{tab.title} ⚠"
     with gr.Tab(title, id=tab.name):
         if tab.plugin is None or isinstance(parts, GraftError):
@@ -107,7 +107,7 @@ def _tab(context: Context, tab: Tab, parts: task_tab.Parts | GraftError, pulse: 
         task_tab.build(context, tab.plugin, parts, pulse)
 
 
-def _notice(context: Context, name: str, pulse: Pulse) -> None:
+def _notice(context: Context, name: str, pulse: PagePoll) -> None:
     """Why the tab's file could not be reloaded, where that is so; the tab goes on with its earlier code."""
     box = gr.HTML("", elem_classes="g-list")
 
@@ -115,7 +115,7 @@ def _notice(context: Context, name: str, pulse: Pulse) -> None:
         error = context.notices.get(name)
         return [join([failure(error)]) if error else Html("")]
 
-    pulse.add(Follower([], [box], mark=lambda say: hash(shown(say)[0]), refresh=shown))
+    pulse.add(LiveView([], [box], mark=lambda say: hash(shown(say)[0]), refresh=shown))
 
 
 log = logging.getLogger("graft")

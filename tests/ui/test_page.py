@@ -19,10 +19,10 @@ from tests.helpers.ui_site import ECHO, OWN, PASSWORD, make, serve
 from training.runs.runs import Runs
 from ui import context, shell
 from ui.adapters import card_rows, card_view, versions_view
-from ui.html.plot import Line, plot
+from ui.html.plot import Curve, plot
 from ui.html.tags import Html, failure, table, tag
 from ui.i18n import Words
-from ui.pulse import Pulse, _look
+from ui.pulse import PagePoll, _look
 from ui.shell import Reloader
 from ui.train import train_page
 from ui.train.run_panel import RunPanel
@@ -151,7 +151,7 @@ def test_strangers_see_no_runs(tmp_path) -> None:
         context.runs.cancel(run.id)
         followers = []
         with gr.Blocks():
-            pulse = Pulse(context.access, lambda: None)
+            pulse = PagePoll(context.access, lambda: None)
             RunPanel(context, pulse)
         followers = pulse._followers
         assert len(followers) == 5
@@ -254,7 +254,7 @@ def test_r30_everything_that_is_shown_is_escaped() -> None:
         card_view.figures(Words(), card), card_view.figures(Words(), texts),
         *(card_rows.rows_table(Words(), facts, card["rows"]) for facts in (card, texts)),
         versions_view.timeline(Words(), history),
-        plot(NASTY, [Line(NASTY, [(0, 1.0), (1, 0.5)])] * 2),
+        plot(NASTY, [Curve(NASTY, [(0, 1.0), (1, 0.5)])] * 2),
     ]  # fmt: skip
     for html in shown:
         assert isinstance(html, Html)

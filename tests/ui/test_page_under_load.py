@@ -55,7 +55,7 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
 
 def beat(site: Site, session: str = "look") -> httpx.Response:
     """What an open page asks every second."""
-    number, function = next((n, f) for n, (name, f) in endpoints(site.demo).items() if name == "pulse.Pulse._beat")
+    number, function = next((n, f) for n, (name, f) in endpoints(site.demo).items() if name == "pulse.PagePoll._beat")
     body = {"data": [None] * len(function.inputs), "fn_index": number, "session_hash": session}
     return httpx.post(f"{site.url}/gradio_api/run/any", json=body, timeout=20)
 

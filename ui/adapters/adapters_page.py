@@ -22,7 +22,7 @@ from ui.adapters.card_rows import DOWNLOAD, CardRows
 from ui.context import Context
 from ui.html.tags import Html, notice, tag
 from ui.i18n import Words, t, words
-from ui.pulse import ASKED, QUIET, Follower, Pulse, chosen_of
+from ui.pulse import ASKED, QUIET, LiveView, PagePoll, chosen_of
 from ui.train import continue_from
 from ui.train.continue_from import TrainForm
 from ui.web.access import Action
@@ -52,7 +52,7 @@ class Controls:
         return [self.promote, self.back, self.base, self.delete, self.why, self.take, self.merged, self.on]
 
 
-def build(context: Context, pulse: Pulse, form: TrainForm | None = None) -> None:
+def build(context: Context, pulse: PagePoll, form: TrainForm | None = None) -> None:
     """Place a section for each tab that learns; `form` is the Train page's, which a version can fill."""
     gr.Markdown(t("adapters.about"), elem_classes="g-about")
     place_notice(context, pulse)
@@ -67,7 +67,7 @@ def build(context: Context, pulse: Pulse, form: TrainForm | None = None) -> None
 class Section:
     """One tab's versions, placed where it is constructed."""
 
-    def __init__(self, context: Context, plugin: TaskPlugin, pulse: Pulse, form: TrainForm | None = None) -> None:
+    def __init__(self, context: Context, plugin: TaskPlugin, pulse: PagePoll, form: TrainForm | None = None) -> None:
         """Place the section; it follows the pulse."""
         self._context, self._tab, self._allow = context, plugin.name, partial(context.allow, Action.KEEP)
         listed = gr.HTML("", elem_classes="g-list", js_on_load=versions_view.CHOOSE)
@@ -83,7 +83,7 @@ class Section:
             with pulse.reserved(Action.KEEP):
                 self._place_kept(pulse, version, *acted)
         looked = [listed, version, card]
-        pulse.add(Follower([version], looked, lambda say, ref: (context.changes, ref), self.refresh))
+        pulse.add(LiveView([version], looked, lambda say, ref: (context.changes, ref), self.refresh))
         version.input(context.allow(Action.LOOK, self._chosen), version, card, **QUIET)
         picked = listed.select(context.allow(Action.LOOK, self._picked), None, version, **ASKED)
         picked.success(context.allow(Action.LOOK, self._chosen), version, card, **QUIET)
@@ -124,13 +124,13 @@ class Section:
             button.click(context.allow(Action.LOOK, lambda: gr.update(visible=False)), None, confirm, **QUIET)
         return controls, done
 
-    def _place_kept(self, pulse: Pulse, version: gr.Dropdown, controls: Controls, done: list[Any]) -> None:
+    def _place_kept(self, pulse: PagePoll, version: gr.Dropdown, controls: Controls, done: list[Any]) -> None:
         """The rows of its card and the history, which follow with the buttons."""
         context = self._context
         self._rows = CardRows(context, version, self._card, Action.KEEP)
         history = gr.HTML("", elem_classes="g-list")
         taken, shown = [version, *self._rows.taken], [*controls.all, history, *self._rows.shown]
-        follower = Follower(taken, shown, lambda say, ref, *_: (context.changes, ref), self.refresh_kept, Action.KEEP)
+        follower = LiveView(taken, shown, lambda say, ref, *_: (context.changes, ref), self.refresh_kept, Action.KEEP)
         pulse.add(follower)
         version.change(follower.handler(context.access, silently=True), taken, shown, **QUIET)
         for event in done:

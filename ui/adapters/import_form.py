@@ -19,7 +19,7 @@ from ui.adapters.merge_export import followed
 from ui.context import Context
 from ui.html.tags import Html, bar, div, failure, notice, span, tag
 from ui.i18n import Words, t, words
-from ui.pulse import QUIET, Pulse
+from ui.pulse import QUIET, PagePoll
 from ui.web.access import Action
 
 COMMAND = (sys.executable, "-m", "training", "import")
@@ -27,7 +27,7 @@ PHASES = ("unpack", "base", "verify", "publish")
 """What the process says of itself, a line each; the last line after them is the version."""
 
 
-def build(context: Context, pulse: Pulse, menus: Mapping[str, gr.Dropdown]) -> None:
+def build(context: Context, pulse: PagePoll, menus: Mapping[str, gr.Dropdown]) -> None:
     """Place the form and connect it, where the page may train.
 
     `menus` choose which version of a tab is looked at, by its name: what was taken in is chosen there.

@@ -19,7 +19,7 @@ Format = Callable[[float], str]
 
 
 @dataclass(frozen=True)
-class Line:
+class Curve:
     """A named line through (x, y); with `dots`, each point is marked, as where there are few."""
 
     name: str
@@ -27,7 +27,7 @@ class Line:
     dots: bool = False
 
 
-def plot(title: str, lines: Sequence[Line], last_x: float = 0, write: Format = lambda y: f"{y:,g}") -> Html:
+def plot(title: str, lines: Sequence[Curve], last_x: float = 0, write: Format = lambda y: f"{y:,g}") -> Html:
     """Lines over a common x from 0 to `last_x` or the last point; nothing where there is no line to draw."""
     drawn = [line for line in lines if line.points]
     if not any(len(line.points) > 1 or line.dots for line in drawn):
@@ -79,7 +79,7 @@ def _bar(left: int, right: int, n: int, end: int, high: float, limit: int) -> Ht
                class_="g-over" if left >= limit else "g-within")  # fmt: skip
 
 
-def legend(lines: Sequence[Line]) -> Html:
+def legend(lines: Sequence[Curve]) -> Html:
     """Which line is whose."""
     entries = []
     for number, line in enumerate(lines):
@@ -115,7 +115,7 @@ def _below(end: float) -> list[Html]:
             for x in found]  # fmt: skip
 
 
-def _path(line: Line, number: int, at: Callable[[float, float], tuple[float, float]]) -> Html:
+def _path(line: Curve, number: int, at: Callable[[float, float], tuple[float, float]]) -> Html:
     found = [at(x, y) for x, y in line.points]
     course = "M" + "L".join(f"{x:.1f} {y:.2f}" for x, y in found)
     if not line.dots:
@@ -125,7 +125,7 @@ def _path(line: Line, number: int, at: Callable[[float, float], tuple[float, flo
     return join([tag("path", d=course, class_=f"g-join g-look{number % PATTERNS}"), *marks])
 
 
-def _look(line: Line, number: int) -> str:
+def _look(line: Curve, number: int) -> str:
     return f"{'g-dot' if line.dots else 'g-stroke'} g-look{number % PATTERNS}"
 
 

@@ -21,12 +21,12 @@ from plugins import TaskPlugin
 from store.adapters import BASE, LIVE, NEWEST, Version
 from ui.context import Context
 from ui.i18n import Words, t
-from ui.pulse import Follower, Pulse, chosen_of
+from ui.pulse import LiveView, PagePoll, chosen_of
 from ui.tab.answer import ADAPTER_SCHEMA, described, fill, menu
 from ui.tab.badge import make_badge
 from ui.tab.chat import CONCURRENCY, retry
 from ui.tab.diff import marked, plain_answer
-from ui.tab.pending_answer import Asking, follow
+from ui.tab.pending_answer import PendingAnswer, follow
 from ui.web.access import Action
 from ui.web.guard import sentence
 
@@ -47,7 +47,7 @@ class Asked:
 
 
 def build(
-    context: Context, plugin: TaskPlugin, asked: Asked, outputs: Sequence[Sequence[Component]], pulse: Pulse
+    context: Context, plugin: TaskPlugin, asked: Asked, outputs: Sequence[Sequence[Component]], pulse: PagePoll
 ) -> None:
     """Place the section under a tab and connect it; `outputs` are the components of each column."""
     shown, menus = list[Component](), list[gr.Dropdown]()
@@ -70,7 +70,7 @@ def build(
         concurrency_limit=CONCURRENCY, concurrency_id=plugin.name, show_progress="minimal", trigger_mode="once",
     )  # fmt: skip
     stop.click(None, cancels=[event], api_visibility="private")
-    pulse.add(Follower(menus, menus, lambda say, *_: context.changes, _choices(context, plugin.name)))
+    pulse.add(LiveView(menus, menus, lambda say, *_: context.changes, _choices(context, plugin.name)))
 
 
 def compare(context: Context, name: str, asked: Asked, width: int) -> Callable[..., Any]:
@@ -81,7 +81,7 @@ def compare(context: Context, name: str, asked: Asked, width: int) -> Callable[.
         filled = fill(asked.parameters, _question(asked, list(given)))
         chosen = [adapter or default for adapter, default in zip(adapters, DEFAULTS.values(), strict=True)]
         lender = _lender(context, name, chosen)
-        columns = [Asking(adapter, filled, [None] * width, lender=lender) for adapter in chosen]
+        columns = [PendingAnswer(adapter, filled, [None] * width, lender=lender) for adapter in chosen]
         yield _flat(columns)
         for _ in follow(context, name, columns, lambda adapter: resolve(context, name, adapter)):
             _tell(columns)
@@ -109,11 +109,11 @@ def _question(asked: Asked, given: list[Any]) -> list[Any]:
     return given
 
 
-def _flat(columns: Sequence[Asking]) -> list[Any]:
+def _flat(columns: Sequence[PendingAnswer]) -> list[Any]:
     return [value for column in columns for value in (*column.outputs, column.told)]
 
 
-def _tell(columns: Sequence[Asking]) -> None:
+def _tell(columns: Sequence[PendingAnswer]) -> None:
     """Put into a badge why its column failed, and when all have ended what differs from the first whole answer."""
     for column in columns:
         if column.error and "error" not in column.badge:

@@ -27,7 +27,7 @@ from ui.adapters.card_rows import DOWNLOAD
 from ui.context import Context
 from ui.html.tags import Html
 from ui.i18n import Words, t, words
-from ui.pulse import ASKED, QUIET, Follower, Pulse
+from ui.pulse import ASKED, QUIET, LiveView, PagePoll
 from ui.tab import corrections_view
 from ui.tab.diff import plain_answer
 from ui.web.access import Action
@@ -54,7 +54,7 @@ def _hidden() -> Any:  # noqa: ANN401 - a Gradio update
 class Correct:
     """Its components and what they do."""
 
-    def __init__(self, context: Context, plugin: TaskPlugin, pulse: Pulse) -> None:
+    def __init__(self, context: Context, plugin: TaskPlugin, pulse: PagePoll) -> None:
         """Place it; it follows the pulse."""
         self._context, self._tab = context, plugin.name
         self._allow = partial(context.allow, Action.CORRECT)
@@ -76,7 +76,7 @@ class Correct:
             # Beside what is folded: showing that again would show this too.
             self._file = gr.File(visible="hidden", show_label=False, elem_classes="g-unseen")
         self._shown = [self._strip, self._teach, self._undo, self._folded, self._list]
-        self._follower = pulse.add(Follower([], self._shown, self._mark, self._show, Action.CORRECT))
+        self._follower = pulse.add(LiveView([], self._shown, self._mark, self._show, Action.CORRECT))
         self._connect()
 
     def forget_with(self, page: gr.Chatbot) -> None:

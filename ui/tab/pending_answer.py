@@ -29,7 +29,7 @@ Resolve = Callable[[str], str]
 
 
 @dataclass
-class Asking:
+class PendingAnswer:
     """One request as it is now."""
 
     adapter: str
@@ -73,9 +73,9 @@ class Asking:
         self.outputs, self.badge, self.kept = list(outputs), dict(badge), kept
 
 
-def follow(context: Context, name: str, askings: Sequence[Asking], resolve: Resolve = str) -> Iterator[None]:
+def follow(context: Context, name: str, askings: Sequence[PendingAnswer], resolve: Resolve = str) -> Iterator[None]:
     """Let all be answered at once; yields when any has something new, or waits. Closing it stops them all."""
-    news, stopped, due = SimpleQueue[Asking](), threading.Event(), 0.0
+    news, stopped, due = SimpleQueue[PendingAnswer](), threading.Event(), 0.0
     for number, asking in enumerate(askings):
         # Each has a copy of the context variables, in which Gradio keeps whose request this is.
         run, work = contextvars.copy_context().run, (_answer, context, name, asking, resolve, news, stopped)
@@ -95,11 +95,11 @@ def follow(context: Context, name: str, askings: Sequence[Asking], resolve: Reso
         _followed.discard(news)
 
 
-_followed: set[SimpleQueue[Asking]] = set()
+_followed: set[SimpleQueue[PendingAnswer]] = set()
 """The news of every page that is answered."""
 
 
-def _wait(news: SimpleQueue[Asking], due: float) -> bool:
+def _wait(news: SimpleQueue[PendingAnswer], due: float) -> bool:
     """Until there is something new, or it is time to look; what comes until `due` is shown together, an end at once."""
     try:
         new = news.get(timeout=LOOK_S)
@@ -112,7 +112,12 @@ def _wait(news: SimpleQueue[Asking], due: float) -> bool:
 
 
 def _answer(
-    context: Context, name: str, asking: Asking, resolve: Resolve, news: SimpleQueue[Asking], stopped: threading.Event
+    context: Context,
+    name: str,
+    asking: PendingAnswer,
+    resolve: Resolve,
+    news: SimpleQueue[PendingAnswer],
+    stopped: threading.Event,
 ) -> None:
     """One request, from its thread."""
     try:

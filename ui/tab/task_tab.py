@@ -16,13 +16,13 @@ from settings import Settings
 from store.adapters import BASE, LIVE
 from ui.context import Context
 from ui.i18n import t
-from ui.pulse import QUIET, Follower, Pulse
+from ui.pulse import QUIET, LiveView, PagePoll
 from ui.tab import chat, compare
 from ui.tab.answer import ADAPTER_SCHEMA, answers, choices_of, described, fill
 from ui.tab.badge import make_badge
 from ui.tab.chat import Event
 from ui.tab.correct import Correct
-from ui.tab.pending_answer import Asking, follow
+from ui.tab.pending_answer import PendingAnswer, follow
 from ui.web.access import Action
 
 EXAMPLE_LENGTH = 70
@@ -72,7 +72,7 @@ def _outputs_again(plugin: TaskPlugin) -> list[Component]:
     return list(other.outputs())
 
 
-def build(context: Context, plugin: TaskPlugin, parts: Parts, pulse: Pulse) -> None:
+def build(context: Context, plugin: TaskPlugin, parts: Parts, pulse: PagePoll) -> None:
     """Place a tab's components and connect them."""
     _lengthen(parts, context.settings.new_tokens)
     gr.Markdown(plugin.say(plugin.description), elem_classes="g-about")
@@ -94,7 +94,7 @@ def build(context: Context, plugin: TaskPlugin, parts: Parts, pulse: Pulse) -> N
         submit = [first.submit] if isinstance(first, gr.Textbox) and first.lines == 1 else []
         events = [gr.on([send.click, *submit], inputs=event.taken, **event.settings, **event.api)]
     stop.click(None, cancels=events, api_visibility="private")
-    pulse.add(Follower([adapter], [adapter], lambda say, _: context.changes, choices_of(context, plugin.name)))
+    pulse.add(LiveView([adapter], [adapter], lambda say, _: context.changes, choices_of(context, plugin.name)))
     if parts.compared:
         given = [*parts.inputs, *parts.options]
         compare.build(context, plugin, compare.Asked(given, parts.parameters, page), parts.compared, pulse)
@@ -112,7 +112,7 @@ def _lengthen(parts: Parts, most: int) -> None:
             component.maximum = max(component.maximum, most)
 
 
-def _reserved(context: Context, plugin: TaskPlugin, pulse: Pulse) -> Correct:
+def _reserved(context: Context, plugin: TaskPlugin, pulse: PagePoll) -> Correct:
     """What corrects, for those who may."""
     with pulse.reserved(Action.CORRECT):
         return Correct(context, plugin, pulse)
@@ -127,7 +127,7 @@ def answer(context: Context, plugin: TaskPlugin, parts: Parts, keeps: bool) -> C
 
     def stream(*values: Any) -> Iterator[list[Any]]:  # noqa: ANN401 - whatever the components hold
         *given, adapter = values
-        asking = Asking(adapter or LIVE, fill(parts.parameters, given), [gr.skip()] * width)
+        asking = PendingAnswer(adapter or LIVE, fill(parts.parameters, given), [gr.skip()] * width)
         for _ in follow(context, name, [asking]):
             if asking.told:
                 yield [*asking.outputs, asking.told, asking.kept][:cut]

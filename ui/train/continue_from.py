@@ -15,7 +15,7 @@ from store.adapters import Version
 from training.config import HYPERPARAMETERS, TrainConfig
 from ui.context import Context
 from ui.i18n import Words
-from ui.pulse import ASKED, Follower, Pulse, chosen_of
+from ui.pulse import ASKED, LiveView, PagePoll, chosen_of
 from ui.train import page_files
 from ui.train.hub_form import Updates
 from ui.web.access import Action
@@ -49,14 +49,14 @@ def place_choice(value: str = "", **settings: Any) -> gr.Dropdown:  # noqa: ANN4
     return gr.Dropdown([value], value=value, allow_custom_value=True, interactive=True, **settings)
 
 
-def follow(context: Context, pulse: Pulse, form: TrainForm) -> None:
+def follow(context: Context, pulse: PagePoll, form: TrainForm) -> None:
     """Let the choice offer the versions of the chosen tab, as they are now."""
     chosen = form.fields["start_from"]
 
     def refresh(say: Words, tab: str | None, value: str | None) -> list[Any]:
         return [chosen_of(choices(context, say, tab or ""), value or "", "")]
 
-    pulse.add(Follower([form.tab, chosen], [chosen], lambda say, tab, _: (context.changes, tab), refresh, Action.TRAIN))
+    pulse.add(LiveView([form.tab, chosen], [chosen], lambda say, tab, _: (context.changes, tab), refresh, Action.TRAIN))
 
 
 def choices(context: Context, say: Words, tab: str) -> list[tuple[str, str]]:

@@ -31,7 +31,7 @@ from training.data.rows import PARTS, UnknownColumns
 from ui.context import Context
 from ui.html.tags import Html, failure
 from ui.i18n import Words, t, words
-from ui.pulse import Follower, Pulse
+from ui.pulse import LiveView, PagePoll
 from ui.train import hub_form, page_files, report_view
 from ui.train.hub_form import HubForm, Updates
 from ui.web.access import Action
@@ -159,7 +159,7 @@ def inspect(context: Context, form: RowsForm, shown: ReportOutputs, keep: bool) 
 
 def follow(
     context: Context,
-    pulse: Pulse,
+    pulse: PagePoll,
     waits: gr.State,
     here: gr.Textbox,
     look: Look,
@@ -178,7 +178,7 @@ def follow(
     def again(request: gr.Request, base: str, **values: Any) -> Iterator[Updates]:  # noqa: ANN401
         yield from look(request, **values) if base else [{waits: gr.skip()}]
 
-    pulse.add(Follower([waits], [here], arrived, lambda say, base: [arrived(say, base)], Action.TRAIN))
+    pulse.add(LiveView([waits], [here], arrived, lambda say, base: [arrived(say, base)], Action.TRAIN))
     here.change(
         context.allow(Action.TRAIN, again, silently=True),
         inputs_kwargs={"base": here, **inputs},

@@ -15,7 +15,7 @@ from ui.adapters.card_rows import CardRows
 from ui.context import Context
 from ui.html.tags import Html, failure, tag
 from ui.i18n import Words, t
-from ui.pulse import ASKED, QUIET, Follower, Pulse
+from ui.pulse import ASKED, QUIET, LiveView, PagePoll
 from ui.train import continue_from, run_view
 from ui.train.page_files import page_copy
 from ui.web.access import Action
@@ -32,7 +32,7 @@ FETCH = f"() => document.querySelector('#{SAVE_LOG}').click()"
 class RunPanel:
     """Its components, placed where it is constructed; it follows the pulse."""
 
-    def __init__(self, context: Context, pulse: Pulse) -> None:
+    def __init__(self, context: Context, pulse: PagePoll) -> None:
         """Place the panel."""
         self._context, self._allow = context, partial(context.allow, Action.TRAIN)
         self.chosen = gr.State([])
@@ -65,21 +65,21 @@ class RunPanel:
             self.on = gr.Button(t("adapters.train_on"), visible=False)
             self._sure = gr.Button(t("run.sure"), visible=False, variant="stop")
 
-    def _follow(self, pulse: Pulse) -> None:
+    def _follow(self, pulse: PagePoll) -> None:
         listed, verbs = [self._box, self._table], [*self._verbs.values(), self.use, self._sure]
         unfolded = [self._unfold, self._log]
         rows = [self._card_of, self.version, self.on, *self._rows.shown]
         followers = [
-            Follower([self.chosen], listed, self._mark_list, self._show_list, Action.TRAIN),
+            LiveView([self.chosen], listed, self._mark_list, self._show_list, Action.TRAIN),
             # By themselves, because a button that is sent anew under a pressed mouse loses the click.
-            Follower([self.chosen, self._doubted], verbs, self._mark_verbs, self._show_verbs, Action.TRAIN),
-            Follower([self.chosen], [self._html], self._mark_run, self._show_run, Action.TRAIN),
-            Follower([self.chosen], unfolded, self._mark_log, self._show_log, Action.TRAIN),
-            Follower([self.chosen, *self._rows.taken], rows, self._mark_rows, self._show_rows, Action.TRAIN),
+            LiveView([self.chosen, self._doubted], verbs, self._mark_verbs, self._show_verbs, Action.TRAIN),
+            LiveView([self.chosen], [self._html], self._mark_run, self._show_run, Action.TRAIN),
+            LiveView([self.chosen], unfolded, self._mark_log, self._show_log, Action.TRAIN),
+            LiveView([self.chosen, *self._rows.taken], rows, self._mark_rows, self._show_rows, Action.TRAIN),
         ]
         self.taken = [self.chosen, self._doubted, *self._rows.taken]
         self.shown = [*listed, *verbs, self._html, *unfolded, *rows]
-        everything = Follower(self.taken, self.shown, lambda *_: None, self._show_all, Action.TRAIN)
+        everything = LiveView(self.taken, self.shown, lambda *_: None, self._show_all, Action.TRAIN)
         self.refresh = everything.handler(self._context.access)
         for follower in followers:
             pulse.add(follower)

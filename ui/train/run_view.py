@@ -12,7 +12,7 @@ from training.events import PHASES
 from training.runs.run_progress import Progress
 from ui.adapters.card_view import figures
 from ui.html.format import day, duration, figure
-from ui.html.plot import PATTERNS, Line, plot
+from ui.html.plot import PATTERNS, Curve, plot
 from ui.html.tags import Html, bar, div, failure, join, notice, span, tag
 from ui.i18n import Words
 from ui.train import estimate_view
@@ -137,9 +137,11 @@ def several(say: Words, jobs: Sequence[Run]) -> Html:
     jobs = jobs[:PATTERNS]
     names = [f"{job.name} {job.id[9:15]}" for job in jobs]
     found = [job.progress.curves for job in jobs]
-    training = [Line(name, curve.get("loss", ())) for name, curve in zip(names, found, strict=True)]
-    held_out = [Line(name, curve.get("eval_loss", ()), dots=True) for name, curve in zip(names, found, strict=True)]
-    accuracy = [Line(name, curve.get("eval_accuracy", ()), dots=True) for name, curve in zip(names, found, strict=True)]
+    training = [Curve(name, curve.get("loss", ())) for name, curve in zip(names, found, strict=True)]
+    held_out = [Curve(name, curve.get("eval_loss", ()), dots=True) for name, curve in zip(names, found, strict=True)]
+    accuracy = [
+        Curve(name, curve.get("eval_accuracy", ()), dots=True) for name, curve in zip(names, found, strict=True)
+    ]
     plots = [
         plot(say("run.loss"), training),
         plot(say("run.eval_loss"), held_out),
@@ -151,15 +153,15 @@ def several(say: Words, jobs: Sequence[Run]) -> Html:
 def curves(say: Words, now: Progress) -> Html:
     """The losses, and below them whatever else the run has reported."""
     found = now.curves
-    losses = [Line(say("run.loss"), found.get("loss", ())),
-              Line(say("run.eval_loss"), found.get("eval_loss", ()), dots=True)]  # fmt: skip
+    losses = [Curve(say("run.loss"), found.get("loss", ())),
+              Curve(say("run.eval_loss"), found.get("eval_loss", ()), dots=True)]  # fmt: skip
     memory = [(step, value / GIGABYTE) for step, value in found.get("memory", ())]
-    accuracy = [Line(say("metric.accuracy"), found.get("eval_accuracy", ()), dots=True)]
+    accuracy = [Curve(say("metric.accuracy"), found.get("eval_accuracy", ()), dots=True)]
     small = [
         plot(say("metric.accuracy"), accuracy, now.steps, lambda y: f"{100 * y:g} %"),
-        plot(say("run.learning_rate"), [Line("", found.get("learning_rate", ()))], now.steps),
-        plot(say("run.tokens_per_s"), [Line("", found.get("tokens_per_s", ()))], now.steps, lambda y: f"{y:,g}"),
-        plot(say("run.memory"), [Line("", memory)], now.steps),
+        plot(say("run.learning_rate"), [Curve("", found.get("learning_rate", ()))], now.steps),
+        plot(say("run.tokens_per_s"), [Curve("", found.get("tokens_per_s", ()))], now.steps, lambda y: f"{y:,g}"),
+        plot(say("run.memory"), [Curve("", memory)], now.steps),
     ]
     return join([plot(say("metric.loss"), losses, now.steps), div("g-plots", *small) if any(small) else None])
 

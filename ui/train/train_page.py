@@ -19,7 +19,7 @@ from training.data.files.selection import is_selection, read_selection
 from ui.adapters.card_rows import DOWNLOAD
 from ui.context import Context
 from ui.i18n import t
-from ui.pulse import ASKED, QUIET, Pulse
+from ui.pulse import ASKED, QUIET, PagePoll
 from ui.train import continue_from, data_form, estimate_view, hub_form, page_files, settings_form
 from ui.train.data_form import Look, ReportOutputs, RowsForm, Values, place_rows
 from ui.train.hub_form import Updates
@@ -66,7 +66,7 @@ class Outputs:
     bases: gr.HTML
 
 
-def build(context: Context, demo: gr.Blocks, pulse: Pulse, here: gr.Textbox) -> Form | None:
+def build(context: Context, demo: gr.Blocks, pulse: PagePoll, here: gr.Textbox) -> Form | None:
     """Place the form and the panel of runs, and connect them; returns the form, or None where no tab learns.
 
     `here` names a base as soon as it has arrived that a report waits for.
@@ -80,7 +80,7 @@ def build(context: Context, demo: gr.Blocks, pulse: Pulse, here: gr.Textbox) -> 
         return _place(context, demo, pulse, here)
 
 
-def _place(context: Context, demo: gr.Blocks, pulse: Pulse, here: gr.Textbox) -> Form | None:
+def _place(context: Context, demo: gr.Blocks, pulse: PagePoll, here: gr.Textbox) -> Form | None:
     allow = partial(context.allow, Action.TRAIN)
     learners = bool(context.learners())
     with gr.Row(elem_classes="g-columns", visible=learners):

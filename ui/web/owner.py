@@ -9,11 +9,11 @@ import gradio as gr
 
 from ui.context import Context
 from ui.i18n import t
-from ui.pulse import Pulse
+from ui.pulse import PagePoll
 from ui.web.access import Action
 
 
-def place_account(context: Context, pulse: Pulse) -> None:
+def place_account(context: Context, pulse: PagePoll) -> None:
     """In the header: where the owner signs in, and out again."""
     if context.access.mode == "huggingface":
         gr.LoginButton(size="sm", elem_classes="g-account")
@@ -24,7 +24,7 @@ def place_account(context: Context, pulse: Pulse) -> None:
             gr.Button(t("signin.owner"), link="signin", link_target="_self", size="sm", elem_classes="g-account")
 
 
-def place_notice(context: Context, pulse: Pulse) -> None:
+def place_notice(context: Context, pulse: PagePoll) -> None:
     """Why somebody sees less than there is, and what would change that; nothing for the owner."""
     if context.access.mode == "nobody":
         gr.Markdown(t("access.off_space" if context.settings.space else "access.off"), elem_classes="g-off")

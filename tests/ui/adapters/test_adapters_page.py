@@ -22,7 +22,7 @@ from ui import shell
 from ui.adapters import adapters_page
 from ui.context import Context
 from ui.i18n import Words
-from ui.pulse import Pulse
+from ui.pulse import PagePoll
 from ui.web.guard import explained
 
 pytestmark = pytest.mark.filterwarnings("ignore")
@@ -31,7 +31,7 @@ REQUEST = SimpleNamespace(headers={})
 
 def section_of(context: Context) -> adapters_page.Section:
     with gr.Blocks():
-        return adapters_page.Section(context, context.plugin("echo"), Pulse(context.access, lambda: None))
+        return adapters_page.Section(context, context.plugin("echo"), PagePoll(context.access, lambda: None))
 
 
 def click(section: adapters_page.Section, act: Any, ref: str, why: str = "") -> str:

@@ -23,7 +23,7 @@ from training.runs.runs import Runs
 from ui.adapters import import_form, versions_view
 from ui.context import Context
 from ui.i18n import Words
-from ui.pulse import Pulse
+from ui.pulse import PagePoll
 from ui.web.access import Action
 
 pytestmark = pytest.mark.filterwarnings("ignore")
@@ -101,5 +101,5 @@ def test_nobody_takes_anything_in_where_the_page_may_not_train(tmp_path: Path) -
         list(handler(REQUEST, "a.zip", "classification", "mine", ""))
     for found, functions in ((context, 0), (context_of(tmp_path), 2)):
         with gr.Blocks() as page:
-            import_form.build(found, Pulse(found.access, lambda: None), {})
+            import_form.build(found, PagePoll(found.access, lambda: None), {})
         assert len(page.fns) == functions

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ui.html.plot import HEIGHT, PATTERNS, WIDTH, Line, count, plot, scale
+from ui.html.plot import HEIGHT, PATTERNS, WIDTH, Curve, count, plot, scale
 from ui.html.theme import STYLE
 
 values = st.floats(-1e9, 1e9, allow_subnormal=False).map(lambda y: round(y, 6))
@@ -33,7 +33,7 @@ def test_steps_are_written_short(n: float, said: str) -> None:
 
 @given(st.lists(st.tuples(st.integers(0, 10**6), values), min_size=2, max_size=30))
 def test_every_point_lies_in_the_drawing(points: list[tuple[int, float]]) -> None:
-    shown = plot("loss", [Line("a", sorted(points))])
+    shown = plot("loss", [Curve("a", sorted(points))])
     course = re.search(r'd="(M[^"]*L[^"]*)" class="g-stroke', shown)
     assert course
     found = [tuple(map(float, point.split())) for point in course[1][1:].split("L")]
@@ -42,14 +42,14 @@ def test_every_point_lies_in_the_drawing(points: list[tuple[int, float]]) -> Non
 
 
 def test_axes_say_numbers_and_a_lone_line_needs_no_legend() -> None:
-    shown = plot("Loss", [Line("a", [(0, 0.1), (100, 0.4)])], 200)
+    shown = plot("Loss", [Curve("a", [(0, 0.1), (100, 0.4)])], 200)
     assert re.findall(r"top:[\d.]+%\">([^<]+)<", shown) == ["0.1", "0.2", "0.3", "0.4"]
     assert re.findall(r"left:[\d.]+%\"[^>]*>([^<]+)<", shown) == ["0", "50", "100", "150", "200"]
     assert "g-legend" not in shown
 
 
 def test_several_lines_differ_in_colour_and_pattern() -> None:
-    shown = plot("Loss", [Line(f"run {n}", [(0, n), (1, n)]) for n in range(PATTERNS)])
+    shown = plot("Loss", [Curve(f"run {n}", [(0, n), (1, n)]) for n in range(PATTERNS)])
     assert all(f"g-stroke g-look{n}" in shown and f"run {n}" in shown for n in range(PATTERNS))
     style = STYLE.read_text(encoding="utf-8")
     looks = [re.search(rf"^\.g-look{n} {{ --g-look: (#\w+);(.*)}}$", style, re.MULTILINE) for n in range(PATTERNS)]
@@ -59,5 +59,5 @@ def test_several_lines_differ_in_colour_and_pattern() -> None:
 
 
 def test_a_single_evaluation_is_a_dot_and_nothing_is_nothing() -> None:
-    assert plot("Loss", []) == plot("Loss", [Line("a", []), Line("b", [(3, 1.0)])]) == ""
-    assert "g-dot" in plot("Loss", [Line("a", [(3, 1.0)], dots=True)])
+    assert plot("Loss", []) == plot("Loss", [Curve("a", []), Curve("b", [(3, 1.0)])]) == ""
+    assert "g-dot" in plot("Loss", [Curve("a", [(3, 1.0)], dots=True)])

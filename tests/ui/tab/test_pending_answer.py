@@ -14,7 +14,7 @@ from errors import BusyError
 from tests.helpers.ui_site import make
 from ui.context import Context
 from ui.tab import pending_answer, task_tab
-from ui.tab.pending_answer import Asking, follow
+from ui.tab.pending_answer import PendingAnswer, follow
 
 STAND = """
 import gradio as gr
@@ -112,7 +112,7 @@ def test_a_request_that_nobody_waits_for_ends(context: Context, lm: Line) -> Non
 
 
 def test_several_wait_and_end_together(context: Context, lm: Line) -> None:
-    askings = [Asking("base", {"text": text}, [None]) for text in ("a", "b", "too many")]
+    askings = [PendingAnswer("base", {"text": text}, [None]) for text in ("a", "b", "too many")]
     going = follow(context, "stand", askings)
     next(going)
     assert [asking.before for asking in askings[:2]] == [2, 2] and not any(asking.done for asking in askings[:2])
@@ -134,6 +134,6 @@ def test_a_page_is_told_less_often_than_words_are_written(
 
 
 def test_a_request_of_a_model_that_has_no_line_waits_for_nobody() -> None:
-    asking = Asking("base", {}, [None])
+    asking = PendingAnswer("base", {}, [None])
     asking.bind(SimpleNamespace(version="own"))
     assert asking.before == 0 and asking.told is None

@@ -29,14 +29,12 @@ MATRIX = {
     "adapters_page.Section._picked": {LOOK},
     "adapters_page.Section._place_controls.<lambda>": {LOOK},
     "adapters_page.Section.handler.handle": {KEEP},
-    "task_tab.answer.once": {ASK},
-    "task_tab.answer.stream": {ASK},
-    "bases_form.suited.found": {TRAIN},
     "card_rows.CardRows._file.write": {TRAIN, KEEP},
     "card_rows.CardRows._filtered": {TRAIN, KEEP},
     "chat.retry": {LOOK},
     "chat.undo": {LOOK},
     "compare.compare.stream": {ASK},
+    "continue_from.connect.fill": {TRAIN},
     "correct.Correct._edit": {CORRECT},
     "correct.Correct._keep": {CORRECT},
     "correct.Correct._open": {CORRECT},
@@ -45,6 +43,10 @@ MATRIX = {
     "correct.Correct._start": {CORRECT},
     "correct.Correct._take_back": {CORRECT},
     "correct._hidden": {LOOK},
+    "data_form.bad_rows.write": {TRAIN},
+    "data_form.follow.again": {TRAIN},
+    "data_form.inspect.look": {TRAIN},
+    "data_form.show": {TRAIN},
     "estimate_view.connect.estimated": {TRAIN},
     "hub_form._chosen.chosen": {TRAIN},
     "hub_form._configured.configured": {TRAIN},
@@ -53,25 +55,23 @@ MATRIX = {
     "hub_form._stop.stop": {TRAIN},
     "import_form._place.<lambda>": {KEEP},
     "import_form.take_in.handler": {KEEP},
-    "pulse.Follower.handler.refresh": {TRAIN, KEEP, CORRECT},
-    "pulse.Pulse._beat": {LOOK},
-    "rows_form.bad_rows.write": {TRAIN},
-    "rows_form.follow.again": {TRAIN},
-    "rows_form.inspect.look": {TRAIN},
-    "rows_form.show": {TRAIN},
+    "pulse.LiveView.handler.refresh": {TRAIN, KEEP, CORRECT},
+    "pulse.PagePoll._beat": {LOOK},
     "run_panel.RunPanel._act.<lambda>": {TRAIN},
     "run_panel.RunPanel._choose": {TRAIN},
     "run_panel.RunPanel._connect.<lambda>": {TRAIN},
     "run_panel.RunPanel._copy_log": {TRAIN},
+    "settings_form.suited.found": {TRAIN},
     "task_tab._examples.fill": {LOOK},
-    "train_on.connect.fill": {TRAIN},
+    "task_tab.answer.once": {ASK},
+    "task_tab.answer.stream": {ASK},
     "train_page._command.command": {TRAIN},
     "train_page._defaults.defaults": {TRAIN},
     "train_page._fill.fill": {TRAIN},
     "train_page._preset.preset": {TRAIN},
     "train_page._start.start": {TRAIN},
     "train_page._use.use": {TRAIN},
-}  # fmt: skip
+}
 """Each handler of the page, and what who calls it must be allowed to do."""
 
 
@@ -112,7 +112,7 @@ def handler_of(function: object) -> object:
 
 def name_of(function: object) -> str:
     found = handler_of(function)
-    return f"{found.__module__}.{found.__qualname__}".removeprefix("ui.").replace(".<locals>", "")
+    return f"{found.__module__.rpartition('.')[2]}.{found.__qualname__}".replace(".<locals>", "")
 
 
 def endpoints(demo) -> dict[int, tuple[str, object]]:
