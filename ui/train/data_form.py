@@ -9,6 +9,7 @@ import filecmp
 import re
 import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -22,16 +23,17 @@ from gradio.processing_utils import save_bytes_to_cache
 from errors import DataError, GraftError
 from plugins import TaskPlugin
 from tasks import TabSpec
-from training.config import TrainConfig
+from training.config import HYPERPARAMETERS, TrainConfig
 from training.data.files.formats import FORMATS
-from training.data.files.hub_dataset import NotFetched
+from training.data.files.hub_dataset import NotFetched, beside
 from training.data.files.selection import is_selection, title
 from training.data.inspect.inspect_client import Inspection
+from training.data.inspect.report import LATER
 from training.data.rows import PARTS, UnknownColumns
 from ui.context import Context
 from ui.html.tags import Html, failure
 from ui.i18n import Words, t, words
-from ui.pulse import LiveView, PagePoll
+from ui.pulse import ASKED, LiveView, PagePoll
 from ui.train import hub_form, page_files, report_view
 from ui.train.hub_form import HubForm, Updates
 from ui.web.access import Action
@@ -89,14 +91,42 @@ class RowsForm:
 
 
 @dataclass(frozen=True)
-class ReportOutputs:
-    """What a report on the chosen rows updates besides the menus of columns."""
+class TrainForm:
+    """The components whose values make the configuration of a run."""
 
-    report: gr.HTML
+    tab: gr.Dropdown
+    rows: RowsForm
+    preset: gr.Radio
+    fields: Mapping[str, Component]
+    """The components that stand for a field of the configuration, by its name."""
+
+    @property
+    def inputs(self) -> dict[str, Block]:
+        """Every component by the name of its value."""
+        return {"tab": self.tab, **self.rows.inputs, **self.fields}
+
+    @property
+    def hyperparameters(self) -> dict[str, Component]:
+        """The components of the settings that a preset has."""
+        return {name: self.fields[name] for name in HYPERPARAMETERS}
+
+
+@dataclass(frozen=True)
+class ReportOutputs:
+    """The components that a report on the chosen rows updates."""
+
+    rows: RowsForm
+    html: gr.HTML
     name: Component
     bad: gr.Button
+    """Offers the rows that are left out, where there are any."""
     waits: gr.State
     """The base that the report waits for, if it does."""
+
+    @property
+    def all(self) -> list[Any]:
+        """Every component."""
+        return [self.html, *self.rows.columns.values(), self.name, self.bad, self.waits]
 
 
 def place_rows(plugin: TaskPlugin | None) -> RowsForm:
@@ -118,57 +148,49 @@ def place_rows(plugin: TaskPlugin | None) -> RowsForm:
     return RowsForm(kind, example, upload, hub, group, columns, held_out)
 
 
-def inspect(context: Context, form: RowsForm, shown: ReportOutputs, keep: bool) -> Look:
+def inspect(context: Context, shown: ReportOutputs, keep: bool) -> Look:
     """Return the handler that reports on the chosen rows.
 
     With `keep`, columns are as the user set them; otherwise they are guessed, and a name is suggested.
     """
+    menus = shown.rows.columns
 
     def look(request: gr.Request, tab: str, **values: Any) -> Iterator[Updates]:  # noqa: ANN401
-        say = words(request)
-        try:
+        say, path = words(request), None
+        with suppress(NotFetched):
             path = chosen_file(context, values)
-        except NotFetched:
-            path = None
         if path is None:
-            hidden = dict.fromkeys((*form.columns.values(), shown.bad), gr.update(visible=False))
-            yield {shown.report: Html(""), **hidden, shown.waits: ""}
+            hidden = dict.fromkeys((*menus.values(), shown.bad), gr.update(visible=False))
+            yield {shown.html: Html(""), **hidden, shown.waits: ""}
             return
         name = {} if keep else {shown.name: suggested_name(path)}
         try:
             for found in context.runs.look(_inspection(context, tab, path, values, keep)):
+                choices = [*found.columns]
                 columns = {
-                    menu: gr.update(
-                        choices=list(found.columns), value=found.mapping.get(part), visible=part in found.mapping
-                    )
-                    for part, menu in form.columns.items()
+                    menu: gr.update(choices=choices, value=found.mapping.get(part), visible=part in found.mapping)
+                    for part, menu in menus.items()
                 }
-                report = report_view.report(say, found, not (found.tokens or found.untokenized))
-                waits = context.spec(tab).model if found.untokenized == report_view.LATER else ""
+                html = report_view.report(say, found, not (found.tokens or found.untokenized))
+                waits = context.spec(tab).model if found.untokenized == LATER else ""
                 bad = gr.update(visible=found.left_out > 0)
-                yield {shown.report: report, **columns, **name, shown.bad: bad, shown.waits: waits}
+                yield {shown.html: html, **columns, **name, shown.bad: bad, shown.waits: waits}
         except GraftError as error:
-            there = list(error.columns) if isinstance(error, UnknownColumns) else []
-            columns = {} if keep else _choosable(form, context.spec(tab), there)
+            there = [*error.columns] if isinstance(error, UnknownColumns) else []
+            columns = {} if keep else _choosable(menus, context.spec(tab), there)
             # Where columns are to be chosen, no row was left out.
             bad = gr.update(visible=not isinstance(error, UnknownColumns))
-            yield {shown.report: failure(error), **columns, **name, shown.bad: bad, shown.waits: ""}
+            yield {shown.html: failure(error), **columns, **name, shown.bad: bad, shown.waits: ""}
 
     return look
 
 
 def follow(
-    context: Context,
-    pulse: PagePoll,
-    waits: gr.State,
-    here: gr.Textbox,
-    look: Look,
-    inputs: dict[str, Block],
-    outputs: list[Any],
+    context: Context, poll: PagePoll, shown: ReportOutputs, here: gr.Textbox, look: Look, inputs: dict[str, Block]
 ) -> None:
-    """Look again, with `look`, once the base is on this computer that the report `waits` for; `here` then names it.
+    """Report again, with `look`, once the base that the report waits for is on this computer; `here` then names it.
 
-    `here` is a component that no tab hides: the browser tells of changes in what it draws alone.
+    `here` is a component that no tab hides: the browser reports changes only of what it draws.
     """
 
     def arrived(say: Words, base: str) -> str:
@@ -176,16 +198,15 @@ def follow(
         return base if base and phases.get(base) in ("load", "ready") else ""
 
     def again(request: gr.Request, base: str, **values: Any) -> Iterator[Updates]:  # noqa: ANN401
-        yield from look(request, **values) if base else [{waits: gr.skip()}]
+        yield from look(request, **values) if base else [{shown.waits: gr.skip()}]
 
-    pulse.add(LiveView([waits], [here], arrived, lambda say, base: [arrived(say, base)], Action.TRAIN))
+    poll.add(LiveView([shown.waits], [here], arrived, lambda say, base: [arrived(say, base)], Action.TRAIN))
     here.change(
         context.allow(Action.TRAIN, again, silently=True),
         inputs_kwargs={"base": here, **inputs},
-        outputs=outputs,
-        api_visibility="private",
-        show_progress="hidden",
+        outputs=shown.all,
         trigger_mode="always_last",
+        **ASKED,
     )
 
 
@@ -240,7 +261,7 @@ def held_out_file(context: Context, values: Values, path: Path) -> Path | None:
     if split and own:
         next_ = "Remove the file, or take a share of these rows under the data set."
         raise DataError("Held-out rows are chosen twice.", f"There is a file and the split {split}.", next_)
-    return hub_form.held_out_of(context, path, split) if split else uploaded(context, own)
+    return hub_form.hub(context).find(beside(path, split)) if split else uploaded(context, own)
 
 
 def uploaded(context: Context, name: str | None) -> Path | None:
@@ -276,10 +297,10 @@ def suggested_name(path: Path) -> str:
     return re.sub(r"[^a-z0-9_-]+", "-", stem.lower()).strip("-_")[:40] or "mine"
 
 
-def _choosable(form: RowsForm, spec: TabSpec, found: list[str]) -> Updates:
-    """Return menus of the file's own columns, for a file in which they could not be guessed."""
+def _choosable(menus: Mapping[str, gr.Dropdown], spec: TabSpec, columns: list[str]) -> Updates:
+    """Return updates that offer the columns of a file in which they could not be guessed."""
     chats = bool(spec.columns and spec.columns.messages)
     return {
-        menu: gr.update(choices=found, value=None, visible=bool(found) and (part != "messages" or chats))
-        for part, menu in form.columns.items()
+        menu: gr.update(choices=columns, value=None, visible=bool(columns) and (part != "messages" or chats))
+        for part, menu in menus.items()
     }

@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 import gradio as gr
@@ -15,7 +14,7 @@ from gradio.blocks import Block
 from gradio.components import Component
 
 from errors import DataError, GraftError
-from training.data.files.hub_dataset import DataSet, HubData, Place, beside, parse_place
+from training.data.files.hub_dataset import DataSet, HubData, Place, parse_place
 from ui.context import Context
 from ui.html.tags import Html, bar, div, failure, span
 from ui.i18n import Words, t, words
@@ -26,6 +25,16 @@ EVERY_S = 0.3
 
 Updates = dict[Any, Any]
 """Updates of Gradio by component; components that are not named stay as they are."""
+
+
+def in_order(outputs: Sequence[Any], show: Callable[..., Updates]) -> Callable[..., list[Any]]:
+    """Return `show` as a `LiveView` refreshes: with its updates in the order of `outputs`."""
+
+    def refresh(*values: object) -> list[Any]:
+        updates = show(*values)
+        return [updates[output] for output in outputs]
+
+    return refresh
 
 
 @dataclass(frozen=True)
@@ -127,11 +136,6 @@ def place_of(id: str | None, config: str | None = None, split: str | None = None
     if place is None:
         raise DataError(f"{(id or '')[:100]!r} is not a data set id.", "One looks like owner/name.", "Check it.")
     return place
-
-
-def held_out_of(context: Context, path: Path, split: str | None) -> Path | None:
-    """Return the rows of another split of the data set in `path`, to compare on; raises `DataError`."""
-    return hub(context).find(beside(path, split)) if split else None
 
 
 def _choice(choices: list[Any], value: str) -> Any:  # noqa: ANN401 - an update of Gradio's

@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 import gradio as gr
-from gradio.blocks import Block
-from gradio.components import Component
 
 from errors import DataError, GraftError
 from training.cli import run_arguments
@@ -21,10 +19,10 @@ from ui.context import Context
 from ui.i18n import t
 from ui.pulse import ASKED, QUIET, PagePoll
 from ui.train import continue_from, data_form, estimate_view, hub_form, page_files, settings_form
-from ui.train.data_form import Look, ReportOutputs, RowsForm, Values, place_rows
+from ui.train.data_form import Look, ReportOutputs, TrainForm, Values, place_rows
 from ui.train.hub_form import Updates
 from ui.train.run_panel import RunPanel
-from ui.train.settings_form import place_knobs, place_presets
+from ui.train.settings_form import place_hyperparameters, place_presets
 from ui.web.access import Action
 from ui.web.owner import place_notice
 
@@ -32,72 +30,44 @@ TO_THE_FORM = "() => document.querySelector('.g-columns').scrollIntoView({behavi
 
 
 @dataclass(frozen=True)
-class Form:
-    """The components whose values make a configuration."""
-
-    tab: gr.Dropdown
-    rows: RowsForm
-    preset: gr.Radio
-    fields: Mapping[str, Component]
-    """The components that stand for a field of the configuration, by its name."""
-
-    @property
-    def inputs(self) -> dict[str, Block]:
-        """Every component by the name of its value."""
-        return {"tab": self.tab, **self.rows.inputs, **self.fields}
-
-    @property
-    def filled(self) -> list[Component]:
-        """The components that a version fills to be trained on from: the tab, its example, and the fields."""
-        return [self.tab, self.rows.example, *self.fields.values()]
-
-    @property
-    def knobs(self) -> dict[str, Component]:
-        """The components of the settings that a preset has."""
-        return {name: self.fields[name] for name in HYPERPARAMETERS}
-
-
-@dataclass(frozen=True)
 class Outputs:
-    """What the form shows of itself: the command of the run and what it will need."""
+    """Components that follow the form: the command of the run, its estimate, and the list of bases."""
 
     command: gr.Code
     estimate: tuple[gr.HTML, gr.Button]
     bases: gr.HTML
 
 
-def build(context: Context, demo: gr.Blocks, pulse: PagePoll, here: gr.Textbox) -> Form | None:
+def build(context: Context, demo: gr.Blocks, poll: PagePoll, here: gr.Textbox) -> TrainForm | None:
     """Place the form and the panel of runs, and connect them; returns the form, or None where no tab learns.
 
     `here` names a base as soon as it has arrived that a report waits for.
     """
     gr.Markdown(t("train.about"), elem_classes="g-about")
-    place_notice(context, pulse)
+    place_notice(context, poll)
     if not context.access.possible:
         return None
     # Neither the form nor the runs, whose cards show rows, are for strangers.
-    with pulse.reserved(Action.TRAIN):
-        return _place(context, demo, pulse, here)
+    with poll.reserved(Action.TRAIN):
+        return _place(context, demo, poll, here)
 
 
-def _place(context: Context, demo: gr.Blocks, pulse: PagePoll, here: gr.Textbox) -> Form | None:
+def _place(context: Context, demo: gr.Blocks, poll: PagePoll, here: gr.Textbox) -> TrainForm | None:
     allow = partial(context.allow, Action.TRAIN)
     learners = bool(context.learners())
     with gr.Row(elem_classes="g-columns", visible=learners):
         with gr.Column(elem_classes="g-ask"):
             form, shown, start = _form(context)
         with gr.Column(elem_classes="g-answer"):
-            report = gr.HTML("", elem_classes="g-list")
+            html = gr.HTML("", elem_classes="g-list")
             bad = gr.Button(t("report.bad_rows"), size="sm", visible=False)
             taken = gr.File(visible="hidden", elem_classes="g-unseen")
-    panel = RunPanel(context, pulse)
+    panel = RunPanel(context, poll)
     if not learners:
         return None
-    reported = ReportOutputs(report, form.fields["name"], bad, gr.State(""))
-    look = data_form.inspect(context, form.rows, reported, keep=True)
-    guess = data_form.inspect(context, form.rows, reported, keep=False)
-    outputs = [report, *form.rows.columns.values(), reported.name, bad, reported.waits]
-    _connect(context, demo, form, shown, (look, guess), outputs)
+    report = ReportOutputs(form.rows, html, form.fields["name"], bad, gr.State(""))
+    look = data_form.inspect(context, report, keep=True)
+    _connect(context, demo, form, shown, report, look)
     made = bad.click(allow(data_form.bad_rows(context, taken)), inputs_kwargs=form.inputs, outputs=taken, **ASKED)
     made.success(None, taken, None, js=DOWNLOAD, api_visibility="private")
     for button, anyway in ((start, False), (shown.estimate[1], True)):
@@ -105,24 +75,23 @@ def _place(context: Context, demo: gr.Blocks, pulse: PagePoll, here: gr.Textbox)
             allow(_start(context, anyway)),
             inputs_kwargs=form.inputs,
             outputs=panel.chosen,
-            api_visibility="private",
             trigger_mode="once",
-            show_progress="minimal",
+            **{**ASKED, "show_progress": "minimal"},
         )
-        begun.then(panel.refresh, panel.taken, panel.shown, **QUIET)
+        panel.refresh_after(begun)
     used = panel.use.click(allow(_use(context, panel, form)), panel.chosen, [*form.inputs.values()], **ASKED)
     looked = used.success(
-        allow(look), inputs_kwargs=form.inputs, outputs=outputs, api_visibility="private", show_progress_on=report
+        allow(look), inputs_kwargs=form.inputs, outputs=report.all, api_visibility="private", show_progress_on=html
     )
     looked.then(None, js=TO_THE_FORM)
-    data_form.follow(context, pulse, reported.waits, here, look, form.inputs, outputs)
+    data_form.follow(context, poll, report, here, look, form.inputs)
     continue_from.connect(context, panel.on, panel.version, form)
-    continue_from.follow(context, pulse, form)
+    continue_from.follow(context, poll, form)
     return form
 
 
-def _form(context: Context) -> tuple[Form, Outputs, gr.Button]:
-    """Place the form, what it shows of itself, and the button that starts the run."""
+def _form(context: Context) -> tuple[TrainForm, Outputs, gr.Button]:
+    """Place the form, the components that follow it, and the button that starts the run."""
     plugins = context.learners()
     first = plugins[0] if plugins else None
     tab = gr.Dropdown(
@@ -138,7 +107,7 @@ def _form(context: Context) -> tuple[Form, Outputs, gr.Button]:
     preset = place_presets()
     base, bases = settings_form.place_base()
     with gr.Accordion(t("train.advanced"), open=False):
-        knobs = place_knobs()
+        hyperparameters = place_hyperparameters()
     command = gr.Code(
         "",
         language="shell",
@@ -151,43 +120,40 @@ def _form(context: Context) -> tuple[Form, Outputs, gr.Button]:
     )
     estimate = estimate_view.place_estimate()
     start = gr.Button(t("train.start"), variant="primary")
-    fields = {"name": name, "promote": promote, "model": base, **knobs, "held_out_data": rows.held_out}
-    return Form(tab, rows, preset, fields), Outputs(command, estimate, bases), start
+    fields = {"name": name, "promote": promote, "model": base, **hyperparameters, "held_out_data": rows.held_out}
+    return TrainForm(tab, rows, preset, fields), Outputs(command, estimate, bases), start
 
 
 def _connect(
-    context: Context,
-    demo: gr.Blocks,
-    form: Form,
-    shown: Outputs,
-    looks: tuple[Look, Look],
-    outputs: Sequence[Component],
+    context: Context, demo: gr.Blocks, form: TrainForm, shown: Outputs, report: ReportOutputs, look: Look
 ) -> None:
-    """Connect the form: every change of its rows asks for a report, and every change for command and estimate."""
-    allow, rows, (look, guess) = partial(context.allow, Action.TRAIN), form.rows, looks
+    """Connect the form: changes of its rows ask for a report, and every change for the command and the estimate."""
+    allow, rows, guess = partial(context.allow, Action.TRAIN), form.rows, data_form.inspect(context, report, keep=False)
     # A file chosen while another is being read must not be lost.
-    private: dict[str, Any] = {
-        "api_visibility": "private",
-        "show_progress": "minimal",
-        "show_progress_on": outputs[0],
-        "trigger_mode": "always_last",
+    reports: dict[str, Any] = {
         "inputs_kwargs": form.inputs,
-        "outputs": outputs,
+        "outputs": report.all,
+        "trigger_mode": "always_last",
+        "show_progress": "minimal",
+        "show_progress_on": report.html,
+        "api_visibility": "private",
     }
     rows.kind.change(allow(rows.show), rows.kind, [rows.example, rows.upload, rows.hub_group], **QUIET)
     for trigger, silently in ((form.tab.input, False), (demo.load, True)):
         # Every page is loaded, also by those who may not train: to them nothing happens.
         own = partial(allow, silently=silently)
-        fields = [rows.example, rows.upload, form.preset, *form.knobs.values()]
+        fields = [rows.example, rows.upload, form.preset, *form.hyperparameters.values()]
         filled = trigger(own(_defaults(context, form)), form.tab, fields, **QUIET)
-        filled.then(own(guess), **private)
+        filled.then(own(guess), **reports)
         filled.then(own(settings_form.suited(context)), form.tab, [form.fields["model"], shown.bases], **QUIET)
-    hub_form.connect(context, rows.hub, lambda chosen: chosen.then(allow(guess), **private))
-    preset = form.preset.input(allow(_preset(context, form)), [form.tab, form.preset], [*form.knobs.values()], **QUIET)
-    preset.then(allow(look), **private)
-    gr.on([rows.kind.input, rows.example.input, rows.upload.upload, rows.upload.clear], allow(guess), **private)
+    hub_form.connect(context, rows.hub, lambda chosen: chosen.then(allow(guess), **reports))
+    preset = form.preset.input(
+        allow(_preset(context, form)), [form.tab, form.preset], [*form.hyperparameters.values()], **QUIET
+    )
+    preset.then(allow(look), **reports)
+    gr.on([rows.kind.input, rows.example.input, rows.upload.upload, rows.upload.clear], allow(guess), **reports)
     again = [*(menu.input for menu in rows.columns.values()), rows.held_out.upload, rows.held_out.clear]
-    gr.on([*again, form.fields["max_length"].input], allow(look), **private)  # type: ignore[attr-defined]
+    gr.on([*again, form.fields["max_length"].input], allow(look), **reports)  # type: ignore[attr-defined]
     kinds = (gr.Dropdown, gr.Textbox, gr.Checkbox, gr.Number, gr.File)
     changes = [component.change for component in form.inputs.values() if isinstance(component, kinds)]
     gr.on(
@@ -201,7 +167,7 @@ def _connect(
     estimate_view.connect(context, changes, form.inputs, shown.estimate, partial(_config, context))
 
 
-def _use(context: Context, panel: RunPanel, form: Form) -> Callable[..., Updates]:
+def _use(context: Context, panel: RunPanel, form: TrainForm) -> Callable[..., Updates]:
     """Return the handler that fills the form with the settings and rows of the chosen run."""
 
     def use(chosen: Sequence[str]) -> Updates:
@@ -217,7 +183,7 @@ def _use(context: Context, panel: RunPanel, form: Form) -> Callable[..., Updates
     return use
 
 
-def _defaults(context: Context, form: Form) -> Callable[..., Updates]:
+def _defaults(context: Context, form: TrainForm) -> Callable[..., Updates]:
     """Return the handler that shows the examples that fit a tab, and the settings of its task."""
 
     def defaults(tab: str | None) -> Updates:
@@ -231,7 +197,7 @@ def _defaults(context: Context, form: Form) -> Callable[..., Updates]:
     return defaults
 
 
-def _preset(context: Context, form: Form) -> Callable[..., Updates]:
+def _preset(context: Context, form: TrainForm) -> Callable[..., Updates]:
     """Return the handler that sets every setting as a preset has it."""
 
     def preset(tab: str, chosen: str) -> Updates:
@@ -240,9 +206,9 @@ def _preset(context: Context, form: Form) -> Callable[..., Updates]:
     return preset
 
 
-def _settings(context: Context, form: Form, tab: str, preset: str = PRESET) -> Updates:
+def _settings(context: Context, form: TrainForm, tab: str, preset: str = PRESET) -> Updates:
     config = TrainConfig.for_tab(context.spec(tab), Path("data"), "name", preset)
-    return {component: getattr(config, name) for name, component in form.knobs.items()}
+    return {component: getattr(config, name) for name, component in form.hyperparameters.items()}
 
 
 def _config(context: Context, values: Values) -> TrainConfig:

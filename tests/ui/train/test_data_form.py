@@ -9,9 +9,9 @@ from playwright import sync_api
 
 from errors import GraftError
 from serving.pool import Status
+from tests.helpers.browser import opened
 from tests.helpers.ui_site import serve
 from tests.training.data.inspect.test_report import GOOD
-from tests.ui.test_page_browser import chromium, opened  # noqa: F401 - a fixture
 from training.data.inspect.report import LATER
 from ui.train import data_form
 from ui.train.data_form import ReportOutputs
@@ -27,39 +27,36 @@ def site(tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
-def form(site):
-    """The form's rows, and what a report on them updates."""
+def outputs(site):
     with gr.Blocks():
         rows = data_form.place_rows(site.context.plugin("echo"))
-        shown = ReportOutputs(gr.HTML(), gr.Textbox(), gr.Button(), gr.State(""))
-    return rows, shown
+        return ReportOutputs(rows, gr.HTML(), gr.Textbox(), gr.Button(), gr.State(""))
 
 
-def look(site, form, keep=False, **values):
-    """Return the last updates of a report, those of the columns by their part."""
-    rows, shown = form
-    *_, updates = data_form.inspect(site.context, rows, shown, keep)(REQUEST, "echo", **values)
-    columns = {part: updates.get(menu) for part, menu in rows.columns.items()}
-    return updates[shown.report], columns, updates.get(shown.name), updates[shown.bad]
+def report(site, outputs, keep=False, **values):
+    """Return the last updates of a report: of its HTML, of the columns by their part, of the name, of the button."""
+    *_, updates = data_form.inspect(site.context, outputs, keep)(REQUEST, "echo", **values)
+    columns = {part: updates.get(menu) for part, menu in outputs.rows.columns.items()}
+    return updates[outputs.html], columns, updates.get(outputs.name), updates[outputs.bad]
 
 
-def test_a_report_of_an_example_fills_the_form(site, form) -> None:
-    shown, columns, name, _ = look(site, form, kind="example", example="tickets.csv")
+def test_a_report_of_an_example_fills_the_form(site, outputs) -> None:
+    shown, columns, name, _ = report(site, outputs, kind="example", example="tickets.csv")
     assert "240" in shown and "feature request" in shown and name == "tickets"
     assert (columns["text"]["value"], columns["target"]["value"]) == ("text", "label")
     assert not columns["messages"]["visible"]
 
 
-def test_columns_that_cannot_be_guessed_can_be_chosen(site, form, tmp_path) -> None:
+def test_columns_that_cannot_be_guessed_can_be_chosen(site, outputs, tmp_path) -> None:
     path = tmp_path / "My rows.csv"
     path.write_text("body,kind\n" + "".join(f"row {i},{'ab'[i % 2]}\n" for i in range(20)), encoding="utf-8")
     place = {"kind": "upload", "upload": str(path)}
-    shown, columns, name, bad = look(site, form, **place, column_text="text", column_target="label")
+    shown, columns, name, bad = report(site, outputs, **place, column_text="text", column_target="label")
     assert "has no column" in shown and name == "my-rows" and not bad["visible"]
     assert columns["text"]["choices"] in ([("body", "body"), ("kind", "kind")], ["body", "kind"])
     assert columns["text"]["value"] is columns["target"]["value"] is None
     assert columns["text"]["visible"] and not columns["messages"]["visible"]
-    shown, columns, *_ = look(site, form, keep=True, **place, column_text="body", column_target="kind")
+    shown, columns, *_ = report(site, outputs, keep=True, **place, column_text="body", column_target="kind")
     assert columns["text"]["value"] == "body" and "20" in shown
 
 
@@ -75,7 +72,7 @@ def test_only_examples_by_name_are_read(site) -> None:
             data_form.chosen_file(site.context, {"kind": "hub", "hub_id": id})
 
 
-def test_the_report_is_made_again_when_its_base_has_arrived(chromium, site, monkeypatch) -> None:  # noqa: F811
+def test_the_report_is_made_again_when_its_base_has_arrived(chromium, site, monkeypatch) -> None:
     phase, asked = ["download"], []
 
     def look(inspection):
@@ -84,8 +81,7 @@ def test_the_report_is_made_again_when_its_base_has_arrived(chromium, site, monk
 
     monkeypatch.setattr(site.context.runs, "look", look)
     monkeypatch.setattr(site.pool, "status", lambda: [Status("org/base", phase[0], 0.5)])
-    page = opened(chromium, site, locale="en")
-    page.get_by_role("tab", name="Train", exact=True).click()
+    page = opened(chromium, site, "Train")
     report = page.locator(".g-report")
     sync_api.expect(report).to_contain_text("follow as soon as the base is on this computer")
     page.wait_for_timeout(2500)

@@ -38,7 +38,7 @@ def test_a_preset_sets_every_setting(site) -> None:
     with gr.Blocks():
         form, *_ = train_page._form(site.context)
     quick = train_page._preset(site.context, form)("echo", "quick")
-    values = {name: quick[component] for name, component in form.knobs.items()}
+    values = {name: quick[component] for name, component in form.hyperparameters.items()}
     assert values["epochs"] == PRESETS["label"]["quick"]["epochs"]
     assert "--preset quick --promote" in train_page._command(site.context)(**form_of(site, **values))
 
