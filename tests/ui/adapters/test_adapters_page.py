@@ -173,7 +173,8 @@ def taken(page: Any, button: str) -> tuple[str, str]:
 def test_rows_are_filtered_searched_and_taken_away(chromium: Any, served: Site) -> None:
     served.publish("mine", card=label_card())
     served.publish("mine", card=text_card())
-    page = opened(chromium, served, "Adapters")
+    page = opened(chromium, served, viewport={"width": 1280, "height": 900})
+    page.get_by_role("tab", name="Adapters", exact=True).click()
     shown = page.locator(".g-rows").filter(visible=True)
     sync_api.expect(shown.locator(".g-row")).to_have_count(3)
     page.get_by_text("Worse 1", exact=True).click()
@@ -213,7 +214,8 @@ def test_rows_are_filtered_searched_and_taken_away(chromium: Any, served: Site) 
 def test_the_owner_signs_in_and_sees_what_visitors_do_not(chromium: Any, tmp_path: Path) -> None:
     with serve(tmp_path, password=PASSWORD) as site:
         site.publish("mine", card=label_card())
-        page = opened(chromium, site, "Train")
+        page = opened(chromium, site, viewport={"width": 1280, "height": 900})
+        page.get_by_role("tab", name="Train", exact=True).click()
         sync_api.expect(page.get_by_text("are for the owner of this page").filter(visible=True)).to_be_visible()
         sync_api.expect(page.get_by_role("button", name="Train", exact=True)).to_have_count(0)
         page.get_by_role("tab", name="Adapters", exact=True).click()
@@ -238,7 +240,8 @@ def test_a_choice_outlives_what_was_on_its_way_to_the_page(chromium: Any, served
     for _ in range(3):
         served.publish("mine", card=label_card())
     beats = {number for number, event in served.demo.fns.items() if ("tick" in {kind for _, kind in event.targets})}
-    page = opened(chromium, served, "Adapters")
+    page = opened(chromium, served, viewport={"width": 1280, "height": 900})
+    page.get_by_role("tab", name="Adapters", exact=True).click()
     version = page.get_by_label("Version").filter(visible=True)
     question = page.locator(".g-confirm").filter(visible=True)
 

@@ -72,7 +72,8 @@ def test_what_was_taken_in_is_what_the_page_looks_at(chromium: Any, archive: str
     shutil.copy(REPOSITORY / "plugins" / "classification.py", tmp_path / "plugins")
     with serve(tmp_path) as site:
         site.publish("mine", "classification"), site.publish("echoes")
-        page = opened(chromium, site, "Adapters")
+        page = opened(chromium, site, viewport={"width": 1280, "height": 900})
+        page.get_by_role("tab", name="Adapters", exact=True).click()
         versions = page.get_by_label("Version").filter(visible=True)
         sync_api.expect(versions.nth(0)).to_have_value("mine@1")
         page.get_by_role("button", name="Take in an adapter made elsewhere").filter(visible=True).click()

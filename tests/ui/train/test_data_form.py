@@ -81,7 +81,8 @@ def test_the_report_is_made_again_when_its_base_has_arrived(chromium, site, monk
 
     monkeypatch.setattr(site.context.runs, "look", look)
     monkeypatch.setattr(site.pool, "status", lambda: [Status("org/base", phase[0], 0.5)])
-    page = opened(chromium, site, "Train")
+    page = opened(chromium, site, viewport={"width": 1280, "height": 900})
+    page.get_by_role("tab", name="Train", exact=True).click()
     report = page.locator(".g-report")
     sync_api.expect(report).to_contain_text("follow as soon as the base is on this computer")
     page.wait_for_timeout(2500)

@@ -31,7 +31,8 @@ def fake(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[FakeHub]:
 @pytest.fixture
 def page(fake: FakeHub, tmp_path: Path, chromium: sync_api.Browser) -> Iterator[sync_api.Page]:
     with serve(tmp_path / "site") as site:
-        page = opened(chromium, site, "Train")
+        page = opened(chromium, site, viewport={"width": 1280, "height": 900})
+        page.get_by_role("tab", name="Train", exact=True).click()
         page.get_by_label("The Hub").check()
         yield page
         page.context.close()
