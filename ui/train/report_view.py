@@ -67,7 +67,7 @@ def _tokens(say: Words, found: Report, more: bool) -> Html | None:
 def _lengths(say: Words, found: Report, tokens: Tokens) -> Html:
     limit, truncated = say("report.limit", n=tokens.limit), tokens.truncated
     drawn = histogram(say("report.lengths"), tokens.edges, tokens.counts, tokens.limit, limit)
-    figures = {"median": tokens.median, "p95": tokens.p95, "longest": tokens.longest}
+    figures: dict[str, object] = {"median": tokens.median, "p95": tokens.p95, "longest": tokens.longest}
     figures |= {} if found.labels else {"learned": f"{tokens.learned_mean:,.0f}"}
     shown = div("g-figures g-small-figures", *(_figure(say, f"report.{key}", n) for key, n in figures.items()))
     fits = tag("p", say("report.fits", limit=tokens.limit), class_="g-dim")
