@@ -211,6 +211,8 @@ def test_an_example_is_recognized_and_lost_rows_are_told(context, panel, home) -
 
 
 def show_runs(page):
+    page.wait_for_selector("button[role=tab] >> nth=2")
+    page.wait_for_timeout(1000)  # the first poll
     page.get_by_role("tab", name="Train", exact=True).click()
     page.wait_for_selector("[data-run]")
 
