@@ -133,7 +133,7 @@ def test_a_page_without_training_asks_for_none_of_it_when_it_opens(tmp_path) -> 
     own.tabs = [tab for tab in own.tabs if tab.name == "own"]
     assert loaded_with(shell.build(own)) == ["_poll"]
     with pytest.raises(GraftError, match="There is no tab that can be trained"):
-        train_page._defaults(own)(None)
+        train_page._defaults(own, None)(None)
     assert loaded_with(shell.build(make(tmp_path / "space", space=True)[0])) == ["_poll"]
 
 

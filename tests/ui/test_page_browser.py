@@ -73,12 +73,10 @@ def test_an_error_is_a_kind_sentence(chromium, site) -> None:
 def test_what_is_refused_on_a_click_is_said(chromium, site) -> None:
     """Gradio shows nothing of an event that goes past its queue and fails."""
     page = opened(chromium, site, locale="en")
-    page.get_by_role("tab", name="Train").click()
-    page.locator("button.label-wrap", has_text="Fill the form from a command").locator("visible=true").click()
-    page.get_by_role("button", name="Fill the form", exact=True).locator("visible=true").click()
-    sync_api.expect(page.locator(".toast-body").first).to_contain_text(
-        "The command is not valid. The following arguments are required"
-    )
+    page.get_by_role("tab", name="Adapters").click()
+    page.get_by_role("button", name="Take in an adapter made elsewhere").locator("visible=true").click()
+    page.get_by_role("button", name="Take it in", exact=True).locator("visible=true").click()
+    sync_api.expect(page.locator(".toast-body").first).to_contain_text("There is no file. Nothing was chosen.")
 
 
 def test_events_that_may_be_refused_go_through_the_queue(site) -> None:

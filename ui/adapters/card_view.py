@@ -1,4 +1,4 @@
-"""Cards: before and after on the same held-out rows, as bars with their intervals, matrices and words."""
+"""HTML of a card: the verdict, metrics with their intervals before and after, and the confusion matrices of labels."""
 
 from __future__ import annotations
 
@@ -6,193 +6,186 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from tasks import LOWER_IS_BETTER
-from ui.adapters import card_rows
+from ui.adapters.card_rows import Card, before, counts
 from ui.html.format import figure, short
 from ui.html.tags import Html, bar, div, folded, measured_line, notice, span, table, tag
 from ui.i18n import Words
 from ui.tab.corrections_view import learned
 
+METRICS = ("accuracy", "macro_f1", "log_loss", "loss", "perplexity", "rouge_l")
+SHARES = ("accuracy", "macro_f1", "rouge_l")
+"""Metrics from 0 to 1, shown in percent and compared in points."""
+FEW = 200
+"""Rows below which the card says which difference they can show at all."""
 MOST = 12
 """Labels that a matrix shows; of more, those with the most errors."""
 LABEL = 24
 """Characters of a label."""
 DEEPEST = 85
-"""Percent of the colour where all rows of a label are: words on it must stay readable."""
+"""Percent of the colour where a cell has all rows of its label: the text on it must stay readable."""
 
 Matrix = Sequence[Sequence[int]]
 
 
-def classes(say: Words, facts: Mapping[str, Any]) -> Html | None:
-    """The matrices, before and after side by side, and the table of labels; None for cards without labels."""
-    found = facts.get("classes")
-    if not found:
-        return None
-    was = "live" if facts.get("live") else "base"
-    names = {was: facts.get("live_ref") or say("task.base"), "new": say("card.new")}
-    each = _labels(say, found["per_class"][was], found["per_class"]["new"])
-    if not found["confusion"]:
-        return div("g-classes", each)
-    labels, chosen = found["labels"], most_confused(found["confusion"]["new"])
-    maps = [_map(say, name, labels, found["confusion"][key], chosen) for key, name in names.items()]
-    some = tag("p", say("card.some_labels", n=len(chosen), all=len(labels)), class_="g-dim")
-    note = some if len(chosen) < len(labels) else None
-    return div("g-classes", tag("h4", say("card.confusion")), div("g-maps", *maps), note, each)
-
-
-def most_confused(matrix: Matrix) -> list[int]:
-    """The places, in their order, of the labels with the most errors, given or received."""
-    size = range(len(matrix))
-    errors = [sum(matrix[i]) + sum(row[i] for row in matrix) - 2 * matrix[i][i] for i in size]
-    return sorted(sorted(size, key=lambda i: -errors[i])[:MOST])
-
-
-def _map(say: Words, name: str, labels: Sequence[str], matrix: Matrix, chosen: Sequence[int]) -> Html:
-    head = tag("tr", tag("th"), *(tag("th", short(labels[i], LABEL), title=labels[i], scope="col") for i in chosen))
-    body = [
-        tag("tr", tag("th", short(labels[i], LABEL), title=labels[i], scope="row"),
-            *(_cell(matrix[i][j], sum(matrix[i]), i == j) for j in chosen))
-        for i in chosen
-    ]  # fmt: skip
-    return div(
-        "g-map",
-        tag("h5", name, " ", span("g-dim", say("card.axes"))),
-        div("g-heat", tag("table", tag("thead", head), tag("tbody", *body))),
-    )
-
-
-def _cell(count: int, of: int, right: bool) -> Html:
-    """A count, the deeper the larger its share of the label's rows; green where right, red where not."""
-    depth = DEEPEST * count / of if of else 0
-    style = f"--depth:{max(depth, 12):.0f}%" if count else None
-    return tag("td", count or "·", class_=("g-hit" if right else "g-miss") if count else "g-none", style=style)
-
-
-def _labels(say: Words, was: Sequence[Mapping[str, Any]], now: Sequence[Mapping[str, Any]]) -> Html:
-    earlier = {row["label"]: row for row in was}
-    keys = ("card.label", "card.precision", "card.recall", "card.f1", "card.f1_before", "card.support")
-    label, precision, recall, f1, f1_before, support = (say(key) for key in keys)
-    head = (label, precision, recall, f1, "", f1_before, support)
-    rows = [
-        [short(row["label"], 40), _percent(row["precision"]), _percent(row["recall"]), _percent(row["f1"]),
-         bar(row["f1"], "g-new"), span("g-dim", _percent(earlier[row["label"]]["f1"])), row["support"]]
-        for row in sorted(now, key=lambda row: (row["f1"], -row["support"]))
-    ]  # fmt: skip
-    return folded(say("card.labels", n=len(rows)), table(head, rows, "g-labels"))
-
-
-def _percent(share: float) -> str:
-    return f"{100 * share:.0f} %"
-
-
-METRICS = ("accuracy", "macro_f1", "log_loss", "loss", "perplexity", "rouge_l")
-SHARES = ("accuracy", "macro_f1", "rouge_l")
-"""Figures from 0 to 1, which people read in percent and compare in points."""
-FEW = 200
-"""Rows below which the card says how much they can tell at all."""
-
-Facts = Mapping[str, Any]
-"""What card.json holds. Cards of earlier days have no certainty, classes, base_by and no_live."""
-
-
-def figures(say: Words, facts: Facts) -> Html:
-    """A card without its rows: the verdict, the figures, and what was taken for what."""
-    if not facts:
+def figures(say: Words, card: Card) -> Html:
+    """Show a card without its rows. Cards of earlier releases have no certainty, classes, base_by and no_live."""
+    if not card:
         return Html("")
-    shown = [_metric(say, metric, facts) for metric in METRICS if metric in facts["new"]]
-    about = tag("p", " ".join(_about(say, facts)), class_="g-dim")
-    matrices, taught = classes(say, facts), learned(say, facts.get("corrections"))
-    alone = say("teach.alone") if facts.get("alone") else None
-    said = notice(*(tag("p", words) for words in (taught, alone) if words)) if taught else None
-    return div("g-card", _verdict(say, facts), said, div("g-metrics", *shown), _counted(say, facts), matrices, about)
+    shown = [_metric(say, metric, card) for metric in METRICS if metric in card["new"]]
+    about = tag("p", " ".join(_about(say, card)), class_="g-dim")
+    taught = learned(say, card.get("corrections"))
+    alone = tag("p", say("teach.alone")) if card.get("alone") else None
+    lesson = notice(tag("p", taught), alone) if taught else None
+    metrics = div("g-metrics", *shown)
+    return div("g-card", _verdict(say, card), lesson, metrics, _changed(say, card), classes(say, card), about)
 
 
-def before(facts: Facts) -> str:
-    """Which contender the new version is compared with: live, or base where no live version could be."""
-    return "live" if facts.get("live") else "base"
-
-
-def before_name(say: Words, facts: Facts) -> str:
-    """What people call it."""
-    return str(facts.get("live_ref") or say("task.base"))
-
-
-def _verdict(say: Words, facts: Facts) -> Html:
-    """The difference in words, and what the gate made of it."""
-    metric, gate = facts.get("metric") or METRICS[0], facts.get("gate") or {}
-    if metric not in facts["new"]:
-        metric = next(m for m in METRICS if m in facts["new"])
-    change = tag("strong", difference(say, metric, facts))
-    certainty = facts.get("certainty")
-    sure = say(f"verdict.{_judged(metric, facts)}") if certainty else None
-    rule = say(f"gate.{gate['rule']}") if gate.get("rule") else ""
-    passed = say("card.passed" if gate.get("pass") else "card.held_back", rule=rule) if rule else None
+def _verdict(say: Words, card: Card) -> Html:
+    """Show the difference in words, and the decision of the gate."""
+    metric, gate = card.get("metric") or METRICS[0], card.get("gate") or {}
+    if metric not in card["new"]:
+        metric = next(m for m in METRICS if m in card["new"])
+    lines = [say(f"verdict.{_judged(say, metric, card)}")] if card.get("certainty") else []
+    if gate.get("rule"):
+        lines.append(say("card.passed" if gate.get("pass") else "card.held_back", rule=say(f"gate.{gate['rule']}")))
     kind = "good" if gate.get("pass") else "warn"
-    return notice(change, *(tag("p", words) for words in (sure, passed) if words), kind=kind)
+    return notice(tag("strong", difference(say, metric, card)), *(tag("p", words) for words in lines), kind=kind)
 
 
-def _judged(metric: str, facts: Facts) -> str:
-    """better or worse where the difference is more than chance can make, else unsure."""
-    if not facts["certainty"]["sure"]:
+def _judged(say: Words, metric: str, card: Card) -> str:
+    """Return better or worse where the difference is larger than chance, else unsure."""
+    if not card["certainty"]["sure"]:
         return "unsure"
-    change = facts["new"][metric] - facts[before(facts)][metric]
+    change = card["new"][metric] - card[before(say, card)[0]][metric]
     return "better" if (change < 0) is (metric in LOWER_IS_BETTER) else "worse"
 
 
-def difference(say: Words, metric: str, facts: Facts) -> str:
-    """`Accuracy 76.0 % → 92.0 %: +16.0 points (95 %: +4.0 to +28.0)`."""
-    was, now = facts[before(facts)][metric], facts["new"][metric]
+def _intervals(metric: str, card: Card) -> Mapping[str, Sequence[float]]:
+    """Return the 95 % intervals of a metric by contender, and that of the difference; empty where none are known."""
+    return ((card.get("certainty") or {}).get("intervals") or {}).get(metric) or {}
+
+
+def difference(say: Words, metric: str, card: Card) -> str:
+    """Return `Accuracy 76.0 % → 92.0 %: +16.0 points (95 %: +4.0 to +28.0)`."""
+    was, now = card[before(say, card)[0]][metric], card["new"][metric]
     words = f"{say(f'metric.{metric}')} {figure(metric, was)} → {figure(metric, now)}"
-    interval = ((facts.get("certainty") or {}).get("intervals") or {}).get(metric)
-    if not interval:
+    intervals = _intervals(metric, card)
+    if not intervals:
         return words
-    low, high = (_signed(metric, bound) for bound in interval["difference"])
-    change = say("card.points", n=_signed(metric, now - was)) if metric in SHARES else _signed(metric, now - was)
+    change, low, high = (_signed(metric, value) for value in (now - was, *intervals["difference"]))
+    change = say("card.points", n=change) if metric in SHARES else change
     return say("card.difference", words=words, change=change, low=low, high=high)
 
 
 def _signed(metric: str, value: float) -> str:
-    """A difference: points of a share, else the figure's own unit."""
+    """Write a difference: in points for a share, else in the metric's own unit."""
     text = f"{100 * value:+.1f}" if metric in SHARES else f"{value:+,.2f}"
     return text.replace("-", "−")
 
 
-def _metric(say: Words, metric: str, facts: Facts) -> Html:
-    who = [key for key in ("base", "live", "new") if facts.get(key) and metric in facts[key]]
-    names = {"base": say("task.base"), "live": facts.get("live_ref") or say("card.live"), "new": say("card.new")}
-    intervals = ((facts.get("certainty") or {}).get("intervals") or {}).get(metric) or {}
-    most = 1.0 if metric in SHARES else max(intervals.get(key, [0, facts[key][metric]])[1] for key in who) or 1.0
-    lines = [_contender(names[key], metric, facts[key][metric], intervals.get(key), most, key) for key in who]
+def _metric(say: Words, metric: str, card: Card) -> Html:
+    """Show the bars of a metric, one for each contender."""
+    names = {"base": say("task.base"), "live": card.get("live_ref") or say("card.live"), "new": say("card.new")}
+    values = {key: card[key][metric] for key in names if card.get(key) and metric in card[key]}
+    intervals = _intervals(metric, card)
+    most = 1.0 if metric in SHARES else max(intervals.get(key, [0, value])[1] for key, value in values.items()) or 1.0
+    lines = []
+    for key, value in values.items():
+        interval = intervals.get(key)
+        bounds = (interval[0] / most, interval[1] / most) if interval else None
+        words = " – ".join(figure(metric, bound) for bound in interval) if interval else None
+        colour = "g-new" if key == "new" else ""
+        lines.append(measured_line(names[key], value / most, bounds, figure(metric, value), colour, words))
     direction = say("card.lower" if metric in LOWER_IS_BETTER else "card.higher")
     return div("g-metric", tag("h4", say(f"metric.{metric}"), " ", span("g-dim", direction)), *lines)
 
 
-def _contender(name: str, metric: str, value: float, interval: Sequence[float] | None, most: float, key: str) -> Html:
-    bounds = (interval[0] / most, interval[1] / most) if interval else None
-    said = f"{figure(metric, interval[0])} – {figure(metric, interval[1])}" if interval else None
-    return measured_line(name, value / most, bounds, figure(metric, value), "g-new" if key == "new" else "", said)
-
-
-def _counted(say: Words, facts: Facts) -> Html | None:
-    """How many rows changed, and which way."""
-    gained, lost = card_rows.counts(facts)
-    if "accuracy" not in facts["new"] and not gained and not lost:
+def _changed(say: Words, card: Card) -> Html | None:
+    """Show the numbers of rows that became better and worse."""
+    gained, lost = counts(card)
+    labels = "accuracy" in card["new"]
+    if not labels and not gained and not lost:
         return None
-    keys = ("card.fixed", "card.broken") if "accuracy" in facts["new"] else ("card.better", "card.worse")
-    return div("g-changes", span("g-fixed", say(keys[0], n=gained)), span("g-broken", say(keys[1], n=lost)))
+    better, worse = ("card.fixed", "card.broken") if labels else ("card.better", "card.worse")
+    return div("g-changes", span("g-fixed", say(better, n=gained)), span("g-broken", say(worse, n=lost)))
 
 
-def _about(say: Words, facts: Facts) -> Iterator[str]:
-    """What the figures are of, and what they cannot tell."""
-    rows = int(facts.get("held_out", 0))
+def _about(say: Words, card: Card) -> Iterator[str]:
+    """Yield sentences on the rows that were measured, and the limits of the metrics."""
+    rows = int(card.get("held_out", 0))
     yield say("card.about", n=rows)
-    certainty, metric = facts.get("certainty"), str(facts.get("metric"))
+    certainty, metric = card.get("certainty"), str(card.get("metric"))
     if certainty:
         yield say("card.intervals")
         if rows < FEW:
             least = _signed(metric, certainty["least"]).lstrip("+")
             yield say("card.few", n=rows, least=say("card.points", n=least) if metric in SHARES else least)
-    if facts.get("base_by"):
-        yield say(f"base_by.{facts['base_by']}")
-    missing = facts.get("no_live")
+    if card.get("base_by"):
+        yield say(f"base_by.{card['base_by']}")
+    missing = card.get("no_live")
     if missing and missing["why"] != "none":
         yield say(f"no_live.{missing['why']}", version=missing["ref"], detail=missing["detail"])
+
+
+def classes(say: Words, card: Card) -> Html | None:
+    """Show the confusion matrices, before and after, and the table of labels; None for cards without labels."""
+    found = card.get("classes")
+    if not found:
+        return None
+    was, name = before(say, card)
+    each = _labels(say, found["per_class"][was], found["per_class"]["new"])
+    if not found["confusion"]:
+        return div("g-classes", each)
+    labels, shown = found["labels"], most_confused(found["confusion"]["new"])
+    names = {was: name, "new": say("card.new")}
+    maps = [_map(say, name, labels, found["confusion"][key], shown) for key, name in names.items()]
+    some = tag("p", say("card.some_labels", n=len(shown), all=len(labels)), class_="g-dim")
+    note = some if len(shown) < len(labels) else None
+    return div("g-classes", tag("h4", say("card.confusion")), div("g-maps", *maps), note, each)
+
+
+def most_confused(matrix: Matrix) -> list[int]:
+    """Return the indices, in order, of the labels with the most errors, given or received."""
+    size = range(len(matrix))
+    errors = [sum(matrix[i]) + sum(row[i] for row in matrix) - 2 * matrix[i][i] for i in size]
+    return sorted(sorted(size, key=lambda i: -errors[i])[:MOST])
+
+
+def _map(say: Words, name: str, labels: Sequence[str], matrix: Matrix, shown: Sequence[int]) -> Html:
+    columns, rows = (
+        {i: tag("th", short(labels[i], LABEL), title=labels[i], scope=scope) for i in shown} for scope in ("col", "row")
+    )
+    body = [tag("tr", rows[i], *(_cell(matrix[i][j], sum(matrix[i]), i == j) for j in shown)) for i in shown]
+    head = tag("thead", tag("tr", tag("th"), *columns.values()))
+    title = tag("h5", name, " ", span("g-dim", say("card.axes")))
+    return div("g-map", title, div("g-heat", tag("table", head, tag("tbody", *body))))
+
+
+def _cell(count: int, rows: int, right: bool) -> Html:
+    """Show a count, the deeper the larger its share of the label's rows; green where right, red where not."""
+    if not count:
+        return tag("td", "·", class_="g-none")
+    depth = max(DEEPEST * count / rows, 12)
+    return tag("td", count, class_="g-hit" if right else "g-miss", style=f"--depth:{depth:.0f}%")
+
+
+def _labels(say: Words, was: Sequence[Mapping[str, Any]], now: Sequence[Mapping[str, Any]]) -> Html:
+    earlier = {row["label"]: _percent(row["f1"]) for row in was}
+    keys = ("label", "precision", "recall", "f1", "", "f1_before", "support")
+    rows = [
+        (
+            short(row["label"], 40),
+            *(_percent(row[key]) for key in ("precision", "recall", "f1")),
+            bar(row["f1"], "g-new"),
+            span("g-dim", earlier[row["label"]]),
+            row["support"],
+        )
+        for row in sorted(now, key=lambda row: (row["f1"], -row["support"]))
+    ]
+    return folded(
+        say("card.labels", n=len(rows)), table([key and say(f"card.{key}") for key in keys], rows, "g-labels")
+    )
+
+
+def _percent(share: float) -> str:
+    return f"{100 * share:.0f} %"

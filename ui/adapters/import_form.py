@@ -1,106 +1,98 @@
-"""Adapters: take in an adapter that was made elsewhere, from a zip, as a version of a tab.
+"""Form that takes in an adapter made elsewhere, from a zip, as a version of a tab.
 
-The zip is opened by a process of its own, the command `python -m training import`; nothing of it is read here.
+The page does not read the zip: a child process opens it, `python -m training import`.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import Any
 
 import gradio as gr
 
 from errors import AdapterError, InputError
 from plugins import TaskPlugin
-from store import processes
 from store.adapters import check_name
 from tasks import TASKS
-from training.cli.transfer_commands import ONE_LINE
-from ui.adapters.merge_export import followed
+from ui.adapters.merge_export import lines, step
 from ui.context import Context
-from ui.html.tags import Html, bar, div, failure, notice, span, tag
-from ui.i18n import Words, t, words
+from ui.html.tags import failure, notice, tag
+from ui.i18n import t, words
 from ui.pulse import QUIET, PagePoll
+from ui.train.hub_form import Updates
 from ui.web.access import Action
 
-COMMAND = processes.python("training", "import", ONE_LINE)
 PHASES = ("unpack", "base", "verify", "publish")
-"""What the process says of itself, a line each; the last line after them is the version."""
+"""Lines that the child prints; the last line after them is the version."""
 
 
-def build(context: Context, pulse: PagePoll, menus: Mapping[str, gr.Dropdown]) -> None:
+def build(context: Context, poll: PagePoll, menus: Mapping[str, gr.Dropdown]) -> None:
     """Place the form and connect it, where the page may train.
 
-    `menus` choose which version of a tab is looked at, by its name: what was taken in is chosen there.
+    `menus` choose the version of each tab that is looked at, by the tab's name: the new version is chosen there.
     """
     learners = context.learners()
     if context.access.possible and learners:
-        with pulse.reserved(Action.KEEP):
+        with poll.reserved(Action.KEEP):
             _place(context, learners, menus)
 
 
 def _place(context: Context, learners: Sequence[TaskPlugin], menus: Mapping[str, gr.Dropdown]) -> None:
+    first = learners[0].name
     with gr.Accordion(t("import.title"), open=False, elem_classes="g-import"):
         gr.Markdown(t("import.about"), elem_classes="g-about")
         with gr.Row(elem_classes="g-columns"):
             with gr.Column():
-                file = gr.File(file_types=[".zip"], file_count="single", label=t("import.file"), height=130,
-                               elem_classes="g-upload")  # fmt: skip
+                file = gr.File(file_types=[".zip"], label=t("import.file"), height=130, elem_classes="g-upload")
             with gr.Column():
-                tab = gr.Dropdown([(p.say(p.title), p.name) for p in learners], value=learners[0].name,
-                                  label=t("import.tab"), interactive=True, filterable=False)  # fmt: skip
+                choices = [(plugin.say(plugin.title), plugin.name) for plugin in learners]
+                tab = gr.Dropdown(choices, value=first, label=t("import.tab"), interactive=True, filterable=False)
                 name = gr.Textbox(label=t("train.name"), info=t("train.name_info"), max_lines=1)
-                labels = gr.Textbox(label=t("import.labels"), info=t("import.labels_info"), max_lines=1,
-                                    visible=_has_labels(context, learners[0].name))  # fmt: skip
+                labels = gr.Textbox(
+                    label=t("import.labels"),
+                    info=t("import.labels_info"),
+                    max_lines=1,
+                    visible=_has_labels(context, first),
+                )
         take = gr.Button(t("import.take"), variant="primary")
-        said = gr.HTML("", elem_classes="g-list")
+        message = gr.HTML("", elem_classes="g-list")
     shown = context.allow(Action.KEEP, lambda chosen: gr.update(visible=_has_labels(context, chosen)), silently=True)
     tab.change(shown, tab, labels, **QUIET)
-    take.click(context.allow(Action.KEEP, take_in(context, list(menus))), [file, tab, name, labels],
-               [said, *menus.values()], show_progress="hidden", api_visibility="private",
-               trigger_mode="once")  # fmt: skip
+    take.click(
+        context.allow(Action.KEEP, take_in(context, message, menus)),
+        inputs_kwargs={"file": file, "tab": tab, "name": name, "labels": labels},
+        outputs=[message, *menus.values()],
+        show_progress="hidden",
+        api_visibility="private",
+        trigger_mode="once",
+    )
 
 
-def take_in(context: Context, tabs: Sequence[str]) -> Callable[..., Iterator[list[Any]]]:
-    """The handler: says each step on the way, and at last which version it is, or why there is none.
-
-    Behind what it says come the updates of the menus of `tabs`.
-    """
-    unchanged = [gr.skip()] * len(tabs)
+def take_in(context: Context, message: gr.HTML, menus: Mapping[str, gr.Dropdown]) -> Callable[..., Iterator[Updates]]:
+    """Return the handler that shows each phase in `message`, and at last the new version, or why there is none."""
 
     def handler(
         request: gr.Request, file: str | None, tab: str | None, name: str | None, labels: str | None
-    ) -> Iterator[list[Any]]:
-        say, spec = words(request), context.spec(tab or "")
+    ) -> Iterator[Updates]:
+        say, spec, ref = words(request), context.spec(tab or ""), ""
         if not file:
             raise InputError("There is no file.", "Nothing was chosen.", "Choose the zip of a PEFT adapter.")
-        command = [*COMMAND, str(file), f"--plugin={spec.name}", f"--name={check_name((name or '').strip())}",
-                   f"--labels={labels or ''}"]  # fmt: skip
-        yield [_step(say, PHASES[0]), *unchanged]
-        ref = ""
+        own = f"--plugin={spec.name}", f"--name={check_name((name or '').strip())}", f"--labels={labels or ''}"
+        yield {message: step(say(f"import.{PHASES[0]}"), PHASES, PHASES[0])}
         try:
-            for line in followed(command, context.settings.home, say("import.refused")):
-                ref = line
-                if line in PHASES:
-                    yield [_step(say, line), *unchanged]
+            for line in lines(["import", str(file), *own], context.settings.home, say("import.refused")):
+                ref = line.strip()
+                if ref in PHASES:
+                    yield {message: step(say(f"import.{ref}"), PHASES, ref)}
         except AdapterError as error:
-            yield [failure(error), *unchanged]
+            yield {message: failure(error)}
             return
         context.versions_changed()
+        refs = [version.ref for version in context.adapters.versions(spec.name)]
         done = notice(tag("strong", say("import.done", version=ref)), tag("p", say("import.next")))
-        yield [done, *(_choose(context, spec.name, ref) if other == spec.name else gr.skip() for other in tabs)]
+        yield {message: done, menus[spec.name]: gr.update(choices=refs, value=ref, visible=True)}
 
     return handler
 
 
-def _choose(context: Context, tab: str, ref: str) -> Any:  # noqa: ANN401 - an update
-    return gr.update(choices=[version.ref for version in context.adapters.versions(tab)], value=ref, visible=True)
-
-
 def _has_labels(context: Context, tab: str | None) -> bool:
     return bool(tab) and TASKS[context.spec(str(tab)).task].answers == "label"
-
-
-def _step(say: Words, phase: str) -> Html:
-    share = (PHASES.index(phase) + 0.5) / len(PHASES)
-    return div("g-loading", span("", say(f"import.{phase}")), bar(share))

@@ -1,4 +1,4 @@
-"""What the Adapters page shows of versions: the list of them, and the history of what a tab answered with."""
+"""HTML of the versions of a tab: their list, and the history of which one answered."""
 
 from __future__ import annotations
 
@@ -17,20 +17,20 @@ CHOOSE = """element.addEventListener('click', (event) => {
   const row = event.target.closest('[data-version]');
   if (row) trigger('select', {version: row.dataset.version});
 });"""
-"""Runs in the browser: tells which version was clicked."""
+"""Runs in the browser: reports which version was clicked."""
 GATE = "gate of run "
-"""How the history names a run whose gate promoted."""
+"""Prefix of the user in entries of the history that the gate of a run made."""
 GATE_WHY = re.compile(
     r"(accuracy|macro_f1|log_loss|loss|perplexity|rouge_l) ([\d.]+) \((.+)\) -> ([\d.]+);"
     r" gate: (always|better|not-worse)"
 )
-"""What a gate that promoted has written there."""
+"""Reasons that gates write."""
 SHIPPED = "ships with Graft"
-"""Why a version that comes with Graft is live."""
+"""Reason of the versions that come with Graft."""
 
 
 def versions(say: Words, found: Sequence[Version], live: str) -> Html:
-    """A tab's versions, newest first, the live one marked."""
+    """Show the versions of a tab, newest first, the live one marked."""
     if not found:
         return div("g-empty", say("adapters.none"))
     return div("g-versions", *(_version(say, version, version.ref == live) for version in found))
@@ -53,13 +53,13 @@ def _version(say: Words, version: Version, live: bool) -> Html:
 
 
 def headline(card_facts: Mapping[str, Any]) -> list[tuple[str, float]]:
-    """The two figures that say most about a version."""
+    """Return the two most telling metrics of a card with their values."""
     new = card_facts.get("new") or {}
     return [(m, new[m]) for m in ("accuracy", "macro_f1", "loss", "rouge_l") if m in new][:2]
 
 
 def timeline(say: Words, history: Sequence[Mapping[str, Any]]) -> Html:
-    """Every change of what a tab answers with, and every deletion, newest first: what, when, who, why."""
+    """Show every change of the version that answers, and every deletion, newest first: what, when, who, why."""
     if not history:
         return Html("")
     now = next((entry for entry in reversed(history) if not entry.get("deleted")), None)
@@ -80,7 +80,7 @@ def _entry(say: Words, entry: Mapping[str, Any], now: bool) -> Html:
 
 
 def _why(say: Words, why: str) -> str:
-    """A reason: in the reader's language where a gate gave it, or it came with Graft."""
+    """Return a reason: in the reader's language where a gate gave it or it came with Graft."""
     if why == SHIPPED:
         return say("history.shipped")
     found = GATE_WHY.fullmatch(why)

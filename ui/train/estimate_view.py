@@ -1,4 +1,4 @@
-"""Train: what the run in the form will need, before it starts, and what runs were expected to need and needed."""
+"""Estimate of the memory, disk and time of the run in the form, and the estimates of runs beside what they used."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from ui.pulse import QUIET
 from ui.web.access import Action
 
 if TYPE_CHECKING:
-    from gradio.components import Component
+    from gradio.blocks import Block
 
     from training.config import TrainConfig
     from training.estimate.estimate import Estimate
@@ -27,20 +27,20 @@ if TYPE_CHECKING:
 
 
 def place_estimate() -> tuple[gr.HTML, gr.Button]:
-    """Where the estimate stands, and the button that starts a run that does not fit."""
+    """Place the estimate, and the button that starts a run that does not fit."""
     return gr.HTML("", elem_classes="g-list g-estimate"), gr.Button(t("estimate.anyway"), visible=False, variant="stop")
 
 
 def connect(
     context: Context,
     changes: Sequence[Callable[..., Any]],
-    taken: Sequence[Component],
+    inputs: dict[str, Block],
     shown: tuple[gr.HTML, gr.Button],
-    config_of: Callable[[Sequence[Any]], TrainConfig],
+    config_of: Callable[[Mapping[str, Any]], TrainConfig],
 ) -> None:
-    """Show the estimate of what the form says, anew with each of the `changes`."""
+    """Show the estimate of the run that the form describes, anew with each of the `changes`."""
 
-    def estimated(request: gr.Request, *values: object) -> list[Any]:
+    def estimated(request: gr.Request, **values: object) -> list[Any]:
         say = words(request)
         try:
             plan = context.runs.plan(config_of(values))
@@ -53,7 +53,14 @@ def connect(
         shown = view(say, found, advice, seconds_a_step(context.settings.home, found))
         return [shown, gr.update(visible=not found.fits)]
 
-    gr.on(changes, context.allow(Action.TRAIN, estimated), taken, [*shown], trigger_mode="always_last", **QUIET)
+    gr.on(
+        changes,
+        context.allow(Action.TRAIN, estimated),
+        inputs_kwargs=inputs,
+        outputs=[*shown],
+        trigger_mode="always_last",
+        **QUIET,
+    )
 
 
 def view(say: Words, found: Estimate, advice: Sequence[str], step: tuple[float, int]) -> Html:
@@ -78,14 +85,14 @@ def _refused(say: Words, found: Estimate, advice: Sequence[str]) -> Html | None:
 
 
 def parts(say: Words, memory: Mapping[str, int], free: int) -> Html:
-    """A bar of the parts of a run's memory, as wide as what is free or what is needed, and what they are."""
+    """Show a bar of the parts of a run's memory in bytes, as wide as the larger of the free and the needed memory."""
     shown = [(name, size) for name, size in memory.items() if size]
     whole = max(1, free, sum(memory.values()))
-    pieces = (
-        tag("i", class_=f"g-part{i}", style=f"width:{100 * size / whole:.2f}%") for i, (_, size) in enumerate(shown)
-    )
-    names = (span("g-key", tag("i", class_=f"g-part{i}"), f"{say(f'estimate.{name}')} {gigabytes(size)}")
-             for i, (name, size) in enumerate(shown))  # fmt: skip
+    pieces, names = list[Html](), list[Html]()
+    for i, (name, size) in enumerate(shown):
+        pieces.append(tag("i", class_=f"g-part{i}", style=f"width:{100 * size / whole:.2f}%"))
+        words = f"{say(f'estimate.{name}')} {gigabytes(size)}"
+        names.append(span("g-key", tag("i", class_=f"g-part{i}"), words))
     return join([div("g-stack", *pieces), div("g-keys g-dim", *names)])
 
 

@@ -1,10 +1,11 @@
-"""What the Train page shows of a file of rows: how many can be used, how long they are, and what was left out."""
+"""HTML of a report on a file of rows: counts, labels, lengths in tokens, rendered rows, and the rows left out."""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
 from models.chat_template import as_text
+from training.data.inspect.report import LATER
 from ui.html.format import short
 from ui.html.plot import histogram
 from ui.html.tags import Html, bar, div, escape, folded, join, line, notice, span, table, tag
@@ -16,25 +17,24 @@ if TYPE_CHECKING:
 BAD_ROWS = 50
 LABELS = 12
 """Labels that are shown unfolded."""
-LATER = "later"
-"""What a report says for tokens that wait for the base."""
 PIECE = 1_200
 """Characters of one piece of a row that are shown."""
 
 
 def report(say: Words, found: Report, more: bool = False) -> Html:
-    """A file of rows, each part where it is known; `more` is said to come."""
-    figures = [("report.rows", found.rows), ("report.usable", found.usable), ("report.left_out", found.left_out)]
-    figures += [("report.duplicates", found.duplicates)] if found.duplicates else []
-    counts = div("g-figures", *(_figure(say, key, n) for key, n in figures))
-    warnings = join(notice(text, kind="warn") for text in found.warnings)
+    """Show the known parts of a report; with `more`, others are still computed."""
+    figures = {"rows": found.rows, "usable": found.usable, "left_out": found.left_out}
+    figures |= {"duplicates": found.duplicates} if found.duplicates else {}
     return div(
-        "g-report", counts, warnings, _labels(say, found), _tokens(say, found, more),
+        "g-report",
+        div("g-figures", *(_figure(say, f"report.{key}", n) for key, n in figures.items())),
+        join(notice(text, kind="warn") for text in found.warnings),
+        _labels(say, found),
+        _tokens(say, found, more),
         _rendered(say, found.rendered) if found.rendered else _sample(say, found),
         _held_out(say, found.held_out) if found.held_out else None,
-        tag("p", say("report.restated", n=found.restated), class_="g-dim") if found.restated else None,
         _bad(say, found),
-    )  # fmt: skip
+    )
 
 
 def _figure(say: Words, key: str, n: object) -> Html:
@@ -45,15 +45,16 @@ def _labels(say: Words, found: Report) -> Html | None:
     if not found.labels:
         return None
     most = max(found.labels.values())
-    lines = [line(short(name, 40), n / most, f"{n:,} · {100 * n / found.usable:.0f} %")
-             for name, n in found.labels.items()]  # fmt: skip
+    lines = [
+        line(short(name, 40), n / most, f"{n:,} · {100 * n / found.usable:.0f} %") for name, n in found.labels.items()
+    ]
     shown, rest = lines[:LABELS], lines[LABELS:]
     more = folded(say("report.more_labels", n=len(rest)), *rest) if rest else None
     return div("g-labels", tag("h4", say("report.labels")), *shown, more)
 
 
 def _tokens(say: Words, found: Report, more: bool) -> Html | None:
-    """How long rows are for the base, or why that is not known."""
+    """Show the lengths of rows in tokens of the base, or why they are not known."""
     if found.tokens:
         return _lengths(say, found, found.tokens)
     if found.untokenized:
@@ -63,24 +64,21 @@ def _tokens(say: Words, found: Report, more: bool) -> Html | None:
 
 
 def _lengths(say: Words, found: Report, tokens: TokenLengths) -> Html:
-    of = say("report.sampled", n=tokens.rows) if tokens.rows < found.usable else None
-    figures = (("report.median", tokens.median), ("report.p95", tokens.p95), ("report.longest", tokens.longest),
-               ("report.learned", f"{tokens.learned_mean:,.0f}"))  # fmt: skip
-    if tokens.truncated:
-        share = f"{100 * tokens.truncated / tokens.rows:.1f}"
-        said = notice(say("report.truncated", n=tokens.truncated, share=share, limit=tokens.limit),
-                      kind="warn")  # fmt: skip
-    else:
-        said = tag("p", say("report.fits", limit=tokens.limit), class_="g-dim")
-    drawn = histogram(say("report.lengths"), tokens.edges, tokens.counts, tokens.limit,
-                      say("report.limit", n=tokens.limit))  # fmt: skip
-    shown = figures[:3] if found.labels else figures
-    return join([drawn, div("g-figures g-small-figures", *(_figure(say, key, n) for key, n in shown)), said,
-                 tag("p", of, class_="g-dim") if of else None])  # fmt: skip
+    limit, truncated = say("report.limit", n=tokens.limit), tokens.truncated
+    drawn = histogram(say("report.lengths"), tokens.edges, tokens.counts, tokens.limit, limit)
+    figures: dict[str, object] = {"median": tokens.median, "p95": tokens.p95, "longest": tokens.longest}
+    figures |= {} if found.labels else {"learned": f"{tokens.learned_mean:,.0f}"}
+    shown = div("g-figures g-small-figures", *(_figure(say, f"report.{key}", n) for key, n in figures.items()))
+    fits = tag("p", say("report.fits", limit=tokens.limit), class_="g-dim")
+    if truncated:
+        share = f"{100 * truncated / tokens.rows:.1f}"
+        fits = notice(say("report.truncated", n=truncated, share=share, limit=tokens.limit), kind="warn")
+    sampled = tag("p", say("report.sampled", n=tokens.rows), class_="g-dim") if tokens.rows < found.usable else None
+    return join([drawn, shown, fits, sampled])
 
 
 def _rendered(say: Words, rows: tuple[Rendered, ...]) -> Html:
-    """The first rows as the model reads them; what it learns is marked."""
+    """Show the first rows as the model reads them, with the learned pieces marked."""
     first, rest = _one(say, rows[0]), [_one(say, row) for row in rows[1:]]
     head = tag("h4", say("report.rendered"), " ", tag("mark", say("report.marked")))
     return join([head, first, folded(say("report.more_rows", n=len(rest)), *rest) if rest else None])
@@ -114,7 +112,7 @@ def _cell(value: Any) -> Html:  # noqa: ANN401 - a text, or the messages of a ch
 
 
 def _held_out(say: Words, other: HeldOut) -> Html:
-    """The file of one's own rows to compare on, and what of it is in both."""
+    """Show the file of held-out rows, and the rows that are in both files."""
     words = tag("p", say("report.held_out", file=other.file, known=other.known, rows=other.rows))
     unknown = None
     if other.unknown:

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 import gradio as gr
-from gradio.components import Component
 
 from errors import DataError, GraftError
 from training.cli import run_arguments
@@ -19,10 +18,11 @@ from ui.adapters.card_rows import DOWNLOAD
 from ui.context import Context
 from ui.i18n import t
 from ui.pulse import ASKED, QUIET, PagePoll
-from ui.train import continue_from, data_form, estimate_view, examples, hub_form, settings_form
-from ui.train.data_form import RowsForm, place_rows
-from ui.train.run_panel import RunPanel, page_copy
-from ui.train.settings_form import place_knobs, place_presets
+from ui.train import continue_from, data_form, estimate_view, hub_form, page_files, settings_form
+from ui.train.data_form import Look, ReportOutputs, TrainForm, Values, place_rows
+from ui.train.hub_form import Updates
+from ui.train.run_panel import RunPanel
+from ui.train.settings_form import place_hyperparameters, place_presets
 from ui.web.access import Action
 from ui.web.signin import place_notice
 
@@ -30,104 +30,84 @@ TO_THE_FORM = "() => document.querySelector('.g-columns').scrollIntoView({behavi
 
 
 @dataclass(frozen=True)
-class Form:
-    """The components whose values make a configuration, in the order in which handlers receive them."""
+class Outputs:
+    """Components that follow the form: the command of the run, its estimate, and the list of bases."""
 
-    tab: gr.Dropdown
-    rows: RowsForm
-    name: gr.Textbox
-    promote: gr.Checkbox
-    preset: gr.Radio
-    base: gr.Dropdown
-    knobs: Mapping[str, Component]
-
-    @property
-    def source(self) -> list[Component]:
-        """What the report is about."""
-        return [self.tab, *self.rows.all]
-
-    @property
-    def looked(self) -> list[Component]:
-        """What decides what is said of it."""
-        return [*self.source, self.knobs["max_length"], self.rows.held_out]
-
-    @property
-    def fields(self) -> dict[str, Component]:
-        """The components that stand for a field of the configuration, by its name."""
-        named = {"name": self.name, "promote": self.promote, "model": self.base}
-        return {**named, **self.knobs, "held_out_data": self.rows.held_out}
-
-    @property
-    def filled(self) -> list[Component]:
-        """What a version fills to be trained on from: the tab, its example, and the fields."""
-        return [self.tab, self.rows.example, *self.fields.values()]
-
-    @property
-    def all(self) -> list[Component]:
-        """Everything."""
-        return [*self.source, *self.fields.values()]
+    command: gr.Code
+    estimate: tuple[gr.HTML, gr.Button]
+    bases: gr.HTML
 
 
-def build(context: Context, demo: gr.Blocks, pulse: PagePoll, here: gr.Textbox) -> Form | None:
-    """Place the form and the panel of runs, and connect them; gives the form, where there is one.
+def build(context: Context, demo: gr.Blocks, poll: PagePoll, here: gr.Textbox) -> TrainForm | None:
+    """Place the form and the panel of runs, and connect them; returns the form, or None where no tab learns.
 
-    `here` is told of a base that has arrived, for which the report waits.
+    `here` names a base as soon as it has arrived that a report waits for.
     """
     gr.Markdown(t("train.about"), elem_classes="g-about")
-    place_notice(context, pulse)
+    place_notice(context, poll)
     if not context.access.possible:
         return None
     # Neither the form nor the runs, whose cards show rows, are for strangers.
-    with pulse.reserved(Action.TRAIN):
-        return _place(context, demo, pulse, here)
+    with poll.reserved(Action.TRAIN):
+        return _place(context, demo, poll, here)
 
 
-def _place(context: Context, demo: gr.Blocks, pulse: PagePoll, here: gr.Textbox) -> Form | None:
+def _place(context: Context, demo: gr.Blocks, poll: PagePoll, here: gr.Textbox) -> TrainForm | None:
     allow = partial(context.allow, Action.TRAIN)
     learners = bool(context.learners())
     with gr.Row(elem_classes="g-columns", visible=learners):
         with gr.Column(elem_classes="g-ask"):
-            form, listed, command, expected, start = _form(context)
+            form, shown, start = _form(context)
         with gr.Column(elem_classes="g-answer"):
-            report = gr.HTML("", elem_classes="g-list")
+            html = gr.HTML("", elem_classes="g-list")
             bad = gr.Button(t("report.bad_rows"), size="sm", visible=False)
             taken = gr.File(visible="hidden", elem_classes="g-unseen")
-    panel = RunPanel(context, pulse)
+    panel = RunPanel(context, poll)
     if not learners:
         return None
-    waits = gr.State("")
-    outputs = [report, *form.rows.columns, form.name, bad, waits]
-    _connect(context, demo, form, outputs, command, listed, expected)
-    made = bad.click(allow(data_form.bad_rows(context, taken)), form.source, taken, **ASKED)
+    report = ReportOutputs(form.rows, html, form.fields["name"], bad, gr.State(""))
+    look = data_form.inspect(context, report, keep=True)
+    _connect(context, demo, form, shown, report, look)
+    made = bad.click(allow(data_form.bad_rows(context, taken)), inputs_kwargs=form.inputs, outputs=taken, **ASKED)
     made.success(None, taken, None, js=DOWNLOAD, api_visibility="private")
-    for button, anyway in ((start, False), (expected[1], True)):
-        begun = button.click(allow(_start(context, form, anyway)), form.all, panel.chosen, api_visibility="private",
-                             trigger_mode="once", show_progress="minimal")  # fmt: skip
-        begun.then(panel.refresh, panel.taken, panel.shown, **QUIET)
-    used = panel.use.click(allow(_use(context, panel, form)), panel.chosen, form.all, **ASKED)
-    look = allow(data_form.inspect(context, keep=True))
-    looked = used.success(look, form.looked, outputs, api_visibility="private", show_progress_on=report)
+    for button, anyway in ((start, False), (shown.estimate[1], True)):
+        begun = button.click(
+            allow(_start(context, anyway)),
+            inputs_kwargs=form.inputs,
+            outputs=panel.chosen,
+            trigger_mode="once",
+            **{**ASKED, "show_progress": "minimal"},
+        )
+        panel.refresh_after(begun)
+    used = panel.use.click(allow(_use(context, panel, form)), panel.chosen, [*form.inputs.values()], **ASKED)
+    looked = used.success(
+        allow(look), inputs_kwargs=form.inputs, outputs=report.all, api_visibility="private", show_progress_on=html
+    )
     looked.then(None, js=TO_THE_FORM)
-    data_form.follow(context, pulse, waits, here, data_form.inspect(context, keep=True), form.looked, outputs)
+    data_form.follow(context, poll, report, here, look, form.inputs)
     continue_from.connect(context, panel.on, panel.version, form)
-    continue_from.follow(context, pulse, form)
+    continue_from.follow(context, poll, form)
     return form
 
 
-def _form(context: Context) -> tuple[Form, gr.HTML, gr.Code, tuple[gr.HTML, gr.Button], gr.Button]:
+def _form(context: Context) -> tuple[TrainForm, Outputs, gr.Button]:
+    """Place the form, the components that follow it, and the button that starts the run."""
     plugins = context.learners()
     first = plugins[0] if plugins else None
     tab = gr.Dropdown(
-        [(p.say(p.title), p.name) for p in plugins], value=first.name if first else None, label=t("train.tab"),
-        interactive=True, filterable=False,
-    )  # fmt: skip
+        [(p.say(p.title), p.name) for p in plugins],
+        value=first.name if first else None,
+        label=t("train.tab"),
+        interactive=True,
+        filterable=False,
+    )
     rows = place_rows(first)
     name = gr.Textbox(label=t("train.name"), info=t("train.name_info"), max_lines=1)
     promote = gr.Checkbox(value=True, label=t("train.promote"))
     preset = place_presets()
-    base, listed = settings_form.place_base()
+    base, bases = settings_form.place_base()
     with gr.Accordion(t("train.advanced"), open=False):
-        knobs = place_knobs()
+        hyperparameters = place_hyperparameters()
     command = gr.Code(
         "",
         language="shell",
@@ -138,124 +118,127 @@ def _form(context: Context) -> tuple[Form, gr.HTML, gr.Code, tuple[gr.HTML, gr.B
         show_line_numbers=False,
         elem_classes="g-command",
     )
-    expected = estimate_view.place_estimate()
+    estimate = estimate_view.place_estimate()
     start = gr.Button(t("train.start"), variant="primary")
-    form = Form(tab, rows, name, promote, preset, base, knobs)
-    return form, listed, command, expected, start
+    fields = {"name": name, "promote": promote, "model": base, **hyperparameters, "held_out_data": rows.held_out}
+    return TrainForm(tab, rows, preset, fields), Outputs(command, estimate, bases), start
 
 
-def _connect(context: Context, demo: gr.Blocks, form: Form, outputs: Sequence[Component], command: gr.Code,
-             listed: gr.HTML, expected: tuple[gr.HTML, gr.Button]) -> None:  # fmt: skip
-    allow, rows = partial(context.allow, Action.TRAIN), form.rows
-    private: dict[str, Any] = {"api_visibility": "private", "show_progress": "minimal", "show_progress_on": outputs[0]}
+def _connect(
+    context: Context, demo: gr.Blocks, form: TrainForm, shown: Outputs, report: ReportOutputs, look: Look
+) -> None:
+    """Connect the form: changes of its rows ask for a report, and every change for the command and the estimate."""
+    allow, rows, guess = partial(context.allow, Action.TRAIN), form.rows, data_form.inspect(context, report, keep=False)
     # A file chosen while another is being read must not be lost.
-    private["trigger_mode"] = "always_last"
-    look, guess = allow(data_form.inspect(context, keep=True)), allow(data_form.inspect(context, keep=False))
-
-    def look_in(chosen: Any, how: Any = guess) -> None:  # noqa: ANN401 - an event of Gradio's, and a handler
-        chosen.then(how, form.looked, outputs, **private)
-
-    rows.kind.change(allow(data_form.show), rows.kind, [rows.example, rows.upload, rows.group], **QUIET)
+    reports: dict[str, Any] = {
+        "inputs_kwargs": form.inputs,
+        "outputs": report.all,
+        "trigger_mode": "always_last",
+        "show_progress": "minimal",
+        "show_progress_on": report.html,
+        "api_visibility": "private",
+    }
+    rows.kind.change(allow(rows.show), rows.kind, [rows.example, rows.upload, rows.hub_group], **QUIET)
     for trigger, silently in ((form.tab.input, False), (demo.load, True)):
-        fields = [rows.example, rows.upload, form.preset, *form.knobs.values()]
         # Every page is loaded, also by those who may not train: to them nothing happens.
         own = partial(allow, silently=silently)
-        filled = trigger(own(_defaults(context)), form.tab, fields, **QUIET)
-        look_in(filled, own(data_form.inspect(context, keep=False)))
-        filled.then(own(settings_form.suited(context)), form.tab, [form.base, listed], **QUIET)
-    hub_form.connect(context, rows.hub, look_in)
-    preset = form.preset.input(allow(_preset(context)), [form.tab, form.preset], [*form.knobs.values()], **QUIET)
-    preset.then(look, form.looked, outputs, **private)
-    chosen = [rows.kind.input, rows.example.input, rows.upload.upload, rows.upload.clear]
-    gr.on(chosen, guess, form.looked, outputs, **private)
-    again = [*(column.input for column in rows.columns), rows.held_out.upload, rows.held_out.clear]
-    longest = form.knobs["max_length"]
-    gr.on([*again, longest.input], look, form.looked, outputs, **private)  # type: ignore[attr-defined]
+        fields = [rows.example, rows.upload, form.preset, *form.hyperparameters.values()]
+        filled = trigger(own(_defaults(context, form)), form.tab, fields, **QUIET)
+        filled.then(own(guess), **reports)
+        filled.then(own(settings_form.suited(context)), form.tab, [form.fields["model"], shown.bases], **QUIET)
+    hub_form.connect(context, rows.hub, lambda chosen: chosen.then(allow(guess), **reports))
+    preset = form.preset.input(
+        allow(_preset(context, form)), [form.tab, form.preset], [*form.hyperparameters.values()], **QUIET
+    )
+    preset.then(allow(look), **reports)
+    gr.on([rows.kind.input, rows.example.input, rows.upload.upload, rows.upload.clear], allow(guess), **reports)
+    again = [*(menu.input for menu in rows.columns.values()), rows.held_out.upload, rows.held_out.clear]
+    gr.on([*again, form.fields["max_length"].input], allow(look), **reports)  # type: ignore[attr-defined]
     kinds = (gr.Dropdown, gr.Textbox, gr.Checkbox, gr.Number, gr.File)
-    changes = [c.change for c in form.all if isinstance(c, kinds)]
+    changes = [component.change for component in form.inputs.values() if isinstance(component, kinds)]
     gr.on(
         changes,
-        allow(_command(context, form)),
-        form.all,
-        command,
+        allow(_command(context)),
+        inputs_kwargs=form.inputs,
+        outputs=shown.command,
         trigger_mode="always_last",
         **QUIET,
     )
-    estimate_view.connect(context, changes, form.all, expected, lambda values: _config(context, form, values))
+    estimate_view.connect(context, changes, form.inputs, shown.estimate, partial(_config, context))
 
 
-def _use(context: Context, panel: RunPanel, form: Form) -> Any:  # noqa: ANN401
-    """Fill the form with what a run was told."""
+def _use(context: Context, panel: RunPanel, form: TrainForm) -> Callable[..., Updates]:
+    """Return the handler that fills the form with the settings and rows of the chosen run."""
 
-    def use(chosen: Sequence[str]) -> list[Any]:
+    def use(chosen: Sequence[str]) -> Updates:
         config = panel.one(chosen).config
         plugin = context.plugin(config.plugin)
-        rows = data_form.of_run(config, examples.fitting(plugin))
-        parts = data_form.shown_columns({**config.columns, **config.mapping})
         own = Path(config.held_out_data)
         uploaded = config.held_out_data and not config.held_out_split and own.is_file()
-        held_out = page_copy(own, own.name) if uploaded else None
-        fields = [held_out if key == "held_out_data" else getattr(config, key) for key in form.fields]
-        return [plugin.name, *rows, *parts, *fields]
+        values = {name: getattr(config, name) for name in form.fields}
+        values["held_out_data"] = page_files.page_copy(own, own.name) if uploaded else None
+        fields = {component: values[name] for name, component in form.fields.items()}
+        return {form.tab: plugin.name, **form.rows.of_run(config, page_files.fitting(plugin)), **fields}
 
     return use
 
 
-def _defaults(context: Context) -> Any:  # noqa: ANN401 - a handler of Gradio's
-    """The examples that fit a tab, and its task's own numbers."""
+def _defaults(context: Context, form: TrainForm) -> Callable[..., Updates]:
+    """Return the handler that shows the examples that fit a tab, and the settings of its task."""
 
-    def defaults(tab: str | None) -> list[Any]:
+    def defaults(tab: str | None) -> Updates:
         if tab is None:
             raise DataError("There is no tab that can be trained.", "", "Reload the page.")
-        found = examples.fitting(context.plugin(tab))
-        config = TrainConfig.for_tab(context.spec(tab), Path("data"), "name")
-        chosen = gr.update(choices=found, value=next(iter(found), None))
-        return [chosen, None, PRESET, *(getattr(config, key) for key in HYPERPARAMETERS)]
+        found = page_files.fitting(context.plugin(tab))
+        examples = gr.update(choices=found, value=next(iter(found), None))
+        settings = _settings(context, form, tab)
+        return {form.rows.example: examples, form.rows.upload: None, form.preset: PRESET, **settings}
 
     return defaults
 
 
-def _preset(context: Context) -> Any:  # noqa: ANN401
-    """Every setting as a preset has it."""
+def _preset(context: Context, form: TrainForm) -> Callable[..., Updates]:
+    """Return the handler that sets every setting as a preset has it."""
 
-    def preset(tab: str, chosen: str) -> list[Any]:
-        config = TrainConfig.for_tab(context.spec(tab), Path("data"), "name", chosen)
-        return [getattr(config, key) for key in HYPERPARAMETERS]
+    def preset(tab: str, chosen: str) -> Updates:
+        return _settings(context, form, tab, chosen)
 
     return preset
 
 
-def _config(context: Context, form: Form, values: Sequence[Any]) -> TrainConfig:
-    """The configuration that the form describes; raises `GraftError` with all that is wrong."""
-    tab, *rest = values
-    where, columns = data_form.divide(rest)
-    fields = dict(zip(form.fields, rest[data_form.COUNT :], strict=True))
-    path = data_form.chosen_file(context, where)
+def _settings(context: Context, form: TrainForm, tab: str, preset: str = PRESET) -> Updates:
+    config = TrainConfig.for_tab(context.spec(tab), Path("data"), "name", preset)
+    return {component: getattr(config, name) for name, component in form.hyperparameters.items()}
+
+
+def _config(context: Context, values: Values) -> TrainConfig:
+    """Return the configuration that the form describes; raises `GraftError` with all that is wrong."""
+    path = data_form.chosen_file(context, values)
     if path is None:
         next_ = "Choose an example, upload a file, or fetch a data set."
         raise DataError("There are no rows to learn from.", "", next_)
-    own = data_form.held_out_file(context, where, path, fields.get("held_out_data"))
+    own = data_form.held_out_file(context, values, path)
+    fields = {name: values[name] for name in ("promote", *HYPERPARAMETERS)}
+    fields["model"] = (values["model"] or "").strip() or None
     fields["held_out_data"] = str(own.absolute()) if own else None
-    fields["held_out_split"] = where.held_out if own and where.kind == "hub" and is_selection(own) else None
-    mapping = data_form.chosen_columns(columns)
-    name = fields.pop("name") or ""
-    fields["model"] = (fields.get("model") or "").strip() or None
-    hub = read_selection(path).source if is_selection(path) else None
-    return TrainConfig.for_tab(context.spec(tab), path, name, mapping=mapping, hub=hub, **fields)
+    fields["held_out_split"] = data_form.held_out_split(values) if own and is_selection(own) else None
+    fields["mapping"] = data_form.chosen_columns(values)
+    fields["hub"] = read_selection(path).source if is_selection(path) else None
+    return TrainConfig.for_tab(context.spec(values["tab"]), path, values["name"] or "", **fields)
 
 
-def _start(context: Context, form: Form, anyway: bool) -> Any:  # noqa: ANN401
-    def start(*values: object) -> list[str]:
-        return [context.runs.submit(replace(_config(context, form, values), anyway=anyway)).id]
+def _start(context: Context, anyway: bool) -> Callable[..., list[str]]:
+    def start(**values: object) -> list[str]:
+        return [context.runs.submit(replace(_config(context, values), anyway=anyway)).id]
 
     return start
 
 
-def _command(context: Context, form: Form) -> Any:  # noqa: ANN401
-    def command(*values: object) -> str:
+def _command(context: Context) -> Callable[..., str]:
+    def command(**values: object) -> str:
         try:
-            config = _config(context, form, values)
-            return run_arguments.write(config, context.spec(config.plugin), examples.relative(config.data))
+            config = _config(context, values)
+            return run_arguments.write(config, context.spec(config.plugin), page_files.relative(config.data))
         except GraftError as error:
             return f"# {error}"
 

@@ -19,7 +19,7 @@ from tests.helpers.browser import opened
 from tests.helpers.cards import label_card, text_card
 from tests.helpers.ui_site import PASSWORD, Site, make, serve
 from ui import shell
-from ui.adapters import adapters_page
+from ui.adapters.adapters_page import Section
 from ui.context import Context
 from ui.i18n import Words
 from ui.pulse import PagePoll
@@ -29,45 +29,54 @@ pytestmark = pytest.mark.filterwarnings("ignore")
 REQUEST = SimpleNamespace(headers={})
 
 
-def section_of(context: Context) -> adapters_page.Section:
+def section_of(context: Context) -> Section:
     with gr.Blocks():
-        return adapters_page.Section(context, context.plugin("echo"), PagePoll(context.access, lambda: None))
+        return Section(context, context.plugin("echo"), PagePoll(context.access, lambda: None))
 
 
-def click(section: adapters_page.Section, act: Any, ref: str, why: str = "") -> str:
-    return kindly(section.handler(act), ref, why, REQUEST)
+def click(section: Section, act: Any, ref: str, why: str = "") -> str:
+    return explain(section.handler(act), ref, why, REQUEST)
 
 
-def kindly(handler: Any, *values: Any) -> Any:
+def explain(handler: Any, *values: Any) -> Any:
     with explained():
         return handler(*values)
 
 
+def kept(section: Section, ref: str | None = None) -> dict[Any, Any]:
+    return section.refresh_kept(Words(), ref, "all", "")
+
+
 @pytest.fixture
-def page(tmp_path: Path) -> tuple[Site, adapters_page.Section]:
+def site(tmp_path: Path) -> Site:
     context, pool, folder = make(tmp_path)
-    return Site(context, gr.Blocks(), "", pool, folder), section_of(context)
+    return Site(context, gr.Blocks(), "", pool, folder)
 
 
-def test_promoting_and_going_back_keep_who_and_why(page: tuple[Site, adapters_page.Section]) -> None:
-    site, section = page
+@pytest.fixture
+def section(site: Site) -> Section:
+    return section_of(site.context)
+
+
+def test_promoting_and_going_back_keep_who_and_why(site: Site, section: Section) -> None:
     context, store = site.context, site.context.adapters
     site.publish("mine"), site.publish("mine")
     assert click(section, section.promote, "mine@1", "  customers\nasked  ") == "", "the box is emptied"
     click(section, section.promote, "mine@2", "x" * 999)
     assert "echo" in site.pool.warmed
     listed, version, _ = section.refresh(Words(), "mine@1")
-    _, back, *_, history = section.refresh_kept(Words(), "mine@1")[:9]
-    assert "g-live" in listed and "customers asked" in history and "page" in history
-    assert "value" not in version and back["value"] == "Roll back to mine@1", "what is chosen is not sent back"
+    updates = kept(section, "mine@1")
+    assert "g-live" in listed and all(text in updates[section._history] for text in ("customers asked", "page"))
+    assert "value" not in version and updates[section._back]["value"] == "Roll back to mine@1", (
+        "what is chosen is not sent back"
+    )
     click(section, lambda _, why, who: store.roll_back("echo", why, who), "mine@1")
     told = [(e["version"], e["why"], e["who"]) for e in store.history("echo")]
     assert told == [("mine@1", "customers asked", "page"), ("mine@2", "x" * 200, "page"), ("mine@1", "", "page")]
     assert context.changes == 3
 
 
-def test_the_version_to_promote_is_the_newest_that_is_not_live(page: tuple[Site, adapters_page.Section]) -> None:
-    site, section = page
+def test_the_version_to_promote_is_the_newest_that_is_not_live(site: Site, section: Section) -> None:
     chosen = []
     for live in ("mine@1", "mine@2"):
         site.publish("mine")
@@ -78,13 +87,13 @@ def test_the_version_to_promote_is_the_newest_that_is_not_live(page: tuple[Site,
     assert "value" not in section.refresh(Words(), "mine@2")[1], "what the user chose stays"
 
 
-def test_only_what_would_change_something_is_offered(page: tuple[Site, adapters_page.Section]) -> None:
-    site, section = page
+def test_only_what_would_change_something_is_offered(site: Site, section: Section) -> None:
     site.publish("mine"), site.publish("mine")
 
     def offered(ref: str) -> tuple[bool, bool, bool]:
-        promote, back, base, *_ = section.refresh_kept(Words(), ref)
-        return promote["visible"], back["visible"], base["visible"]
+        updates = kept(section, ref)
+        promote, back, base = (updates[one]["visible"] for one in (section._promote, section._back, section._base))
+        return promote, back, base
 
     assert offered("mine@1") == (True, False, False)
     site.context.adapters.promote("echo", "mine@1")
@@ -93,44 +102,39 @@ def test_only_what_would_change_something_is_offered(page: tuple[Site, adapters_
     assert offered("mine@1") == (True, True, True) and offered("mine@2") == (False, True, True)
 
 
-def test_a_version_is_deleted_after_it_was_asked_for(page: tuple[Site, adapters_page.Section]) -> None:
-    site, section = page
+def test_a_version_is_deleted_after_it_was_asked_for(site: Site, section: Section) -> None:
     for _ in range(3):
         site.publish("mine")
     site.publish("foreign", plugin="stream")
-    doubted, asked, box = kindly(section._ask, "mine@3", REQUEST)
+    doubted, asked, box = explain(section._ask, "mine@3", REQUEST)
     assert doubted == "mine@3" and "Delete mine@3 for good?" in asked and box["visible"]
     click(section, section.delete, "mine@3", "no use")
     assert "released mine@3" in site.pool.warmed
-    timeline = section.refresh_kept(Words(), None)[8]
+    timeline = kept(section)[section._history]
     assert "mine@3 deleted" in timeline and "page" in timeline and "no use" in timeline and "g-now" not in timeline
     for ref, why in (("mine@3", "There is no version"), ("foreign@1", "not a version of echo")):
         with pytest.raises(gr.Error, match=why):
             click(section, section.delete, ref)
         with pytest.raises(gr.Error, match=why):
-            kindly(section._ask, ref, REQUEST)
+            explain(section._ask, ref, REQUEST)
     click(section, section.promote, "mine@1")
     with pytest.raises(gr.Error, match="echo answers with it"):
         click(section, section.delete, "mine@1")
     assert {v.ref for v in site.context.adapters.versions("echo")} == {"mine@1", "mine@2"}
 
 
-def test_a_version_is_taken_away_in_one_file(page: tuple[Site, adapters_page.Section]) -> None:
-    site, section = page
+def test_a_version_is_taken_away_in_one_file(site: Site, section: Section) -> None:
     ref = site.publish("mine")
-    path = Path(kindly(section._pack, ref))
+    path = Path(explain(section._pack, ref))
     assert path.name == f"{ref}.zip"
     with zipfile.ZipFile(path) as file:
         assert {"mine/1/manifest.json", "mine/1/adapter_model.safetensors"} <= set(file.namelist())
     foreign = site.publish("foreign", plugin="stream")
     with pytest.raises(gr.Error, match="not a version of echo"):
-        kindly(section._pack, foreign)
+        explain(section._pack, foreign)
 
 
-def test_a_version_in_use_is_not_deleted(
-    page: tuple[Site, adapters_page.Section], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    site, section = page
+def test_a_version_in_use_is_not_deleted(site: Site, section: Section, monkeypatch: pytest.MonkeyPatch) -> None:
     site.publish("mine")
 
     def in_use(ref: str) -> None:
@@ -155,28 +159,23 @@ def test_strangers_see_figures_and_neither_rows_nor_history(tmp_path: Path) -> N
 
 
 @pytest.fixture
-def site(tmp_path: Path) -> Iterator[Site]:
+def served(tmp_path: Path) -> Iterator[Site]:
     with serve(tmp_path) as found:
         yield found
 
 
-def rows_tab(chromium: Any, site: Site, **settings: Any) -> Any:
-    page = opened(chromium, site, **settings)
-    page.get_by_role("tab", name="Adapters", exact=True).click()
-    return page
-
-
 def taken(page: Any, button: str) -> tuple[str, str]:
     with page.expect_download() as download:
-        page.get_by_role("button", name=button, exact=True).locator("visible=true").click()
+        page.get_by_role("button", name=button, exact=True).filter(visible=True).click()
     return download.value.suggested_filename, Path(download.value.path()).read_text(encoding="utf-8-sig")
 
 
-def test_rows_are_filtered_searched_and_taken_away(chromium: Any, site: Site) -> None:
-    site.publish("mine", card=label_card())
-    site.publish("mine", card=text_card())
-    page = rows_tab(chromium, site, locale="en", viewport={"width": 1280, "height": 900})
-    shown = page.locator(".g-rows").locator("visible=true")
+def test_rows_are_filtered_searched_and_taken_away(chromium: Any, served: Site) -> None:
+    served.publish("mine", card=label_card())
+    served.publish("mine", card=text_card())
+    page = opened(chromium, served, viewport={"width": 1280, "height": 900})
+    page.get_by_role("tab", name="Adapters", exact=True).click()
+    shown = page.locator(".g-rows").filter(visible=True)
     sync_api.expect(shown.locator(".g-row")).to_have_count(3)
     page.get_by_text("Worse 1", exact=True).click()
     sync_api.expect(shown.locator(".g-row")).to_have_count(1)
@@ -186,64 +185,65 @@ def test_rows_are_filtered_searched_and_taken_away(chromium: Any, site: Site) ->
     sync_api.expect(shown.locator("ins").first).to_be_visible()
 
     # Another version, another card: the filter stays and means that card's rows.
-    version = page.get_by_label("Version").locator("visible=true")
+    version = page.get_by_label("Version").filter(visible=True)
     version.click()
     page.get_by_role("option", name="mine@1").click()
     sync_api.expect(shown.locator("tbody tr")).to_have_count(30)
     page.get_by_text("Fixed 6", exact=True).click()
     sync_api.expect(shown.locator("tbody tr")).to_have_count(6)
-    page.get_by_placeholder("Search the rows").locator("visible=true").fill("PARCEL 21")
+    page.get_by_placeholder("Search the rows").filter(visible=True).fill("PARCEL 21")
     sync_api.expect(shown.locator("tbody tr")).to_have_count(1)
     name, text = taken(page, "CSV")
     (row,) = csv.DictReader(text.splitlines())
     assert name == "mine@1.csv" and (row["text"], row["change"]) == ("parcel 21", "fixed")
-    assert not list((site.context.settings.home).rglob("*.csv")), "files are made in Gradio's cache alone"
+    assert not list((served.context.settings.home).rglob("*.csv")), "files are made in Gradio's cache alone"
 
-    page.get_by_placeholder("Why?").locator("visible=true").fill("because")
-    page.get_by_role("button", name="Make live").locator("visible=true").click()
-    sync_api.expect(page.locator(".g-timeline").locator("visible=true")).to_contain_text("mine@1 made live")
-    sync_api.expect(page.locator(".g-why").locator("visible=true")).to_have_text("because")
+    page.get_by_placeholder("Why?").filter(visible=True).fill("because")
+    page.get_by_role("button", name="Make live").filter(visible=True).click()
+    sync_api.expect(page.locator(".g-timeline").filter(visible=True)).to_contain_text("mine@1 made live")
+    sync_api.expect(page.locator(".g-why").filter(visible=True)).to_have_text("because")
     version.click()
     page.get_by_role("option", name="mine@2").click()
-    page.get_by_role("button", name="Delete", exact=True).locator("visible=true").click()
-    page.get_by_role("button", name="Delete it").locator("visible=true").click()
-    sync_api.expect(page.locator(".g-version").locator("visible=true")).to_have_count(1)
-    assert [v.ref for v in AdapterStore(site.context.settings.home).versions()] == ["mine@1"]
+    page.get_by_role("button", name="Delete", exact=True).filter(visible=True).click()
+    page.get_by_role("button", name="Delete it").filter(visible=True).click()
+    sync_api.expect(page.locator(".g-version").filter(visible=True)).to_have_count(1)
+    assert [v.ref for v in AdapterStore(served.context.settings.home).versions()] == ["mine@1"]
     assert page.problems == []
 
 
 def test_the_owner_signs_in_and_sees_what_visitors_do_not(chromium: Any, tmp_path: Path) -> None:
     with serve(tmp_path, password=PASSWORD) as site:
         site.publish("mine", card=label_card())
-        page = opened(chromium, site, locale="en", viewport={"width": 1280, "height": 900})
+        page = opened(chromium, site, viewport={"width": 1280, "height": 900})
         page.get_by_role("tab", name="Train", exact=True).click()
-        sync_api.expect(page.get_by_text("are for the owner of this page").locator("visible=true")).to_be_visible()
+        sync_api.expect(page.get_by_text("are for the owner of this page").filter(visible=True)).to_be_visible()
         sync_api.expect(page.get_by_role("button", name="Train", exact=True)).to_have_count(0)
         page.get_by_role("tab", name="Adapters", exact=True).click()
-        sync_api.expect(page.get_by_text("86.7 %").locator("visible=true").first).to_be_visible()
-        sync_api.expect(page.get_by_role("button", name="Make live").locator("visible=true")).to_have_count(0)
+        sync_api.expect(page.get_by_text("86.7 %").filter(visible=True).first).to_be_visible()
+        sync_api.expect(page.get_by_role("button", name="Make live").filter(visible=True)).to_have_count(0)
         page.get_by_role("link", name="Sign in").click()
         page.get_by_label("The owner's password").fill(PASSWORD)
         page.get_by_role("button", name="Sign in").click()
         page.get_by_role("tab", name="Adapters", exact=True).click()
-        page.get_by_role("button", name="Make live").locator("visible=true").click()
-        sync_api.expect(page.locator(".g-timeline").locator("visible=true")).to_contain_text("mine@1 made live")
+        page.get_by_role("button", name="Make live").filter(visible=True).click()
+        sync_api.expect(page.locator(".g-timeline").filter(visible=True)).to_contain_text("mine@1 made live")
         page.get_by_role("tab", name="Train", exact=True).click()
-        sync_api.expect(page.get_by_role("button", name="Train", exact=True).locator("visible=true")).to_be_visible()
-        page.get_by_role("link", name="Owner").locator("visible=true").click()
+        sync_api.expect(page.get_by_role("button", name="Train", exact=True).filter(visible=True)).to_be_visible()
+        page.get_by_role("link", name="Owner").filter(visible=True).click()
         page.get_by_role("button", name="Sign out").click()
-        sync_api.expect(page.get_by_role("link", name="Sign in").locator("visible=true")).to_be_visible()
+        sync_api.expect(page.get_by_role("link", name="Sign in").filter(visible=True)).to_be_visible()
         assert page.problems == []
 
 
-def test_a_choice_outlives_what_was_on_its_way_to_the_page(chromium: Any, site: Site) -> None:
+def test_a_choice_outlives_what_was_on_its_way_to_the_page(chromium: Any, served: Site) -> None:
     """Neither a beat that was sent before it nor a question that names another version makes it mean another."""
     for _ in range(3):
-        site.publish("mine", card=label_card())
-    beats = {number for number, event in site.demo.fns.items() if ("tick" in {kind for _, kind in event.targets})}
-    page = rows_tab(chromium, site, locale="en", viewport={"width": 1280, "height": 900})
-    version = page.get_by_label("Version").locator("visible=true")
-    question = page.locator(".g-confirm").locator("visible=true")
+        served.publish("mine", card=label_card())
+    beats = {number for number, event in served.demo.fns.items() if ("tick" in {kind for _, kind in event.targets})}
+    page = opened(chromium, served, viewport={"width": 1280, "height": 900})
+    page.get_by_role("tab", name="Adapters", exact=True).click()
+    version = page.get_by_label("Version").filter(visible=True)
+    question = page.locator(".g-confirm").filter(visible=True)
 
     def choose(ref: str) -> None:
         version.click()
@@ -261,8 +261,8 @@ def test_a_choice_outlives_what_was_on_its_way_to_the_page(chromium: Any, site: 
             route.continue_()
 
     page.route("**/gradio_api/run/**", hold)
-    site.context.adapters.promote("echo", "mine@3")
-    site.context.versions_changed()
+    served.context.adapters.promote("echo", "mine@3")
+    served.context.versions_changed()
     while not any("mine@3 made live" in answer.text() for _, answer in held):
         page.wait_for_timeout(100)
     choose("mine@2")
@@ -270,14 +270,14 @@ def test_a_choice_outlives_what_was_on_its_way_to_the_page(chromium: Any, site: 
     holding = False
     for route, answer in held:
         route.fulfill(response=answer)
-    sync_api.expect(page.locator(".g-timeline").locator("visible=true")).to_contain_text("mine@3 made live")
+    sync_api.expect(page.locator(".g-timeline").filter(visible=True)).to_contain_text("mine@3 made live")
     sync_api.expect(version).to_have_value("mine@2")
     sync_api.expect(page.get_by_role("heading", name="mine@2")).to_be_visible()
 
-    page.get_by_role("button", name="Delete", exact=True).locator("visible=true").click()
+    page.get_by_role("button", name="Delete", exact=True).filter(visible=True).click()
     sync_api.expect(question).to_contain_text("mine@2")
     choose("mine@1")
-    page.get_by_role("button", name="Delete it").locator("visible=true").click()
-    sync_api.expect(page.locator(".g-version").locator("visible=true")).to_have_count(2)
-    assert {v.ref for v in site.context.adapters.versions()} == {"mine@1", "mine@3"}
+    page.get_by_role("button", name="Delete it").filter(visible=True).click()
+    sync_api.expect(page.locator(".g-version").filter(visible=True)).to_have_count(2)
+    assert {v.ref for v in served.context.adapters.versions()} == {"mine@1", "mine@3"}
     assert page.problems == []

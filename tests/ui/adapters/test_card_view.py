@@ -1,4 +1,4 @@
-"""ui/adapters/card_view.py, matrix_view.py, rows_view.py and versions_view.py: what people read of a card."""
+"""card_view.py, card_rows.py and versions_view.py: the HTML of a card, of its rows, and of the history."""
 
 from __future__ import annotations
 
@@ -63,10 +63,8 @@ def test_every_bar_has_its_whisker() -> None:
 
 
 def test_a_card_of_earlier_days_is_shown() -> None:
-    old = {
-        "metric": "accuracy", "held_out": 1500, "live_ref": None, "base": {"accuracy": 0.646}, "live": None,
-        "new": {"accuracy": 0.859}, "fixed": 412, "broken": 93, "gate": {"pass": True, "why": "accuracy"}, "rows": [],
-    }  # fmt: skip
+    measured = {"base": {"accuracy": 0.646}, "live": None, "new": {"accuracy": 0.859}, "fixed": 412, "broken": 93}
+    old = {"metric": "accuracy", "held_out": 1500, "live_ref": None, **measured, "gate": {"pass": True}, "rows": []}
     said = plain(card_view.figures(EN, old))
     assert "Accuracy 64.6 % → 85.9 %" in said and "412 fixed" in said and "chance" not in said
     assert card_view.figures(EN, {}) == ""
@@ -168,8 +166,8 @@ def test_the_history_says_what_when_who_and_why() -> None:
     assert said.endswith("mine@1 made live") and versions_view.timeline(EN, []) == ""
     why = gate("not-worse", "accuracy", {"accuracy": 0.76}, {"accuracy": 0.88}, "base")["why"]
     with_graft = json.loads((REPOSITORY / "adapters" / "live" / "classification.json").read_text())[0]
-    told = [{"version": "mine@2", "who": "gate of run 7", "why": why}, with_graft,
-            {"version": "mine@1", "why": "as she asked"}]  # fmt: skip
+    told = [{"version": "mine@2", "who": "gate of run 7", "why": why}, with_graft]
+    told.append({"version": "mine@1", "why": "as she asked"})
     for say, reason, shipped in (
         (EN, "Accuracy 76.0 % (base) → 88.0 %; the gate's rule: not worse than before", "ships with Graft"),
         (Words(CHINESE), "准确率 76.0 %（基础模型）→ 88.0 %；门控规则：不比之前差", "随 Graft 提供"),

@@ -17,8 +17,8 @@ from settings import REPOSITORY, Settings
 from store.adapters import AdapterStore
 from tests.helpers import tiny
 from tests.helpers.browser import opened
-from tests.helpers.evaluations import LABELS, made_elsewhere
 from tests.helpers.ui_site import Pool, serve
+from tests.training.publish.test_import_peft import LABELS, made_elsewhere
 from training.runs.runs import Runs
 from ui.adapters import import_form, versions_view
 from ui.context import Context
@@ -45,17 +45,23 @@ def archive(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
     return shutil.make_archive(str(tmp_path / "packed"), "zip", tmp_path, "theirs")
 
 
+def handler_of(context: Context, message: Any = None, menus: Any = None) -> Any:
+    return partial(context.allow(Action.KEEP, import_form.take_in(context, message, menus or {})), REQUEST, REQUEST)
+
+
 def test_a_zip_becomes_a_version_that_waits_for_a_person(archive: str, tmp_path: Path) -> None:
     context = context_of(tmp_path / "home")
-    tabs = ["generation", "classification"]
-    handler = partial(context.allow(Action.KEEP, import_form.take_in(context, tabs)), REQUEST)
-    *_, (failed, *menus) = handler(REQUEST, archive, "classification", "theirs", "")
-    assert menus == [gr.skip()] * 2
-    assert "g-bad" in failed and "a head of 3 labels" in failed and context.changes == 0
-    *steps, (done, other, menu) = handler(REQUEST, archive, "classification", " theirs ", ", ".join(LABELS))
-    said = "".join(step for step, *_ in steps)
-    assert (other, menu["value"], menu["choices"]) == (gr.skip(), "theirs@1", ["theirs@1"])
-    assert "Unpacking" in said and "Checking it against its base" in said and "theirs@1 is here" in done
+    with gr.Blocks():
+        message, menu, other = gr.HTML(), gr.Dropdown(), gr.Dropdown()
+    handler = handler_of(context, message, {"classification": menu, "generation": other})
+    *_, failed = handler(archive, "classification", "theirs", "")
+    assert failed.keys() == {message} and "g-bad" in failed[message] and context.changes == 0
+    assert "It was not taken in." in failed[message] and "a head of 3 labels" in failed[message]
+    *steps, done = handler(archive, "classification", " theirs ", ", ".join(LABELS))
+    said = "".join(step[message] for step in steps)
+    assert done.keys() == {message, menu}, "the menus of other tabs stay as they are"
+    assert (done[menu]["value"], done[menu]["choices"]) == ("theirs@1", ["theirs@1"])
+    assert "Unpacking" in said and "Checking it against its base" in said and "theirs@1 is here" in done[message]
     assert context.changes == 1 and context.adapters.live("classification") is None
     listed = versions_view.versions(Words(), context.adapters.versions("classification"), "")
     assert "made elsewhere" in listed and context.adapters.get("theirs@1").labels == LABELS
@@ -66,39 +72,40 @@ def test_what_was_taken_in_is_what_the_page_looks_at(chromium: Any, archive: str
     shutil.copy(REPOSITORY / "plugins" / "classification.py", tmp_path / "plugins")
     with serve(tmp_path) as site:
         site.publish("mine", "classification"), site.publish("echoes")
-        page = opened(chromium, site, locale="en", viewport={"width": 1280, "height": 900})
+        page = opened(chromium, site, viewport={"width": 1280, "height": 900})
         page.get_by_role("tab", name="Adapters", exact=True).click()
-        versions = page.get_by_label("Version").locator("visible=true")
+        versions = page.get_by_label("Version").filter(visible=True)
         sync_api.expect(versions.nth(0)).to_have_value("mine@1")
-        page.get_by_role("button", name="Take in an adapter made elsewhere").locator("visible=true").click()
+        page.get_by_role("button", name="Take in an adapter made elsewhere").filter(visible=True).click()
         page.locator(".g-import input[type=file]").set_input_files(archive)
-        page.get_by_label("Name of the adapter").locator("visible=true").fill("theirs")
-        page.get_by_label("Labels").locator("visible=true").fill(", ".join(LABELS))
-        page.get_by_role("button", name="Take it in").locator("visible=true").click()
+        page.get_by_label("Name of the adapter").filter(visible=True).fill("theirs")
+        page.get_by_label("Labels").filter(visible=True).fill(", ".join(LABELS))
+        page.get_by_role("button", name="Take it in").filter(visible=True).click()
         sync_api.expect(page.locator(".g-import")).to_contain_text("theirs@1 is here", timeout=120_000)
         sync_api.expect(versions.nth(0)).to_have_value("theirs@1")
-        sync_api.expect(page.locator(".g-version").locator("visible=true")).to_have_count(3)
+        sync_api.expect(page.locator(".g-version").filter(visible=True)).to_have_count(3)
         assert [versions.nth(number).input_value() for number in range(2)] == ["theirs@1", "echoes@1"]
         assert page.problems == []
 
 
 @pytest.mark.parametrize(
     ("given", "why"),
-    [((None, "classification", "mine", ""), "Nothing was chosen"), (("a.zip", "nope", "mine", ""), "There is no tab"),
-     (("a.zip", "classification", "--base=x", ""), "cannot name an adapter")],
-)  # fmt: skip
+    [
+        ((None, "classification", "mine", ""), "Nothing was chosen"),
+        (("a.zip", "nope", "mine", ""), "There is no tab"),
+        (("a.zip", "classification", "--base=x", ""), "cannot name an adapter"),
+    ],
+)
 def test_what_is_missing_is_said_before_anything_begins(given, why: str, tmp_path: Path) -> None:
     context = context_of(tmp_path)
-    handler = partial(context.allow(Action.KEEP, import_form.take_in(context, [])), REQUEST)
     with pytest.raises(gr.Error, match=why):
-        list(handler(REQUEST, *given))
+        list(handler_of(context)(*given))
 
 
 def test_nobody_takes_anything_in_where_the_page_may_not_train(tmp_path: Path) -> None:
     context = context_of(tmp_path, space=True)
-    handler = partial(context.allow(Action.KEEP, import_form.take_in(context, [])), REQUEST)
     with pytest.raises(gr.Error, match="not for visitors"):
-        list(handler(REQUEST, "a.zip", "classification", "mine", ""))
+        list(handler_of(context)("a.zip", "classification", "mine", ""))
     for found, functions in ((context, 0), (context_of(tmp_path), 2)):
         with gr.Blocks() as page:
             import_form.build(found, PagePoll(found.access, lambda: None), {})

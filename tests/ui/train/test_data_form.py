@@ -3,6 +3,7 @@
 from dataclasses import replace
 from types import SimpleNamespace
 
+import gradio as gr
 import pytest
 from playwright import sync_api
 
@@ -13,11 +14,10 @@ from tests.helpers.row_files import REPORT
 from tests.helpers.ui_site import serve
 from training.data.inspect.report import LATER
 from ui.train import data_form
-from ui.train.data_form import Where
+from ui.train.data_form import ReportOutputs
 
 pytestmark = pytest.mark.filterwarnings("ignore")  # Gradio's and httpx's own
 REQUEST = SimpleNamespace(headers={})
-NO_HUB = ("", None, None, None)
 
 
 @pytest.fixture(scope="module")
@@ -26,39 +26,50 @@ def site(tmp_path_factory):
         yield found
 
 
-def test_a_report_of_an_example_fills_the_form(site) -> None:
-    *_, [shown, text, target, messages, name, *_] = data_form.inspect(site.context, keep=False)(
-        REQUEST, "echo", "example", "tickets.csv", *[None] * 8
-    )
-    assert "240" in shown and "feature request" in shown
-    assert (text["value"], target["value"], messages["visible"], name) == ("text", "label", False, "tickets")
+@pytest.fixture(scope="module")
+def outputs(site):
+    with gr.Blocks():
+        rows = data_form.place_rows(site.context.plugin("echo"))
+        return ReportOutputs(rows, gr.HTML(), gr.Textbox(), gr.Button(), gr.State(""))
 
 
-def test_columns_that_cannot_be_guessed_can_be_chosen(site, tmp_path) -> None:
+def report(site, outputs, keep=False, **values):
+    """Return the last updates of a report: of its HTML, of the columns by their part, of the name, of the button."""
+    *_, updates = data_form.inspect(site.context, outputs, keep)(REQUEST, "echo", **values)
+    columns = {part: updates.get(menu) for part, menu in outputs.rows.columns.items()}
+    return updates[outputs.html], columns, updates.get(outputs.name), updates[outputs.bad]
+
+
+def test_a_report_of_an_example_fills_the_form(site, outputs) -> None:
+    shown, columns, name, _ = report(site, outputs, kind="example", example="tickets.csv")
+    assert "240" in shown and "feature request" in shown and name == "tickets"
+    assert (columns["text"]["value"], columns["target"]["value"]) == ("text", "label")
+    assert not columns["messages"]["visible"]
+
+
+def test_columns_that_cannot_be_guessed_can_be_chosen(site, outputs, tmp_path) -> None:
     path = tmp_path / "My rows.csv"
     path.write_text("body,kind\n" + "".join(f"row {i},{'ab'[i % 2]}\n" for i in range(20)), encoding="utf-8")
-    *_, [shown, text, target, messages, name, bad, _] = data_form.inspect(site.context, keep=False)(
-        REQUEST, "echo", "upload", None, str(path), *NO_HUB, "text", "label", None
-    )
+    place = {"kind": "upload", "upload": str(path)}
+    shown, columns, name, bad = report(site, outputs, **place, column_text="text", column_target="label")
     assert "has no column" in shown and name == "my-rows" and not bad["visible"]
-    assert text["choices"] == [("body", "body"), ("kind", "kind")] or text["choices"] == ["body", "kind"]
-    assert text["value"] is target["value"] is None and text["visible"] and not messages["visible"]
-    *_, [shown, text, *_] = data_form.inspect(site.context, keep=True)(
-        REQUEST, "echo", "upload", None, str(path), *NO_HUB, "body", "kind", None
-    )
-    assert text["value"] == "body" and "20" in shown
+    assert columns["text"]["choices"] in ([("body", "body"), ("kind", "kind")], ["body", "kind"])
+    assert columns["text"]["value"] is columns["target"]["value"] is None
+    assert columns["text"]["visible"] and not columns["messages"]["visible"]
+    shown, columns, *_ = report(site, outputs, keep=True, **place, column_text="body", column_target="kind")
+    assert columns["text"]["value"] == "body" and "20" in shown
 
 
 def test_only_examples_by_name_are_read(site) -> None:
     for name in ("../app.py", "/etc/passwd", "README.md"):
         with pytest.raises(GraftError, match="There is no example"):
-            data_form.chosen_file(site.context, Where("example", name))
+            data_form.chosen_file(site.context, {"kind": "example", "example": name})
     with pytest.raises(GraftError, match="not a table"):
-        data_form.chosen_file(site.context, Where("upload", None, __file__))
-    assert data_form.chosen_file(site.context, Where("hub", "tickets.csv", __file__)) is None
+        data_form.chosen_file(site.context, {"kind": "upload", "upload": __file__})
+    assert data_form.chosen_file(site.context, {"kind": "hub", "example": "tickets.csv", "upload": __file__}) is None
     for id in ("../rows", "/etc/passwd", "examples/tickets.csv@/etc", "x"):
         with pytest.raises(GraftError, match="is not a"):
-            data_form.chosen_file(site.context, Where("hub", id=id))
+            data_form.chosen_file(site.context, {"kind": "hub", "hub_id": id})
 
 
 def test_the_report_is_made_again_when_its_base_has_arrived(chromium, site, monkeypatch) -> None:
@@ -70,7 +81,7 @@ def test_the_report_is_made_again_when_its_base_has_arrived(chromium, site, monk
 
     monkeypatch.setattr(site.context.runs, "look", look)
     monkeypatch.setattr(site.pool, "status", lambda: [Status("org/base", phase[0], 0.5)])
-    page = opened(chromium, site, locale="en")
+    page = opened(chromium, site, viewport={"width": 1280, "height": 900})
     page.get_by_role("tab", name="Train", exact=True).click()
     report = page.locator(".g-report")
     sync_api.expect(report).to_contain_text("follow as soon as the base is on this computer")

@@ -9,11 +9,11 @@ from huggingface_hub import constants
 from huggingface_hub.utils import close_session
 from playwright import sync_api
 
+from tests.helpers.browser import opened
 from tests.helpers.fake_hub import FakeHub, point_to
 from tests.helpers.row_files import HUB_FILES
 from tests.helpers.ui_site import serve
 
-sync_api.expect.set_options(timeout=30_000)  # the machine may be busy
 pytestmark = pytest.mark.filterwarnings("ignore")  # Gradio's and httpx's own
 SHARD = "en/train-00001-of-00002.parquet"
 
@@ -31,9 +31,7 @@ def fake(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[FakeHub]:
 @pytest.fixture
 def page(fake: FakeHub, tmp_path: Path, chromium: sync_api.Browser) -> Iterator[sync_api.Page]:
     with serve(tmp_path / "site") as site:
-        page = chromium.new_context(locale="en").new_page()
-        page.goto(site.url)
-        page.wait_for_selector("button[role=tab] >> nth=2")
+        page = opened(chromium, site, viewport={"width": 1280, "height": 900})
         page.get_by_role("tab", name="Train", exact=True).click()
         page.get_by_label("The Hub").check()
         yield page

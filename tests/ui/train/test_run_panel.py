@@ -1,7 +1,7 @@
-"""ui/train/run_panel.py, run_list.py and run_view.py: the runs on a page, in a real server and in Chromium."""
+"""run_panel.py and run_view.py: the runs on a page, with processes of a stand-in, and in Chromium."""
 
 import json
-from contextlib import contextmanager
+from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
@@ -11,10 +11,13 @@ import pytest
 from playwright import sync_api
 
 from errors import GraftError
+from settings import REPOSITORY
+from store import files
+from tests.helpers.browser import opened
 from tests.helpers.run_helpers import STAND_IN, begun, end_all, plain, wait
-from tests.helpers.ui_site import make, serve
+from tests.helpers.ui_site import Site, make, serve
 from training.config import TrainConfig
-from training.events import CONFIG, EVENTS
+from training.events import CONFIG, EVENTS, RESULT
 from training.runs.runs import LOCK, Runs
 from ui.i18n import CHINESE, Words
 from ui.train import run_view, train_page
@@ -32,45 +35,54 @@ def context(tmp_path):
 
 
 @pytest.fixture
-def panel(context):
+def views():
+    """The live views of the panel."""
+    return []
+
+
+@pytest.fixture
+def panel(context, views):
     with gr.Blocks():
-        return RunPanel(context, SimpleNamespace(add=lambda follower: follower))
+        return RunPanel(context, SimpleNamespace(add=views.append))
 
 
-def home_of(context) -> Path:
+@pytest.fixture
+def home(context) -> Path:
     context.settings.home.mkdir(exist_ok=True)
     return context.settings.home
 
 
-def verbs(panel, chosen) -> set[str]:
-    """The buttons that are shown."""
-    shown = panel._show_verbs(Words(), chosen, "")
-    return {verb for verb, update in zip(panel._verbs, shown, strict=False) if update["visible"]}
+def buttons(panel, chosen, doubted="") -> set[str]:
+    """Return the visible buttons: the verbs, "use" and "sure"."""
+    names = {panel.use: "use", panel._sure: "sure", **{button: verb for verb, button in panel._verbs.items()}}
+    updates = panel._show_buttons(Words(), chosen, doubted)
+    return {names[button] for button, update in updates.items() if update["visible"]}
 
 
-def test_buttons_are_there_where_they_are_possible(context, panel) -> None:
-    run, home = begun(context.runs, home_of(context)), home_of(context)
+def shown(panel, run) -> str:
+    return panel._show_run(Words(), [run.id])[panel._html]
+
+
+def test_buttons_are_there_where_they_are_possible(context, panel, home) -> None:
+    run = begun(context.runs, home)
     waits = context.runs.submit(plain(home, "waits"))
-    assert verbs(panel, [run.id]) == {"pause", "cancel"}
-    assert verbs(panel, [waits.id]) == {"cancel", "delete"}
-    assert verbs(panel, [run.id, waits.id]) == set(), "of several, which?"
-    assert "Number 1 in the queue" in panel._show_run(Words(), [waits.id])[-1]
+    assert buttons(panel, [run.id]) == {"pause", "cancel", "use"}
+    assert buttons(panel, [waits.id]) == {"cancel", "delete", "use"}
+    assert buttons(panel, [run.id, waits.id]) == set(), "of several, which?"
+    assert "Number 1 in the queue" in shown(panel, waits)
     context.runs.pause(panel.one([run.id]).id)
     wait(lambda: context.runs.get(run.id).state == "paused")
-    assert verbs(panel, [run.id]) == {"resume", "cancel", "delete"}
-    assert "Paused at step" in panel._show_run(Words(), [run.id])[-1]
+    assert buttons(panel, [run.id]) == {"resume", "cancel", "delete", "use"}
+    assert "Paused at step" in shown(panel, run)
     context.runs.cancel(panel.one([waits.id]).id)
-    assert verbs(panel, [waits.id]) == {"delete"}
-    assert not panel._show_verbs(Words(), [waits.id], "")[-1]["visible"], "who deletes is asked once more"
-    assert panel._show_verbs(Words(), [waits.id], waits.id)[-1]["visible"]
-    assert not panel._show_verbs(Words(), [run.id], waits.id)[-1]["visible"], "and only about that one"
+    assert buttons(panel, [waits.id]) == {"delete", "use"}, "a deletion is confirmed first"
+    assert "sure" in buttons(panel, [waits.id], waits.id) and "sure" not in buttons(panel, [run.id], waits.id)
     context.runs.delete(panel.one([waits.id]).id)
     with pytest.raises(GraftError, match="There is no run"):
         context.runs.get(waits.id)
 
 
-def test_clicks_choose_one_and_boxes_several(context, panel) -> None:
-    home = home_of(context)
+def test_clicks_choose_one_and_boxes_several(context, panel, home) -> None:
     a, b = begun(context.runs, home, "a"), context.runs.submit(plain(home, "b"))
 
     def click(id, several, chosen):
@@ -86,8 +98,8 @@ def test_clicks_choose_one_and_boxes_several(context, panel) -> None:
     assert table.count('aria-checked="true"') == 1 and "排队中 1" in table and "进行中" in table
 
 
-def test_a_run_names_its_tab_as_the_page_does(context, panel) -> None:
-    run = begun(context.runs, home_of(context))
+def test_a_run_names_its_tab_as_the_page_does(context, panel, home) -> None:
+    run = begun(context.runs, home)
     plugin = next(plugin for plugin in context.plugins() if plugin.name == "echo")
     plugin.words = {CHINESE: {"Echo": "回声"}}
     for say, title in ((Words(), "Echo"), (Words(CHINESE), "回声")):
@@ -95,42 +107,82 @@ def test_a_run_names_its_tab_as_the_page_does(context, panel) -> None:
         listed = run_view.table(say, context.runs.list(), {run.id}, lambda name, title=title: f"{name}: {title}")
         assert f"<td>{run.plugin}: {title}</td>" in listed
         assert f"{title} · {run.data}" in run_view.run(say, run, title)
-    assert run.plugin in str(panel._show_list(Words(), [])[1]), "a tab that is gone keeps its name"
+    assert run.plugin in panel._show_list(Words(), [])[panel._table], "a tab that is gone keeps its name"
 
 
-def test_the_page_moves_only_when_there_is_something_to_show(context, panel) -> None:
-    home = home_of(context)
+def test_the_page_moves_only_when_there_is_something_to_show(context, panel, views, home) -> None:
+    def marks():
+        return [str(view.mark(Words(), *[""] * len(view.taken))) for view in views]
+
     run = begun(context.runs, home)
     (run.folder / "finish").touch()
     context.runs.wait(run.id)
-    for mark in (panel._mark_list, panel._mark_run, panel._mark_log):
-        assert str(mark(Words(), [])) == str(mark(Words(), []))
-    before = [str(mark(Words(), [])) for mark in (panel._mark_list, panel._mark_run)]
+    before = marks()
+    assert before == marks()
     context.runs.submit(plain(home, "next"))
-    assert [str(mark(Words(), [])) for mark in (panel._mark_list, panel._mark_run)] != before
+    assert [new != old for new, old in zip(marks(), before, strict=True)] == [True] * 5
 
 
-def test_runs_that_cannot_be_read_are_told_on_the_page(context, panel) -> None:
-    (home_of(context) / LOCK).unlink(missing_ok=True)
-    (home_of(context) / LOCK).mkdir()
-    shown = panel._show_list(Words(), [])
-    assert "cannot be looked after" in shown[1] and shown[0]["visible"]
-    assert "cannot be looked after" in str(panel._mark_list(Words(), []))
-    (home_of(context) / LOCK).rmdir()
+def test_runs_that_cannot_be_read_are_told_on_the_page(panel, views, home) -> None:
+    before = views[0].mark(Words(), [])
+    (home / LOCK).unlink(missing_ok=True)
+    (home / LOCK).mkdir()
+    updates = panel._show_list(Words(), [])
+    assert "cannot be looked after" in updates[panel._table] and updates[panel._box]["visible"]
+    assert views[0].mark(Words(), []) != before
+    (home / LOCK).rmdir()
 
 
-def test_events_that_are_not_known_here_do_no_harm(context) -> None:
-    run = begun(context.runs, home_of(context))
+def test_events_that_are_not_known_here_do_no_harm(context, home) -> None:
+    run = begun(context.runs, home)
     with (run.folder / EVENTS).open("a") as file:
         file.write(json.dumps({"kind": "phase", "phase": "<b>polish", "at": 1}) + "\n")
         file.write(json.dumps({"kind": "step", "step": 10**7, "steps": 10**7, "at": 1, "<b>": 3}) + "\n")
-    shown = run_view.run(Words(), context.runs.get(run.id))
-    assert "<b>polish" not in shown and '"<b>"' not in shown
+    html = run_view.run(Words(), context.runs.get(run.id))
+    assert "<b>polish" not in html and '"<b>"' not in html
 
 
-def test_the_settings_of_a_run_fill_the_form(context, panel, tmp_path) -> None:
-    """Every field that the form has, the rows among them; as if they had been chosen by hand."""
-    home = home_of(context)
+def test_a_refused_resume_offers_a_new_run_from_its_adapter(context, panel, home) -> None:
+    site = Site(context, None, "", None, home)
+    run = context.runs.submit(plain(home, "mine"))
+    context.runs.cancel(run.id)
+    updates = panel._show_rows(Words(), [run.id], "all", "")
+    assert updates[panel.version] == "", "a cancelled run has nothing to go on from"
+    refused = SimpleNamespace(
+        state="failed", name="mine", plugin="echo", config=run.config, result={"what": run_view.REFUSED}
+    )
+    assert panel._continues_from(refused) == "", "there is no version of it yet"
+    site.publish("mine")
+    assert panel._continues_from(refused) == "mine@1"
+    refused.plugin = "stream"
+    assert panel._continues_from(refused) == ""
+
+
+def test_the_rows_of_a_run_are_shown_with_its_card(context, panel, home) -> None:
+    ref = Site(context, None, "", None, home).publish("mine")
+    run = context.runs.submit(plain(home, "mine"))
+    (run.folder / "finish").touch()
+    run = context.runs.wait(run.id)
+    result = files.read_json(run.folder / RESULT)
+    row = {"text": "<b>where", "target": "a", "base": "b", "live": "", "new": "a", "change": "fixed"}
+    files.write_json(run.folder / RESULT, {**result, "card": {**result["card"], "rows": [row]}})
+    updates = panel._show_rows(Words(), [run.id], "all", "")
+    box, _, html = (updates[output] for output in panel._rows.outputs)
+    assert updates[panel.version] == ref and updates[panel.on]["visible"] and box["visible"]
+    assert "&lt;b&gt;where" in html and '<button type="button" class="g-link" data-open="mine@1"' in shown(panel, run)
+    *_, html = panel._show_rows(Words(), [run.id], "all", "nowhere").values()
+    assert "where" not in html
+
+
+def used(context, panel, form, id):
+    """Return the values of the form after the settings of a run filled it."""
+    updates = train_page._use(context, panel, form)([id])
+    values = {name: updates[component] for name, component in form.inputs.items()}
+    return {name: value.get("value") if isinstance(value, dict) else value for name, value in values.items()}
+
+
+def test_the_settings_of_a_run_fill_the_form(context, panel, home, tmp_path) -> None:
+    """Every field of the form, the rows among them, is as if it had been chosen by hand."""
     rows = tmp_path / "my rows.csv"
     rows.write_text("body,kind\n" + "".join(f"row {i},{'ab'[i % 2]}\n" for i in range(20)))
     mapping = {"text": "body", "target": "kind"}
@@ -139,58 +191,45 @@ def test_the_settings_of_a_run_fill_the_form(context, panel, tmp_path) -> None:
     rows.unlink()
     with gr.Blocks():
         form, *_ = train_page._form(context)
-    values = train_page._use(context, panel, form)([run.id])
-    assert len(values) == len(form.all)
-    plain_values = [value["value"] if isinstance(value, dict) else value for value in values]
-    again = train_page._config(context, form, plain_values)
-    told = ("name", "plugin", "task", "columns", "mapping", "promote", *form.fields)
-    spec = context.spec("echo")
-    assert [getattr(again, key) for key in told if key not in ("task", "columns")] == [
-        getattr(made, key) for key in told if key not in ("task", "columns")
-    ]
-    assert again.task == spec.task and Path(again.data).read_text().startswith("body,kind\nrow 0,a")
+    again = train_page._config(context, used(context, panel, form, run.id))
+    names = ("plugin", "mapping", *form.fields)
+    assert [getattr(again, name) for name in names] == [getattr(made, name) for name in names]
+    assert again.task == context.spec("echo").task and Path(again.data).read_text().startswith("body,kind\nrow 0,a")
     assert not Path(again.data).is_relative_to(home), "a copy that the page may serve"
 
 
-def test_an_example_is_recognized_and_lost_rows_are_told(context, panel) -> None:
-    home = home_of(context)
-    data = Path(train_page.__file__).parent.parent.parent / "examples" / "tickets.csv"
+def test_an_example_is_recognized_and_lost_rows_are_told(context, panel, home) -> None:
+    data = REPOSITORY / "examples" / "tickets.csv"
     run = context.runs.submit(replace(plain(home), plugin="echo", data=str(data)))
     with gr.Blocks():
         form, *_ = train_page._form(context)
-    tab, kind, example, upload, *_ = train_page._use(context, panel, form)([run.id])
-    assert (tab, kind, example["value"], upload) == ("echo", "example", "tickets.csv", None)
+    values = used(context, panel, form, run.id)
+    assert [values[name] for name in ("tab", "kind", "example", "upload")] == ["echo", "example", "tickets.csv", None]
     Path(TrainConfig.from_json((run.folder / CONFIG).read_text()).data).unlink()
     with pytest.raises(GraftError, match=r"tickets.csv cannot be read"):
         train_page._use(context, panel, form)([run.id])
 
 
-def opened(chromium, site):
-    page = chromium.new_context(locale="en", viewport={"width": 1280, "height": 1000}).new_page()
-    page.problems = []
-    page.on("pageerror", lambda error: page.problems.append(str(error)))
-    page.goto(site.url)
+def show_runs(page):
+    page.wait_for_selector("button[role=tab] >> nth=2")
+    page.wait_for_timeout(1000)  # the first poll
     page.get_by_role("tab", name="Train", exact=True).click()
     page.wait_for_selector("[data-run]")
-    return page
-
-
-@contextmanager
-def ended(site):
-    """Whatever happens, no run of the site goes on."""
-    try:
-        yield
-    finally:
-        end_all(site.context.runs)
 
 
 def test_a_queue_of_two_its_curves_and_a_reload(chromium, tmp_path) -> None:
     expect = sync_api.expect
-    with serve(tmp_path) as site, ended(site):
+    with serve(tmp_path) as site, ExitStack() as ends:
         runs = site.context.runs = Runs(site.context.settings, STAND_IN)
-        home = home_of(site.context)
+        ends.callback(end_all, runs)
+        home = site.context.settings.home
+        home.mkdir(exist_ok=True)
         first, second = begun(runs, home, "first"), runs.submit(plain(home, "second"))
-        page, other = opened(chromium, site), opened(chromium, site)
+        page = opened(chromium, site, viewport={"width": 1280, "height": 1000})
+        other = page.context.new_page()
+        other.goto(site.url)
+        show_runs(page)
+        show_runs(other)
         for seen in (page, other):
             expect(seen.locator(".g-runlist tr[data-run]")).to_have_count(2)
             expect(seen.locator(f"[data-run='{first.id}'] .g-state")).to_have_text("running")
@@ -222,7 +261,7 @@ def test_a_queue_of_two_its_curves_and_a_reload(chromium, tmp_path) -> None:
         page.locator(f"[data-run='{second.id}'] .g-box").click()
         expect(page.locator(".g-legend").first).to_contain_text("second")
         expect(page.locator(".g-legend").first).to_contain_text("first")
-        expect(page.get_by_role("button", name="Cancel").locator("visible=true")).to_have_count(0)
+        expect(page.get_by_role("button", name="Cancel").filter(visible=True)).to_have_count(0)
 
         page.locator(f"[data-run='{second.id}'] .g-pick").click()
         page.locator(".g-runs button", has_text="Log").first.click()
@@ -232,4 +271,4 @@ def test_a_queue_of_two_its_curves_and_a_reload(chromium, tmp_path) -> None:
         page.get_by_role("button", name="Delete", exact=True).click()
         page.get_by_role("button", name="Delete it for good").click()
         expect(other.locator(".g-runlist tr[data-run]")).to_have_count(1)
-        assert page.problems == other.problems == [] and not second.folder.exists()
+        assert page.problems == [] and not second.folder.exists()
