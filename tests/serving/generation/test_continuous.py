@@ -16,7 +16,7 @@ from errors import BusyError, ModelError
 from models.resolve import ModelStore
 from serving.base.slots import Slot
 from serving.generation import continuous as module
-from serving.generation import prefill, request_queue
+from serving.generation import generator, prefill, request_queue
 from serving.generation.continuous import ContinuousBatching
 from serving.generation.request_queue import Request
 from serving.generation.sampling import SamplingParams
@@ -265,9 +265,21 @@ def test_a_token_that_the_base_does_not_have_never_reaches_it(family: str, bases
     assert not passes and written(loaded, PROMPTS[0])
 
 
+class Crosses:
+    """A detokenizer under which no token is an incomplete character."""
+
+    def __init__(self, tokenizer: object) -> None:
+        self.text = ""
+
+    def add(self, ids: Sequence[int], last: bool = False) -> bool:
+        self.text += "x" * len(ids)
+        return bool(ids)
+
+
 def test_an_answer_is_cut_at_its_deadline_and_one_that_never_began_is_refused(
     held: Held, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr(generator, "Detokenizer", Crosses)
     first = sampled()
     growing = held.loaded.generator.stream(first)
     reader = threading.Thread(target=lambda: pieces.extend((text, len(first.notes)) for text in growing))
