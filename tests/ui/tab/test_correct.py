@@ -82,6 +82,7 @@ def test_a_wrong_answer_is_put_right_undone_listed_and_taught(chromium, site) ->
 def test_it_fits_a_phone_in_chinese(chromium, site) -> None:
     site.context.corrections.add("echo", {"text": "long " * 60, "target": "good"}, "bad", "base")
     page = opened(chromium, site, locale="zh-CN", color_scheme="dark", viewport={"width": 390, "height": 800})
+    page.get_by_role("tab", name="Echo", exact=True).click()
     ask_zh = page.get_by_label("Text").locator("visible=true")
     ask_zh.fill("ab")
     seen(page, "button", "运行").click()
