@@ -1,1 +1,1 @@
-"""Comparisons with the libraries that people use today, in one run; and the data they use."""
+"""Comparisons with the libraries that people use today, both sides measured in the same run."""

@@ -1,71 +1,58 @@
-"""Comparisons with other libraries: `python -m bench NAME` runs bench/NAME.py, prints its table and keeps it as JSON.
+"""Run one comparison: `python -m bench NAME`, with `--help` behind NAME for its options.
 
-A benchmark is a module of this package with `run(arguments) -> rows`: a list of mappings, one a line of the table,
-whose columns are their keys. Its first line of documentation is what `python -m bench --help` says of it. The JSON,
-with the date, the machine and the versions of the libraries, goes to bench/results/.
+A comparison is a function `(arguments, folder) -> rows`; `folder` is empty, and removed afterwards. Its rows are
+printed as a table and written to `bench/results/` as JSON, with the date, the machine and the libraries' versions.
 """
 
 from __future__ import annotations
 
 import argparse
 import importlib
-import json
 import sys
-import time
-from collections.abc import Mapping, Sequence
+import tempfile
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
 
-from bench.measure import machine
+from bench.measure import Row, save, table
 from settings import prepare_environment
 
-FOLDER = Path(__file__).resolve().parent
-Rows = Sequence[Mapping[str, Any]]
+RESULTS = Path(__file__).resolve().parent / "results"
+COMPARISONS = {
+    "chat": ("inference.generation_speed:chat", "conversations through HTTP, beside Gradio with generate"),
+    "mixed": ("inference.generation_speed:mixed", "rows of several versions in a batch, beside PEFT adapter_names"),
+    "swap": ("inference.version_swap:run", "a new version into a loaded base, beside PEFT load_adapter"),
+    "classify": ("inference.classify_requests:run", "classification for many clients, beside a pipeline"),
+    "start": ("inference.page_costs:start", "seconds until the page and the first answer, beside a bare page"),
+    "memory": ("inference.page_costs:memory", "resident memory of three tabs, beside three pipelines"),
+    "gpu": ("inference.gpu_llama:run", "QLoRA, and decoding with many versions, on an 8B-shaped Llama"),
+    "train": ("finetuning.train_recipe:train", "speed, memory and quality of training, beside the Trainer"),
+    "live": ("finetuning.train_recipe:live", "from Train to the first answer, beside a script and a restart"),
+    "data": ("finetuning.data_files:run", "a large JSONL file inspected and prepared, beside datasets"),
+}
+"""Name -> (module and function below `bench`, one line for `--help`)."""
 
 
-def names() -> dict[str, str]:
-    """Every benchmark, and what it is: the first line of its module. Nothing is imported for it."""
-    sources = {path.stem: path.read_text(encoding="utf-8") for path in sorted(FOLDER.glob("*.py"))}
-    return {name: text.split("\n")[0].strip('"') for name, text in sources.items() if "\ndef run(" in text}
-
-
-def table(rows: Rows) -> str:
-    """The rows as text, a column for each of their keys."""
-    keys = dict.fromkeys(key for row in rows for key in row)
-    lines = [list(keys), *([_cell(row.get(key, "")) for key in keys] for row in rows)]
-    widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
-    return "\n".join("  ".join(map(str.ljust, line, widths)).rstrip() for line in lines)
-
-
-def save(folder: Path, name: str, arguments: Sequence[str], rows: Rows) -> Path:
-    """Write what was measured, where and when; returns the file."""
-    folder.mkdir(parents=True, exist_ok=True)
-    path = folder / f"{name}-{time.strftime('%Y%m%d-%H%M%S')}.json"
-    measured = {"benchmark": name, "arguments": list(arguments), "date": time.strftime("%Y-%m-%dT%H:%M:%S%z")}
-    text = json.dumps({**measured, "machine": machine(), "rows": list(rows)}, indent=1, ensure_ascii=False)
-    path.write_text(text + "\n", encoding="utf-8")
-    return path
+def load(name: str) -> Callable[[Sequence[str], Path], list[Row]]:
+    """Import a comparison by its name."""
+    module, _, function = COMPARISONS[name][0].partition(":")
+    found: Callable[[Sequence[str], Path], list[Row]] = getattr(importlib.import_module(f"bench.{module}"), function)
+    return found
 
 
 def main(arguments: Sequence[str]) -> int:
-    """Run one benchmark; what follows its name is its own."""
-    known = names()
-    epilog = "\n".join(f"{name:12} {line}" for name, line in known.items())
-    parser = argparse.ArgumentParser(
-        "python -m bench", epilog=epilog, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("name", choices=list(known))
-    parser.add_argument("rest", nargs=argparse.REMAINDER, metavar="...", help="arguments of the benchmark itself")
+    """Run one comparison; arguments after its name are its own."""
+    epilog = "\n".join(f"{name:12} {line}" for name, (_, line) in COMPARISONS.items())
+    style = argparse.RawDescriptionHelpFormatter
+    parser = argparse.ArgumentParser("python -m bench", epilog=epilog, formatter_class=style)
+    parser.add_argument("name", choices=list(COMPARISONS))
+    parser.add_argument("rest", nargs=argparse.REMAINDER, metavar="...", help="options of the comparison")
     options = parser.parse_args(arguments)
     prepare_environment()  # as for the page, before torch is imported; peers have processes of their own
-    rows: Rows = importlib.import_module(f"bench.{options.name}").run(options.rest)
+    with tempfile.TemporaryDirectory(prefix="graft-bench-") as folder:
+        rows = load(options.name)(options.rest, Path(folder))
     print(table(rows))
-    print(save(FOLDER / "results", options.name, options.rest, rows))
+    print(save(RESULTS, options.name, options.rest, rows))
     return 0
-
-
-def _cell(value: object) -> str:
-    return f"{value:.4g}" if isinstance(value, float) else str(value)
 
 
 if __name__ == "__main__":

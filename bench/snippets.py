@@ -26,13 +26,12 @@ ARCHIVE = "vaderSentiment-0.5/additional_resources/hutto_ICWSM_2014.tar.gz"
 MEMBER = "hutto_ICWSM_2014/movieReviewSnippets_GroundTruth.txt"
 UNCLEAR = 0.5
 HELD_OUT = 1500
-SEED = 0
 
 Snippet = tuple[str, str]
 
 
 def read_snippets() -> list[Snippet]:
-    """(text, label) of every snippet with a clear rating, in the archive's order."""
+    """Download the archive and return (text, label) of each snippet with a clear rating, in its order."""
     with tempfile.TemporaryDirectory() as scratch:
         archive = download(PACKAGE, Path(scratch), silent)
         with zipfile.ZipFile(archive) as outer, outer.open(ARCHIVE) as file, tarfile.open(fileobj=file) as inner:
@@ -48,19 +47,24 @@ def read_snippets() -> list[Snippet]:
 
 
 def split_snippets(snippets: Sequence[Snippet]) -> tuple[list[Snippet], list[Snippet]]:
-    """(to train on, held out), shuffled."""
+    """Shuffle and split into (to train on, held out); a text that occurs twice is kept once."""
     shuffled = list(dict(snippets).items())
-    random.Random(SEED).shuffle(shuffled)
+    random.Random(0).shuffle(shuffled)
     return shuffled[HELD_OUT:], shuffled[:HELD_OUT]
+
+
+def write_snippets(path: Path, snippets: Sequence[Snippet]) -> Path:
+    """Write snippets as CSV; returns the file."""
+    with path.open("w", newline="", encoding="utf-8") as file:
+        csv.writer(file).writerows([("text", "label"), *snippets])
+    return path
 
 
 def main(folder: Path) -> None:
     """Write train.csv and held_out.csv."""
     folder.mkdir(parents=True, exist_ok=True)
-    for name, rows in zip(("train.csv", "held_out.csv"), split_snippets(read_snippets()), strict=True):
-        with (folder / name).open("w", newline="", encoding="utf-8") as file:
-            csv.writer(file).writerows([("text", "label"), *rows])
-        print(f"{folder / name}: {len(rows):,} rows")
+    for name, snippets in zip(("train.csv", "held_out.csv"), split_snippets(read_snippets()), strict=True):
+        print(f"{write_snippets(folder / name, snippets)}: {len(snippets):,} rows")
 
 
 if __name__ == "__main__":

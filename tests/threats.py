@@ -95,14 +95,14 @@ def rows_of(name: str) -> list[str]:
 def claimed() -> dict[str, list[str]]:
     """Row -> the tests that claim it, as pytest names them."""
     found: dict[str, list[str]] = {}
-    for path in sorted((ROOT / "tests").glob("test_*.py")):
+    for path in sorted((ROOT / "tests").rglob("test_*.py")):
         for node in ast.parse(path.read_text(encoding="utf-8")).body:
             targets = node.targets if isinstance(node, ast.Assign) else []
             names = [target.id for target in targets if isinstance(target, ast.Name)]
             names += [node.name] if isinstance(node, ast.FunctionDef | ast.ClassDef) else []
             for test in names:
                 for row in rows_of(test):
-                    found.setdefault(row, []).append(f"tests/{path.name}::{test}")
+                    found.setdefault(row, []).append(f"{path.relative_to(ROOT)}::{test}")
     return found
 
 
@@ -126,11 +126,12 @@ def _run(tests: list[str]) -> dict[str, Counter[str]]:
         cases = ElementTree.parse(report).getroot().iter("testcase")  # noqa: S314 - pytest has just written it
         ended: dict[str, Counter[str]] = {}
         for case in cases:
-            module, _, of = case.attrib["classname"].removeprefix("tests.").partition(".")
-            name = of or case.attrib["name"].partition("[")[0]
+            parts = case.attrib["classname"].split(".")
+            at = next(i for i, part in enumerate(parts) if part.startswith("test_")) + 1
+            name = ".".join(parts[at:]) or case.attrib["name"].partition("[")[0]
             kinds = [part.tag for part in case if part.tag in ("failure", "error", "skipped")]
             how = "skipped" if kinds == ["skipped"] else "failed" if kinds else "passed"
-            ended.setdefault(f"tests/{module}.py::{name}", Counter())[how] += 1
+            ended.setdefault(f"{'/'.join(parts[:at])}.py::{name}", Counter())[how] += 1
     return ended
 
 

@@ -1,1 +1,1 @@
-"""What Graft is compared with: the libraries themselves, used as their own documentation says."""
+"""Peers of the comparisons: the libraries themselves, used as their own documentation says, each a process."""

@@ -1,12 +1,13 @@
-"""What bench/data.py compares with: a JSONL file tokenized by `datasets` as its documentation says.
+"""Tokenize a JSONL file with `datasets`, as its documentation says.
 
 `python -m bench.peers.datasets_map FILE TOKENIZER CACHE PROMPT` prints the seconds from the call of `load_dataset`
-until the first row can be had. It keeps what it made in CACHE and finds it there the next time. It does less than
-Graft: no row is checked, no repeat left out, none held out, and it is not known which tokens are the answer's.
+until the first row can be had. It keeps its results in CACHE and finds them there the next time. It does less than
+Graft: no row is checked, no repeat left out, none held out, and the tokens of the answer are not marked.
 """
 
 from __future__ import annotations
 
+import json
 import sys
 import time
 from pathlib import Path
@@ -17,7 +18,7 @@ from transformers import AutoTokenizer
 
 
 def main(file: Path, model: Path, cache: Path, prompt: str) -> None:
-    """Load, tokenize, and print how long it took and how many rows there are."""
+    """Load, tokenize, and print the seconds and the number of rows."""
     tokenizer = AutoTokenizer.from_pretrained(model, trust_remote_code=False)
     disable_progress_bars()
 
@@ -32,7 +33,7 @@ def main(file: Path, model: Path, cache: Path, prompt: str) -> None:
     rows = load_dataset("json", data_files=str(file), split="train", cache_dir=str(cache))
     encoded = rows.map(tokenize, batched=True, remove_columns=rows.column_names)
     assert len(encoded[0]["input_ids"]) > 0
-    print(f"{time.perf_counter() - started:.2f} {len(encoded)}")
+    print(json.dumps({"seconds": time.perf_counter() - started, "rows": len(encoded)}))
 
 
 if __name__ == "__main__":

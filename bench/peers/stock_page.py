@@ -1,10 +1,10 @@
-"""Pages that people build with Gradio and transformers alone, as the guides of both show them.
+"""Pages of Gradio and transformers alone, as the guides of both show them.
 
 `python -m bench.peers.stock_page PAGE JOB` serves until it is ended, at the port that GRADIO_SERVER_PORT names.
 
     bare       an Interface that does nothing
-    classify   an Interface on a pipeline: the base, with an adapter merged into it
-    chat       `ChatInterface` on a model that streams through a `TextIteratorStreamer`
+    classify   an Interface on a pipeline: the base with an adapter merged into it
+    chat       `ChatInterface` on a model that streams through a `TextIteratorStreamer`; greedy, to be compared
     three      three pipelines, a tab for each: classify, and two that write
 
 A job names `classifier` and `writer`, folders of bases; `adapter`, of a classifier's version, and its `labels`; and
@@ -25,21 +25,13 @@ import gradio as gr
 Job = dict[str, Any]
 
 
-def bare(job: Job) -> gr.Blocks:
-    """The least that a page can be."""
-    return gr.Interface(lambda text: text, "text", "text", api_name="answer")
-
-
-def classify(job: Job) -> gr.Blocks:
-    """A classifier's page."""
-    return _sorting(job, "answer")
-
-
 def chat(job: Job) -> gr.Blocks:
-    """A conversation, as Gradio's guide has it; greedy, so that answers can be compared."""
-    from transformers import TextIteratorStreamer  # noqa: PLC0415
+    """Make a page for conversations, as Gradio's guide does."""
+    from transformers import TextIteratorStreamer  # noqa: PLC0415 - a bare page imports no torch
 
-    net, tokenizer = _writer(job)
+    from bench.peers.stock_answers import load_writer  # noqa: PLC0415
+
+    net, tokenizer = load_writer(job["writer"])
 
     def answer(message: str, history: list[Mapping[str, Any]]) -> Iterator[str]:
         messages = [*history, {"role": "user", "content": message}]
@@ -57,47 +49,46 @@ def chat(job: Job) -> gr.Blocks:
     return gr.ChatInterface(answer, api_name="answer")
 
 
-def three(job: Job) -> gr.Blocks:
-    """A pipeline for each of three tabs."""
-    pages = [_sorting(job, "classify"), _writing(job, "summarize"), _writing(job, "generate")]
-    return gr.TabbedInterface(pages, ["Classify", "Summarize", "Generate"])
+def classify(job: Job, name: str = "answer") -> gr.Interface:
+    """Make a page that shows labels."""
+    from bench.peers.stock_answers import merged_pipeline  # noqa: PLC0415
 
-
-def _sorting(job: Job, name: str) -> gr.Interface:
-    from bench.peers.stock_classify import classifier  # noqa: PLC0415 - a bare page imports no torch
-
-    classify = classifier(job)
+    classifier = merged_pipeline(job)
 
     def answer(text: str) -> dict[str, float]:
-        return {one["label"]: one["score"] for one in classify(text)}
+        return {one["label"]: one["score"] for one in classifier(text)}
 
     return gr.Interface(answer, "text", "label", api_name=name)
 
 
-def _writing(job: Job, name: str) -> gr.Interface:
+def write(job: Job, name: str) -> gr.Interface:
+    """Make a page that shows a written answer."""
     from transformers import pipeline  # noqa: PLC0415
 
-    net, tokenizer = _writer(job)
-    write = pipeline("text-generation", model=net, tokenizer=tokenizer)
+    from bench.peers.stock_answers import load_writer  # noqa: PLC0415
+
+    net, tokenizer = load_writer(job["writer"])
+    writer = pipeline("text-generation", model=net, tokenizer=tokenizer)
 
     def answer(text: str) -> str:
         messages = [{"role": "user", "content": text}]
-        found = write(messages, max_new_tokens=job["tokens"], do_sample=False, return_full_text=False)
+        found = writer(messages, max_new_tokens=job["tokens"], do_sample=False, return_full_text=False)
         return str(found[0]["generated_text"])
 
     return gr.Interface(answer, "text", "text", api_name=name)
 
 
-def _writer(job: Job) -> Any:  # noqa: ANN401 - a model and its tokenizer
-    from transformers import AutoModelForCausalLM, AutoTokenizer  # noqa: PLC0415
-
-    from bench.peers.held import device, dtype  # noqa: PLC0415
-
-    net = AutoModelForCausalLM.from_pretrained(job["writer"], dtype=dtype(), trust_remote_code=False)
-    return net.to(device()).eval(), AutoTokenizer.from_pretrained(job["writer"], trust_remote_code=False)
+def three(job: Job) -> gr.Blocks:
+    """Make a page with a tab for each of three pipelines."""
+    pages = [classify(job, "classify"), write(job, "summarize"), write(job, "generate")]
+    return gr.TabbedInterface(pages, ["Classify", "Summarize", "Generate"])
 
 
-PAGES = {"bare": bare, "classify": classify, "chat": chat, "three": three}
+def bare(job: Job) -> gr.Blocks:
+    """Make the least that a page can be."""
+    return gr.Interface(lambda text: text, "text", "text", api_name="answer")
+
 
 if __name__ == "__main__":
-    PAGES[sys.argv[1]](json.loads(sys.argv[2])).launch(quiet=True)
+    pages = {"bare": bare, "classify": classify, "chat": chat, "three": three}
+    pages[sys.argv[1]](json.loads(sys.argv[2])).launch(quiet=True)

@@ -1,1 +1,18 @@
-"""tests/slow."""
+"""Long tests. Each takes seconds as it is; an environment variable gives it its full size:
+
+    SOAK_MINUTES=30 pytest -s tests/slow/test_soak.py
+    KILL_MINUTES=10 pytest -s tests/slow/test_kills.py
+    FUZZ_SECONDS=120 FUZZ_SEED=2 pytest -s tests/slow/test_fuzz.py                      seconds of each target
+    HISTORY_ANSWERS=10000 HISTORY_PUBLISHES=200 HISTORY_BASES=real pytest -s tests/slow/test_history.py
+    HISTORY_SWAPS=500 HISTORY_BASES=real pytest -s tests/slow/test_history.py -k memory
+    ESTIMATE_RUNS=15 pytest -s tests/slow/test_estimates.py
+
+`-s` shows the figures. `pytest -m "not slow"` leaves all of them out.
+"""
+
+import os
+
+
+def size(name: str, small: float) -> float:
+    """Return the number in an environment variable, `small` unless it is set."""
+    return float(os.environ.get(name, small))

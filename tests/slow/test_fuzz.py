@@ -1,27 +1,186 @@
-"""bench/fuzz.py, briefly: damaged files and odd names are read or refused in words, and nothing else happens."""
+"""Damaged files and odd names, by the thousand: nothing but errors in words leaves the code that reads them.
 
+Each case is a good file with bytes flipped, cut, repeated or inserted, or a name made of odd parts.
+"""
+
+from __future__ import annotations
+
+import itertools
+import json
 import random
+import tempfile
+import time
+from collections.abc import Callable, Mapping
+from functools import partial
 from pathlib import Path
+from typing import Any
 
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
+from safetensors.numpy import save_file
 
-from bench import fuzz
+from errors import GraftError
+from models.adapter_check import read_adapter
+from models.preflight import check_model
+from settings import Settings
+from store.adapters import WEIGHTS, AdapterStore
+from store.corrections import Corrections
+from tasks import Columns
+from tests.slow import size
+from training.config import TrainConfig
+from training.data.files.formats import Limits
+from training.data.files.hub_dataset import parse_place
+from training.data.table import read_table
+from training.runs.runs import Runs
+
+SECONDS, SEED = size("FUZZ_SECONDS", 3), int(size("FUZZ_SEED", 7))
+LIMITS = Limits(file_bytes=10**7, rows=10**5, decoded_bytes=10**7)
+PATHS = ("..", "/", "\\", "~", "\0", "\n", "%2e%2e", "C:", "con", ".", " ", "://", "-", "_", "|", "*")
+WORDS = ("a", "@", "1", "@1", "é", "\ud800", "\u202e", "live", "base", "mine", "a" * 300)
+CODE = ("{x}", "${x}", "$(id)", "__import__('os')", "<b>", "'", '"')
+PIECES = (b"\0", b'"', b"\n", b"\xff", b"{", b"[" * 5_000, b"9" * 400, b"\xed\xa0\x80")
+LAYERS = {f"layer.{i}.query": (8, 8) for i in range(2)}
+ADAPTER: dict[str, Any] = {"peft_type": "LORA", "r": 4, "lora_alpha": 8, "target_modules": ["query"], "bias": "none"}
+ADAPTER |= {"modules_to_save": None, "rank_pattern": {}, "alpha_pattern": {}, "use_dora": False}
+BASE: Mapping[str, Mapping[str, Any]] = {
+    "config.json": {"model_type": "bert", "hidden_size": 4},
+    "tokenizer_config.json": {"tokenizer_class": "BertTokenizer", "vocab_file": "vocab.txt"},
+    "model.safetensors.index.json": {"weight_map": {"w": "model.safetensors"}},
+}
+COLUMNS = {"text": "text", "target": "label"}
+CONFIG = TrainConfig("mine", "classification", "org/base", "text-classification", "rows.csv", COLUMNS)
 
 
-@pytest.mark.parametrize("target", fuzz.CASES)
-def test_r16_r17_r23_nothing_but_typed_errors_leaves(target: str, tmp_path: Path, monkeypatch) -> None:
-    monkeypatch.setattr(fuzz, "FOUND", tmp_path / "found")
-    (row,) = fuzz.run([target, "--seconds", "6", "--seed", "7"])
-    assert row["problems"] == 0, row["first"]
-    assert row["cases"] > 20 and row["refused"] > 0
+def mutated(chance: random.Random, whole: bytes) -> bytes:
+    """Flip, cut, repeat or insert some bytes."""
+    data = bytearray(whole)
+    for _ in range(chance.choice((1, 1, 2, 8))):
+        at, length = chance.randrange(len(data) + 1), chance.choice((1, 2, 4, 8, 64, 1000))
+        match chance.randrange(6):
+            case 0:
+                data[at : at + 1] = bytes([chance.randrange(256)])
+            case 1:
+                del data[at : at + length]
+            case 2:
+                data[at:at] = data[max(0, at - length) : at]
+            case 3:
+                data[at:at] = chance.choice(PIECES)
+            case 4:
+                del data[at:]
+            case _:
+                data[at : at + 8] = chance.choice((2**63 - 1, 2**31, 0, 2**64 - 1)).to_bytes(8, "little")
+    return bytes(data)
 
 
-def test_what_is_no_typed_error_is_found_and_written_down(tmp_path: Path, monkeypatch) -> None:
-    monkeypatch.setattr(fuzz, "FOUND", tmp_path / "found")
+def odd_name(chance: random.Random) -> str:
+    return "".join(chance.choice(PATHS + WORDS + CODE) for _ in range(chance.randrange(1, 5)))
 
-    def case(chance: random.Random, folder: Path) -> None:
-        raise ValueError("raw")
 
-    problems: list[str] = []
-    fuzz.tried("names", case, "1-1", tmp_path, problems)
-    assert "ValueError: raw" in problems[0] and (tmp_path / "found" / "names-1-1.txt").exists()
+def odd_value(chance: random.Random, depth: int = 2) -> Any:
+    """Make a JSON value of any kind."""
+    if depth and chance.random() < 0.4:
+        some = [odd_value(chance, depth - 1) for _ in range(chance.randrange(3))]
+        return some if chance.random() < 0.5 else {odd_name(chance): one for one in some}
+    return chance.choice([None, True, False, 0, -1, 10**30, 1.5, float("nan"), float("inf"), "", odd_name(chance)])
+
+
+def changed(chance: random.Random, good: Mapping[str, Any]) -> bytes:
+    """Write an object as JSON with some values of other kinds, or mutate its text."""
+    names = [*good, odd_name(chance)]
+    text = json.dumps({**good, **{chance.choice(names): odd_value(chance) for _ in range(chance.randrange(4))}})
+    return text.encode("utf-8", "replace") if chance.random() < 0.7 else mutated(chance, text.encode())
+
+
+def good_tables() -> dict[str, bytes]:
+    """Make a file of rows of each kind."""
+    rows = [{"text": f"text {i}", "label": "ab"[i % 2]} for i in range(40)]
+    sink = pa.BufferOutputStream()
+    pq.write_table(pa.Table.from_pylist(rows), sink)
+    text = "text,label\n" + "".join(f'"{row["text"]}",{row["label"]}\n' for row in rows)
+    return {
+        "rows.csv": text.encode(),
+        "rows.tsv": text.replace(",", "\t").encode(),
+        "rows.jsonl": "".join(json.dumps(row) + "\n" for row in rows).encode(),
+        "rows.json": json.dumps(rows).encode(),
+        "rows.parquet": sink.getvalue().to_pybytes(),
+    }
+
+
+TABLES = good_tables()
+
+
+def tables(chance: random.Random, folder: Path) -> None:
+    kind = chance.choice([*TABLES])
+    (folder / kind).write_bytes(mutated(chance, TABLES[kind]))
+    table = read_table(folder / kind, "label", Columns(text="text", target="label"), limits=LIMITS)
+    for _ in itertools.islice(table.rows(), 50):
+        pass
+
+
+def adapters(chance: random.Random, folder: Path) -> None:
+    shapes = {"A": (4, 8), "B": (8, 4)}
+    pairs = itertools.product(LAYERS, shapes)
+    weights = {f"base_model.model.{at}.lora_{part}.weight": np.ones(shapes[part], "f4") for at, part in pairs}
+    save_file(weights, folder / WEIGHTS)
+    (folder / "adapter_config.json").write_text(json.dumps(ADAPTER), encoding="utf-8")
+    if chance.random() < 0.5:
+        (folder / WEIGHTS).write_bytes(mutated(chance, (folder / WEIGHTS).read_bytes()))
+    else:
+        (folder / "adapter_config.json").write_bytes(changed(chance, ADAPTER))
+    read_adapter(folder, LAYERS, "mine@1")
+
+
+def models(chance: random.Random, folder: Path) -> None:
+    (folder / "model.safetensors").write_bytes(b"x")
+    damaged = chance.choice([*BASE])
+    for file, content in BASE.items():
+        (folder / file).write_bytes(changed(chance, content) if file == damaged else json.dumps(content).encode())
+    check_model(folder, "org/name")
+
+
+def configs(chance: random.Random, folder: Path) -> None:
+    TrainConfig.from_json(changed(chance, vars(CONFIG)).decode("utf-8", "replace"))
+
+
+def names(chance: random.Random, folder: Path) -> None:
+    home, given = folder / "home", odd_name(chance)
+    store, corrections, runs = AdapterStore(home), Corrections(home), Runs(Settings(home=home))
+    row = {"text": given, "target": odd_name(chance)}
+    acts: list[Callable[[], object]] = [
+        *(partial(act, given) for act in (store.get, store.delete, runs.get, runs.cancel, runs.delete, runs.resume)),
+        lambda: store.promote("echo", given),
+        lambda: corrections.add(given, row),
+        lambda: corrections.add("echo", row),
+        lambda: corrections.delete("echo", given),
+        lambda: corrections.edit(given, given, given),
+        lambda: parse_place(given, given, given, local=False),
+    ]
+    try:
+        chance.choice(acts)()
+    finally:
+        outside = [path for path in folder.rglob("*") if not path.is_relative_to(home)]
+        assert not outside, f"{given!r} wrote {outside}"
+
+
+TARGETS: list[Callable[[random.Random, Path], None]] = [tables, adapters, models, configs, names]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("target", TARGETS)
+def test_r16_r17_r23_nothing_but_typed_errors_leaves(target: Callable[[random.Random, Path], None]) -> None:
+    read, refused, stop = 0, 0, time.monotonic() + SECONDS
+    for number in itertools.count():
+        if time.monotonic() > stop and number > 20:
+            break
+        with tempfile.TemporaryDirectory() as folder:
+            try:
+                target(random.Random(f"{target.__name__}-{SEED}-{number}"), Path(folder))
+                read += 1
+            except GraftError:
+                refused += 1
+            except Exception as error:
+                raise AssertionError(f"{target.__name__}-{SEED}-{number}") from error
+    print(f"{target.__name__}: {read} read, {refused} refused")
+    assert refused > 0
