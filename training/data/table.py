@@ -283,12 +283,7 @@ def read_table(
     with file.open() as (source, chosen, guesses):
         total, shown = _collect(file.rows(source, chosen, watch), digests, bad, sample, keep)
     fields, labels = digests.rows, digests.labels()
-    later, first = find_repeats(fields["content"])
-    usable = np.ones(len(fields), bool)
-    usable[later] = False
-    repeats = fields["number"][later], fields["number"][first]
-    for pair in zip(*repeats, strict=True):
-        bad.add(_repeat(*pair))
+    usable, repeats = _leave_out_repeats(fields, bad)
     texts, normalized, labels = fields["text"][usable], fields["normalized"][usable], labels[usable]
     words = fields["words"][usable] if len(texts) else np.zeros(1)
     report = Report(
@@ -300,7 +295,7 @@ def read_table(
         mapping=chosen,
         bad=bad.first,
         reasons=bad.reasons,
-        duplicates=len(later),
+        duplicates=len(repeats[0]),
         conflicts=count_conflicts(texts, fields["answer"][usable]),
         restated=len(np.unique(texts)) - len(np.unique(normalized)),
         labels=by_count(dict(zip(sorted(digests.names), np.bincount(labels).tolist(), strict=False))),
@@ -311,6 +306,19 @@ def read_table(
     report = replace(report, warnings=(*report.warnings, *find_warnings(report)))
     check(report, answers)
     return Table(report, texts, normalized, labels, usable, file, repeats)
+
+
+def _leave_out_repeats(
+    fields: NDArray[np.void], bad: BadRows
+) -> tuple[NDArray[np.bool_], tuple[NDArray[np.int64], NDArray[np.int64]]]:
+    """Add rows that repeat an earlier one to `bad`; returns the mask of the others, and the numbers of both."""
+    later, first = find_repeats(fields["content"])
+    usable = np.ones(len(fields), bool)
+    usable[later] = False
+    repeats = fields["number"][later], fields["number"][first]
+    for pair in zip(*repeats, strict=True):
+        bad.add(_repeat(*pair))
+    return usable, repeats
 
 
 def _collect(

@@ -217,6 +217,13 @@ def show_runs(page):
     page.wait_for_selector("[data-run]")
 
 
+def downloaded_log(page) -> str:
+    page.locator(".g-runs button", has_text="Log").first.click()
+    with page.expect_download() as download:
+        page.get_by_role("button", name="Download the log").click()
+    return download.value.suggested_filename
+
+
 def test_a_queue_of_two_its_curves_and_a_reload(chromium, tmp_path) -> None:
     expect = sync_api.expect
     with serve(tmp_path) as site, ExitStack() as ends:
@@ -264,10 +271,7 @@ def test_a_queue_of_two_its_curves_and_a_reload(chromium, tmp_path) -> None:
         expect(page.get_by_role("button", name="Cancel").filter(visible=True)).to_have_count(0)
 
         page.locator(f"[data-run='{second.id}'] .g-pick").click()
-        page.locator(".g-runs button", has_text="Log").first.click()
-        with page.expect_download() as download:
-            page.get_by_role("button", name="Download the log").click()
-        assert download.value.suggested_filename == f"second-{second.id}.log"
+        assert downloaded_log(page) == f"second-{second.id}.log"
         page.get_by_role("button", name="Delete", exact=True).click()
         page.get_by_role("button", name="Delete it for good").click()
         expect(other.locator(".g-runlist tr[data-run]")).to_have_count(1)
