@@ -225,7 +225,7 @@ def problems(home: Path, scenario: str, acknowledged: bool) -> list[str]:
 
 def again(home: Path, scenario: str) -> list[str]:
     """Whether the home still works, and what is left over."""
-    for parent in (home / "adapters", *(home / "adapters").glob("[!.]*"), home / "live", home / "runs",
+    for parent in (home, home / "adapters", *(home / "adapters").glob("[!.]*"), home / "live", home / "runs",
                    *(home / "runs").glob("[!.]*")):  # fmt: skip
         files.sweep(parent, older_than_s=-1)
     left = [str(path) for path in home.rglob(f"{files.STAGING_PREFIX}*")]

@@ -30,7 +30,7 @@ def found(loaded: Loaded, version: Version) -> torch.Tensor:
     """What the resident sees the version change."""
     resident = loaded.base
     with resident.slots.pin(version) as slot:
-        return (resident._probed(slot) - resident._unadapted).cpu()
+        return (resident._probe_states(slot) - resident._bare_states).cpu()
 
 
 def difference(loaded: Loaded, version: Version) -> float:

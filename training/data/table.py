@@ -310,7 +310,7 @@ def read_table(
 
 def _leave_out_repeats(
     fields: NDArray[np.void], bad: BadRows
-) -> tuple[NDArray[np.bool_], tuple[NDArray[np.int64], NDArray[np.int64]]]:
+) -> tuple[NDArray[np.bool_], tuple[NDArray[np.uint32], NDArray[np.uint32]]]:
     """Add rows that repeat an earlier one to `bad`; returns the mask of the others, and the numbers of both."""
     later, first = find_repeats(fields["content"])
     usable = np.ones(len(fields), bool)

@@ -171,7 +171,7 @@ def _cell(count: int, rows: int, right: bool) -> Html:
 
 def _labels(say: Words, was: Sequence[Mapping[str, Any]], now: Sequence[Mapping[str, Any]]) -> Html:
     earlier = {row["label"]: _percent(row["f1"]) for row in was}
-    keys = ("label", "precision", "recall", "f1", "", "f1_before", "support")
+    keys = ("card.label", "card.precision", "card.recall", "card.f1", "", "card.f1_before", "card.support")
     rows = [
         (
             short(row["label"], 40),
@@ -182,9 +182,7 @@ def _labels(say: Words, was: Sequence[Mapping[str, Any]], now: Sequence[Mapping[
         )
         for row in sorted(now, key=lambda row: (row["f1"], -row["support"]))
     ]
-    return folded(
-        say("card.labels", n=len(rows)), table([key and say(f"card.{key}") for key in keys], rows, "g-labels")
-    )
+    return folded(say("card.labels", n=len(rows)), table([key and say(key) for key in keys], rows, "g-labels"))
 
 
 def _percent(share: float) -> str:

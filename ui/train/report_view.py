@@ -23,16 +23,17 @@ PIECE = 1_200
 
 def report(say: Words, found: Report, more: bool = False) -> Html:
     """Show the known parts of a report; with `more`, others are still computed."""
-    figures = {"rows": found.rows, "usable": found.usable, "left_out": found.left_out}
-    figures |= {"duplicates": found.duplicates} if found.duplicates else {}
+    figures = {"report.rows": found.rows, "report.usable": found.usable, "report.left_out": found.left_out}
+    figures |= {"report.duplicates": found.duplicates} if found.duplicates else {}
     return div(
         "g-report",
-        div("g-figures", *(_figure(say, f"report.{key}", n) for key, n in figures.items())),
+        div("g-figures", *(_figure(say, key, n) for key, n in figures.items())),
         join(notice(text, kind="warn") for text in found.warnings),
         _labels(say, found),
         _tokens(say, found, more),
         _rendered(say, found.rendered) if found.rendered else _sample(say, found),
         _held_out(say, found.held_out) if found.held_out else None,
+        tag("p", say("report.restated", n=found.restated), class_="g-dim") if found.restated else None,
         _bad(say, found),
     )
 
@@ -66,9 +67,13 @@ def _tokens(say: Words, found: Report, more: bool) -> Html | None:
 def _lengths(say: Words, found: Report, tokens: TokenLengths) -> Html:
     limit, truncated = say("report.limit", n=tokens.limit), tokens.truncated
     drawn = histogram(say("report.lengths"), tokens.edges, tokens.counts, tokens.limit, limit)
-    figures: dict[str, object] = {"median": tokens.median, "p95": tokens.p95, "longest": tokens.longest}
-    figures |= {} if found.labels else {"learned": f"{tokens.learned_mean:,.0f}"}
-    shown = div("g-figures g-small-figures", *(_figure(say, f"report.{key}", n) for key, n in figures.items()))
+    figures: dict[str, object] = {
+        "report.median": tokens.median,
+        "report.p95": tokens.p95,
+        "report.longest": tokens.longest,
+    }
+    figures |= {} if found.labels else {"report.learned": f"{tokens.learned_mean:,.0f}"}
+    shown = div("g-figures g-small-figures", *(_figure(say, key, n) for key, n in figures.items()))
     fits = tag("p", say("report.fits", limit=tokens.limit), class_="g-dim")
     if truncated:
         share = f"{100 * truncated / tokens.rows:.1f}"

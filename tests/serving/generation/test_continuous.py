@@ -221,7 +221,7 @@ def test_rows_beyond_the_memory_for_keys_and_values_wait(held: Held, monkeypatch
 
 def test_keys_and_values_have_a_share_of_the_free_memory(monkeypatch: pytest.MonkeyPatch) -> None:
     for free, most in ((10**9, 25 * 10**7), (10**12, module.CACHE_BYTES)):
-        monkeypatch.setattr(module.memory_use, "free", lambda free=free: free)
+        monkeypatch.setattr(module.quota, "free_memory", lambda free=free: free)
         assert module._most_bytes(torch.device("cpu")) == most
 
 

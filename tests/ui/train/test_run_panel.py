@@ -233,10 +233,9 @@ def test_a_queue_of_two_its_curves_and_a_reload(chromium, tmp_path) -> None:
         home.mkdir(exist_ok=True)
         first, second = begun(runs, home, "first"), runs.submit(plain(home, "second"))
         page = opened(chromium, site, viewport={"width": 1280, "height": 1000})
-        other = page.context.new_page()
-        other.goto(site.url)
-        show_runs(page)
-        show_runs(other)
+        (other := page.context.new_page()).goto(site.url)
+        for seen in (page, other):
+            show_runs(seen)
         for seen in (page, other):
             expect(seen.locator(".g-runlist tr[data-run]")).to_have_count(2)
             expect(seen.locator(f"[data-run='{first.id}'] .g-state")).to_have_text("running")
