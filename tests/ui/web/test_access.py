@@ -58,7 +58,7 @@ MATRIX = {
     "hub_form._stop.stop": {TRAIN},
     "import_form._place.<lambda>": {KEEP},
     "import_form.take_in.handler": {KEEP},
-    "pulse.LiveView.handler.refresh": {TRAIN, KEEP, CORRECT},
+    "pulse.LiveView.handler.refresh": {KEEP, CORRECT},
     "pulse.PagePoll._poll": {LOOK},
     "run_panel.RunPanel._act.<lambda>": {TRAIN},
     "run_panel.RunPanel._choose": {TRAIN},
