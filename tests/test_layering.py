@@ -232,7 +232,6 @@ print(json.dumps([threading.active_count(), "demo" in vars(sys.modules["app"])])
 def test_r38_importing_the_page_imports_no_torch(tmp_path: Path) -> None:
     """Everything before the page is up: seconds of imports belong to the thread that loads models."""
     without = {name for name in MODULES if room(name) not in WITH_TORCH and not name.endswith("__main__")} - {
-        "hub.gguf",
         "training.estimate.calibration",
     }
     names = sorted(without | set(WITHOUT_TORCH), key=lambda name: (name == "app", name))
