@@ -50,8 +50,7 @@ BAD = [
     *({"target_modules": t} for t in ("([a-z_.0-9]+)+!", "query", [], [1], {"query": 1}, None, 5)),
     *({"modules_to_save": m} for m in (["embed_tokens"], ["lm_head", "wte"], "classifier", 7, [None])),
     *({"peft_type": k} for k in ("IA3", "PREFIX_TUNING", "lora", None, ["LORA"])),
-    {"auto_mapping": {"base_model_class": "X", "parent_library": "os"}}, {"layer_replication": [[0, 4], [2, 5]]},
-    {"bias": "all"}, {"use_qalora": True}, {"trainable_token_indices": [1]}, {"arrow_config": {"x": 1}},
+    *({field: {"x": 1}} for field in adapter_check.UNSUPPORTED), {"bias": "all"}, {"use_qalora": True},
     {"rank_pattern": {"(a+)+$": 8}}, {"alpha_pattern": {".*": 8}}, {"rank_pattern": 5}, {"rank_pattern": ["query"]},
     {"exclude_modules": "([a-z]+)+!"}, {"layers_to_transform": "0"}, {"use_dora": True},
 ]  # fmt: skip
