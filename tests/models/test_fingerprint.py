@@ -30,7 +30,7 @@ def found(loaded: Loaded, version: Version) -> torch.Tensor:
     """What the resident sees the version change."""
     resident = loaded.base
     with resident.slots.pin(version) as slot:
-        return (resident._probed(slot) - resident._unadapted).cpu()
+        return (resident._probe_states(slot) - resident._bare_states).cpu()
 
 
 def difference(loaded: Loaded, version: Version) -> float:
@@ -150,4 +150,4 @@ def test_attention_alone_is_seen_by_the_probe(llama: Trained) -> None:
         queries = {path: pair for path, pair in slot.pairs.items() if path.endswith("q_proj")}
         assert queries
         slot.pairs = queries
-        assert (loaded.base._probed(slot) - loaded.base._unadapted).abs().max() > 0
+        assert (loaded.base._probe_states(slot) - loaded.base._bare_states).abs().max() > 0

@@ -96,7 +96,7 @@ def test_texts_of_concurrent_callers_are_those_of_one(
     found: dict[int, list[str]] = {}
 
     def work(n: int) -> None:
-        found[n] = [write(*asked[(i + n) % len(asked)]) for i in range(len(asked))]
+        found[n] = [ask(*asked[(i + n) % len(asked)]) for i in range(len(asked))]
 
     in_threads([lambda n=n: work(n) for n in range(5)])
     for n, answers in found.items():
