@@ -150,4 +150,4 @@ def test_attention_alone_is_seen_by_the_probe(llama: Trained) -> None:
         queries = {path: pair for path, pair in slot.pairs.items() if path.endswith("q_proj")}
         assert queries
         slot.pairs = queries
-        assert (loaded.base._probed(slot) - loaded.base._unadapted).abs().max() > 0
+        assert (loaded.base._probe_states(slot) - loaded.base._bare_states).abs().max() > 0
