@@ -40,7 +40,6 @@ except GraftError as error:
 demo = shell.build(context)
 
 
-
 def main() -> None:
     """Serve the page until interrupted."""
     try:

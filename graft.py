@@ -1,8 +1,8 @@
-"""The command `graft`: the page, or with arguments a command of `python -m training` or a comparison of `python -m bench`.
+"""The command `graft`: the page, or with arguments a command of `python -m training`, or of `python -m bench`.
 
-    graft
-    graft train --plugin classification --data rows.csv --name mine
-    graft bench chat
+graft
+graft train --plugin classification --data rows.csv --name mine
+graft bench chat
 """
 
 from __future__ import annotations

@@ -27,7 +27,7 @@ EVALUATION = "eval_"
 """Prefix of the figures that were measured on held-out rows."""
 NOT_FIGURES = ("kind", "at", "step", "steps")
 STEPS_TIMED = 20
-"""Steps before the time that is left is told."""
+"""Steps before the remaining time is estimated."""
 
 
 @dataclass(frozen=True)
