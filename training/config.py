@@ -57,11 +57,11 @@ PRESETS: Mapping[str, Mapping[str, Mapping[str, Any]]] = {
 
 @dataclasses.dataclass(frozen=True)
 class Hyperparameter:
-    """What can be said of a field of `TrainConfig` without its value."""
+    """The declaration of a field of `TrainConfig`, for the command line, the page and the sentences of errors."""
 
     kind: Literal["whole", "number", "choice", "switch", "text", "names"]
     group: str = ""
-    """Where the page puts it: length, lora, optimizer, memory or watch; empty for what is not for people to set."""
+    """Section of the form: length, lora, optimizer, memory or watch; empty for fields that people do not set."""
     help: str = ""
     least: float = 0
     most: float = 0
@@ -159,11 +159,11 @@ class TrainConfig:
     held_out_split: str = ""
     """The split of the same data set that `held_out_data` has, where it is one."""
     prompt: Annotated[str, AfterValidator(_check_prompt)] = ""
-    """How a row's text is put to a model that answers with text."""
+    """Template of a row's text for a model that answers with text, with one {text}; empty for the text itself."""
     corrections: str = ""
     """A file of rows that are always learned from and never held out; `data` may be empty beside it."""
     correction_weight: int = Field(default=1, ge=1, le=1000)
-    """How many times an epoch goes through each of them."""
+    """Repetitions of each of them in an epoch."""
     replay_rows: int = Field(default=0, ge=0, le=10**9)
     """The most rows of `data` to learn from beside them; 0 is all."""
 
@@ -226,9 +226,9 @@ class TrainConfig:
     seed: int = _set(0, "watch", 0, 2**32 - 1)
     """The same seed and rows give the same run."""
     promote: bool = False
-    """Whether the tab answers with the new version at once, if the card says that it is not worse."""
+    """Answer with the new version at once, if the card's gate passes."""
     anyway: bool = False
-    """Whether it starts where the estimate says that it does not fit."""
+    """Start also where the estimate says that it does not fit."""
 
     @model_validator(mode="wrap")
     @classmethod
@@ -302,7 +302,7 @@ class TrainConfig:
 
 
 def _describe(field: FieldInfo) -> Hyperparameter:
-    """Read off a field's declaration what the command line, the page and the sentences of errors need."""
+    """Convert the declaration of a field from pydantic's form."""
     annotation, extra = field.annotation, field.json_schema_extra
     bounds = {key: getattr(part, key) for part in field.metadata for key in ("ge", "le") if hasattr(part, key)}
     choices = get_args(annotation) if get_origin(annotation) is Literal else ()

@@ -1,4 +1,4 @@
-"""What a run tells while it goes on: one JSON object a line, appended to `events.jsonl`, read at any time."""
+"""The files of a run's folder, and its events: one JSON object a line, appended to `events.jsonl`, read at any time."""
 
 from __future__ import annotations
 
@@ -14,15 +14,15 @@ CONFIG = "config.json"
 LOG = "train.log"
 PROCESS = "process.json"
 PAUSE = "pause"
-"""Made in the folder of a run that is to stop at its next step, with a checkpoint and a result that says paused."""
+"""Asks a run to stop at its next step, with a checkpoint and a result that says paused."""
 QUEUED = "queued"
-"""In the folder of a run that waits its turn: when it was queued, in Unix seconds."""
+"""Marks a run that waits its turn; holds when it was queued, in Unix seconds."""
 CANCEL = "cancel"
-"""In the folder of a run that was told to end: without a result of its own it was cancelled, not interrupted."""
+"""Marks a run that was cancelled: unless it is done, whatever else became of it is a consequence."""
 CORRECTIONS = "corrections"
-"""The folder of the corrections that a run was started to teach; other runs have none."""
+"""Folder with the corrections of a run that learns from some; other runs have none."""
 CHECKPOINTS = "checkpoints/[0-9]*/state.json"
-"""What a checkpoint has when it is whole."""
+"""Pattern of the file that is written last into a checkpoint."""
 
 NOT_METRICS = ("kind", "at", "step", "steps")
 """Keys of the events of steps and evaluations that are no metrics."""
@@ -30,18 +30,18 @@ PHASES = ("start", "data", "model", "train", "evaluate", "publish")
 
 
 class Events:
-    """The writing end: the run's own process."""
+    """Writes events; used by the run's own process alone."""
 
     def __init__(self, folder: Path) -> None:
         self._path = folder / EVENTS
         self._listeners: list[Callable[[Mapping[str, Any]], None]] = []
 
     def listen(self, listener: Callable[[Mapping[str, Any]], None]) -> None:
-        """Let `listener` have each event from now on, once it is written."""
+        """Call `listener` with each event from now on, once it is written."""
         self._listeners.append(listener)
 
     def emit(self, kind: str, **values: Any) -> None:  # noqa: ANN401 - JSON values
-        """Append one event; it is on its way to the disk when this returns."""
+        """Append one event, flushed to the operating system."""
         event = {"kind": kind, "at": time.time(), **values}
         with self._path.open("a", encoding="utf-8") as file:
             file.write(json.dumps(event, ensure_ascii=False) + "\n")
@@ -54,7 +54,7 @@ class Events:
 
 
 def read_events(folder: Path) -> list[dict[str, Any]]:
-    """Every whole event so far; a half-written line is left for the next time, a spoiled one for good."""
+    """Return every whole event so far; a half-written line is left for the next time, a spoiled one for good."""
     path = folder / EVENTS
     if not path.exists():
         return []

@@ -40,7 +40,7 @@ def train(options: argparse.Namespace, settings: Settings) -> int:
 
     def submit(runs: Runs, id: str) -> Run:
         spec = find_tab(options.plugin, options.base)
-        run_arguments.to_config(options, spec)  # its errors are told before anything is fetched
+        run_arguments.to_config(options, spec)  # raises before anything is fetched
         run_arguments.fetch_rows(settings, options)
         config = run_arguments.to_config(options, spec)
         _print_report(runs.inspect(options.data, spec, parse_columns(options.columns)))

@@ -9,7 +9,7 @@
     queued -> running -> done | failed | cancelled | interrupted | paused
     paused, interrupted -> queued (resume);  queued, paused -> cancelled
 
-Each change makes, replaces or removes one file, so that whoever is killed leaves the state before or the one after.
+Each change makes, replaces or removes one file, so a process that is killed leaves the state before or the one after.
 """
 
 from __future__ import annotations
@@ -41,13 +41,8 @@ MAY: Mapping[Verb, tuple[State, ...]] = {
     "cancel": ("queued", "running", "paused"),
     "delete": ("queued", "paused", "done", "failed", "cancelled", "interrupted"),
 }
-"""The states in which each thing may be done."""
-PARTICIPLES: Mapping[Verb, str] = {
-    "pause": "paused",
-    "resume": "resumed",
-    "cancel": "cancelled",
-    "delete": "deleted",
-}
+"""The states in which a run can be paused, resumed and so on."""
+PARTICIPLES: Mapping[Verb, str] = dict(zip(MAY, ("paused", "resumed", "cancelled", "deleted"), strict=True))
 LOG_LINES = 12
 LOG_BYTES = 20_000
 
@@ -81,7 +76,7 @@ class Run:
 
     @property
     def active(self) -> bool:
-        """Whether something will still happen by itself."""
+        """True while its state can change by itself."""
         return self.state in ("queued", "running")
 
     @property
@@ -106,17 +101,17 @@ class Run:
 
     @property
     def teaches(self) -> bool:
-        """Whether it learns from corrections."""
+        """True for a run on corrections."""
         return (self.folder / CORRECTIONS).is_dir()
 
     @property
     def resumable(self) -> bool:
-        """Whether it has a checkpoint to go on from; without one a resumed run begins anew."""
+        """True where there is a checkpoint; without one a resumed run begins anew."""
         return any(self.folder.glob(CHECKPOINTS))
 
     @property
     def pausing(self) -> bool:
-        """Whether it was asked to pause and has not done so yet."""
+        """True between the request to pause and the pause."""
         return self.state == "running" and (self.folder / PAUSE).exists()
 
     @property
@@ -127,7 +122,7 @@ class Run:
         return self.seconds + max(0.0, (self.ended if self.ended is not None else time.time()) - self.started)
 
     def may(self, verb: Verb) -> bool:
-        """Return whether that can be done with it now."""
+        """Return whether `verb` can be done with it now."""
         return self.state in MAY[verb] and not (verb == "pause" and self.pausing)
 
     def require(self, verb: Verb) -> None:
@@ -178,14 +173,14 @@ def read_state(folder: Path) -> State:
     """Read the state of the run in a folder."""
     result = read_result(folder)
     if (folder / QUEUED).exists():
-        # Both where whoever started it was killed before the run was taken out of the queue.
+        # Both: the process that started it was killed before it took the run out of the queue.
         return "running" if run_process.alive(folder) else "queued"
     if not result:
         if run_process.alive(folder):
             return "running"
         result = read_result(folder)  # a run may end, and leave a result, between the two looks
     state: State = result.get("state", "interrupted")
-    # A process that was told to end may call that a failure.
+    # A process that is ended by a signal may call that a failure.
     return "cancelled" if (folder / CANCEL).exists() and state != "done" else state
 
 

@@ -26,7 +26,7 @@ CHUNK = 1 << 22
 EVALUATION = "eval_"
 """What the names of figures measured on held-out rows begin with."""
 STEPS_TIMED = 20
-"""Steps before the time that is left is told."""
+"""Steps before the remaining time is estimated."""
 
 
 @dataclass(frozen=True)

@@ -42,12 +42,12 @@ from training.runs.run import Run, read_result, read_run
 log = logging.getLogger("graft")
 
 COMMAND = (sys.executable, "-m", "training.runs.child")
-"""The process of a run; the folder comes behind it."""
+"""Command of a run's process, without its last argument, the folder."""
 LOCK = "runs.lock"
 LARGE = 64_000_000
-"""Bytes of a file that is not copied into a run's folder. What a run learned from is bound by its hash."""
+"""Bytes from which a file is linked into a run's folder, not copied; its hash is in the manifest either way."""
 REMEMBERED = 8
-"""Reports that are kept, because what follows an inspection asks for the same again."""
+"""Reports that are kept, because what follows an inspection needs the same one."""
 EVERY_S = 1.0
 """Seconds between two looks of a server at the queue."""
 SETTLED_S = 2.0
@@ -239,10 +239,9 @@ class Runs:
         return estimate.plan_run(config, self._home, lengths, labels, machine.measure(self._home, running))
 
     def _report(self, config: TrainConfig) -> Report | None:
-        """The report on the rows of a run; None where they cannot be read, as the run itself will say.
+        """Return the report on the rows of a run; None where they cannot be read, as the run itself will say.
 
-        One that is known will do, however long rows were allowed to be in it. Raises `UnknownColumns`: what to learn
-        has to be chosen, and no run can do that.
+        One that was made for another longest length is good enough. Raises `UnknownColumns`, which no run can mend.
         """
         spec = TabSpec(config.plugin, config.model, config.task, config.wanted, config.prompt)
         inspection = Inspection(Path(config.data), spec, config.mapping, config.max_length)
@@ -260,19 +259,19 @@ class Runs:
     def inspect(
         self, path: Path, spec: TabSpec, mapping: Mapping[str, str] | None = None, max_length: int = 512
     ) -> Report:
-        """All that is known of a file of rows, read by a child process with little memory. Raises `DataError`."""
+        """Return the whole report on a file of rows, made by a child process with little memory. Raises `DataError`."""
         *_, report = self.look(Inspection(path, spec, dict(mapping or {}), max_length))
         return report
 
     def look(self, inspection: Inspection) -> Iterator[Report]:
-        """The report, each time that more of it is known; at once where it was asked for lately. Raises `DataError`."""
+        """Yield the report each time that more of it is known; at once where it was made lately. Raises `DataError`."""
         if (key := inspection.key()) in self._reports:
             yield self._reports[key]
             return
         report = None
         for report in inspection.reports(self._home):
             yield report
-        # What waits for the base is asked again; what was guessed is asked for as chosen next.
+        # A report that waits for the base is made again. Columns that were guessed are named in the next request.
         if report and report.untokenized != LATER:
             chosen = replace(inspection, mapping=report.mapping)
             plain = replace(chosen, held_out=None)
@@ -280,7 +279,7 @@ class Runs:
             self._reports = {**dict(kept), **dict.fromkeys((key, chosen.key(), plain.key()), report)}
 
     def write_bad_rows(self, inspection: Inspection, out: Path) -> int:
-        """Write every row that is left out as JSONL; how many. Raises `DataError`."""
+        """Write every row that is left out as JSONL; returns their number. Raises `DataError`."""
         return inspection.write_bad_rows(self._home, out)
 
 
@@ -301,7 +300,7 @@ def _note_end(run: Run, why: str) -> None:
 
 
 def _with_own_data(config: TrainConfig, staging: Path, folder: Path) -> TrainConfig:
-    """The configuration with files of its own, because uploads go when the server stops.
+    """Return the configuration with files of its own, because uploads go when the server stops.
 
     The copies are written into `staging`, and named as they will be found when that has become `folder`.
     """
@@ -323,7 +322,7 @@ def _with_own_data(config: TrainConfig, staging: Path, folder: Path) -> TrainCon
 
 
 def _keep_parts(source: Path, folder: Path) -> None:
-    """Make the files of a selection last, as `_keep` does, and write down where they are now."""
+    """Keep the files of a selection, and write a selection that names where they are now."""
     chosen = read_selection(source)
     names = [f"{i:05d}-{path.name}" for i, path in enumerate(chosen.paths(source))]
     paths = [path.resolve() for path in chosen.paths(source)]
@@ -332,7 +331,7 @@ def _keep_parts(source: Path, folder: Path) -> None:
 
 
 def _keep(source: Path, copy: Path) -> bool:
-    """Make a file last as long as its run; a large one by a hard link, or not at all where it lies on another disk."""
+    """Keep a file for as long as its run; returns False for a large one on another disk, which cannot be linked."""
     if source.stat().st_size <= LARGE:
         shutil.copyfile(source, copy)
         return True

@@ -45,7 +45,7 @@ class Lesson:
 
     config: TrainConfig
     warning: str = ""
-    """What a person must know before it is started."""
+    """Sentence for a person to read before it is started."""
 
 
 def teach(settings: Settings, runs: Runs, spec: TabSpec, id: str | None = None) -> tuple[Run, str]:
