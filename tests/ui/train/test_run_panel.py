@@ -112,7 +112,7 @@ def test_a_run_names_its_tab_as_the_page_does(context, panel, home) -> None:
 
 def test_the_page_moves_only_when_there_is_something_to_show(context, panel, views, home) -> None:
     def marks():
-        return [str(view.mark(Words(), *[""] * len(view.taken))) for view in views]
+        return [str(view.mark(Words(), *[""] * len(view.inputs))) for view in views]
 
     run = begun(context.runs, home)
     (run.folder / "finish").touch()

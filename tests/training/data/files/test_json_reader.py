@@ -133,4 +133,4 @@ def test_a_large_file_takes_little_memory(tmp_path: Path, one_line: bool):
     _, peak = tracemalloc.get_traced_memory()
     tracemalloc.stop()
     assert (count, last) == (60_001, {"text": "last"})
-    assert peak < 40_000_000
+    assert peak < 45_000_000, "less than the file"
