@@ -294,7 +294,7 @@ def test_bad_calls_are_told_why(app: App) -> None:
     client = Client(app.url, verbose=False)
     for arguments, expected in (
         (("",), "There is no text"),
-        ((REVIEW, "one"), "2 to 100 different"),
+        ((REVIEW, "one"), "2 to 200 different"),
         ((REVIEW, "", "nothing@9"), "There is no version"),
         ((REVIEW, "", "base"), "no labels of its own"),
     ):

@@ -44,7 +44,8 @@ ALLOWED = {
 LEAST_MODULES = {"store": 8, "hub": 7, "models": 9, "serving": 18, "training": 45, "plugins": 6, "ui": 30, "bench": 2}
 WITH_TORCH = (
     "models", "serving", "serving.base", "serving.generation", "training", "training.data", "training.data.inspect",
-    "training.loop", "training.publish", "bench", "bench.peers",
+    "training.loop", "training.publish", "bench", "bench.finetuning", "bench.inference",
+    "bench.peers",
 )  # fmt: skip
 """Folders whose modules may import torch. No module of any other folder imports it, directly or through others."""
 WITHOUT_TORCH = (

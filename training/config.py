@@ -16,7 +16,6 @@ from typing import Annotated, Any, Literal, Self, cast, get_args, get_origin
 from pydantic import AfterValidator, ConfigDict, Field, ValidationError, ValidationInfo, model_validator
 from pydantic.dataclasses import dataclass
 from pydantic.fields import FieldInfo
-from pydantic_core import ErrorDetails
 
 from errors import AdapterError, ConfigError
 from store.adapters import MAX_RANK, check_name
@@ -322,8 +321,10 @@ HYPERPARAMETERS: Mapping[str, Hyperparameter] = {name: field for name, field in 
 """The fields that people set, by name."""
 
 
-def _sentence(error: ErrorDetails) -> str:
+def _sentence(error: Mapping[str, Any]) -> str:
     """Return an error of pydantic's as a sentence that names the field, its value and what was expected."""
+    if not error["loc"]:
+        return "The name of a field is not text."
     key, *inside = error["loc"]
     if error["type"] == "value_error":
         return str(error["ctx"]["error"])

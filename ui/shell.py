@@ -50,7 +50,7 @@ def build(context: Context) -> gr.Blocks:
                 adapters_page.build(context, pulse, form)
         section(PULSE, demo)
         pulse.connect(demo)
-        gr.HTML(span("g-version", f"Graft {RELEASE}"))
+        gr.HTML(span("g-release", f"Graft {RELEASE}"))
     begin_ids(10**9)
     plugins = context.plugins()
     describe_api(demo, lambda described: english(described, plugins))

@@ -19,8 +19,10 @@ import numpy as np
 
 from bench import measure
 from bench.measure import Figures, ProcessUsage, Row, run_child
+from store import processes
 from tasks import Columns, TabSpec
 from training.config import TrainConfig
+from training.data.inspect.inspect_client import Inspection
 from training.events import read_events
 
 PROMPT = "Summarize this text in one or two sentences.\n\n{text}"
@@ -40,8 +42,8 @@ def run(arguments: Sequence[str], folder: Path) -> list[Row]:
     config = short(spec, file, "bench", held_out_data=str(held_out))
 
     def inspect(_: int) -> Figures:
-        wanted = ["--answers", "text", "--wanted", "text=text,target=summary"]
-        usage = run_child([sys.executable, "-m", "training.data.inspect.__main__", str(file), *wanted])
+        alone = TabSpec("bench", "", "causal-lm", Columns(text="text", target="summary"))
+        usage = run_child(processes.python("training.data.inspect", Inspection(file, alone).to_json()))
         return _figures(usage.seconds, usage)
 
     def graft(number: int) -> Figures:

@@ -55,6 +55,7 @@ def test_r06_two_real_runs_one_after_the_other_with_nobody_looking(real: Runs, s
     secrets = Path(f"/proc/{pid_of(first)}/environ").read_bytes() + Path(f"/proc/{pid_of(first)}/cmdline").read_bytes()
     assert CANARY.encode() not in secrets and b"GRAFT_HOME=" in secrets
     wait(lambda: (second.folder / RESULT).exists(), PATIENCE_S)
+    wait(lambda: not alive(pid_of(second)), PATIENCE_S)  # its last acts remove files
     first, second = real.get(first.id), real.get(second.id)
     assert (first.state, second.state) == ("done", "done"), (first.result, second.result)
     assert [first.version, second.version] == ["twin@1", "twin@2"] and set(published(home)) == {"twin@1", "twin@2"}

@@ -193,4 +193,4 @@ def test_r18_a_server_that_is_killed_after_each_step_of_a_start_leaves_one_proce
     wait(lambda: runs.advance() or run.progress.step)
     [run] = runs.list()
     assert run.state == "running" and not (run.folder / "queued").exists()
-    assert [process.pid for process in run_process._leftovers(run.folder)] == [pid_of(run)]
+    wait(lambda: [process.pid for process in run_process._leftovers(run.folder)] == [pid_of(run)])
