@@ -91,7 +91,7 @@ def test_memory_is_estimated_within_a_quarter(base: str, words: int, chosen: dic
     spec = TabSpec("tab", make_base(base, tmp_path / "base"), task, Columns("text", target), prompt)
     options = {"max_steps": 2, "batch_size": 4, "evaluations": 1, **chosen}
     config = TrainConfig.for_tab(spec, data, "mine", **options)
-    case = Runs(Settings(home=home)).case(config)
+    case = Runs(Settings(home=home)).plan(config)
     assert case is not None
     run, _ = run_training(config, home)
     true = json.loads((run / RESULT).read_text(encoding="utf-8"))["measured"]["peak"]
