@@ -236,10 +236,9 @@ def test_a_queue_of_two_its_curves_and_a_reload(chromium, tmp_path) -> None:
         (other := page.context.new_page()).goto(site.url)
         for seen in (page, other):
             show_runs(seen)
-        for seen in (page, other):
             expect(seen.locator(".g-runlist tr[data-run]")).to_have_count(2)
-            expect(seen.locator(f"[data-run='{first.id}'] .g-state")).to_have_text("running")
-            expect(seen.locator(f"[data-run='{second.id}'] .g-state")).to_have_text("queued 1")
+            for run, state in ((first, "running"), (second, "queued 1")):
+                expect(seen.locator(f"[data-run='{run.id}'] .g-state")).to_have_text(state)
             expect(seen.locator(".g-run-head")).to_contain_text("first")
             expect(seen.locator(".g-plot").first).to_contain_text("Loss")
         line = page.locator(".g-plot .g-stroke").first
@@ -265,8 +264,8 @@ def test_a_queue_of_two_its_curves_and_a_reload(chromium, tmp_path) -> None:
         expect(page.locator(f"[data-run='{second.id}']")).to_contain_text("75.0 %")
         expect(page.locator(f"[data-run='{first.id}'] .g-state")).to_have_text("running")
         page.locator(f"[data-run='{second.id}'] .g-box").click()
-        expect(page.locator(".g-legend").first).to_contain_text("second")
-        expect(page.locator(".g-legend").first).to_contain_text("first")
+        for name in ("second", "first"):
+            expect(page.locator(".g-legend").first).to_contain_text(name)
         expect(page.get_by_role("button", name="Cancel").filter(visible=True)).to_have_count(0)
 
         page.locator(f"[data-run='{second.id}'] .g-pick").click()
