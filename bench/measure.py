@@ -168,7 +168,7 @@ def run_training(config: TrainConfig, home: Path) -> tuple[Path, ProcessUsage]:
 def link_models(home: Path) -> None:
     """Create a home whose bases are those of this machine."""
     home.mkdir(parents=True, exist_ok=True)
-    if not (home / "models").exists():
+    if not os.path.lexists(home / "models"):  # the link dangles where this machine has loaded no base yet
         (home / "models").symlink_to(Settings.from_env().home.absolute() / "models")
 
 
