@@ -40,7 +40,7 @@ from training.loop import checkpoints, lora
 from training.loop.tracking import Tracking
 from training.loop.trainer import Paused, Trainer, peak_memory
 from training.loop.validation import Validation, choose_rows
-from training.publish import card, lineage, model_card
+from training.publish import card, gate, lineage, model_card
 from training.publish.evaluate import Evaluation
 from training.publish.other_base import OtherBase
 from training.runs.run_process import age
@@ -171,7 +171,7 @@ class Session:
         if live is not None or own != self.config.model:  # what answers now may be on another base
             elsewhere = OtherBase(self.models, self.origins, own, self.quantize).measure
         found = card.compare(net, evaluation, live, self.model, self.task, self.settings.gate, taught, elsewhere)
-        return card.hold_back(found) if data.alone else found
+        return gate.hold_back(found) if data.alone else found
 
     def _publish(self, net: PeftModel, comparison: dict[str, Any], facts: dict[str, Any]) -> Version:
         """Write the PEFT folder, the card and the README, verify them as a server will, and publish them together."""
@@ -199,10 +199,11 @@ class Session:
 
     def _promote(self, version: Version, comparison: dict[str, Any]) -> bool:
         """Make the new version live if the run was asked to and the card's gate allows it; returns whether."""
-        gate = comparison["gate"]
-        if self.config.promote and gate["pass"]:
-            self.store.promote(self.config.plugin, version.ref, gate["why"], f"gate of run {self.folder.name}")
-        return bool(self.config.promote and gate["pass"])
+        decision = comparison["gate"]
+        promoted = bool(self.config.promote and decision["pass"])
+        if promoted:
+            self.store.promote(self.config.plugin, version.ref, decision["why"], f"gate of run {self.folder.name}")
+        return promoted
 
 
 def _explain(error: BaseException) -> dict[str, str]:

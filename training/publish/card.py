@@ -1,9 +1,8 @@
-"""The card: the same held-out rows before and after training, the certainty of the difference, the gate's decision."""
+"""The card: metrics of base, live version and new version on the same held-out rows, with the gate's decision."""
 
 from __future__ import annotations
 
 import logging
-import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
@@ -14,25 +13,18 @@ from peft import PeftModel
 from errors import GraftError
 from models.resolve import Model, fits
 from store.adapters import Version
-from tasks import LOWER_IS_BETTER, Task
+from tasks import Task
 from training.data.tokens import conversation, source_text
 from training.loop import lora
-from training.publish import metrics
+from training.publish import gate, metrics
 from training.publish.evaluate import Evaluation, Predictions
-from training.publish.metrics import Metric
 
 log = logging.getLogger("graft")
 
 LIVE = "live"
 """PEFT's name of the live version's adapter, while it is loaded beside the new one."""
-GAINED, LOST = ("fixed", "better"), ("broken", "worse")
-"""Changes of a row: of labels, and of texts."""
 LARGEST_MATRIX = 100
 """Labels above which the card has no confusion matrix: its cells would outnumber everything else."""
-UNMEASURED = ("base", "rows", "elsewhere")
-"""Reasons for which a version that answers now is not measured, and the gate has nothing to compare with."""
-CANNOT_COMPARE = "which answers now, could not be measured on these rows"
-ONLY_LEARNED = "No rows but the corrections could be compared, and it has learned from these"
 
 
 @dataclass(frozen=True)
@@ -89,10 +81,10 @@ def compare(
     rows = _rows(evaluation, contenders, before)
     of = {name: evaluation.metrics(predictions) for name, predictions in contenders.items()}
     values = {name: metrics.measure_all(found, len(rows)) for name, found in of.items()}
-    certainty = _certainty(evaluation, rows, of, before)
-    decision = gate(rule, task.metric, values[before], values["new"], name or "base", certainty["sure"])
-    if baseline.why in UNMEASURED:
-        decision = _without_comparison(decision, f"{baseline.ref}, {CANNOT_COMPARE}")
+    certainty = gate.certainty(evaluation, rows, of, before)
+    decision = gate.decide(rule, task.metric, values[before], values["new"], name or "base", certainty["sure"])
+    if baseline.why in gate.UNMEASURED:
+        decision = gate.without_comparison(decision, f"{baseline.ref}, {gate.CANNOT_COMPARE}")
     return {
         "metric": task.metric,
         "held_out": len(rows),
@@ -104,41 +96,11 @@ def compare(
         "new": values["new"],
         "certainty": certainty,
         "classes": _classes(evaluation, contenders) if evaluation.labels else None,
-        **{change: sum(row["change"] == change for row in rows) for change in (*GAINED, *LOST)},
+        **{change: sum(row["change"] == change for row in rows) for change in (*gate.GAINED, *gate.LOST)},
         "gate": decision,
         "corrections": learned,
         "rows": rows[: evaluation.config.card_rows],
     }
-
-
-def gate(
-    rule: str, metric: str, before: Mapping[str, float], after: Mapping[str, float], name: str, sure: bool = False
-) -> dict[str, Any]:
-    """Decide whether the new version may answer at once, with a sentence; `name` is what answered before.
-
-    `rule`: not-worse, better (the difference must be `sure`), always, or never (a person decides). A metric that is not
-    a number never passes.
-    """
-    was, now = before[metric], after[metric]
-    not_worse = now <= was if metric in LOWER_IS_BETTER else now >= was
-    passes = {
-        "not-worse": not_worse,
-        "better": not_worse and sure,
-        "always": math.isfinite(now),
-        "never": False,
-    }[rule]
-    return {"pass": passes, "rule": rule, "why": f"{metric} {was:.3f} ({name}) -> {now:.3f}; gate: {rule}"}
-
-
-def hold_back(card: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the card of a version that could be compared only on rows it was trained on: a person decides."""
-    return {**card, "alone": True, "gate": _without_comparison(card["gate"], ONLY_LEARNED)}
-
-
-def _without_comparison(decision: Mapping[str, Any], why: str) -> dict[str, Any]:
-    """Return the gate's decision where nothing was compared: only the rule `always` passes."""
-    rule = decision["rule"]
-    return {"pass": rule == "always" and decision["pass"], "rule": rule, "why": f"{why}; gate: {rule}"}
 
 
 def admit(net: PeftModel, evaluation: Evaluation, live: Version | None, model: Model, task: Task) -> Baseline:
@@ -211,32 +173,6 @@ def _count_learned(
     net.set_adapter("default", inference_mode=True)
     correct, rows = taught.count_correct(taught.predict(net))
     return {"rows": rows, "new": correct, "before": before}
-
-
-def _certainty(
-    evaluation: Evaluation, rows: Sequence[Mapping[str, Any]], of: Mapping[str, Mapping[str, Metric]], before: str
-) -> dict[str, Any]:
-    """Return intervals of each metric, and whether the difference in the task's own metric is more than chance.
-
-    Resamples of few rows do not know what was not drawn, so the exact test of the rows that changed must agree.
-    """
-    seed = evaluation.config.seed
-    intervals = {
-        metric: metrics.bootstrap({name: found[metric] for name, found in of.items()}, before, len(rows), seed)
-        for metric in of["new"]
-    }
-    low, high = intervals["accuracy" if evaluation.labels else "loss"]["difference"]
-    gained, lost = (sum(row["change"] in changes for row in rows) for changes in (GAINED, LOST))
-    p = metrics.sign_test(gained, lost)
-    least = min(1.0, metrics.LEAST_CHANGED / len(rows)) if evaluation.labels else 0.0
-    return {
-        "level": metrics.LEVEL,
-        "resamples": metrics.RESAMPLES,
-        "intervals": intervals,
-        "p": p,
-        "sure": not low <= 0 <= high and p < 1 - metrics.LEVEL,
-        "least": max((high - low) / 2, least),
-    }
 
 
 def _classes(evaluation: Evaluation, contenders: Mapping[str, Predictions]) -> dict[str, Any]:

@@ -23,7 +23,7 @@ from tests.helpers.evaluations import evaluation_of, predictions, rows_alone
 from tests.helpers.training_helpers import config_of, run_worker, spec_of, train
 from tests.helpers.versions import copy_of, tensors
 from training.data.tokens import Encoded
-from training.publish import card, evaluate
+from training.publish import card, evaluate, gate
 
 NAN = float("nan")
 
@@ -34,7 +34,7 @@ NAN = float("nan")
 @pytest.mark.parametrize("sure", [True, False])
 def test_the_gate_decides_by_its_rule(rule: str, metric: str, change: float, sure: bool) -> None:
     now = 0.5 + (change if metric == "accuracy" else -change)
-    found = card.gate(rule, metric, {metric: 0.5, "other": 0}, {metric: now, "other": 0}, "tickets@3", sure)
+    found = gate.decide(rule, metric, {metric: 0.5, "other": 0}, {metric: now, "other": 0}, "tickets@3", sure)
     passes = {"not-worse": change >= 0, "better": change >= 0 and sure, "always": change == change, "never": False}
     assert found["pass"] is passes[rule] and found["rule"] == rule
     assert found["why"] == f"{metric} 0.500 (tickets@3) -> {now:.3f}; gate: {rule}"
@@ -172,7 +172,7 @@ def test_a_version_goes_live_only_where_the_gate_of_the_settings_lets_it(
 
 def test_a_version_compared_on_its_own_rows_waits_for_a_person() -> None:
     found = {"gate": {"pass": True, "rule": "not-worse", "why": "accuracy"}, "rows": []}
-    held = card.hold_back(found)
+    held = gate.hold_back(found)
     assert held["alone"] and held["gate"]["pass"] is False and "learned from these" in held["gate"]["why"]
     assert found["gate"]["pass"] is True
 

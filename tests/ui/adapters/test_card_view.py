@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from settings import REPOSITORY
 from tests.helpers.cards import label_card, text_card
-from training.publish.card import gate
+from training.publish import gate
 from ui.adapters import card_rows, card_view, versions_view
 from ui.adapters.card_rows import FORMULA, as_csv, as_jsonl, differences, harmless, select
 from ui.i18n import CHINESE, Words
@@ -164,7 +164,7 @@ def test_the_history_says_what_when_who_and_why() -> None:
     said = plain(versions_view.timeline(EN, history))
     assert re.search(r"Rolled back to base .* · on the page rude mine@2 made live .* · gate of run 7 accuracy", said)
     assert said.endswith("mine@1 made live") and versions_view.timeline(EN, []) == ""
-    why = gate("not-worse", "accuracy", {"accuracy": 0.76}, {"accuracy": 0.88}, "base")["why"]
+    why = gate.decide("not-worse", "accuracy", {"accuracy": 0.76}, {"accuracy": 0.88}, "base")["why"]
     with_graft = json.loads((REPOSITORY / "adapters" / "live" / "classification.json").read_text())[0]
     told = [{"version": "mine@2", "who": "gate of run 7", "why": why}, with_graft]
     told.append({"version": "mine@1", "why": "as she asked"})
