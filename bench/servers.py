@@ -47,16 +47,18 @@ class PageServer:
 
 
 @contextmanager
-def serve_app(home: Path, bases: Mapping[str, str]) -> Iterator[PageServer]:
-    """Serve Graft on a home with these tabs and no others; a tab whose base is "" has its own."""
+def serve_app(home: Path, bases: Mapping[str, str], **variables: str) -> Iterator[PageServer]:
+    """Serve Graft on a home with these tabs and no others; a tab whose base is "" has its own.
+
+    `variables` are further variables of its environment.
+    """
     plugins = home.parent / f"plugins-{'-'.join(bases)}"
     plugins.mkdir(exist_ok=True)
     for tab in bases:
         shutil.copyfile(REPOSITORY / "plugins" / f"{tab}.py", plugins / f"{tab}.py")
     chosen = {f"GRAFT_MODEL_{tab.upper()}": base for tab, base in bases.items() if base}
-    environment = child_environment(
-        GRAFT_HOME=str(home), GRAFT_PLUGINS=str(plugins), GRAFT_HOST=HOST, HF_HUB_OFFLINE="1", **chosen
-    )
+    variables = {"GRAFT_HOME": str(home), "GRAFT_PLUGINS": str(plugins), "GRAFT_HOST": HOST, **chosen, **variables}
+    environment = child_environment(HF_HUB_OFFLINE="1", **variables)
     with _serve([sys.executable, "app.py"], environment, "GRAFT_PORT") as server:
         yield server
 

@@ -17,7 +17,7 @@ from serving.base.slots import Slot, segments
 from serving.compute_thread import Batcher
 
 CACHED = 256
-"""Texts whose tokens are cached: each is counted and then answered, and labels come again and again."""
+"""Texts whose tokens are cached: a request tokenizes its text twice, for notes and for the answer."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -63,12 +63,12 @@ class Classifier:
         return self._embed([text])[0]
 
     def notes(self, text: str) -> list[str]:
-        """Return notes for the reader of an answer: that the text was truncated."""
+        """Return a note for the reader of the answer if the text is truncated."""
         found = self._tokenize(text)
         return [truncation_note(found.tokens, found.read)] if found.tokens > found.read else []
 
     def _embed(self, texts: Sequence[str]) -> list[torch.Tensor]:
-        """Embed several texts, which share passes with each other and with those of other callers."""
+        """Embed several texts, in passes shared with other callers."""
         return self._vectors.map(None, [(text, text.read) for text in map(self._tokenize, texts)])
 
     @torch.inference_mode()
@@ -92,5 +92,5 @@ class Classifier:
 
 
 def _rows(outputs: Any, part: slice) -> Any:  # noqa: ANN401 - a transformers ModelOutput
-    """An encoder's outputs for some of its rows."""
+    """Return an encoder's outputs for some of its rows."""
     return type(outputs)(**{key: value[part] for key, value in outputs.items() if isinstance(value, torch.Tensor)})

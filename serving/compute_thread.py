@@ -1,12 +1,12 @@
 """One thread for all repeated computation, and batches of calls that wait for it.
 
-Each thread that has ever computed in parallel keeps a team of OpenMP threads, and where the threads of all teams are
-more than the cores, libgomp lets waiting ones spin a hundredth as long: waking them takes a third of a decoding step
-(docs/experiments.md). So decoding steps, classifier passes and new versions are jobs of this thread, first come, first
-served; a job with more to do queues again, so that several bases take turns.
+Decoding steps, classifier passes and the loading of versions are jobs of this thread, first come, first served; a job
+with more to do queues again, so that several bases take turns. Work of seconds runs in threads of its own, since every
+other job would wait for it: loading a base, and `generate` of encoder-decoder bases.
 
-Work of seconds runs elsewhere, since every other job would wait for it: loading a base, and `generate` of
-encoder-decoder bases. Their threads end with that work, and so do their teams.
+Reason: each thread that has computed in parallel keeps a team of OpenMP threads. If all teams have more threads than
+there are cores, libgomp lets idle ones spin a hundredth as long, and waking them takes a third of a decoding step
+(docs/experiments.md).
 """
 
 from __future__ import annotations
@@ -25,15 +25,15 @@ Result = TypeVar("Result")
 log = logging.getLogger("graft")
 
 MOST_TOKENS = 4096
-"""Tokens of a batch, padding counted; other jobs wait for all of them."""
+"""Longest batch in tokens, padding counted: other jobs wait for it."""
 OVERHEAD = {"cpu": 64, "cuda": 512}
 """Fixed cost of a pass in tokens: padding below it costs less than another pass."""
 AHEAD = 128
-"""Waiting calls considered for a batch, since choosing must not take longer than it saves."""
+"""Number of waiting calls among which a batch is chosen, so that choosing takes less time than it saves."""
 
 
 def run(work: Callable[[], Result]) -> Result:
-    """Return or raise what `work` does, computed in its turn; at once when called from the compute thread."""
+    """Run `work` in the compute thread, in its turn, and return its result; a job may call this too."""
     if threading.current_thread() is _thread:
         return work()
     done = Future[Result]()
@@ -53,7 +53,7 @@ def submit(work: Callable[[], None]) -> None:
 
 
 def stop(wait_s: float) -> None:
-    """Compute nothing more, at the end of the process; waits at most `wait_s` seconds for the running job."""
+    """Stop the thread at the end of the process; waits at most `wait_s` seconds for the running job."""
     _waiting.put(None)
     if _thread.is_alive():
         _thread.join(wait_s)
@@ -84,7 +84,7 @@ _thread = threading.Thread(target=_compute, name="graft-compute", daemon=True)
 
 
 class _Call(Generic[Item]):
-    """One item that waits, with the future that its caller waits on."""
+    """One waiting item, and the future of its result."""
 
     def __init__(self, key: Hashable, item: Item, tokens: int) -> None:
         self.key, self.item, self.tokens = key, item, tokens
@@ -92,10 +92,10 @@ class _Call(Generic[Item]):
 
 
 class Batcher(Generic[Item, Result]):
-    """Turns concurrent calls with equal keys into batches; an idle model makes nobody wait. Thread-safe.
+    """Turns concurrent calls with equal keys into batches, without delaying calls to an idle model. Thread-safe.
 
-    The first call submits a pass. Its batch is chosen when its turn has come, and calls that still wait then submit
-    the next one, so no thread and no timer is needed. Not to be called from a job.
+    The first call submits a pass, whose batch is chosen when its turn has come; calls that still wait then are the next
+    pass. Not to be called from a job.
     """
 
     def __init__(
@@ -114,7 +114,7 @@ class Batcher(Generic[Item, Result]):
         return self.map(key, [(item, tokens)])[0]
 
     def map(self, key: Hashable, items: Sequence[tuple[Item, int]]) -> list[Result]:
-        """Return the results for several items, each with its tokens, in order."""
+        """Return the results for several (item, tokens), in order."""
         calls = [_Call(key, item, tokens) for item, tokens in items]
         with self._lock:
             self._waiting += calls
@@ -127,7 +127,7 @@ class Batcher(Generic[Item, Result]):
         return [call.done.result() for call in calls]
 
     def _pass(self) -> None:
-        """Answer the longest waiting call and those that fit beside it."""
+        """Compute the longest waiting call and those that fit beside it."""
         with self._lock:
             batch = _choose(self._waiting[:AHEAD], self._largest, self._overhead)
             taken = set(map(id, batch))
@@ -147,10 +147,10 @@ class Batcher(Generic[Item, Result]):
 
 
 def _choose(waiting: Sequence[_Call[Item]], largest: int, overhead: int) -> list[_Call[Item]]:
-    """Return the batch of the longest waiting call when all calls of its key are split into batches of least cost.
+    """Split the calls with the key of the longest waiting one into batches of least total cost; returns its batch.
 
-    A batch costs its tokens, padding counted, plus the overhead. Sorted by length, the calls of a batch are neighbours;
-    where each batch begins is found by dynamic programming over the cost of the first `end` calls.
+    A batch costs its tokens, padding counted, plus the overhead. Calls are sorted by length, and the first call of each
+    batch is found by dynamic programming over the cost of the first `end` calls.
     """
     calls = sorted((call for call in waiting if call.key == waiting[0].key), key=lambda call: call.tokens)
     costs, begins = [0], [0]

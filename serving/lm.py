@@ -1,4 +1,4 @@
-"""The `lm` that a plugin's `predict` receives: one base and one pinned version, and everything to be asked of them."""
+"""The `lm` that a plugin's `predict` receives: it asks one version on its base."""
 
 from __future__ import annotations
 
@@ -31,45 +31,45 @@ class LM:
         loaded: Loaded,
         slot: Slot | None,
         base: str,
-        own: Callable[[], Classifier],
+        own_classifier: Callable[[], Classifier],
         lender: Version | None = None,
     ) -> None:
-        """`base` is the name of the base that is `loaded`; `own` gives the classifier of the tab's own base.
+        """`base` is the name of the base that is `loaded`; `own_classifier` returns that of the tab's own base.
 
-        `lender` is a version whose labels a base without any is asked, unless others are given.
+        `lender`: version whose labels are offered to a base that has none, unless the caller gives labels.
         """
         self.notes = list[str]()
         """Notes for the reader of the answer."""
         self._settings, self._spec, self._loaded, self._slot = settings, spec, loaded, slot
-        self._own, self._lender = own, lender
+        self._own_classifier, self._lender = own_classifier, lender
         self._source = (slot.version.ref if slot else BASE, base)
         self._asked: Mapping[str, Any] = {}
         self._request: Request | None = None
 
     @property
     def version(self) -> str:
-        """Version that gave the last answer, until there is one the pinned version: `name@7`, or base."""
+        """Version that gave the last answer, or will give the first one: `name@7`, or base."""
         return self._source[0]
 
     @property
     def base(self) -> str:
-        """Base that gave the last answer: the one that the version was made for, or the tab's own."""
+        """Base that gave the last answer, or will give the first one."""
         return self._source[1]
 
     @property
     def asked(self) -> Mapping[str, Any]:
-        """Last question as a training row has it: text, or messages."""
+        """Last question, with the keys of a training row: text, or messages."""
         return self._asked
 
     @property
     def before(self) -> int:
-        """Number of requests that wait before the last question; 0 when it is being answered."""
+        """Number of requests ahead of the last question in the queue; 0 while it is being answered."""
         return self._loaded.generator.queue.ahead(self._request) if self._request else 0
 
     def classify(self, text: str, labels: Sequence[str] | None = None) -> dict[str, float]:
-        """Return labels with probabilities: the version's own, or the given ones by similarity of meaning.
+        """Return the probability of each label: the version's own, or the given ones by similarity of meaning.
 
-        No version knows given labels, so the tab's own base answers with them.
+        Given labels are answered by the tab's own base, since no version was trained on them.
         """
         check_text(self._settings, text)
         self._asked = {"text": text}
@@ -96,7 +96,7 @@ class LM:
         return list(self._own_base(text).embed(text).tolist())
 
     def generate(self, text: str, **sampling: Any) -> Iterator[str]:  # noqa: ANN401 - the fields of SamplingParams
-        """Yield the answer to `text` so far, put through the tab's prompt or the one the version was trained with."""
+        """Yield the growing answer to `text`, in the prompt that the version was trained with, or else in the tab's."""
         check_text(self._settings, text)
         self._asked = {"text": text}
         prompt = self._slot.version.manifest.get("prompt", "") if self._slot else self._spec.prompt
@@ -104,7 +104,7 @@ class LM:
         return self._stream(generator.text_request(text, prompt, generator.params(**sampling), self._slot))
 
     def chat(self, messages: Sequence[Message], **sampling: Any) -> Iterator[str]:  # noqa: ANN401 - as above
-        """Yield the next turn of a conversation of {"role", "content"} messages so far."""
+        """Yield the growing next turn of a conversation of {"role", "content"} messages."""
         check_text(self._settings, as_text(messages[-1]["content"]) if messages else "")
         self._asked = {"messages": [{"role": str(m["role"]), "content": as_text(m["content"])} for m in messages]}
         generator = self._loaded.generator
@@ -118,10 +118,10 @@ class LM:
         return self._loaded.generator.stream(request)
 
     def _own_base(self, text: str) -> Classifier:
-        """The classifier of the tab's own base; notes what of the text it reads."""
-        own = self._own()
-        self.notes += own.notes(text)
-        return own
+        """Return the classifier of the tab's own base; adds a note if it truncates the text."""
+        classifier = self._own_classifier()
+        self.notes += classifier.notes(text)
+        return classifier
 
 
 def check_text(settings: Settings, text: Any) -> None:  # noqa: ANN401 - whatever a caller sent

@@ -1,4 +1,4 @@
-"""A base model in memory, and its two ways of answering. Imports torch, so the pool's loading threads import it."""
+"""A base model in memory with its classifier and generator. Imports torch; the pool's loading threads import it."""
 
 from __future__ import annotations
 

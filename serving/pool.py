@@ -1,11 +1,10 @@
-"""The pool of base models: each loaded once, in the background, and shared by every tab and version that names it.
+"""The pool of base models: each loaded once, in the background, and shared by all tabs and versions that name it.
 
-A version decides its base: it is answered by the one it was made for, be that the tab's own or another. `declare`
-returns at once; `open` answers as soon as the base is there, or says why not. No torch is imported here.
+A request is answered by the base that its version was trained on: the tab's own, or another. `declare` returns at
+once; `open` waits until the base is loaded, or raises the reason why it is not. No torch is imported here.
 
-The base of a tab stays until it is forgotten. One that only versions name stays while a request uses it or a live
-version was made for it. Of the others at most one stays, for `IDLE_S` after its last use and only until a further base
-has to be loaded.
+The base of a tab stays in memory until it is forgotten. One that only versions name stays while a request uses it or a
+live version needs it; of the others at most one stays, for `IDLE_S` after its last use or until another is loaded.
 """
 
 from __future__ import annotations
@@ -38,7 +37,7 @@ log = logging.getLogger("graft")
 WAIT_S = 60.0
 """Longest wait of a request for a base that is loading."""
 IDLE_S = 300.0
-"""Time for which an unneeded base stays."""
+"""Time after its last use for which a base that nothing needs stays in memory."""
 
 
 @dataclass(frozen=True)
@@ -53,7 +52,7 @@ class Status:
 
 @dataclass
 class Entry:
-    """One base, loaded or not yet."""
+    """A base that is loaded or being loaded."""
 
     status: Status
     kept: bool
@@ -63,30 +62,30 @@ class Entry:
     used: float = field(default_factory=time.monotonic)
 
     def report(self, phase: str, fraction: float | None) -> None:
-        """Update the status while it loads."""
+        """Update the status of a base that is being loaded."""
         self.status = replace(self.status, phase=phase, fraction=fraction)
 
     @property
     def ready(self) -> bool:
-        """True if it can be used at once."""
+        """True if the base is loaded."""
         return self.future.done() and not self.future.exception()
 
 
 Load = Callable[[Entry], Any]
-"""Builds what an entry holds, and reports its progress to the entry."""
+"""Loads a base, and reports its progress to the entry."""
 
 
 class BaseModelCache:
-    """Every base that is in memory or on its way there. Thread-safe."""
+    """The bases that are loaded or being loaded, by key. Thread-safe."""
 
     def __init__(self, live: Callable[[], Collection[str]]) -> None:
-        """`live` gives the keys of the bases that live versions were made for."""
+        """`live` returns the keys of the bases that live versions need."""
         self._live = live
         self._entries: dict[str, Entry] = {}
         self._lock = threading.Lock()
 
     def forget(self, key: str) -> None:
-        """Drop an entry; running requests keep what it holds."""
+        """Drop a base; running requests keep theirs."""
         self._entries.pop(key, None)
 
     def status(self) -> list[Status]:
@@ -94,7 +93,7 @@ class BaseModelCache:
         return [entry.status for entry in [*self._entries.values()]]
 
     def loaded(self) -> list[Any]:
-        """Return everything in memory."""
+        """Return the bases that are loaded."""
         return [entry.future.result() for entry in [*self._entries.values()] if entry.ready]
 
     def find(self, key: str) -> Entry | None:
@@ -103,9 +102,9 @@ class BaseModelCache:
 
     @contextmanager
     def hold(self, key: str, wait_s: float, load: Load | None = None, again: bool = True) -> Iterator[Any]:
-        """Keep what is loaded under a key in memory until the block ends; begins to `load` it where it is not there.
+        """Yield a base, and keep it in memory until the block ends; `load` and `again` as for `begin`.
 
-        Raises what loading raised, or `BusyError` when it takes longer than `wait_s` seconds.
+        Raises the error of a failed load, or `BusyError` if loading takes longer than `wait_s` seconds.
         """
         entry = self.begin(key, load, again=again, users=1)
         try:
@@ -124,9 +123,9 @@ class BaseModelCache:
                 entry.used = time.monotonic()
 
     def begin(self, key: str, load: Load | None, kept: bool = False, again: bool = True, users: int = 0) -> Entry:
-        """Return the entry of a key, and begin to load it unless that has been done; one that failed only if `again`.
+        """Return the entry of a key; starts to load a base that is not loaded, or whose loading has failed if `again`.
 
-        `kept`: whether a tab names it. `users` are counted in the same step, so that it is not let go before.
+        `kept`: whether a tab names it. `users` are added in the same step, so that the base is not dropped before.
         """
         with self._lock:
             entry = self._entries.get(key)
@@ -146,7 +145,7 @@ class BaseModelCache:
         return entry
 
     def let_go(self, idle_s: float = IDLE_S, but: str = "") -> None:
-        """Drop bases that nothing has needed for `idle_s` seconds and those that failed, `but` one key."""
+        """Drop all bases but `but` that nothing has needed for `idle_s` seconds, and those that failed to load."""
         needed, now = {*self._live(), but}, time.monotonic()
         with self._lock:
             idle = [
@@ -163,7 +162,7 @@ class BaseModelCache:
             gc.collect()  # layers and their hooks refer to each other
 
     def _watch(self, key: str) -> None:
-        """Let go in time, until this base is gone or a tab names it; the thread holds no reference to the base."""
+        """Drop idle bases from time to time, until this one is gone or a tab names it."""
         while getattr(self.find(key), "kept", True) is False:
             time.sleep(IDLE_S / 5)
             self.let_go()
@@ -184,7 +183,7 @@ def _load(key: str, entry: Entry, load: Load) -> None:
 
 
 class Pool:
-    """Every base that the tabs and their versions name. Thread-safe."""
+    """Gives each request its base and its version. Thread-safe."""
 
     def __init__(self, settings: Settings, models: ModelStore, adapters: AdapterStore) -> None:
         self.adapters = adapters
@@ -192,20 +191,20 @@ class Pool:
         self._origins = Origins(settings.home, settings.models.values())
         self._tabs: dict[str, TabSpec] = {}
         self._keys: dict[tuple[str, str, str], str] = {}
-        """Keys of bases by `_facts_of_base`."""
+        """Keys of the bases of versions, by `_version_facts`."""
         self._answered: dict[str, Version | None] = {}
-        """Live version by tab, when it last answered."""
+        """The live version that answered last, by tab."""
         self._refused: dict[str, Mapping[str, Any]] = {}
         """Manifests of the newest versions that could not be loaded ahead, by reference."""
         self._entries = BaseModelCache(self._live_keys)
         self._importing = threading.Lock()
 
     def declare(self, key: str, load: Callable[[], Any] | None = None) -> None:
-        """Begin to load a base by its id, or what `load` builds, unless that has been done and has not failed."""
+        """Start to load a base by its id, or by `load`, unless it is loaded or being loaded."""
         self._entries.begin(key, lambda entry: load() if load else self._load_base(key, False, entry), kept=True)
 
     def forget(self, key: str) -> None:
-        """Drop what was loaded under `key`, so that the next `declare` loads it anew; running requests keep theirs."""
+        """Drop a base, so that the next `declare` loads it again; running requests keep theirs."""
         self._entries.forget(key)
 
     def status(self) -> list[Status]:
@@ -214,11 +213,11 @@ class Pool:
 
     @contextmanager
     def open(self, spec: TabSpec, adapter: str = LIVE, lender: Version | None = None) -> Iterator[LM]:
-        """Give an `lm` bound to one version and the base it was made for, both kept in memory until the block ends.
+        """Yield an `LM` of one version and its base, both kept in memory until the block ends.
 
-        `adapter` is live, base (the tab's own), `name` or `name@7`. While the base of a new live version is loading,
-        what was live before goes on answering; where the live version is refused, too. The notes say so.
-        `lender`: as for `LM`. Raises `AdapterError`, `ModelError` or `BusyError`.
+        `adapter` is live, base (the tab's own), `name` or `name@7`. If the live version is refused or its base is still
+        loading, the version that was live before answers, and a note says so. `lender`: as for `LM`. Raises
+        `AdapterError`, `ModelError` or `BusyError`.
         """
         self._tabs[spec.name] = spec
         live = adapter in ("", LIVE)
@@ -240,7 +239,7 @@ class Pool:
             yield lm
 
     def own(self, key: str) -> Any:  # noqa: ANN401 - whatever a plugin's load() built
-        """Return what is loaded under a key: what a plugin's own `load()` returned, or a `Loaded`."""
+        """Return the `Loaded` base of a key, or the module that a plugin's own `load()` returned."""
         with self._entries.hold(key, WAIT_S) as loaded:
             return loaded
 
@@ -255,9 +254,9 @@ class Pool:
             raise AdapterError(f"{ref} is in use.", "A request is being answered with it.", "Try again in a moment.")
 
     def warm(self, spec: TabSpec) -> None:
-        """Load the tab's live version into its slot and its newest one too, so that promoting that costs nothing.
+        """Load the tab's live version into its slot, and its newest one, so that promoting it takes no time.
 
-        Where the live version's base is another than the tab's, begin to load that; and let go of unneeded bases.
+        Also starts to load the live version's base, and drops bases that nothing needs.
         """
         self._tabs[spec.name] = spec
         own = self._entries.find(spec.model)
@@ -269,7 +268,7 @@ class Pool:
         self._entries.let_go()
 
     def _preload(self, spec: TabSpec) -> None:
-        """Load the tab's newest version into its slot if its base is the tab's own; a refused one only once."""
+        """Load the tab's newest version into its slot if its base is the tab's own; tries a refused one once."""
         newest = next(iter(self.adapters.versions(spec.name)), None)
         if newest and self._is_own(spec, newest) and self._refused.get(newest.ref) != newest.manifest:
             try:
@@ -280,9 +279,9 @@ class Pool:
                 log.info("%s is not loaded ahead: %s", newest.ref, error)
 
     def _candidates(self, spec: TabSpec, adapter: str) -> Iterator[tuple[Version | None, str]]:
-        """Yield the version that a request's `adapter` means now, and for live its fallbacks, each with a note.
+        """Yield the version that `adapter` names, None for the base, and for live its fallbacks; each with a note.
 
-        None is the base. A live version whose base is loading comes behind what has answered in this process.
+        While the base of the live version is loading, the version that answered before comes first.
         """
         if adapter not in ("", LIVE):
             yield None if adapter == BASE else self.adapters.get(adapter), ""
@@ -297,13 +296,14 @@ class Pool:
         yield from ((version, "") for version in found)
 
     def _is_loading(self, spec: TabSpec, version: Version) -> bool:
-        """Return whether a version's base is another than the tab's and not there yet; begins to load it."""
+        """Return whether a version's base is not the tab's own and is still loading; starts to load it."""
         with suppress(GraftError):
             key = self._key(spec, version)
             return key != spec.model and not self._begin(key, again=False).future.done()
         return False
 
     def _is_own(self, spec: TabSpec, version: Version | None) -> bool:
+        """Return whether a version's base is the tab's own."""
         with suppress(GraftError):
             return self._key(spec, version) == spec.model
         return False
@@ -311,7 +311,7 @@ class Pool:
     def _bind(
         self, spec: TabSpec, version: Version | None, pinned: ExitStack, again: bool, lender: Version | None
     ) -> LM:
-        """Return an LM of a version, which `pinned` keeps. `again`: whether to retry a base that failed to load."""
+        """Return an `LM`, pinning its base and version in `pinned`; `again` as for `BaseModelCache.begin`."""
         key = self._key(spec, version)
         load = None if key == spec.model else partial(self._load_base, key, True)
         loaded: Loaded = pinned.enter_context(self._entries.hold(key, WAIT_S, load, again))
@@ -323,10 +323,10 @@ class Pool:
         return self._entries.begin(key, partial(self._load_base, key, True), again=again)
 
     def _key(self, spec: TabSpec, version: Version | None) -> str:
-        """Return the key of the base that a version was made for; raises `AdapterError` where none can be found."""
+        """Return the key of a version's base; raises `AdapterError` if it cannot be found."""
         if version is None:
             return spec.model
-        facts = _facts_of_base(spec, version)
+        facts = _version_facts(spec, version)
         if facts not in self._keys:
             own: Model | None = None
             with suppress(ModelError):
@@ -335,13 +335,13 @@ class Pool:
         return self._keys[facts]
 
     def _live_keys(self) -> set[str]:
-        """Return the keys of the bases that live versions need, and of those that answer until these are there."""
+        """Return the keys of the bases of live versions, and of the versions that answer while these are loading."""
         wanted = [(spec, self.adapters.live(name), self._answered.get(name)) for name, spec in [*self._tabs.items()]]
-        facts = [_facts_of_base(spec, version) for spec, *both in wanted for version in both if version]
+        facts = [_version_facts(spec, version) for spec, *both in wanted for version in both if version]
         return {self._keys[known] for known in facts if known in self._keys}
 
     def _loaded(self) -> list[Loaded]:
-        """Every base in memory; what plugins load themselves holds no versions."""
+        """Return the bases in memory, without the modules that plugins load themselves."""
         return [loaded for loaded in self._entries.loaded() if type(loaded).__module__ == "serving.loaded"]
 
     def _load_base(self, key: str, of_a_version: bool, entry: Entry) -> Any:  # noqa: ANN401
@@ -358,6 +358,6 @@ class Pool:
             return module.Loaded(model, self._settings.quantize, self._settings.precision, beside=of_a_version)
 
 
-def _facts_of_base(spec: TabSpec, version: Version) -> tuple[str, str, str]:
-    """Return the facts that decide a version's base: the tab's own, the version, and its manifest's statement."""
+def _version_facts(spec: TabSpec, version: Version) -> tuple[str, str, str]:
+    """Return what the base of a version depends on: the tab's own base, the version, and the base in its manifest."""
     return spec.model, version.ref, str(version.manifest.get("base"))

@@ -78,6 +78,13 @@ def llama(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Trained]:
     yield Trained("llama", tmp_path_factory.mktemp("llama"))
 
 
+@pytest.fixture(params=["bert", "llama"])
+def trained(request: pytest.FixtureRequest) -> Trained:
+    """Each of the two, a classifier and a decoder."""
+    found: Trained = request.getfixturevalue(request.param)
+    return found
+
+
 @pytest.fixture
 def home(tmp_path: Path) -> Path:
     (tmp_path / "home").mkdir()

@@ -1,70 +1,59 @@
 """The process: starts in seconds without torch on its main path, says where it is, or in one sentence why it cannot."""
 
-import os
+from __future__ import annotations
+
 import signal
 import socket
 import subprocess
 import sys
 import urllib.request
+from collections.abc import Iterator
+from contextlib import closing
 from pathlib import Path
 
 import pytest
 
 from settings import RELEASE, REPOSITORY
+from tests.helpers.child import KEPT, run
+
+TOKEN = "hf_" + "canary" * 6
 
 
-def environment(tmp_path: Path, **values: str) -> dict[str, str]:
-    (tmp_path / "plugins").mkdir(exist_ok=True)
-    kept = {key: os.environ[key] for key in ("PATH", "HOME", "VIRTUAL_ENV") if key in os.environ}
-    plugins = str(tmp_path / "plugins")
-    return kept | {"GRAFT_HOME": str(tmp_path / "home"), "GRAFT_PLUGINS": plugins, "HF_HUB_OFFLINE": "1"} | values
+@pytest.fixture
+def env(tmp_path: Path) -> dict[str, str]:
+    """An environment with a home that is not there yet, and a folder without plugins."""
+    (tmp_path / "plugins").mkdir()
+    return {"GRAFT_HOME": str(tmp_path / "home"), "GRAFT_PLUGINS": str(tmp_path / "plugins")}
 
 
-def run(env: dict[str, str], *code: str) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, *(code or ("app.py",))]
-    return subprocess.run(command, cwd=REPOSITORY, env=env, capture_output=True, text=True, timeout=60)
+@pytest.fixture
+def listening() -> Iterator[socket.socket]:
+    with socket.create_server(("127.0.0.1", 0)) as found:
+        yield found
 
 
-def test_invalid_settings_are_one_sentence_and_code_2(tmp_path) -> None:
-    done = run(environment(tmp_path, GRAFT_PORT="many", GRAFT_QUANTIZE="3bit"))
-    assert done.returncode == 2
-    assert "GRAFT_PORT='many'" in done.stderr and "GRAFT_QUANTIZE='3bit'" in done.stderr
-    assert len(done.stderr.strip().splitlines()) == 1
+@pytest.mark.parametrize(
+    ("wrong", "code", "sentences"),
+    [
+        ({"GRAFT_PORT": "many", "GRAFT_QUANTIZE": "3bit"}, 2, ["GRAFT_PORT='many'", "GRAFT_QUANTIZE='3bit'"]),
+        ({"GRAFT_PORT": "{port}"}, 1, ["Port {port} on 127.0.0.1 is taken."]),
+        ({"GRAFT_HOME": "{file}/home"}, 1, ["cannot be written"]),
+    ],
+)
+def test_a_page_that_cannot_start_says_so_in_one_line(
+    wrong: dict[str, str], code: int, sentences: list[str], env: dict[str, str], listening: socket.socket
+) -> None:
+    known = {"port": listening.getsockname()[1], "file": __file__}
+    done = run("app.py", **env | {key: value.format(**known) for key, value in wrong.items()})
+    assert done.returncode == code and len(done.stderr.strip().splitlines()) == 1
+    assert [text for text in sentences if text.format(**known) not in done.stderr] == []
 
 
-def test_a_taken_port_is_one_sentence_and_code_1(tmp_path) -> None:
-    with socket.socket() as other:
-        other.bind(("127.0.0.1", 0))
-        other.listen()
-        port = other.getsockname()[1]
-        done = run(environment(tmp_path, GRAFT_PORT=str(port)))
-    assert done.returncode == 1
-    assert f"Port {port} on 127.0.0.1 is taken." in done.stderr
-    assert len(done.stderr.strip().splitlines()) == 1
-
-
-def test_a_home_that_cannot_be_written_is_one_sentence_and_code_1(tmp_path) -> None:
-    (tmp_path / "file").write_text("")
-    done = run(environment(tmp_path, GRAFT_HOME=str(tmp_path / "file" / "home")))
-    assert done.returncode == 1
-    assert "cannot be written" in done.stderr and len(done.stderr.strip().splitlines()) == 1
-
-
-def test_importing_the_app_imports_no_torch(tmp_path) -> None:
-    env = environment(tmp_path)
-    del env["GRAFT_PLUGINS"]
-    code = "import sys, app; print(sorted({'torch', 'transformers', 'peft', 'datasets'} & set(sys.modules)), app.demo)"
-    done = run(env, "-c", code)
-    assert done.stdout.startswith("[]"), done.stderr
-
-
-def test_r06_a_token_in_what_a_plugin_raises_is_left_out_of_the_log(tmp_path) -> None:
-    token = "hf_" + "canary" * 6
-    env = environment(tmp_path)
-    (tmp_path / "plugins" / "bad.py").write_text(f"raise ValueError('GET /api?token={token}')")
-    done = run(env, "-c", "import app; print(app.context.tabs[0].error is not None)")
+def test_r06_a_token_in_an_error_of_a_plugin_is_left_out_of_the_log(tmp_path: Path, env: dict[str, str]) -> None:
+    (tmp_path / "plugins" / "bad.py").write_text(f"raise ValueError('GET /api?token={TOKEN}')")
+    done = run("-c", "import app; print(app.context.tabs[0].error is not None)", **env)
     assert done.stdout == "True\n" and "Traceback" in done.stderr and "token=hf_..." in done.stderr
-    assert token not in done.stderr
+    assert TOKEN not in done.stderr
 
 
 WATCHING = """
@@ -80,14 +69,15 @@ socket.socket.connect = watched
 
 
 @pytest.mark.parametrize("share", ["", "True"])
-def test_r40_r44_it_is_up_and_private_and_asks_no_other_machine(tmp_path, share) -> None:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
+def test_r40_r44_the_page_is_up_and_private_and_asks_no_other_machine(
+    share: str, tmp_path: Path, env: dict[str, str], listening: socket.socket
+) -> None:
+    port = listening.getsockname()[1]
+    listening.close()
     (tmp_path / "watch").mkdir()
     (tmp_path / "watch" / "sitecustomize.py").write_text(WATCHING.format(log=str(tmp_path / "contacts")))
-    env = environment(tmp_path, GRAFT_PORT=str(port), GRADIO_ALLOWED_PATHS="/", GRADIO_SHARE=share)
-    env |= {"PYTHONPATH": str(tmp_path / "watch"), "HF_HUB_OFFLINE": "0", "GRADIO_ANALYTICS_ENABLED": "True"}
+    env |= KEPT | {"GRAFT_PORT": str(port), "GRADIO_ALLOWED_PATHS": "/", "GRADIO_SHARE": share}
+    env |= {"PYTHONPATH": str(tmp_path / "watch"), "GRADIO_ANALYTICS_ENABLED": "True"}
     process = subprocess.Popen([sys.executable, "app.py"], cwd=REPOSITORY, env=env, stdout=subprocess.PIPE, text=True)
     try:
         assert process.stdout is not None
@@ -97,10 +87,9 @@ def test_r40_r44_it_is_up_and_private_and_asks_no_other_machine(tmp_path, share)
                 assert answer.status == 200 and (path == "/" or f"Graft {RELEASE}" in answer.read().decode())
         with pytest.raises(urllib.error.HTTPError) as refused:
             urllib.request.urlopen(f"http://127.0.0.1:{port}/gradio_api/file=/etc/passwd")
-        assert refused.value.code == 403
-        refused.value.close()
+        with closing(refused.value):
+            assert refused.value.code == 403
     finally:
         process.send_signal(signal.SIGINT)
-        process.wait(timeout=60)
-        process.stdout.close()
+        process.communicate(timeout=60)
     assert not (tmp_path / "contacts").exists(), (tmp_path / "contacts").read_text()

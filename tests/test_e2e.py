@@ -2,35 +2,32 @@
 
 from __future__ import annotations
 
-import os
 import re
-import signal
-import socket
-import subprocess
-import sys
 import threading
 from collections.abc import Iterator
 from contextlib import suppress
+from dataclasses import dataclass
 from pathlib import Path
 
 import httpx
+import psutil
 import pytest
 from gradio_client import Client
 from playwright.sync_api import Browser, Locator, Page, expect, sync_playwright
 
+from bench.servers import PageServer, serve_app
 from models.resolve import Model
 from plugins.classification import Classification
 from settings import REPOSITORY, Settings
 from store.adapters import AdapterStore, Version
 from tests.docs.documents import blocks, marked
 from tests.docs.picture import SCALE, Frames
+from tests.helpers.browser import CHROMIUM, FLAGS
+from tests.helpers.child import run
 from training.config import TrainConfig
 from training.runs.runs import Runs
 
 expect.set_options(timeout=60_000)  # the machine may be busy
-CHROMIUM = "/usr/bin/chromium"
-FLAGS = ["--headless", "--no-sandbox", "--disable-gpu", "--disable-background-networking",
-         "--disable-component-update", "--disable-sync"]  # fmt: skip
 REVIEW = "The plot drags, but the acting saves it."
 TICKET = "I was charged twice this month, please refund one of the two payments."
 LABELS = {
@@ -42,41 +39,25 @@ TURTLES = (
     "When does the turtle get the hat we spoke about?",
     "Turtle hats are on page nine of the catalogue.",
 )
-"""What nobody would know where to put."""
+"""Texts that belong to no label."""
 TRAINING_MS = 900_000
 pytestmark = pytest.mark.filterwarnings("ignore")
 
 
+@dataclass
 class App:
-    """`python app.py` in a process of its own."""
+    """Graft in a process of its own, with its three tabs."""
 
-    def __init__(self, home: Path) -> None:
-        self.home = home
-        with socket.socket() as probe:
-            probe.bind(("127.0.0.1", 0))
-            port = probe.getsockname()[1]
-        env = {**os.environ, "GRAFT_HOME": str(home), "GRAFT_PORT": str(port), "HF_HUB_OFFLINE": "1"}
-        self.log = home / "app.log"
-        with self.log.open("wb") as log:
-            self.process = subprocess.Popen([sys.executable, "app.py"], cwd=REPOSITORY, env=env, stdout=subprocess.PIPE,
-                                            stderr=log, text=True)  # fmt: skip
-        assert self.process.stdout is not None
-        line = self.process.stdout.readline()
-        assert "Graft is ready at" in line, self.log.read_text()
-        self.url = f"http://127.0.0.1:{port}"
+    home: Path
+    server: PageServer
 
-    def stop(self) -> None:
-        self.process.send_signal(signal.SIGTERM)
-        try:
-            self.process.wait(20)
-        except subprocess.TimeoutExpired:
-            self.process.kill()
-        if self.process.stdout:
-            self.process.stdout.close()
+    @property
+    def url(self) -> str:
+        return f"http://127.0.0.1:{self.server.port}"
 
 
 class Caller(threading.Thread):
-    """Classifies all the while; keeps every answer's version and labels, and every failure."""
+    """Classifies all the while; keeps the version and labels of every answer, and every failure."""
 
     def __init__(self, url: str) -> None:
         super().__init__(daemon=True)
@@ -98,9 +79,13 @@ class Caller(threading.Thread):
 def app(tmp_path_factory: pytest.TempPathFactory, models_root: Path, minilm: Model, smollm: Model) -> Iterator[App]:
     home = tmp_path_factory.mktemp("home")
     (home / "models").symlink_to(models_root.absolute())
-    running = App(home)
-    yield running
-    running.stop()
+    with serve_app(home, dict.fromkeys(("classification", "summarization", "generation"), "")) as server:
+        yield App(home, server)
+
+
+@pytest.fixture(scope="module")
+def client(app: App) -> Client:
+    return Client(app.url, verbose=False)
 
 
 @pytest.fixture(scope="module")
@@ -116,8 +101,16 @@ def frames(request: pytest.FixtureRequest) -> Frames:
     return Frames(request.config.getoption("--frames"))
 
 
+def open_page(app: App, browser: Browser, scale: int = 1) -> tuple[Page, list[str]]:
+    """Open the page; returns it, and the errors of its scripts as they come."""
+    page, problems = browser.new_context(locale="en", device_scale_factor=scale).new_page(), list[str]()
+    page.on("pageerror", lambda error: problems.append(str(error)))
+    page.goto(app.url)
+    return page, problems
+
+
 def block(page: Page, label: str) -> Locator:
-    """The labelled box of the form that is in sight."""
+    """Return the labelled box of the form that is in sight."""
     field = page.get_by_label(label, exact=True).locator("visible=true")
     return field.locator("xpath=ancestor::*[contains(concat(' ', @class, ' '), ' block ')][1]")
 
@@ -142,7 +135,7 @@ def classify(page: Page, text: str) -> str:
 
 
 def answered(page: Page) -> list[Locator]:
-    """The text, the answer and its badge in the Classify tab."""
+    """Return the text, the answer and its badge in the Classify tab."""
     answer = page.locator(visible(page, "[data-testid=block-label]")).locator("xpath=..")
     return [block(page, "Text"), answer, page.locator(visible(page, ".g-badge"))]
 
@@ -156,8 +149,7 @@ def train_on_tickets(app: App, browser: Browser, page: Page, frames: Frames) -> 
     page.get_by_role("button", name="Train", exact=True).locator("visible=true").click()
     expect(page.locator(".g-running").first).to_be_visible(timeout=30_000)
     page.close()
-    page = browser.new_context(locale="en", device_scale_factor=SCALE).new_page()
-    page.goto(app.url)
+    page, _ = open_page(app, browser, SCALE)
     page.get_by_role("tab", name="Train", exact=True).click()
     expect(page.get_by_text("tickets@1 is live now.")).to_be_visible(timeout=TRAINING_MS)
     card = page.locator(".g-card").first
@@ -172,17 +164,13 @@ def train_on_tickets(app: App, browser: Browser, page: Page, frames: Frames) -> 
 
 
 def test_a_tab_learns_in_the_running_app(app: App, browser: Browser, frames: Frames) -> None:
-    page = browser.new_context(locale="en", device_scale_factor=SCALE).new_page()
-    problems: list[str] = []
-    page.on("pageerror", lambda error: problems.append(str(error)))
-    page.goto(app.url)
+    page, problems = open_page(app, browser, SCALE)
     assert classify(page, REVIEW).startswith("sentiment@1 · all-MiniLM-L6-v2 · ")
     assert classify(page, TICKET).startswith("sentiment@1 · ")
     frames.take(page, 1, *answered(page))
 
     caller = Caller(app.url)
     caller.start()
-    pid = app.process.pid
 
     # Train on the tickets with the defaults, from the page; leave it, and come back to the same run.
     page = train_on_tickets(app, browser, page, frames)
@@ -200,7 +188,7 @@ def test_a_tab_learns_in_the_running_app(app: App, browser: Browser, frames: Fra
 
     caller.stopped.set()
     caller.join(30)
-    assert app.process.poll() is None and app.process.pid == pid
+    assert psutil.Process(app.server.pid).status() != psutil.STATUS_ZOMBIE, "it is the same process"
     assert caller.failures == []
     assert {version for version, _ in caller.seen} == {"sentiment@1", "tickets@1"}
     for version, labels in caller.seen:
@@ -220,16 +208,19 @@ def tickets(app: App) -> Version:
     return store.get("tickets@1")
 
 
+def labels_of_turtles(page: Page, version: str) -> list[str]:
+    """Return the labels that a version answers with."""
+    labels = []
+    for text in TURTLES:
+        assert classify(page, text).startswith(f"{version} · ")
+        labels.append(page.locator(visible(page, ".g-answer h2")).inner_text().strip())
+    return labels
+
+
 def test_a_tab_learns_from_being_corrected(app: App, browser: Browser, tickets: Version) -> None:
     """Wrong answers, three corrections, Teach, right answers, and the held-out rows are not worse."""
-    page = browser.new_context(locale="en").new_page()
-    problems: list[str] = []
-    page.on("pageerror", lambda error: problems.append(str(error)))
-    page.goto(app.url)
-    answers = []
-    for text in TURTLES:
-        assert classify(page, text).startswith("tickets@1 · ")
-        answers.append(page.locator(visible(page, ".g-answer h2")).inner_text().strip())
+    page, problems = open_page(app, browser)
+    answers = labels_of_turtles(page, "tickets@1")
     assert set(answers) <= LABELS["tickets"]
     right = next(label for label in ("account", "billing", "praise", "bug") if label not in answers)
     for number, text in enumerate(TURTLES, 1):
@@ -246,11 +237,7 @@ def test_a_tab_learns_from_being_corrected(app: App, browser: Browser, tickets: 
     said = f"{taught['new']} of 3 corrections are answered right. Before it was 0."
     expect(page.get_by_text(said).first).to_be_visible()
     expect(page.get_by_text("Corrections: 3, not yet taught: 0.")).to_be_visible()
-    answers = []
-    for text in TURTLES:
-        assert classify(page, text).startswith("tickets@2 · ")
-        answers.append(page.locator(visible(page, ".g-answer h2")).inner_text().strip())
-    assert answers.count(right) == taught["new"]
+    assert labels_of_turtles(page, "tickets@2").count(right) == taught["new"]
 
     before, after = tickets.card, AdapterStore(app.home).get("tickets@2").card
     assert {row["text"] for row in after["rows"]} == {row["text"] for row in before["rows"]}
@@ -259,19 +246,16 @@ def test_a_tab_learns_from_being_corrected(app: App, browser: Browser, tickets: 
     AdapterStore(app.home, REPOSITORY / "adapters").promote("classification", "sentiment@1")
 
 
-def test_every_tab_answers_through_the_client_and_names_its_version(app: App) -> None:
-    client = Client(app.url, verbose=False)
+def test_every_tab_answers_through_the_client_and_names_its_version(client: Client) -> None:
     result, answer = client.predict(TICKET, "billing, bug, praise", api_name="/classification")
     assert result["label"] == "billing" and answer["version"] == "base"
     _, answer = client.predict(REVIEW, adapter="sentiment@1", api_name="/classification")
     assert answer["version"] == "sentiment@1"
-    summary, answer = client.predict(
-        "The council met on Monday and decided to plant forty trees along the river before spring.",
-        max_new_tokens=16, api_name="/summarization",
-    )  # fmt: skip
+    notes = "The council met on Monday and decided to plant forty trees along the river before spring."
+    summary, answer = client.predict(notes, max_new_tokens=16, api_name="/summarization")
     assert summary.strip() and answer["version"] == "base"
-    chat, answer = client.predict("What is the capital of France?", temperature=0, max_new_tokens=16,
-                                  api_name="/generation")  # fmt: skip
+    question = "What is the capital of France?"
+    chat, answer = client.predict(question, temperature=0, max_new_tokens=16, api_name="/generation")
     assert "Paris" in str(chat[-1]["content"]) and answer["version"] == "base"
 
 
@@ -280,7 +264,7 @@ def test_calls_in_the_documents_work_as_they_stand(app: App, tickets: Version) -
     assert len(sources) == 2 and tickets.ref == "tickets@1"
     for source in sources:
         code = source.replace("http://127.0.0.1:7860", app.url)
-        done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, stdin=subprocess.DEVNULL)
+        done = run("-c", code)
         assert done.returncode == 0, done.stderr
 
     (shell,) = marked("http: classify")
@@ -290,8 +274,7 @@ def test_calls_in_the_documents_work_as_they_stand(app: App, tickets: Version) -
     assert "event: complete" in events and '"version": "' in events
 
 
-def test_bad_calls_are_told_why(app: App) -> None:
-    client = Client(app.url, verbose=False)
+def test_bad_calls_are_told_why(client: Client) -> None:
     for arguments, expected in (
         (("",), "There is no text"),
         ((REVIEW, "one"), "2 to 200 different"),
@@ -302,17 +285,14 @@ def test_bad_calls_are_told_why(app: App) -> None:
             client.predict(*arguments, api_name="/classification")
 
 
-def test_a_version_trained_in_a_terminal_answers_in_the_running_app(app: App, tmp_path: Path) -> None:
+def test_a_version_trained_in_a_terminal_answers_in_the_running_app(app: App, client: Client, tmp_path: Path) -> None:
     """`--quantize 4bit` on a CPU: a QLoRA version, noticed by the app without being told."""
     rows = (REPOSITORY / "examples" / "voice.jsonl").read_text(encoding="utf-8").splitlines()[:12]
     data = tmp_path / "voice.jsonl"
     data.write_text("\n".join(rows) + "\n", encoding="utf-8")
-    command = [sys.executable, "-m", "training", "--plugin", "generation", "--data", str(data), "--name", "voice",
-               "--quantize", "4bit", "--max-steps", "2", "--batch-size", "2", "--promote"]  # fmt: skip
-    env = {**os.environ, "GRAFT_HOME": str(app.home), "HF_HUB_OFFLINE": "1"}
-    done = subprocess.run(command, cwd=REPOSITORY, env=env, capture_output=True, text=True, stdin=subprocess.DEVNULL)
+    options = "--plugin generation --name voice --quantize 4bit --max-steps 2 --batch-size 2 --promote"
+    done = run("-m", "training", *options.split(), "--data", str(data), GRAFT_HOME=str(app.home))
     assert done.returncode == 0, done.stderr
     assert "voice@1 is published." in done.stdout
-    client = Client(app.url, verbose=False)
     _, answer = client.predict("hello", temperature=0, max_new_tokens=8, adapter="voice@1", api_name="/generation")
     assert answer["version"] == "voice@1"

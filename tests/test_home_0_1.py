@@ -9,19 +9,14 @@ from __future__ import annotations
 import hashlib
 import importlib.metadata
 import json
-import os
 import shutil
-import signal
-import socket
-import subprocess
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
-from gradio_client import Client
 
+from bench.servers import serve_app
 from models.resolve import ModelStore
 from plugins._discovery import discover
 from serving.pool import Pool
@@ -32,7 +27,6 @@ from store.corrections import Corrections
 from tasks import Columns
 from tests.helpers.run_helpers import end_all
 from training.events import read_events
-from training.runs.run import Run
 from training.runs.runs import Runs
 
 MADE = REPOSITORY / "tests" / "homes" / "0.1.0"
@@ -160,20 +154,17 @@ def test_corrections_of_0_1_are_read_and_another_is_kept_beside_them(old: Settin
     assert targets["You charged my card twice."] == "bug", "as it was before it was edited"
 
 
-def told(run: Run) -> dict[str, Any]:
-    names = ("id", "state", "name", "plugin", "data", "version", "metric", "figure", "teaches")
-    return {**{name: getattr(run, name) for name in names}, "steps": run.progress.step}
-
-
 def test_runs_of_0_1_are_listed_with_their_states_and_cards(old: Settings, its_runs: Runs) -> None:
-    found = {run.id: run for run in its_runs.list()}
-    assert {id: told(run) for id, run in found.items()} == {run["id"]: run for run in SAID["runs"]}
-    for run in found.values():
+    found = its_runs.list()
+    names = ("id", "state", "name", "plugin", "data", "version", "metric", "figure", "teaches")
+    told = {run.id: {name: getattr(run, name) for name in names} | {"steps": run.progress.step} for run in found}
+    assert told == {run["id"]: run for run in SAID["runs"]}
+    for run in found:
         assert run.config.plugin == run.plugin and (run.resumable == (run.state == "paused"))
         if run.state == "done":
             assert run.result["card"] == AdapterStore(old.home).get(str(run.version)).card
             assert run.result["card"]["gate"]["why"] and run.progress.curves["loss"]
-    failed = next(run for run in found.values() if run.state == "failed")
+    failed = next(run for run in found if run.state == "failed")
     assert "has no layer named nowhere" in failed.result["why"] and "Traceback" in " ".join(failed.log_tail(30))
 
 
@@ -193,23 +184,11 @@ def test_a_run_that_0_1_paused_goes_on_and_publishes_its_version(old: Settings, 
 
 
 def test_the_page_starts_on_a_home_of_0_1_and_answers(old: Settings) -> None:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
-    env = {key: value for key, value in os.environ.items() if not key.startswith("GRAFT_")}
-    env |= {"GRAFT_HOME": str(old.home), "GRAFT_PLUGINS": str(old.plugins), "GRAFT_PORT": str(port)}
-    env |= {"GRAFT_QUANTIZE": old.quantize, "GRAFT_PRECISION": old.precision}
-    env |= {f"GRAFT_MODEL_{tab.upper()}": base for tab, base in old.models.items()}
-    process = subprocess.Popen([sys.executable, "app.py"], cwd=REPOSITORY, env=env, stdout=subprocess.PIPE, text=True)
-    try:
-        assert process.stdout is not None and "Graft is ready" in process.stdout.readline()
-        client = Client(f"http://127.0.0.1:{port}", verbose=False)
-        said = next(said for said in SAID["answers"] if said["adapter"] == "live")
-        answer, badge = client.predict(*said["asked"], "", api_name="/classification")
-    finally:
-        process.send_signal(signal.SIGINT)
-        process.wait(timeout=60)
-        process.stdout.close()
+    variables = {f"GRAFT_MODEL_{tab.upper()}": base for tab, base in old.models.items()}
+    variables |= {"GRAFT_PLUGINS": str(old.plugins), "GRAFT_QUANTIZE": old.quantize, "GRAFT_PRECISION": old.precision}
+    said = next(said for said in SAID["answers"] if said["adapter"] == "live")
+    with serve_app(old.home, {}, **variables) as server:
+        answer, badge = server.client().predict(*said["asked"], "", api_name="/classification")
     found = {one["label"]: one["confidence"] for one in answer["confidences"]}
     assert found == pytest.approx(said["answer"], abs=1e-4) and badge["version"] == said["version"]
     assert files.read_json(old.home / HOME_RECORD)["format"] == 1, "the format of 0.1 is the first"

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import subprocess
 import sys
 from pathlib import Path
@@ -12,7 +11,9 @@ import pytest
 from errors import GraftError
 from settings import HOME_FORMAT, HOME_RECORD, REPOSITORY, Settings, child_environment
 from store import files
-from tests.helpers.run_helpers import begun, plain, published, wait
+from tests.helpers.child import run
+from tests.helpers.run_helpers import begun, plain, published
+from tests.helpers.waiting import until
 from training.events import RESULT
 from training.runs.run_process import GO
 from training.runs.runs import Runs
@@ -26,14 +27,6 @@ SENTENCE = "The home was written by a newer Graft, 9.1.0."
 def newer(home: Path) -> Path:
     files.write_json(home / HOME_RECORD, RECORD)
     return home
-
-
-def call(home: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
-    kept = {key: os.environ[key] for key in ("PATH", "HOME", "VIRTUAL_ENV") if key in os.environ}
-    env = kept | {"GRAFT_HOME": str(home), "HF_HUB_OFFLINE": "1"}
-    return subprocess.run(
-        [sys.executable, *arguments], cwd=REPOSITORY, env=env, capture_output=True, text=True, timeout=120
-    )
 
 
 def contents(home: Path) -> dict[str, bytes]:
@@ -53,7 +46,7 @@ COMMANDS = {
 @pytest.mark.parametrize("name", COMMANDS)
 def test_a_newer_home_is_refused_in_one_line_and_left_as_it_is(newer: Path, name: str) -> None:
     before = contents(newer)
-    done = call(newer, *COMMANDS[name])
+    done = run(*COMMANDS[name], GRAFT_HOME=str(newer))
     assert done.returncode == 2, done.stderr
     assert SENTENCE in done.stderr and "Update this Graft, or set GRAFT_HOME to another folder." in done.stderr
     assert len(done.stderr.strip().splitlines()) == 1 and done.stdout == ""
@@ -63,15 +56,15 @@ def test_a_newer_home_is_refused_in_one_line_and_left_as_it_is(newer: Path, name
 def test_a_newer_home_interrupts_the_process_of_a_run_which_publishes_nothing(runs: Runs, newer: Path) -> None:
     """As when another installation has taken the home over while a run waited."""
     (newer / HOME_RECORD).unlink()
-    run = begun(runs, newer)
-    runs.pause(run.id)
-    wait(lambda: runs.get(run.id).state == "paused")
+    paused = begun(runs, newer)
+    runs.pause(paused.id)
+    until(lambda: runs.get(paused.id).state == "paused")
     files.write_json(newer / HOME_RECORD, RECORD)
-    command = [sys.executable, "-m", "training.runs.child", str(run.folder)]
+    command = [sys.executable, "-m", "training.runs.child", str(paused.folder)]
     env = child_environment(GRAFT_HOME=str(newer))
     done = subprocess.run(command, cwd=REPOSITORY, env=env, input=GO, capture_output=True, timeout=120)
     assert (done.returncode, done.stderr) == (2, b"")
-    result = files.read_json(run.folder / RESULT)
+    result = files.read_json(paused.folder / RESULT)
     assert result["state"] == "interrupted" and result["what"] == SENTENCE and result["next"]
     assert published(newer) == []
 
@@ -84,9 +77,10 @@ def test_a_newer_home_is_refused_by_a_page_that_was_open_before(runs: Runs, newe
     assert files.read_json(newer / HOME_RECORD) == RECORD and runs.list() == []
 
 
-@pytest.mark.parametrize("content", ["", "{", "[]", '{"format": "x"}', '{"release": "0.1.0", "format": 0}'])
-def test_a_damaged_or_older_record_is_written_again_at_the_start(home: Path, content: str) -> None:
-    (home / HOME_RECORD).write_text(content)
+@pytest.mark.parametrize("content", [None, "", "{", "[]", '{"format": "x"}', '{"release": "0.1.0", "format": 0}'])
+def test_a_missing_damaged_or_older_record_is_written_at_the_start(home: Path, content: str | None) -> None:
+    if content is not None:
+        (home / HOME_RECORD).write_text(content)
     assert Settings.from_env({"GRAFT_HOME": str(home)}).home == home
     server.check_home(Settings(home=home))
     assert files.read_json(home / HOME_RECORD)["format"] == HOME_FORMAT

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import os
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 
 from settings import REPOSITORY, child_environment, prepare_environment
+from tests.helpers.child import run
 
 HOLES = """
 import ctypes, sys
@@ -37,10 +36,7 @@ print(resident() - before)
 
 @pytest.mark.parametrize("choice", ["kept", "returned"])
 def test_blocks_freed_between_small_ones_return_to_the_system(choice: str) -> None:
-    child = subprocess.run(
-        [sys.executable, "-c", HOLES, choice], cwd=REPOSITORY, capture_output=True, text=True, check=True
-    )
-    held = int(child.stdout)
+    held = int(run("-c", HOLES, choice).stdout)
     assert held < 8 << 20 if choice == "returned" else held > 80 << 20, "the first one shows that there is a choice"
 
 
@@ -56,15 +52,11 @@ def test_r01_no_process_takes_compiled_code_from_the_hub(tmp_path: Path) -> None
     (tmp_path / "kernels.py").write_text("raise SystemExit('it was imported')", encoding="utf-8")
     code = "import settings, sys; import bitsandbytes; from transformers.utils import is_kernels_available; "
     code += "sys.exit(bool(is_kernels_available()))"
-    path = os.pathsep.join([str(tmp_path), str(REPOSITORY)])
-    ended = subprocess.run([sys.executable, "-c", code], env=child_environment(PYTHONPATH=path), capture_output=True,
-                           text=True)  # fmt: skip
+    ended = run("-c", code, **child_environment(PYTHONPATH=os.pathsep.join([str(tmp_path), str(REPOSITORY)])))
     assert (ended.returncode, ended.stderr) == (0, ""), ended.stderr
 
 
 def test_a_blocked_module_cannot_be_imported_and_a_loaded_one_stays() -> None:
     code = "from process_setup import block_modules; import json; block_modules('json', 'tomllib'); import json\n"
-    ended = subprocess.run(
-        [sys.executable, "-c", f"{code}import tomllib"], cwd=REPOSITORY, capture_output=True, text=True
-    )
+    ended = run("-c", f"{code}import tomllib")
     assert ended.returncode == 1 and "import of tomllib halted" in ended.stderr

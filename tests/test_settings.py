@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import os
 import re
-import subprocess
-import sys
 from pathlib import Path
 
 import gradio
@@ -13,6 +11,7 @@ import pytest
 
 from errors import ConfigError
 from settings import Settings, child_environment, installer_environment, prepare_environment
+from tests.helpers.child import run
 
 
 def test_defaults_are_private(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -86,73 +85,51 @@ def test_bases_of_tabs_are_ids_or_folders_wherever_the_process_was_started(
 
 
 def test_gigabytes_of_cache() -> None:
-    told = {value: Settings.from_env({"GRAFT_CACHE_GB": value}).cache_bytes for value in ("", "0", "2.5", "100")}
-    assert told == {"": 10**10, "0": 0, "2.5": 2_500_000_000, "100": 10**11}
+    given = {"": 10**10, "0": 0, "2.5": 2_500_000_000, "100": 10**11}
+    assert {value: Settings.from_env({"GRAFT_CACHE_GB": value}).cache_bytes for value in given} == given
     for wrong in ("x", "1e3", "-1", "nan", "1000000000"):
         with pytest.raises(ConfigError, match="GRAFT_CACHE_GB"):
             Settings.from_env({"GRAFT_CACHE_GB": wrong})
 
 
-def test_r06_children_get_no_secret(monkeypatch: pytest.MonkeyPatch) -> None:
-    canary = "hf_" + "x" * 34
-    for key in (
-        "HF_TOKEN",
-        "HUGGING_FACE_HUB_TOKEN",
-        "AWS_SECRET_ACCESS_KEY",
-        "OPENAI_API_KEY",
-        "DB_PASSWORD",
-        "GRAFT_PASSWORD",
-    ):
+def test_r06_children_get_what_is_listed_and_no_secret(monkeypatch: pytest.MonkeyPatch) -> None:
+    canary = "https://ada:canary@rows.example"
+    secrets = ["HF_TOKEN", "HUGGING_FACE_HUB_TOKEN", "AWS_SECRET_ACCESS_KEY", "OPENAI_API_KEY", "DB_PASSWORD"]
+    secrets.append("GRAFT_PASSWORD")
+    for key in (*secrets, "DATABASE_URL", "NETRC", "XDG_CONFIG_HOME", "LD_PRELOAD", "PYTHONSTARTUP"):
         monkeypatch.setenv(key, canary)
     monkeypatch.setenv("PIP_INDEX_URL", "file:///index")
-    for environment in (child_environment(), installer_environment()):
-        assert canary not in environment.values()
-        assert environment["PIP_INDEX_URL"] == "file:///index"
-    assert child_environment(GRAFT_HOME="/there")["GRAFT_HOME"] == "/there"
+    child, installer = child_environment(GRAFT_HOME="/there"), installer_environment()
+    assert canary not in child.values() and not set(secrets) & set(installer)
+    assert child["PIP_INDEX_URL"] == installer["PIP_INDEX_URL"] == "file:///index" and child["GRAFT_HOME"] == "/there"
 
 
-def test_r06_children_get_what_is_listed_and_no_more(monkeypatch: pytest.MonkeyPatch) -> None:
-    canary = "https://ada:canary@rows.example"
-    for key in ("DATABASE_URL", "NETRC", "XDG_CONFIG_HOME", "LD_PRELOAD", "PYTHONSTARTUP"):
-        monkeypatch.setenv(key, canary)
-    assert canary not in child_environment().values()
-
-
+@pytest.mark.parametrize(("token", "printed"), [("", "True False"), ("hf_" + "y" * 34, "False False")])
 def test_r06_a_child_finds_no_token_and_sends_none_that_nobody_meant(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    token: str, printed: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Neither what the operator signed in with on this machine, nor one that it was given for another purpose."""
     (tmp_path / "token").write_text("hf_" + "x" * 34)
     monkeypatch.setenv("HF_HOME", str(tmp_path))
     code = "from huggingface_hub import get_token; from huggingface_hub.utils import build_hf_headers; "
     code += "print(get_token() is None, 'authorization' in build_hf_headers())"
-    for given, said in (({}, "True False"), ({"HF_TOKEN": "hf_" + "y" * 34}, "False False")):
-        told = subprocess.run([sys.executable, "-c", code], env=child_environment(**given), capture_output=True,
-                              text=True, check=True)  # fmt: skip
-        assert told.stdout.strip() == said
+    assert run("-c", code, **child_environment(**({"HF_TOKEN": token} if token else {}))).stdout.strip() == printed
 
 
-def test_r48_no_switch_of_gradios_is_left_but_those_that_mean_something_here(
+def test_r48_only_switches_of_gradio_that_mean_something_here_are_left(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    source = Path(gradio.__file__).parent
-    known = {
-        name for path in source.glob("*.py") for name in re.findall(r"\bGRADIO_[A-Z_]+\b", path.read_text("utf-8"))
-    }
-    assert {
-        "GRADIO_SHARE",
-        "GRADIO_ALLOWED_PATHS",
-        "GRADIO_MCP_SERVER",
-        "GRADIO_VIBE_MODE",
-        "GRADIO_PROFILING",
-        "GRADIO_ANALYTICS_CACHE_FREQUENCY",
-    } <= known
+    sources = [path.read_text("utf-8") for path in Path(gradio.__file__).parent.glob("*.py")]
+    known = set(re.findall(r"\bGRADIO_[A-Z_]+\b", "\n".join(sources)))
+    assert {"GRADIO_SHARE", "GRADIO_ALLOWED_PATHS", "GRADIO_MCP_SERVER", "GRADIO_VIBE_MODE"} <= known
     environ = dict.fromkeys(known, "1") | {"PATH": os.environ["PATH"], "GRAFT_HOME": str(tmp_path)}
     monkeypatch.setattr(os, "environ", environ)
     del environ["GRADIO_TEMP_DIR"]
     prepare_environment()
-    left = {key: value for key, value in environ.items() if key.startswith("GRADIO_")}
-    assert left == {
-        "GRADIO_ANALYTICS_ENABLED": "False", "GRADIO_RUN_HISTORY": "False", "GRADIO_SERVER_PORT": "1",
-        "GRADIO_TEMP_DIR": str(tmp_path / "uploads"), "GRADIO_ANALYTICS_CACHE_FREQUENCY": "1000000000",
-    }  # fmt: skip
+    assert {key.removeprefix("GRADIO_"): value for key, value in environ.items() if key.startswith("GRADIO_")} == {
+        "ANALYTICS_ENABLED": "False",
+        "RUN_HISTORY": "False",
+        "SERVER_PORT": "1",
+        "TEMP_DIR": str(tmp_path / "uploads"),
+        "ANALYTICS_CACHE_FREQUENCY": "1000000000",
+    }

@@ -30,12 +30,12 @@ SPARE = 1 / 16
 
 
 class BaseModel:
-    """One base, loaded once and shared by every tab and version that names it."""
+    """A base, loaded once and shared by all tabs and versions that name it."""
 
     def __init__(self, model: Model, quantize: str, precision: str = "auto", beside: bool = False) -> None:
         """Load weights and tokenizer, which takes seconds; `quantize` and `precision` as in `Settings`.
 
-        `beside`: only if it fits beside the bases in memory. Raises `ModelError`.
+        `beside`: whether to refuse a base that does not fit beside those in memory. Raises `ModelError`.
         """
         self.model = model
         self.quantization = resolve_quantization(quantize)
@@ -66,7 +66,7 @@ class BaseModel:
         """True if rows of different versions may share a pass."""
 
     def tokenize(self, text: str) -> TokenizedText:
-        """Tokenize a text that stands alone, truncated to the window; raises `ModelError` for tokens the base lacks."""
+        """Tokenize a text, truncated to the window; raises `ModelError` for tokens the base lacks."""
         [found] = truncate(self.tokenizer, [text], self.window)
         self.check_tokens(found.inputs["input_ids"])
         return found
@@ -93,7 +93,7 @@ class BaseModel:
             yield
 
     def _read(self, version: Version) -> Slot:
-        """Verify a version in full, move its tensors to this base's device, and check that it acts here."""
+        """Verify a version in full, move its tensors to this base's device, and check its effect."""
         version.check_files()
         _check_base(version, self.model)
         return compute_thread.run(partial(self._make_slot, version))
@@ -114,7 +114,7 @@ class BaseModel:
 
     @torch.inference_mode()
     def _dora_scales(self, adapter: Adapter, pairs: dict[str, Any], name: str) -> dict[str, DoraScale]:
-        """Return DoRA's scales by layer; multiplies its part into the B matrices of `pairs`."""
+        """Return DoRA's scales by layer; replaces the B matrices of `pairs` by the scaled ones."""
         scales: dict[str, DoraScale] = {}
         with self._alone:
             for path, magnitude in adapter.magnitudes.items():
@@ -126,7 +126,7 @@ class BaseModel:
         return scales
 
     def _check_effect(self, slot: Slot) -> None:
-        """Refuse a version that changes nothing here, or something else than when it was published."""
+        """Refuse a version that changes nothing on this base, or not what it changed when it was published."""
         published = slot.version.manifest.get("fingerprint")
         key = fingerprint.held(self.quantization, self.dtype)
         why = fingerprint.fault(published, self._bare_states, self._probe_states(slot), key)
@@ -141,7 +141,7 @@ class BaseModel:
     def _can_mix(self) -> bool:
         """Return whether every layer sees the rows of a batch apart.
 
-        DeBERTa's do not: the layers of its queries and keys also transform positions that all rows share.
+        Not in DeBERTa: the layers of its queries and keys also transform positions that all rows share.
         """
         count = 3
         sizes = _BatchSizes()
@@ -172,7 +172,7 @@ def adapter_of(slots: Sequence[Slot | None]) -> LayerAdapter | None:
 
 
 def _check_base(version: Version, model: Model) -> None:
-    """Refuse a version made for another base: it must have the same name and shapes, or the very same weights."""
+    """Refuse a version of another base: either its name and shapes or its weights must be the same."""
     if not fits(version, model):
         name = (version.manifest.get("base") or {}).get("id", "another base")
         why = f"It was made for {name}, and {model.id} has other weights."
@@ -184,7 +184,7 @@ def _refusal(name: str, why: str, then: str = "What answered before goes on answ
 
 
 def _linear_layers(net: PreTrainedModel) -> dict[str, nn.Module]:
-    """Linear layers by their path in the model that adapters are trained on, which has a head around the body."""
+    """Return linear layers by their path in the model that adapters are trained on: the body with a head."""
     bare = resident_class(net.config.to_dict()) == "AutoModel"
     inside = f"{net.base_model_prefix}." if bare else ""
     return {f"{inside}{name}": m for name, m in net.named_modules() if isinstance(m, LINEAR)}

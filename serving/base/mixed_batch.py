@@ -1,10 +1,10 @@
-"""Rows of several versions in one forward pass: each row meets its own adapter, and a row without one costs nothing.
+"""Rows of several versions in one forward pass, each with its own adapter; a row of the bare base costs nothing.
 
-Two ways, whichever is faster. Where each row has one token, as in a decoding step, A and B of all rows are stacked and
-two batched multiplications serve them all; the stacks are made once for a composition of rows, not for each step. Where
-rows are longer, each version multiplies its own segment of rows, so callers put rows of one version side by side.
-Measured on one core (docs/experiments.md): 8 rows of 8 versions cost 3 to 12 % of a layer; one masked product with all
-A side by side costs as much at a step and three to five times more for long rows.
+If each row has one token, as in a decoding step, A and B of all rows are stacked for two batched multiplications; the
+stacks are made once for a composition of rows, not for each step. If rows are longer, each version multiplies its own
+segment of rows, so callers put rows of one version side by side. Measured on one core (docs/experiments.md): 8 rows of
+8 versions cost 3 to 12 % of a layer; one masked product with all A side by side costs as much at a step and three to
+five times more for long rows.
 """
 
 from __future__ import annotations
@@ -19,10 +19,10 @@ from serving.base.slots import Slot, segments
 
 @dataclass(frozen=True)
 class _Stack:
-    """One layer's matrices for the rows that adapt it, ranks padded with zeros to one power of two."""
+    """The matrices of a layer for the rows that adapt it, padded with zeros to one rank, a power of two."""
 
     rows: torch.Tensor | None
-    """Indices of these rows, of shape (k,); None for all rows."""
+    """Indices of the k rows; None for all rows."""
     a: torch.Tensor
     """(k, inputs, rank)"""
     b: torch.Tensor
@@ -42,18 +42,18 @@ class MixedBatch:
     """The adapter of a pass whose rows have different versions."""
 
     def __init__(self, slots: Sequence[Slot | None]) -> None:
-        """`slots`: one for each row, in order; None for the bare base."""
+        """`slots`: the slot of each row; None for the bare base."""
         self.slots = tuple(slots)
         self._segments = [(slot, start, end) for slot, start, end in segments(self.slots) if slot]
         self._stacks: dict[str, _Stack | None] = {}
-        """By layer, from its first decoding step on; None where no row adapts the layer."""
+        """Stacks by layer, made at its first decoding step; None if no row adapts the layer."""
         self._unstacked: set[str] = set()
-        """Layers whose weights some version replaces or rescales (DoRA)."""
+        """Layers whose weights a version replaces or rescales (DoRA)."""
         for slot, _, _ in self._segments:
             self._unstacked |= {name.removesuffix(".weight") for name in slot.whole} | set(slot.dora)
 
     def adapt(self, path: str, inputs: torch.Tensor, output: torch.Tensor) -> torch.Tensor | None:
-        """Return the layer's output with each row's version; the tokens of all rows may lie in one dimension."""
+        """Return the layer's output with each row's version; rows and tokens may share one dimension."""
         count = len(self.slots)
         split = inputs.reshape(count, -1, inputs.shape[-1])
         made = output.reshape(count, -1, output.shape[-1])
@@ -75,7 +75,7 @@ class MixedBatch:
         highest = max(a.shape[0] for _, (a, _, _) in found)
         rank = 1 << (highest - 1).bit_length()
         stack_a = torch.stack([_padded(a, rank, 0) for _, (a, _, _) in found])
-        stack_b = torch.stack([_padded(b, rank, 1).T for _, (_, b, _) in found])  # so laid out, B is read faster
+        stack_b = torch.stack([_padded(b, rank, 1).T for _, (_, b, _) in found])  # read faster in this layout
         scales = [scale for _, (_, _, scale) in found]
         stack_b *= scales[0] if len(set(scales)) == 1 else stack_b.new_tensor(scales)[:, None, None]
         rows = None if len(found) == len(self.slots) else torch.tensor([row for row, _ in found], device=device)
@@ -83,7 +83,7 @@ class MixedBatch:
 
 
 def _padded(matrix: torch.Tensor, rank: int, dim: int) -> torch.Tensor:
-    """A or B, its rank padded with zeros."""
+    """Return A or B, padded with zeros to the rank."""
     missing = rank - matrix.shape[dim]
     if not missing:
         return matrix

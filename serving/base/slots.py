@@ -1,9 +1,9 @@
 """Adapter slots: many versions in memory beside one base model, none of them merged into its weights.
 
-Each linear layer of the base has one permanent forward hook. The adapter of a forward pass is a fact of the thread that
-runs it (`Slots.using`): one version, or a `MixedBatch` of several, row by row. So loading and evicting versions cannot
-change a running pass, and inference takes no lock. A version is verified in full before it gets a slot; when others
-need the room, unused ones are evicted, the least recently used first.
+Each linear layer of the base has one permanent forward hook. It applies the adapter that is active in the thread of the
+pass (`Slots.using`): one version, or a `MixedBatch` of several, row by row. So loading and evicting versions cannot
+change a running pass, and inference takes no lock. A version is verified in full before it gets a slot; unused versions
+are evicted, the least recently used first.
 """
 
 from __future__ import annotations
@@ -28,9 +28,9 @@ from models.transformers_private import dense_weight
 from store.adapters import Version
 
 CAPACITY = 8
-"""Unused versions kept in memory beside a base; up to `IN_USE` while they fit into the spare memory."""
+"""Versions kept in memory beside a base; up to `IN_USE` while the unused ones fit into the spare memory."""
 IN_USE = 32
-"""Versions that requests use at the same time; a request for one more waits."""
+"""Versions in use by requests at the same time; a request for one more waits."""
 WAIT_S = 60.0
 """Longest wait for a slot."""
 
@@ -42,10 +42,7 @@ class LayerAdapter(Protocol):
     """Adapter of a forward pass: one version for all rows (`Slot`), or several (`mixed_batch.MixedBatch`)."""
 
     def adapt(self, path: str, inputs: torch.Tensor, output: torch.Tensor) -> torch.Tensor | None:
-        """Return the adapted output of the layer at `path`, or None to leave `output` as it is.
-
-        `output` may be overwritten: it was made for this pass and nobody else has it.
-        """
+        """Return the adapted output of the layer at `path`, or None to leave `output` as it is; may overwrite it."""
 
 
 @dataclass(frozen=True)
@@ -53,20 +50,18 @@ class DoraScale:
     """DoRA's rescaling of one layer's output y (Liu et al., 2024): y + excess * y + shift, both of shape (outputs,).
 
     DoRA learns the length m of each row of a weight apart from its direction: W' = m * V / ||V|| with V = W + scale *
-    B A, so the layer answers m / ||V|| * (W x + scale * B A x) + bias. W and V do not change while a version is in
-    memory, so the norms are computed once. `excess` is m / ||V|| - 1, which is small, so that a base in 16 bits loses
-    nothing to rounding. `shift` undoes it for the layer's bias, which DoRA leaves alone; None without a bias.
+    B A, so the layer's output is m / ||V|| * (W x + scale * B A x) + bias. W and V do not change while a version is in
+    memory, so the norms are computed once.
     """
 
     excess: torch.Tensor
+    """m / ||V|| - 1, which is small, so that 16 bits lose nothing to rounding."""
     shift: torch.Tensor | None
+    """Undoes the scaling of the layer's bias, which DoRA leaves alone; None without a bias."""
 
     @classmethod
     def of_layer(cls, layer: nn.Module, pair: LoraPair, magnitude: torch.Tensor) -> tuple[DoraScale, torch.Tensor]:
-        """Return the scale for a layer, and the matrix B with m / ||V|| multiplied in; both in the type of B.
-
-        Their values are not finite where a row of V has length 0.
-        """
+        """Return the scale for a layer, and B multiplied by m / ||V||; not finite where a row of V has length 0."""
         a, b, scale = pair[0].float(), pair[1].float(), pair[2]
         rows = torch.addmm(dense_weight(layer), b, a, alpha=scale)
         ratio = magnitude.float().to(rows.device) / torch.linalg.vector_norm(rows, dim=1)
@@ -75,7 +70,7 @@ class DoraScale:
         return cls(excess.to(dtype), shift), (ratio[:, None] * b).to(dtype)
 
     def rescale(self, output: torch.Tensor) -> torch.Tensor:
-        """Return the layer's output, rescaled, before the adapter's product is added."""
+        """Return the layer's rescaled output, to which the adapter's product is then added."""
         scaled = torch.addcmul(output, output, self.excess.to(output.dtype))
         return scaled if self.shift is None else scaled + self.shift.to(output.dtype)
 
@@ -92,16 +87,15 @@ class _Replay(nn.Module):
 class Head:
     """A version's classifier head of `len(labels)` labels, over the encoder that all versions share.
 
-    It is the architecture's own `...ForSequenceClassification` with its encoder replaced by a module that replays what
-    the shared encoder has computed, so every family's pooling is transformers' code and not a copy of it.
+    It is the architecture's own `...ForSequenceClassification` with an encoder that returns what the shared one has
+    computed, so that pooling is transformers' code for every family.
     """
 
     def __init__(self, config: PretrainedConfig, labels: list[str], tensors: Mapping[str, torch.Tensor]) -> None:
         """`tensors`: parameters of the classification model by name. Raises `AdapterError` if they do not fit."""
         config = copy.deepcopy(config)
         config.num_labels = len(labels)
-        # A type of its own would set torch's default type, which is the whole process's: a base that loads meanwhile
-        # would get it, and leave behind whichever was set last.
+        # Otherwise torch's default type is set meanwhile, for the whole process: a base that loads then would take it.
         config.dtype = None
         with torch.device("meta"):
             model = AutoModelForSequenceClassification.from_config(config)
@@ -127,7 +121,7 @@ class Head:
 
 @dataclass(eq=False)
 class Slot:
-    """One version in memory. Immutable but for `users`, so that passes of several threads may share it."""
+    """A version in memory. Only `users` changes, so that passes of several threads may share it."""
 
     version: Version
     pairs: Mapping[str, LoraPair]
@@ -146,7 +140,7 @@ class Slot:
         return sum(tensor.nbytes for tensor in tensors)
 
     def adapt(self, path: str, inputs: torch.Tensor, output: torch.Tensor) -> torch.Tensor | None:
-        """Return the layer's output with this version, for all rows alike; None where the version has no part in it."""
+        """Return the layer's output with this version for all rows; None if the version does not adapt the layer."""
         if self.whole and f"{path}.weight" in self.whole:
             return nn.functional.linear(inputs, self.whole[f"{path}.weight"], self.whole.get(f"{path}.bias"))
         pair = self.pairs.get(path)
@@ -174,9 +168,9 @@ class Slots:
     """The versions in memory beside one base, and the hooks that apply them."""
 
     def __init__(self, layers: Mapping[str, nn.Module], read: Callable[[Version], Slot], spare: int = 0) -> None:
-        """`layers`: linear layers by path. `read` verifies a version and makes its slot.
+        """`layers`: linear layers by path. `read` verifies a version and returns its slot.
 
-        `spare`: bytes that unused versions beyond `CAPACITY` may take.
+        `spare`: bytes for unused versions beyond `CAPACITY`.
         """
         self._slots: OrderedDict[str, Slot] = OrderedDict()
         self._read, self._spare = read, spare
@@ -195,9 +189,9 @@ class Slots:
 
     @contextmanager
     def pin(self, version: Version | None) -> Iterator[Slot | None]:
-        """Keep a version's slot in memory until the block ends, loaded first if need be; None for the bare base.
+        """Yield a version's slot, and keep it in memory until the block ends; None for the bare base.
 
-        Raises `AdapterError` for a version that is refused, and `BusyError` while too many others stay in use.
+        Raises `AdapterError` if the version is refused, and `BusyError` if too many others stay in use.
         """
         if version is None:
             yield None
@@ -212,7 +206,7 @@ class Slots:
                 self._freed.notify_all()
 
     def drop(self, ref: str) -> bool:
-        """Evict a version unless a request uses it; return whether it is out of memory."""
+        """Evict a version unless a request uses it; returns whether it is out of memory."""
         with self._lock:
             if (slot := self._slots.get(ref)) and slot.users == 0:
                 del self._slots[ref]

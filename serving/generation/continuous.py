@@ -1,7 +1,7 @@
 """Continuous batching: generations on one causal base join and leave between steps (Orca; Yu et al., 2022).
 
-A step computes one token for all rows, each with its own version; between two steps waiting requests join, a bounded
-piece of their prompts at a time (`prefill.py`), and those whose readers have gone leave. A thread submits turn after
+A step computes one token for all rows, each with its own version. Between two steps waiting requests join, after their
+prompts were read piece by piece (`prefill.py`), and those whose readers have gone leave. A thread submits turn after
 turn as jobs of the compute thread, and ends when there is nothing to do, so that no thread references an idle base.
 """
 
@@ -30,9 +30,9 @@ log = logging.getLogger("graft")
 ROWS = {"cpu": 32, "cuda": 128}
 """Generations that run at the same time."""
 CACHE_BYTES = 2 * 2**30
-"""Limit of keys and values on a CPU, and there a quarter of the free memory; on a GPU half. One row may always run."""
+"""Limit of keys and values on a CPU; a quarter of its free memory where that is less."""
 TOLERANCE = 0.05
-"""Largest difference of a row's logits beside others and alone, as a share of their range."""
+"""Largest difference between a row's logits beside others and alone, as a share of their range."""
 
 
 @dataclass(eq=False)
@@ -72,9 +72,9 @@ class ContinuousBatching:
 
     @torch.inference_mode()
     def self_check(self) -> bool:
-        """Return whether this base answers rows of different lengths in one step as it answers each alone.
+        """Return whether this base computes rows of different lengths in one step as it computes each alone.
 
-        False where a model keeps a state of its own in place of keys and values, or takes no positions.
+        Not a model that keeps a state of its own in place of keys and values, or takes no positions.
         """
         ids = self._base.tokenizer("The quick brown fox jumps over the lazy dog.")["input_ids"]
         if len(ids) < 6:
@@ -115,7 +115,7 @@ class ContinuousBatching:
 
     @torch.inference_mode()
     def _turn(self, batch: _Batch) -> bool:
-        """Let requests join and leave, read on in prompts, and make one step; returns whether there may be more."""
+        """Let requests join and leave, read prompts, and make one step; returns whether there may be more to do."""
         taken = self.queue.take(bool(batch.requests), partial(self._fits, batch))
         if taken is None:
             return False
@@ -132,7 +132,7 @@ class ContinuousBatching:
         return True
 
     def _fits(self, batch: _Batch, taken: Sequence[Request], request: Request) -> bool:
-        """Return whether a request may run beside those that run and those taken with it."""
+        """Return whether a request may run beside those that run and those taken with it; one may always run."""
         requests = [*batch.requests, *taken, request]
         longest = max(len(each.ids) + each.params.max_new_tokens for each in requests)
         size = len(requests) * longest * self._token_bytes
@@ -140,7 +140,7 @@ class ContinuousBatching:
         return len(requests) == 1 or (len(requests) <= rows and size <= self._most_bytes)
 
     def _join(self, batch: _Batch, request: Request) -> None:
-        """Begin to read a prompt behind its cached prefix; an error ends this request alone."""
+        """Start to read a prompt behind its cached prefix; an error ends this request alone."""
         try:
             length, states = self._prefixes.find(request.slot, request.ids)
             batch.prefill.requests.append(self._prefill_request(request, make_cache(states), length))
@@ -149,7 +149,7 @@ class ContinuousBatching:
             request.end(error)
 
     def _read(self, batch: _Batch, chosen: Sequence[PrefillRequest]) -> None:
-        """Read on in these prompts; those read to the end begin to be answered."""
+        """Read the next pieces of these prompts; a prompt that is read to its end becomes a row."""
         try:
             logits = batch.prefill.read(chosen, batch.prefill.most_tokens(bool(batch.rows)))
         except Exception as error:
@@ -167,7 +167,7 @@ class ContinuousBatching:
                 batch.prefill.requests.remove(waiting)  # not before: whatever fails, its reader must hear of it
 
     def _begin(self, batch: _Batch, prompt: PrefillRequest, logits: torch.Tensor) -> None:
-        """Choose the first token behind a prompt, and make it a row."""
+        """Write the first token of an answer, and make it a row."""
         states = layer_states(prompt.cache)
         self._prefixes.keep(prompt.request.slot, prompt.request.ids, states)
         row = _Row(prompt.request, prompt.sampler, 0)
@@ -236,6 +236,7 @@ class ContinuousBatching:
 
 
 def _most_bytes(device: torch.device) -> int:
+    """Return the limit of keys and values in bytes: on a GPU half of its free memory."""
     if device.type == "cuda":
         return int(torch.cuda.mem_get_info(device)[0] // 2)
     return min(CACHE_BYTES, quota.free_memory() // 4)

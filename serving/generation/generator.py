@@ -1,4 +1,4 @@
-"""Text generation: answers that stream from a causal or an encoder-decoder base, until they end or are cut."""
+"""Text generation: requests from texts and conversations, and their answers as streams of text."""
 
 from __future__ import annotations
 
@@ -17,26 +17,26 @@ from serving.generation.sampling import SamplingParams
 from serving.generation.static import StaticBatching
 
 LONGEST_PROMPT = 4096
-"""Tokens of a prompt, whatever the base's window: a longer one keeps a CPU busy for minutes before the first token."""
+"""Longest prompt in tokens, whatever the window: a longer one takes a CPU minutes before the first token."""
 SHORTEST_PROMPT = 16
-"""Tokens that an answer must leave for its prompt."""
+"""Tokens of the window that must remain for the prompt."""
 UNFINISHED = "\ufffd"
-"""Decoded bytes of an incomplete character."""
+"""Text that the bytes of an incomplete character are decoded to."""
 
 
 class Detokenizer:
     """Decodes a growing list of tokens; an incomplete character is withheld until its last token.
 
-    Only the newest tokens are decoded, behind those before them, which decide about spaces. `tokenizers.DecodeStream`
-    does the same, but raises where a sampled answer has bytes of no character and the tokenizer falls back to bytes, as
-    those of Llama 2, Mistral and Gemma do; and it knows no tokenizer written in Python.
+    Only the newest tokens are decoded, with those before them, which decide about spaces. `tokenizers.DecodeStream`
+    does the same, but raises for invalid bytes in a sampled answer where the tokenizer falls back to bytes (Llama 2,
+    Mistral, Gemma), and supports no tokenizer written in Python.
     """
 
     def __init__(self, tokenizer: PreTrainedTokenizerBase) -> None:
         self._tokenizer = tokenizer
         self._ids: list[int] = []
         self._context = self._done = 0
-        """Index of the first token to decode, and number of tokens in `text`."""
+        """Index of the first token to decode, and number of tokens decoded into `text`."""
         self.text = ""
 
     def add(self, ids: Sequence[int], last: bool = False) -> bool:
@@ -58,7 +58,7 @@ class Generator:
     """Generates text with one base model; calls may come from many threads."""
 
     params = SamplingParams
-    """The options of a generation, for callers that must not import torch."""
+    """Class of the options, for callers that must not import torch."""
 
     def __init__(self, base: BaseModel) -> None:
         self._base = base
@@ -66,9 +66,9 @@ class Generator:
         self.queue = self.batching.queue
 
     def text_request(self, text: str, prompt: str, params: SamplingParams, slot: Slot | None) -> Request:
-        """Make the request for an answer to `text` put into the tab's `prompt`; a long text is truncated.
+        """Make the request for an answer to `text` in the tab's `prompt`; a long text is truncated.
 
-        Raises `InputError` for an answer that leaves no room for the prompt.
+        Raises `InputError` if the answer leaves no room for the prompt.
         """
         limit = self._prompt_limit(params)
         request = Request(self._text_ids(text, prompt), params, slot)
@@ -80,7 +80,7 @@ class Generator:
         return request
 
     def chat_request(self, messages: Sequence[Message], params: SamplingParams, slot: Slot | None) -> Request:
-        """Make the request for the next turn of a conversation; of a long one the oldest turns are left out."""
+        """Make the request for the next turn of a conversation, without its oldest turns if it is long."""
         limit = self._prompt_limit(params)
         system = [m for m in messages if m["role"] == "system"]
         turns = [m for m in messages if m["role"] != "system"]
@@ -97,9 +97,9 @@ class Generator:
         return request
 
     def stream(self, request: Request) -> Iterator[str]:
-        """Yield the answer so far each time it has grown; closing the iterator cancels the request.
+        """Yield the answer each time it has grown; closing the iterator cancels the request.
 
-        Raises `BusyError` where too many wait, and `ModelError` for tokens the base lacks.
+        Raises `BusyError` if too many requests wait, and `ModelError` for tokens the base lacks.
         """
         self._base.check_tokens(request.ids)
         self.queue.put(request)
@@ -135,7 +135,7 @@ class Generator:
 
 
 def _batching(base: BaseModel) -> ContinuousBatching | StaticBatching:
-    """Choose continuous batching where the base passes its self-check, and `generate` elsewhere."""
+    """Return continuous batching if the base passes its self-check, else static batching."""
     if not base.config.is_encoder_decoder and base.net.can_generate() and base.mixes:
         continuous = ContinuousBatching(base)
         if continuous.self_check():

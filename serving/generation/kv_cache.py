@@ -1,8 +1,8 @@
-"""Key-value caches: of generations that run side by side, and of the prompts that versions have read.
+"""Key-value caches: of the running generations, and of earlier prompts.
 
 All running rows share one block of memory and end at the same column, so that a step writes one column and all rows
 attend over a view; shorter rows are masked at their beginning (left padding). A step copies nothing: a new row is
-written into its place, the last row moves into the place of one that leaves, and only growing the block copies it.
+written into a free place, the last row moves to the place of one that leaves, and only growing the block copies it.
 """
 
 from __future__ import annotations
@@ -18,15 +18,15 @@ from transformers.cache_utils import Cache, CacheLayerMixin
 from models.transformers_private import LayerState
 from serving.base.slots import Slot
 
-SPARE = 64
-"""Columns added at least when the block grows."""
+GROWTH = 64
+"""Least number of columns by which the block grows."""
 SHORTEST_PREFIX = 16
-"""Common tokens below which a prefix is not reused."""
+"""Least number of tokens of a prefix that is reused."""
 PREFIX_BYTES = 128 * 2**20
 
 
 class _Layer(CacheLayerMixin):  # type: ignore[misc]
-    """One layer's part of the block."""
+    """The keys and values of one layer."""
 
     is_sliding = False
 
@@ -36,10 +36,10 @@ class _Layer(CacheLayerMixin):  # type: ignore[misc]
         self.blocks = tuple(tensor.new_zeros(0, tensor.shape[1], 0, tensor.shape[3]) for tensor in like)
 
     def lazy_initialization(self, key_states: torch.Tensor, value_states: torch.Tensor) -> None:
-        """Do nothing: the block is there."""
+        """Do nothing: the block exists."""
 
     def update(self, key_states: torch.Tensor, value_states: torch.Tensor, *_: object, **__: object) -> LayerState:
-        """Write the running pass's columns; returns views of all columns."""
+        """Write the columns of the running pass; returns views of all columns."""
         count, start = key_states.shape[0], self._cache.length
         end = start + key_states.shape[-2]
         keys, values = self.blocks
@@ -48,7 +48,7 @@ class _Layer(CacheLayerMixin):  # type: ignore[misc]
         return keys[:count, :, :end], values[:count, :, :end]
 
     def get_mask_sizes(self, query_length: int) -> tuple[int, int]:
-        """Return the number of columns that a pass attends over, and the first of them."""
+        """Return the number of columns that a pass attends over, and the first one."""
         return self._cache.length + query_length, 0
 
     def get_seq_length(self) -> int:
@@ -64,7 +64,7 @@ class BatchedKVCache(Cache):  # type: ignore[misc]
     """A transformers cache over rows of different lengths."""
 
     def __init__(self, like: Sequence[LayerState]) -> None:
-        """`like`: keys and values of any row, by layer; only their shapes matter."""
+        """`like`: keys and values of any row, by layer, for their shapes and type."""
         super().__init__(layers=[_Layer(self, state) for state in like])
         self.length = 0
         """Filled columns."""
@@ -110,12 +110,12 @@ class BatchedKVCache(Cache):  # type: ignore[misc]
             self._shift(-least)
 
     def advance(self) -> None:
-        """Count the column that a step has written, and make room for the next."""
+        """Count the column that a step has written, and make room for the next one."""
         self.length += 1
         self._ensure(len(self.starts), self.length + 1)
 
     def _shift(self, columns: int) -> None:
-        """Move the columns of all rows to the right (to the left, if below 0)."""
+        """Move all rows by a number of columns, to the left if it is negative."""
         if not columns or not self.starts:
             return
         count, left = len(self.starts), max(0, -columns)
@@ -134,19 +134,19 @@ class BatchedKVCache(Cache):  # type: ignore[misc]
         self._mask[row, : self.starts[row]] = 0
 
     def _ensure(self, rows: int, columns: int) -> None:
-        """Grow the block to at least this size, its content kept."""
+        """Grow the block to at least this size, keeping its content."""
         had_rows, had_columns = self._mask.shape
         if rows <= had_rows and columns <= had_columns:
             return
         more_rows = 0 if rows <= had_rows else (1 << (rows - 1).bit_length()) - had_rows
-        more_columns = 0 if columns <= had_columns else max(columns + SPARE, had_columns * 3 // 2) - had_columns
+        more_columns = 0 if columns <= had_columns else max(columns + GROWTH, had_columns * 3 // 2) - had_columns
         for layer in self.layers:
             layer.blocks = tuple(pad(block, (0, 0, 0, more_columns, 0, 0, 0, more_rows)) for block in layer.blocks)
         self._mask = pad(self._mask, (0, more_columns, 0, more_rows), value=1)
 
 
 def token_bytes(states: Sequence[LayerState]) -> int:
-    """Return the bytes of one token of one row in the cache."""
+    """Return the bytes per cached token of one row."""
     return sum(t.shape[1] * t.shape[3] * t.element_size() for state in states for t in state)
 
 
@@ -158,12 +158,12 @@ class _Prompt:
     states: Sequence[LayerState]
 
     def belongs_to(self, slot: Slot | None) -> bool:
-        """Return whether this version read it; a prompt of an evicted version belongs to none, least to the base."""
+        """Return whether this version, or the bare base, read it; a prompt of an evicted version belongs to none."""
         return self.owner is None if slot is None else self.owner is not None and self.owner() is slot
 
 
 class PrefixCache:
-    """Keys and values of the newest prompts of all versions of a base, up to `PREFIX_BYTES`. Used by one thread."""
+    """Keys and values of the latest prompts on a base, up to `PREFIX_BYTES`, by version. Used by one thread."""
 
     def __init__(self) -> None:
         self._prompts: list[_Prompt] = []
@@ -181,7 +181,7 @@ class PrefixCache:
         return length, [(keys[:, :, :length], values[:, :, :length]) for keys, values in best.states]
 
     def keep(self, slot: Slot | None, ids: Sequence[int], states: Sequence[LayerState]) -> None:
-        """Cache a whole prompt, in place of any prefix of it."""
+        """Cache a whole prompt, in place of its prefixes."""
         if len(ids) < SHORTEST_PREFIX:
             return
         ids = tuple(ids)
@@ -198,5 +198,5 @@ class PrefixCache:
 
 
 def _common(one: Sequence[int], other: Sequence[int]) -> int:
-    """Length of the common prefix."""
+    """Return the length of the common prefix."""
     return next((i for i, (a, b) in enumerate(zip(one, other, strict=False)) if a != b), min(len(one), len(other)))

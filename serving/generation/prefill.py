@@ -1,7 +1,7 @@
-"""Prefill: prompts are read into key-value caches in pieces between two steps, several short ones in one pass.
+"""Prefill: prompts are read into key-value caches between decoding steps, in pieces, several short ones in one pass.
 
-A pass has a bounded number of tokens, so that running answers never wait long for new ones. The prompts of a pass are
-padded on the right: a causal model never looks there, so each is read as it would be alone.
+A pass has a limited number of tokens, so that running answers never wait long for new prompts. The prompts of a pass
+are padded on the right, where a causal model never looks, so each is read as it would be alone.
 """
 
 from __future__ import annotations
@@ -19,9 +19,9 @@ from serving.generation.request_queue import Request
 from serving.generation.sampling import TokenSampler
 
 PIECE, PIECE_ALONE = {"cpu": 128, "cuda": 2048}, {"cpu": 512, "cuda": 8192}
-"""Tokens of a pass, padding counted: while answers are running, and while none is."""
+"""Tokens of a pass, padding counted, while answers are running and while none is."""
 FAIR = 4
-"""Every `FAIR`-th pass reads the oldest prompt, the others the one with the fewest tokens left."""
+"""Every `FAIR`-th pass reads the oldest prompt, all others the one with the fewest tokens left."""
 
 
 @dataclass(eq=False)
@@ -50,9 +50,9 @@ class Prefill:
         self._selects_logits = "logits_to_keep" in inspect.signature(self._net.forward).parameters
 
     def choose(self, busy: bool) -> list[PrefillRequest]:
-        """Choose the prompts of the next pass, ordered by version; short prompts first, without starving long ones.
+        """Choose the prompts of the next pass, in the order of their versions: short ones, without starving long ones.
 
-        `busy`: whether answers are running. All chosen requests have the same number of tokens prefilled.
+        `busy`: whether answers are running. All chosen prompts have the same number of tokens prefilled.
         """
         self._passes += 1
         shortest = sorted(self.requests, key=lambda waiting: waiting.left)
@@ -72,9 +72,9 @@ class Prefill:
         return sizes.get(self._base.device.type, sizes["cpu"])
 
     def read(self, chosen: Sequence[PrefillRequest], most: int) -> torch.Tensor:
-        """Read at most `most` further tokens of each prompt; all must have the same number of tokens prefilled.
+        """Read at most `most` further tokens of prompts that have the same number of tokens prefilled.
 
-        Returns the logits (prompts, vocabulary) after the last token that was read of each.
+        Returns the logits (prompts, vocabulary) behind the last token read of each.
         """
         pieces = [waiting.request.ids[waiting.read :][:most] for waiting in chosen]
         longest = max(map(len, pieces))
@@ -99,7 +99,7 @@ def _stacked(caches: Sequence[DynamicCache]) -> DynamicCache:
 
 
 def _row(cache: DynamicCache, row: int, tokens: int) -> list[LayerState]:
-    """The first tokens of one row."""
+    """Return the first tokens of one row."""
     return [
         (keys[row : row + 1, :, :tokens], values[row : row + 1, :, :tokens]) for keys, values in layer_states(cache)
     ]

@@ -1,4 +1,4 @@
-"""Generation requests, the queue in which they wait, and the thread that serves it while there are any."""
+"""Generation requests, the queue in which they wait, and the thread that serves the queue while it is not empty."""
 
 from __future__ import annotations
 
@@ -21,9 +21,9 @@ from serving.generation.sampling import SamplingParams
 log = logging.getLogger("graft")
 
 DEADLINE_S = 600.0
-"""Longest duration of a generation; what it has written by then is its answer."""
+"""Longest time from a request to the end of its answer, which is cut there."""
 WAITING = 64
-"""Length of the queue; further requests are refused."""
+"""Longest queue; further requests are refused."""
 CLOSE_S = 10.0
 """Longest wait for a running step when the process ends."""
 
@@ -33,7 +33,7 @@ _threads: weakref.WeakSet[threading.Thread] = weakref.WeakSet()
 
 @dataclass(eq=False)
 class Request:
-    """A prompt that a version continues. One thread reads the answer, another one writes it."""
+    """A prompt, its options and its answer, which one thread writes and another reads."""
 
     ids: list[int]
     """Token ids of the prompt."""
@@ -43,11 +43,11 @@ class Request:
     """Notes for the reader of the answer."""
     written: list[int] = field(default_factory=list)
     cancelled: threading.Event = field(default_factory=threading.Event)
-    """Set by a reader who goes away."""
+    """Set when the reader goes away."""
     finished: threading.Event = field(default_factory=threading.Event)
-    """Set when nothing computes for the request any more."""
+    """Set when nothing is computed for the request any more."""
     late: bool = False
-    """True if the deadline ended it."""
+    """True if it has reached its deadline."""
     begun: float = field(default_factory=time.monotonic)
     _news: SimpleQueue[int | BaseException | None] = field(default_factory=SimpleQueue)
 
@@ -57,19 +57,19 @@ class Request:
         self._news.put(token)
 
     def end(self, error: BaseException | None = None) -> None:
-        """End the answer, with an error or without; only the first call counts."""
+        """End the answer, with an error or without; further calls do nothing."""
         if not self.finished.is_set():
             self.finished.set()
             self._news.put(_for_reader(error))
 
     @property
     def is_over(self) -> bool:
-        """True if nothing more is to be computed: its reader has gone, its time is up, or the process ends."""
+        """True if nothing more is to be computed: the reader has gone, the deadline is reached, or the process ends."""
         self.late = self.late or time.monotonic() - self.begun > DEADLINE_S
         return self.late or self.cancelled.is_set() or _closing.is_set()
 
     def tokens(self) -> Generator[list[int], None, None]:
-        """Yield tokens as they come, those that came meanwhile together; closing it cancels the request.
+        """Yield the new tokens each time there are some; closing the generator cancels the request.
 
         Raises the error that ended the answer.
         """
@@ -91,10 +91,10 @@ class Request:
 
 
 class RequestQueue:
-    """First come, first served. Thread-safe."""
+    """A first-in, first-out queue with a thread that serves it. Thread-safe."""
 
     def __init__(self, serve: Callable[[], None]) -> None:
-        """`serve` runs in a thread of its own while requests wait; it returns when `take` gives None."""
+        """`serve` runs in a thread of its own while requests wait; it must return once `take` returns None."""
         self._serve = serve
         self._waiting: list[Request] = []
         self._lock = threading.Lock()
@@ -114,14 +114,14 @@ class RequestQueue:
                 thread.start()
 
     def ahead(self, request: Request) -> int:
-        """Return the number of requests that wait ahead of one; 0 once it has been taken."""
+        """Return the number of requests ahead of one; 0 once it has been taken."""
         with self._lock:
             return self._waiting.index(request) if request in self._waiting else 0
 
     def take(self, busy: bool, fits: Callable[[list[Request], Request], bool]) -> list[Request] | None:
-        """Take requests from the front while `fits(taken so far, next)`, and end those that are over.
+        """Remove and return requests from the front while `fits(taken so far, next)`; ends those that are over.
 
-        Returns None when nothing waits and the thread is not `busy`; it then has to end.
+        Returns None if none wait and the thread is not `busy` with earlier ones: the thread must end.
         """
         taken: list[Request] = []
         with self._lock:
@@ -149,7 +149,7 @@ class RequestQueue:
 
 @atexit.register
 def _close() -> None:
-    """End all answers: a thread that computes while the interpreter shuts down would abort the process."""
+    """End all answers: a computation during the shutdown of the interpreter would abort the process."""
     _closing.set()
     for thread in [*_threads]:
         thread.join(CLOSE_S)
@@ -157,6 +157,7 @@ def _close() -> None:
 
 
 def _for_reader(error: BaseException | None) -> BaseException | None:
+    """Return the error to raise in the reader's thread."""
     if isinstance(error, torch.OutOfMemoryError | MemoryError):
         return GraftError("There was not enough memory for this answer.", "", "Ask for a shorter one, or try later.")
     return error

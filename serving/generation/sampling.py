@@ -1,9 +1,9 @@
 """Sampling: the options of a generation, and how its next token is chosen from logits.
 
-Tokens are chosen by transformers' own logits processors and a random generator of the request's own. Two things are
-done otherwise than in `generate`, with the same distribution: top-p looks among the likeliest tokens first, and a token
-is drawn by one random number. Sorting and drawing from a vocabulary of 49,152 takes 10 ms on a CPU, for each row and
-step, where a step of SmolLM2 takes 90; this takes less than one.
+Tokens are chosen by transformers' own logits processors and a random generator of each request. Two things differ from
+`generate`, with the same distribution: top-p looks among the likeliest tokens first, and a token is drawn by one random
+number. Sorting and drawing from a vocabulary of 49,152 takes 10 ms on a CPU for each row and step, where a step of
+SmolLM2 takes 90; this takes less than one.
 """
 
 from __future__ import annotations
@@ -20,14 +20,14 @@ from errors import InputError
 from models.transformers_private import generation_setup
 
 LIKELIEST = 512
-"""Tokens among which top-p is looked for; where they do not have enough probability, all are sorted."""
+"""Number of tokens that top-p sorts first; all are sorted only if these have too little probability."""
 
 
 @dataclass(frozen=True)
 class SamplingParams:
     """Options of one generation; temperature 0 takes the likeliest token. Raises `InputError` for values out of range.
 
-    The same `seed` gives the same answer, whoever else is answered at the time; None gives another one each time.
+    A `seed` gives the same answer whatever else is in the batch; None gives another one each time.
     """
 
     max_new_tokens: int = 160
@@ -56,7 +56,7 @@ class SamplingParams:
 
 
 class TokenSampler:
-    """Chooses the next tokens of one generation, the same for a seed whatever else is in the batch."""
+    """Chooses the next tokens of one generation."""
 
     def __init__(self, net: Any, params: SamplingParams, prompt_tokens: int) -> None:  # noqa: ANN401 - transformers'
         config, self._processors = generation_setup(net, prompt_tokens, params.arguments())
@@ -75,7 +75,7 @@ class TokenSampler:
 
     @property
     def is_greedy(self) -> bool:
-        """True if it takes the likeliest token as the model gives it."""
+        """True if it takes the token with the largest logit, unprocessed."""
         return not self.samples and not self._processors
 
     def __call__(self, ids: Sequence[int], logits: torch.Tensor, warp_only: bool = False) -> int:
@@ -101,7 +101,7 @@ class TokenSampler:
         return self._draw_index(probabilities)
 
     def _draw_index(self, weights: torch.Tensor) -> int:
-        """Return an index with probability proportional to its weight: where a uniform number falls in their sums."""
+        """Return an index with probability proportional to its weight, by inverse transform sampling."""
         sums = weights.double().cumsum(0)
         drawn = torch.rand(1, generator=self._generator, device=weights.device, dtype=torch.float64) * sums[-1]
         return min(int(torch.searchsorted(sums, drawn, right=True)), len(weights) - 1)

@@ -1,8 +1,8 @@
 """Static batching by transformers' own `generate`: for encoder-decoder bases, and where continuous batching fails.
 
-Requests that arrive while a batch is generated form the next one. Each row has its own version, sampling and end; a row
-whose reader has gone no longer keeps the others. A batch takes seconds, so it runs in a thread of its own and not in
-the compute thread, where all others would wait for it.
+Requests that arrive while a batch is generated form the next one. Each row has its own version, sampling and end; a
+batch does not wait for a row whose reader has gone. It takes seconds, so it runs in a thread of its own and not in the
+compute thread, where all other jobs would wait for it.
 """
 
 from __future__ import annotations
@@ -18,12 +18,12 @@ from transformers.generation.streamers import BaseStreamer
 
 from serving.base.base_model import BaseModel, adapter_of
 from serving.generation.request_queue import Request, RequestQueue
-from serving.generation.sampling import TokenSampler
+from serving.generation.sampling import SamplingParams, TokenSampler
 
 log = logging.getLogger("graft")
 
 ROWS = 8
-"""Rows of a batch; a new one begins when all of them have ended."""
+"""Largest number of rows of a batch; the next one begins when all have ended."""
 
 
 class StaticBatching:
@@ -53,26 +53,23 @@ class StaticBatching:
         prompts = {"input_ids": [request.ids for request in batch]}
         inputs = tokenizer.pad(prompts, padding_side="right", return_tensors="pt").to(self._base.device)
         samplers = [TokenSampler(net, request.params, len(request.ids)) for request in batch]
+        longest = max(request.params.max_new_tokens for request in batch)
         with self._base.using(adapter_of([request.slot for request in batch])):
             net.generate(
                 inputs["input_ids"],
                 attention_mask=inputs["attention_mask"],
-                max_new_tokens=max(request.params.max_new_tokens for request in batch),
-                do_sample=False,
-                temperature=None,
-                top_p=None,
-                top_k=None,
-                num_beams=1,
                 pad_token_id=tokenizer.pad_token_id,
                 streamer=_Streamer(batch, samplers),
                 stopping_criteria=StoppingCriteriaList([_RowsEnded(batch)]),
                 logits_processor=LogitsProcessorList([_RowSamplers(batch, samplers)]),
+                top_k=None,
+                **SamplingParams(longest).arguments(),
             )
 
 
 @dataclass(eq=False)
 class _Streamer(BaseStreamer):  # type: ignore[misc]
-    """Writes each row's tokens to its request; the first put is the prompt, or the decoder's start token."""
+    """Writes each row's tokens to its request, but for the first put: the prompt, or the decoder's start token."""
 
     batch: Sequence[Request]
     samplers: Sequence[TokenSampler]
@@ -92,12 +89,12 @@ class _Streamer(BaseStreamer):  # type: ignore[misc]
                     request.end()
 
     def end(self) -> None:
-        """Do nothing: `_run` ends what is left."""
+        """Do nothing: `_run` ends all requests."""
 
 
 @dataclass(eq=False)
 class _RowsEnded(StoppingCriteria):  # type: ignore[misc]
-    """Stops the rows that nobody reads any more or that have written enough."""
+    """Stops rows whose request has ended or whose reader has gone."""
 
     batch: Sequence[Request]
 
@@ -108,7 +105,7 @@ class _RowsEnded(StoppingCriteria):  # type: ignore[misc]
 
 @dataclass(eq=False)
 class _RowSamplers(LogitsProcessor):  # type: ignore[misc]
-    """Leaves only the sampled token to each row that samples, so that each has its own options and random generator."""
+    """Samples each row with its own options and random generator, and leaves `generate` no other token to choose."""
 
     batch: Sequence[Request]
     samplers: Sequence[TokenSampler]

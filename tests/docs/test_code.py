@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import ast
-import importlib
 import importlib.util
 import json
 import re
@@ -13,15 +11,13 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from models.resolve import ModelStore
 from plugins import TaskPlugin
 from plugins._discovery import discover
-from serving.pool import Pool
-from settings import Settings
-from store.adapters import AdapterStore
-from tests.docs.documents import BODY, DOCUMENTS, PAGES, ROOT, USERS, blocks, marked, run
+from tests.docs.documents import BODY, DOCUMENTS, PAGES, ROOT, USERS, marked
 from tests.docs.picture import CAPTIONS, SCALE, WIDTH, compose
 from tests.helpers import tiny
+from tests.helpers.answers import pool_at
+from tests.helpers.child import run
 
 FLOWS = {"classify": 14, "chat": 18, "csv": 30, "promote": 12}
 """The walks of docs/architecture.md, and the files that one may have to open."""
@@ -29,7 +25,7 @@ PICTURE = ROOT / "docs" / "images" / "loop.png"
 
 
 def module_commands() -> list[tuple[str, list[str]]]:
-    """(module and subcommands, options) of every `python -m ...` in the documents."""
+    """Return (module and subcommands, options) of every `python -m ...` in the documents."""
     text = "\n".join([USERS, DOCUMENTS["CONTRIBUTING.md"], DOCUMENTS["SECURITY.md"]])
     found = re.findall(r"python -m ([\w.]+)((?: [a-z]+(?![\w./@-]))*)([^`\n]*)", text)
     return [(module + words, re.findall(r"--[\w-]+", rest)) for module, words, rest in found if module != "venv"]
@@ -37,8 +33,8 @@ def module_commands() -> list[tuple[str, list[str]]]:
 
 @cache
 def help_of(command: str) -> str:
-    """The help of a module's command; empty where it takes no arguments."""
-    child = run(["-m", *command.split(), "--help"])
+    """Return the help of a module's command; empty where it takes no arguments."""
+    child = run("-m", *command.split(), "--help")
     assert child.returncode == 0, f"{command}: {child.stderr}"
     return child.stdout
 
@@ -63,18 +59,14 @@ def test_every_option_in_a_sentence_is_one_of_training() -> None:
 
 
 def test_plugin_of_the_readme_works(tmp_path: Path) -> None:
-    ((name, source),) = re.findall(
-        r"^<!-- plugin: (\w+\.py) -->\n```python\n(.*?)^```$", BODY, re.MULTILINE | re.DOTALL
-    )
+    ((source,), (name,)) = marked(r"plugin: \w+\.py", BODY), re.findall(r"<!-- plugin: (\w+\.py) -->", BODY)
     assert len(source.splitlines()) <= 25
     (tmp_path / name).write_text(source)
     (tab,) = discover(tmp_path)
     assert tab.plugin is not None, tab.error
     spec = tab.plugin.spec({tab.name: str(tiny.make("llama", tmp_path / "base"))})
     assert spec.learns and tab.name == name.removesuffix(".py") and len(tab.plugin.inputs() + tab.plugin.outputs()) == 2
-    pool = Pool(Settings(home=tmp_path, quantize="none"), ModelStore(tmp_path, offline=True), AdapterStore(tmp_path))
-    pool.declare(spec.model)
-    with pool.open(spec) as lm:
+    with pool_at(tmp_path, base=spec.model).open(spec) as lm:
         answers = list(tab.plugin.predict(lm, "The harbour was closed on Monday because of ice."))
     assert len(answers) > 1 and answers[-1].startswith(answers[0])
 
@@ -89,47 +81,17 @@ def test_page_on_plugins_has_the_whole_contract() -> None:
 
 def test_training_from_python_works(tmp_path: Path) -> None:
     (source,) = marked("python: train")
-    source, quick = source.replace("promote=True", "promote=True, max_steps=2"), source.count("promote=True")
-    assert quick == 1
-    base = tiny.make("bert", tmp_path / "base")
-    child = run(["-c", source], GRAFT_HOME=str(tmp_path / "home"), GRAFT_MODEL_CLASSIFICATION=str(base))
+    assert source.count("promote=True") == 1
+    quick, base = source.replace("promote=True", "promote=True, max_steps=2"), tiny.make("bert", tmp_path / "base")
+    child = run("-c", quick, GRAFT_HOME=str(tmp_path / "home"), GRAFT_MODEL_CLASSIFICATION=str(base))
     assert child.stdout.split() == ["done", "tickets@1"], child.stdout + child.stderr
 
 
-def test_every_python_block_imports_what_there_is() -> None:
-    sources = blocks("python")
-    assert len(sources) == 5
-    for source in sources:
-        for node in ast.walk(ast.parse(source)):
-            if isinstance(node, ast.ImportFrom):
-                module = importlib.import_module(str(node.module))
-                assert [alias.name for alias in node.names if not hasattr(module, alias.name)] == []
-
-
-@pytest.fixture(scope="module")
-def endpoints(tmp_path_factory: pytest.TempPathFactory) -> dict[str, dict[str, list[dict[str, str]]]]:
+def test_page_on_the_api_has_every_argument(tmp_path: Path) -> None:
     show = "import json, app; print(json.dumps(app.demo.get_api_info()['named_endpoints']))"
-    child = run(["-c", show], GRAFT_HOME=str(tmp_path_factory.mktemp("home")))
-    assert child.returncode == 0, child.stderr
-    return json.loads(child.stdout.splitlines()[-1])
-
-
-def test_calls_from_python_fit_the_endpoints(endpoints: dict[str, dict[str, list[dict[str, str]]]]) -> None:
-    sources = [block for block in blocks("python") if "gradio_client" in block]
-    nodes = [node for source in sources for node in ast.walk(ast.parse(source)) if isinstance(node, ast.Call)]
-    calls = [call for call in nodes if ast.unparse(call.func).endswith(".predict")]
-    assert len(sources) == 2 and len(calls) >= 5
-    for call in calls:
-        given = {keyword.arg: keyword.value for keyword in call.keywords}
-        endpoint = endpoints[ast.literal_eval(given.pop("api_name"))]
-        assert set(given) <= {parameter["parameter_name"] for parameter in endpoint["parameters"]}
-        assert len(endpoint["returns"]) == 2, "the answer, and what answered"
-
-
-def test_page_on_the_api_has_every_argument(endpoints: dict[str, dict[str, list[dict[str, str]]]]) -> None:
-    page = PAGES["docs/api.md"]
+    endpoints = json.loads(run("-c", show, GRAFT_HOME=str(tmp_path)).stdout.splitlines()[-1])
     taken = {one["parameter_name"] for endpoint in endpoints.values() for one in endpoint["parameters"]}
-    assert len(taken) >= 10 and {name for name in taken if f"`{name}`" not in page} == set()
+    assert len(taken) >= 10 and {name for name in taken if f"`{name}`" not in PAGES["docs/api.md"]} == set()
 
 
 @pytest.mark.parametrize("flow", FLOWS)

@@ -12,7 +12,6 @@ import yaml
 
 from plugins._discovery import discover
 from tests.docs.documents import BODY, DOCUMENTS, FRONT, PAGES, README, ROOT, blocks, marked
-from tests.test_requirements import requirements
 
 COMMANDS = ["pip install -r requirements.txt && python app.py", "pip install -r requirements-dev.txt && pytest"]
 LINES = 150
@@ -35,10 +34,6 @@ def test_front_matter_is_that_of_a_gradio_space() -> None:
     assert len(FRONT["short_description"]) <= 60 and len(FRONT["emoji"]) == 1 and FRONT["pinned"] is False
     assert FRONT["tags"] and all(isinstance(tag, str) for tag in FRONT["tags"])
     assert FRONT["python_version"] == f"{sys.version_info.major}.{sys.version_info.minor}", "the version that is tested"
-
-
-def test_space_gets_a_gradio_that_the_requirements_allow() -> None:
-    assert requirements("requirements.txt")["gradio"].specifier.contains(FRONT["sdk_version"])
 
 
 def test_space_preloads_the_models_of_the_tabs() -> None:

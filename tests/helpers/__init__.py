@@ -1,4 +1,1 @@
 """Helpers that several test modules share."""
-
-TAB = "generation"
-"""The tab of homes that are trained, served and changed."""

@@ -6,7 +6,7 @@ from typing import Any
 
 
 def label_card(**changes: Any) -> dict[str, Any]:
-    """Two labels, 30 rows: 20 stay right, 6 were fixed, 1 broken, 3 stay wrong."""
+    """Return the card of two labels and 30 rows: 20 stay right, 6 were fixed, 1 broken, 3 stay wrong."""
     kinds = [("", "a", "a")] * 20 + [("fixed", "b", "a")] * 6 + [("broken", "a", "b")] + [("", "b", "b")] * 3
     rows = [
         {"text": f"parcel {i}", "target": "a", "base": was, "live": "", "new": now, "change": change,
@@ -39,7 +39,7 @@ def label_card(**changes: Any) -> dict[str, Any]:
 
 
 def text_card(**changes: Any) -> dict[str, Any]:
-    """Three rows of text, two of them answered, compared with a live version."""
+    """Return the card of three texts, two of them answered, compared with a live version."""
     rows = [
         {"text": "Ana: slow. Piotr: fixed.", "target": "Piotr fixed it.", "base": "Ana", "live": "Ana said slow.",
          "new": "Piotr said fixed.", "change": "better", "loss": {"base": 4.0, "live": 3.0, "new": 2.0}},

@@ -16,18 +16,15 @@ from serving.loaded import Loaded
 from store.adapters import WEIGHTS, Version
 from tasks import task_for
 from tests.conftest import Trained
+from tests.helpers import tiny
 from tests.helpers.answers import encode_texts
+from tests.helpers.training_helpers import spec_of
 from training.config import TrainConfig
 from training.data.tokens import Encoded, encode_rows
 from training.publish.evaluate import Evaluation, Predictions
 
 LABELS = ["late", "great", "odd"]
 TEXTS = ["where is my parcel", "the app crashes on start", "thank you, well done"]
-NET = {
-    "bert": ("SequenceClassification", "SEQ_CLS"),
-    "roberta": ("SequenceClassification", "SEQ_CLS"),
-    "t5": ("Seq2SeqLM", "SEQ_2_SEQ_LM"),
-}
 MADE: dict[str, dict[str, Any]] = {
     "bert": {"target_modules": ["query", "value"], "use_rslora": True},
     "roberta": {"target_modules": ["query", "value"]},
@@ -42,16 +39,19 @@ MADE: dict[str, dict[str, Any]] = {
 
 
 def made_elsewhere(family: str, base: Path, folder: Path, dtype: torch.dtype = torch.float32, **chosen: Any) -> Path:
-    """A folder as PEFT writes it, with matrices that change answers."""
-    kind, task = NET.get(family, ("CausalLM", "CAUSAL_LM"))
-    options = {"num_labels": len(LABELS)} if task == "SEQ_CLS" else {}
+    """Write a folder as PEFT writes it, with matrices that change answers; `chosen` are options of its `LoraConfig`."""
+    task = task_for(spec_of(family, base).task, {"is_encoder_decoder": family in tiny.ENCODER_DECODERS})
     torch.manual_seed(3)
-    net = getattr(transformers, f"AutoModelFor{kind}").from_pretrained(base, **options)
-    trained = get_peft_model(net, LoraConfig(**{"r": 4, "lora_alpha": 8, "task_type": task, **MADE[family], **chosen}))
+    head = {"num_labels": len(LABELS)} if task.head else {}
+    net = getattr(transformers, task.auto_class).from_pretrained(base, **head)
+    options = {"r": 4, "lora_alpha": 8, "task_type": task.peft_type, **MADE.get(family, {}), **chosen}
+    trained = get_peft_model(net, LoraConfig(**options))
     with torch.no_grad():
         for name, parameter in trained.named_parameters():
             if "lora_B" in name:
                 parameter.normal_(0, 0.2)
+            elif "magnitude" in name:
+                parameter.mul_(1 + 0.2 * torch.randn_like(parameter))
     trained.save_pretrained(folder)
     tensors = load_file(folder / WEIGHTS)
     save_file({key: value.to(dtype) for key, value in tensors.items()}, folder / WEIGHTS)
@@ -59,11 +59,11 @@ def made_elsewhere(family: str, base: Path, folder: Path, dtype: torch.dtype = t
 
 
 def peft_net(loaded: Loaded, version: Version) -> PeftModel:
-    """A version as PEFT loads it, on a base of its own that is held as the loaded one."""
+    """Load a version by PEFT, on a base of its own that is held as the loaded one."""
     base = loaded.base
     task = task_for(version.manifest["task"], base.model.config)
     head = {"num_labels": len(version.labels), "ignore_mismatched_sizes": True} if version.labels else {}
-    net, _ = load_model(base.model, task.auto_class, base.quantization, **head)
+    net, _ = load_model(base.model, task.auto_class, base.quantization, base.dtype, **head)
     return PeftModel.from_pretrained(net, version.path).eval()
 
 
@@ -88,7 +88,7 @@ def answers_as_peft_does(loaded: Loaded, version: Version, atol: float) -> None:
 
 
 def evaluation_of(trained: Trained, rows: list[dict[str, str]], labels: list[str]) -> Evaluation:
-    """Rows to be put to models on a tiny base."""
+    """Encode rows for models on a tiny base."""
     task = "text-classification" if labels else "causal-lm"
     config = _config(task, max_length=64, precision="float32", prompt="" if labels else "Sum up: {text}")
     tokenizer = trained.load().base.tokenizer
@@ -96,14 +96,14 @@ def evaluation_of(trained: Trained, rows: list[dict[str, str]], labels: list[str
 
 
 def rows_alone(targets: list[str], labels: list[str]) -> Evaluation:
-    """Rows with these targets, which can be compared with predictions but not put to a model."""
+    """Make rows with these targets, which can be compared with predictions but not put to a model."""
     rows: list[Any] = [{"text": f"row {i}", "target": target} for i, target in enumerate(targets)]
     task = "text-classification" if labels else "causal-lm"
     return Evaluation(Encoded([], rows, 0), None, labels, _config(task))  # type: ignore[arg-type]
 
 
 def predictions(answers: list[str], *losses: float) -> Predictions:
-    """Answers of one token each, with a loss of 1 unless given."""
+    """Make answers of one token each, with a loss of 1 unless given."""
     return Predictions(answers, np.array(losses or [1.0] * len(answers)), np.ones(len(answers)))
 
 

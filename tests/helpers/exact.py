@@ -1,4 +1,4 @@
-"""What tests compare is exact in float32 alone, so on a GPU, whose bases compute in bfloat16, they are held in float32.
+"""Makes bases compute in float32 on a GPU too, where they would take bfloat16: comparisons are exact in float32 alone.
 
 Imported before anything that takes `compute_dtype` by name. The processes of runs are not reached by this: tests that
 compare with them say the precision (`training_helpers.config_of` does).
@@ -12,11 +12,10 @@ from models import loading
 
 ON_GPU = torch.cuda.is_available()
 ATOL = 1e-4 if ON_GPU else 1e-5
-"""What two ways of computing the same in float32 may differ by: a GPU sums in another order for each shape."""
+"""Tolerance between two ways of computing the same in float32: a GPU sums in another order for each shape."""
 INT8_ATOL = 1e-1 if ON_GPU else 1e-4
-"""What LLM.int8 may be off by beside itself. It rounds what a layer is given to 127 steps, and where the last bit of
-float32 falls otherwise, one value comes to lie a step away: 0.03 of a tiny model's logits were seen. Here it is the CPU
-whose sums are known to fall alike."""
+"""Tolerance between two passes of LLM.int8, which rounds a layer's input to 127 steps: where the last bit of float32
+differs, a value lies a step away. 0.03 of a tiny model's logits were seen on a GPU."""
 
 
 def _float32(_: str = "auto") -> torch.dtype:

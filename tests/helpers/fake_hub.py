@@ -9,7 +9,7 @@ import threading
 import time
 import zipfile
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
@@ -27,10 +27,9 @@ CONFIG = {"model_type": "bert", "architectures": ["BertModel"], "hidden_size": 4
 class FakeHub:
     """The routes of the Hugging Face Hub that a download uses, over `repositories`: id -> name -> bytes.
 
-    The id of a data set begins with `datasets/`.
-
-    `branches` maps branch names to shas; `gated` names ids whose files are refused; `drop` maps a file's name to the
-    byte at which the connection is cut, once; `stall` to the byte after which nothing more comes; `status` answers all.
+    The id of a data set begins with `datasets/`. `branches` maps branch names to shas; `gated` names ids whose files
+    are refused; `drop` maps a file's name to the byte at which the connection is cut, once; `stall` to the byte after
+    which nothing more comes; `status` answers all.
     """
 
     def __init__(self, repositories: Mapping[str, Mapping[str, bytes]]) -> None:
@@ -79,17 +78,17 @@ class FakeHub:
             return self.send(request, 404, b"{}")
         self.requests.append(f"{request.command} {path}")
         self.tokens.append(request.headers.get("Authorization", ""))
-        parts = path.strip("/").split("/")
         if self.status:
             return self.send(request, self.status, b"{}")
-        if parts[:2] == ["api", "models"]:
-            return self.describe(request, "/".join(parts[2:4]), parts[4:])
-        if parts[:2] == ["api", "datasets"]:
-            return self.describe(request, "/".join(parts[1:4]), parts[4:])
-        if len(parts) >= 6 and parts[0] == "datasets" and parts[3] == "resolve":
-            return self.file(request, "/".join(parts[:3]), parts[4], unquote("/".join(parts[5:])))
-        if len(parts) >= 5 and parts[2] == "resolve":
-            return self.file(request, "/".join(parts[:2]), parts[3], "/".join(parts[4:]))
+        parts = path.removeprefix("/api/models").strip("/").split("/")
+        if parts[0] == "api":
+            del parts[0]
+        size = 3 if parts[0] == "datasets" else 2
+        repo, rest = "/".join(parts[:size]), parts[size:]
+        if path.startswith("/api/"):
+            return self.describe(request, repo, rest)
+        if rest[:1] == ["resolve"]:
+            return self.file(request, repo, rest[1], unquote("/".join(rest[2:])))
         return self.send(request, 404, b"{}")
 
     def describe(self, request: BaseHTTPRequestHandler, repo: str, rest: list[str]) -> None:
@@ -121,15 +120,10 @@ class FakeHub:
         return self.send(request, 206 if start else 200, data[start:], headers, name)
 
     def send(
-        self,
-        request: BaseHTTPRequestHandler,
-        status: int,
-        body: bytes,
-        headers: Mapping[str, str] | None = None,
-        name: str = "",
+        self, request: BaseHTTPRequestHandler, status: int, body: bytes, headers: Any = (), name: str = ""
     ) -> None:
         request.send_response(status)
-        for key, value in {"Content-Length": str(len(body)), **(headers or {})}.items():
+        for key, value in {"Content-Length": str(len(body)), **dict(headers)}.items():
             request.send_header(key, value)
         request.end_headers()
         if request.command == "HEAD":
@@ -152,7 +146,7 @@ class FakeHub:
 
 
 class SilentPort:
-    """A port that accepts connections and never answers, or for ever; `connections` counts them."""
+    """A port that accepts connections and never answers, or answers for ever; `connections` counts them."""
 
     def __init__(self, trickle: bool = False) -> None:
         self._trickle = trickle
@@ -164,25 +158,21 @@ class SilentPort:
         self._thread.start()
 
     def _accept(self) -> None:
-        while True:
-            try:
+        with suppress(OSError):
+            while True:
                 connection, _ = self._socket.accept()
-            except OSError:
-                return
-            self.connections += 1
-            self._open.append(connection)
-            if self._trickle:
-                threading.Thread(target=self._answer_slowly, args=(connection,), daemon=True).start()
+                self.connections += 1
+                self._open.append(connection)
+                if self._trickle:
+                    threading.Thread(target=self._answer_slowly, args=(connection,), daemon=True).start()
 
     def _answer_slowly(self, connection: socket.socket) -> None:
-        """A byte of a header every 50 ms: each arrives in time, the answer never does."""
-        try:
+        """Send a byte of a header every 50 ms: each arrives in time, the answer never does."""
+        with suppress(OSError):
             connection.sendall(b"HTTP/1.1 200 OK\r\nX-Long: ")
             for _ in range(100):
                 connection.sendall(b"x")
                 time.sleep(0.05)
-        except OSError:
-            return
 
     def close(self) -> None:
         self._socket.shutdown(socket.SHUT_RDWR)
@@ -196,7 +186,7 @@ class SilentPort:
 def serving(
     repositories: Mapping[str, Mapping[str, bytes]], monkeypatch: pytest.MonkeyPatch, cache: Path
 ) -> Iterator[FakeHub]:
-    """A running `FakeHub` that this process's huggingface_hub uses, with a cache of its own."""
+    """Run a `FakeHub` that this process's huggingface_hub uses, with a cache of its own."""
     fake = FakeHub(repositories)
     with fake.running() as url:
         point_to(monkeypatch, url, cache)
@@ -206,7 +196,7 @@ def serving(
 
 @contextmanager
 def silent_hub(monkeypatch: pytest.MonkeyPatch, cache: Path, trickle: bool = False) -> Iterator[SilentPort]:
-    """A `SilentPort` in place of the Hub; looking up a model gives up after 0.3 s."""
+    """Put a `SilentPort` in place of the Hub; looking up a model gives up after 0.3 s."""
     port = SilentPort(trickle)
     point_to(monkeypatch, port.url, cache)
     monkeypatch.setattr("hub.models.REACH_SECONDS", 0.3)

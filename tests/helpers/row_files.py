@@ -68,6 +68,9 @@ def write(path: Path, rows: list[dict[str, Any]]) -> Path:
     """Write `rows` in the format that the name says."""
     if path.suffix == ".jsonl":
         return write_jsonl(path, rows)
+    if path.suffix == ".json":
+        path.write_text(json.dumps(rows))
+        return path
     if path.suffix == ".parquet":
         pq.write_table(pa.Table.from_pylist(rows), path)
         return path

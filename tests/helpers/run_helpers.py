@@ -28,7 +28,7 @@ def end_all(runs: Runs) -> None:
 
 
 def plain(home: Path, name: str = "plain") -> TrainConfig:
-    """A configuration that only the stand-in can follow."""
+    """Make a configuration that only the stand-in can follow."""
     columns = {"text": "text", "target": "label"}
     return TrainConfig(name, "classification", "org/base", "text-classification", str(home / "gone.csv"), columns)
 
@@ -52,7 +52,7 @@ def alive(pid: int) -> bool:
 
 
 def blocked(inode: int) -> str:
-    """The lines of /proc/locks of those who wait for a lock on the file of that inode."""
+    """Return the lines of /proc/locks of those who wait for a lock on the file of that inode."""
     lines = Path("/proc/locks").read_text().splitlines()
     return "".join(line + "\n" for line in lines if "->" in line and f":{inode} " in line)
 
@@ -66,7 +66,7 @@ def states(runs: Runs) -> dict[str, str]:
 
 
 def begun(runs: Runs, home: Path, name: str = "plain") -> Run:
-    """A run of the stand-in that has made a step."""
+    """Submit a run of the stand-in; returns it once it has made a step."""
     run = runs.submit(plain(home, name))
     wait(lambda: run.progress.step)
     return runs.get(run.id)
@@ -74,7 +74,7 @@ def begun(runs: Runs, home: Path, name: str = "plain") -> Run:
 
 @contextmanager
 def file_limit(most: int) -> Iterator[None]:
-    """No file of this process grows beyond so many bytes: what a full disk does to a write."""
+    """Limit files of this process to a number of bytes, which does to a write what a full disk does."""
     before = resource.getrlimit(resource.RLIMIT_FSIZE)
     ignored = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
     resource.setrlimit(resource.RLIMIT_FSIZE, (most, before[1]))

@@ -1,4 +1,4 @@
-"""A run's process that only waits and does as files tell it, honouring what `child.py` and the worker promise.
+"""A stand-in for a run's process: it only waits and obeys files, and keeps what `child.py` and the worker promise.
 
     python tests/helpers/stand_in.py RUN_DIR
 

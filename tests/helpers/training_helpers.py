@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import json
-import os
 from pathlib import Path
+
+import pytest
 
 from store.adapters import AdapterStore, Version
 from tasks import Columns, TabSpec
@@ -16,14 +17,14 @@ from training.worker import main
 
 
 def spec_of(family: str, base: Path) -> TabSpec:
-    """The facts of a tab for a base of that family."""
+    """Return the facts of a tab for a base of that family."""
     if family in tiny.ENCODERS:
         return TabSpec("classification", str(base), "text-classification", Columns(text="text", target="label"))
     return TabSpec("summarization", str(base), "causal-lm", Columns(text="text", target="summary"), "Sum up: {text}")
 
 
 def write_rows(spec: TabSpec, path: Path) -> Path:
-    """A small file of rows for the tab."""
+    """Write a small file of rows for the tab."""
     if spec.task == "text-classification":
         lines = ["text,label", *(f"{'late parcel' if i % 2 else 'great work'} number {i},{i % 2}" for i in range(24))]
         path = path.with_suffix(".csv")
@@ -35,9 +36,9 @@ def write_rows(spec: TabSpec, path: Path) -> Path:
 
 
 def config_of(spec: TabSpec, home: Path, name: str, **chosen: object) -> TrainConfig:
-    """Two quick steps with a learning rate that changes answers visibly, on a base as it is.
+    """Configure two quick steps with a learning rate that changes answers visibly, on a base that is not quantized.
 
-    On a GPU in float32, because `auto` would say 16 bits to a process of its own and 32 to this one (`exact`).
+    On a GPU in float32, because `auto` means 16 bits in a process of its own and 32 in this one (`exact`).
     """
     options = {"max_steps": 2, "batch_size": 4, "max_length": 64, "learning_rate": 5e-2, "held_out": 0.2,
                "quantize": "none", **({"precision": "float32"} if ON_GPU else {}), **chosen}  # fmt: skip
@@ -49,14 +50,9 @@ def run_worker(config: TrainConfig, home: Path, id: str = "") -> dict:
     folder = home / "runs" / (id or config.name)
     folder.mkdir(parents=True, exist_ok=True)
     (folder / CONFIG).write_text(config.to_json())
-    before = os.environ.get("GRAFT_HOME")
-    os.environ["GRAFT_HOME"] = str(home)
-    try:
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setenv("GRAFT_HOME", str(home))
         main(folder)
-    finally:
-        os.environ.pop("GRAFT_HOME")
-        if before is not None:
-            os.environ["GRAFT_HOME"] = before
     return json.loads((folder / RESULT).read_text())
 
 

@@ -1,17 +1,16 @@
 """A whole page with plugins of its own and a pool without models, served in this process. For the tests of `ui`."""
 
-import threading
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from types import SimpleNamespace
 
 import gradio as gr
 
-from errors import AdapterError, InputError
+from errors import InputError
 from plugins._discovery import discover
 from serving.pool import Status
-from settings import REPOSITORY, Settings
+from settings import Settings
 from store import files
 from store.adapters import BASE, AdapterStore
 from training.runs.runs import Runs
@@ -20,7 +19,6 @@ from ui.context import Context
 from ui.web import server
 
 ECHO = """
-import time
 import gradio as gr
 from plugins import Columns, TaskPlugin
 
@@ -51,14 +49,14 @@ class Stream(TaskPlugin):
 
     def inputs(self): return [gr.Textbox(label="Text", lines=2)]
     def outputs(self): return [gr.Textbox(label="Said")]
-    def predict(self, lm, text, *, pieces=60):
+    def predict(self, lm, text):
         try:
             for i in range(60):
                 yield text * (i + 1)
                 time.sleep(0.05)
         finally:
             ended.append(text)
-""".replace(", *, pieces=60", "")
+"""
 OWN = """
 import gradio as gr
 from plugins import TaskPlugin
@@ -99,7 +97,7 @@ PASSWORD = "correct horse battery"  # noqa: S105 - of a page of these tests
 
 
 class Pool:
-    """The pool's interface, answering without a model."""
+    """A pool that answers without a model."""
 
     def __init__(self, adapters: AdapterStore) -> None:
         self.adapters, self.warmed, self.loads, self.failed = adapters, [], {}, set()
@@ -147,7 +145,6 @@ class Site:
     url: str
     pool: Pool
     folder: Path
-    lock: threading.Lock = field(default_factory=threading.Lock)
 
     def publish(self, name: str, plugin: str = "echo", card: dict | None = None) -> str:
         with self.context.adapters.staging() as staging:
@@ -179,6 +176,3 @@ def serve(tmp: Path, **changes):
         yield Site(context, demo, url.rstrip("/"), pool, folder)
     finally:
         demo.close(verbose=False)
-
-
-__all__ = ["CHAT", "ECHO", "OWN", "PASSWORD", "REPOSITORY", "AdapterError", "Site", "make", "serve"]

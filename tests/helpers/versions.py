@@ -30,7 +30,7 @@ def copy_of(
 
 
 def tensors(change: Callable[[Tensors], object]) -> Callable[[Path], None]:
-    """A change of a version's tensors."""
+    """Make a change of a version's tensors."""
 
     def apply(folder: Path) -> None:
         found = load_file(folder / WEIGHTS)
@@ -41,7 +41,7 @@ def tensors(change: Callable[[Tensors], object]) -> Callable[[Path], None]:
 
 
 def config(**changes: object) -> Callable[[Path], None]:
-    """A change of a version's PEFT configuration."""
+    """Make a change of a version's PEFT configuration."""
 
     def apply(folder: Path) -> None:
         values = json.loads((folder / "adapter_config.json").read_text())
@@ -51,12 +51,12 @@ def config(**changes: object) -> Callable[[Path], None]:
 
 
 def first(found: Tensors, part: str) -> str:
-    """The first name that contains `part`."""
+    """Return the first name that contains `part`."""
     return next(key for key in sorted(found) if part in key)
 
 
 def fill(part: str, value: float) -> Callable[[Tensors], None]:
-    """Set every tensor whose name contains `part` to one value."""
+    """Make a change that sets every tensor whose name contains `part` to one value."""
 
     def apply(found: Tensors) -> None:
         for key in found:
@@ -67,7 +67,7 @@ def fill(part: str, value: float) -> Callable[[Tensors], None]:
 
 
 def calm(folder: Path) -> Path:
-    """Make T5's attention soft: it is not scaled, so that large random weights make steps of it.
+    """Scale T5's attention down: unlike others' it is not scaled, and large random weights make it nearly a step.
 
     Without this PEFT in float32 is off by 5e-4 from PEFT in float64, and a slot by 4e-4.
     """

@@ -1,10 +1,10 @@
-"""The one way in which tests wait."""
+"""Waiting for a condition."""
 
 import time
 from collections.abc import Callable
 
 PATIENCE_S = 60
-"""For events, threads and processes that come soon or never."""
+"""Time limit for events, threads and processes that come soon or never."""
 
 
 def until(condition: Callable[[], object], seconds: float = 30) -> None:

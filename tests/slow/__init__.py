@@ -3,9 +3,8 @@
     SOAK_MINUTES=30 pytest -s tests/slow/test_soak.py
     KILL_MINUTES=10 pytest -s tests/slow/test_kills.py
     FUZZ_SECONDS=120 FUZZ_SEED=2 pytest -s tests/slow/test_fuzz.py                      seconds of each target
-    HISTORY_ANSWERS=10000 HISTORY_PUBLISHES=200 HISTORY_BASES=real pytest -s tests/slow/test_history.py
-    HISTORY_SWAPS=500 HISTORY_BASES=real pytest -s tests/slow/test_history.py -k memory
     ESTIMATE_RUNS=15 pytest -s tests/slow/test_estimates.py
+    SWAP_MOVES=250 pytest tests/serving/test_swap.py
 
 `-s` shows the figures. `pytest -m "not slow"` leaves all of them out.
 """

@@ -16,8 +16,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pyarrow as pa
-import pyarrow.parquet as pq
 import pytest
 from safetensors.numpy import save_file
 
@@ -28,6 +26,7 @@ from settings import Settings
 from store.adapters import WEIGHTS, AdapterStore
 from store.corrections import Corrections
 from tasks import Columns
+from tests.helpers.row_files import write
 from tests.slow import size
 from training.config import TrainConfig
 from training.data.files.formats import Limits
@@ -41,6 +40,7 @@ PATHS = ("..", "/", "\\", "~", "\0", "\n", "%2e%2e", "C:", "con", ".", " ", "://
 WORDS = ("a", "@", "1", "@1", "é", "\ud800", "\u202e", "live", "base", "mine", "a" * 300)
 CODE = ("{x}", "${x}", "$(id)", "__import__('os')", "<b>", "'", '"')
 PIECES = (b"\0", b'"', b"\n", b"\xff", b"{", b"[" * 5_000, b"9" * 400, b"\xed\xa0\x80")
+ROWS = [{"text": f"text {i}", "label": "ab"[i % 2]} for i in range(40)]
 LAYERS = {f"layer.{i}.query": (8, 8) for i in range(2)}
 ADAPTER: dict[str, Any] = {"peft_type": "LORA", "r": 4, "lora_alpha": 8, "target_modules": ["query"], "bias": "none"}
 ADAPTER |= {"modules_to_save": None, "rank_pattern": {}, "alpha_pattern": {}, "use_dora": False}
@@ -58,19 +58,18 @@ def mutated(chance: random.Random, whole: bytes) -> bytes:
     data = bytearray(whole)
     for _ in range(chance.choice((1, 1, 2, 8))):
         at, length = chance.randrange(len(data) + 1), chance.choice((1, 2, 4, 8, 64, 1000))
-        match chance.randrange(6):
-            case 0:
-                data[at : at + 1] = bytes([chance.randrange(256)])
-            case 1:
-                del data[at : at + length]
-            case 2:
-                data[at:at] = data[max(0, at - length) : at]
-            case 3:
-                data[at:at] = chance.choice(PIECES)
-            case 4:
-                del data[at:]
-            case _:
-                data[at : at + 8] = chance.choice((2**63 - 1, 2**31, 0, 2**64 - 1)).to_bytes(8, "little")
+        number = chance.choice((2**63 - 1, 2**31, 0, 2**64 - 1)).to_bytes(8, "little")
+        end, new = chance.choice(
+            [
+                (at + 1, bytes([chance.randrange(256)])),
+                (at + length, b""),
+                (at, bytes(data[max(0, at - length) : at])),
+                (at, chance.choice(PIECES)),
+                (len(data), b""),
+                (at + 8, number),
+            ]
+        )
+        data[at:end] = new
     return bytes(data)
 
 
@@ -93,28 +92,10 @@ def changed(chance: random.Random, good: Mapping[str, Any]) -> bytes:
     return text.encode("utf-8", "replace") if chance.random() < 0.7 else mutated(chance, text.encode())
 
 
-def good_tables() -> dict[str, bytes]:
-    """Make a file of rows of each kind."""
-    rows = [{"text": f"text {i}", "label": "ab"[i % 2]} for i in range(40)]
-    sink = pa.BufferOutputStream()
-    pq.write_table(pa.Table.from_pylist(rows), sink)
-    text = "text,label\n" + "".join(f'"{row["text"]}",{row["label"]}\n' for row in rows)
-    return {
-        "rows.csv": text.encode(),
-        "rows.tsv": text.replace(",", "\t").encode(),
-        "rows.jsonl": "".join(json.dumps(row) + "\n" for row in rows).encode(),
-        "rows.json": json.dumps(rows).encode(),
-        "rows.parquet": sink.getvalue().to_pybytes(),
-    }
-
-
-TABLES = good_tables()
-
-
 def tables(chance: random.Random, folder: Path) -> None:
-    kind = chance.choice([*TABLES])
-    (folder / kind).write_bytes(mutated(chance, TABLES[kind]))
-    table = read_table(folder / kind, "label", Columns(text="text", target="label"), limits=LIMITS)
+    path = write(folder / f"rows.{chance.choice(('csv', 'tsv', 'jsonl', 'json', 'parquet'))}", ROWS)
+    path.write_bytes(mutated(chance, path.read_bytes()))
+    table = read_table(path, "label", Columns(text="text", target="label"), limits=LIMITS)
     for _ in itertools.islice(table.bad_rows(), 50):
         pass
 

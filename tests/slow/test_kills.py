@@ -17,19 +17,36 @@ from pathlib import Path
 
 import pytest
 
+from bench.bench_tab import republish
 from bench.servers import serve_app
 from errors import GraftError
 from settings import REPOSITORY, Settings, child_environment
 from store import files
 from store.adapters import WEIGHTS, AdapterStore
 from store.corrections import Corrections
-from tests.helpers import TAB
-from tests.helpers.run_helpers import pid_of
-from tests.helpers.trained_home import end_runs, make_home, short_run
+from tests.helpers.generation_home import TAB, make_home, short_run
+from tests.helpers.run_helpers import end_all, pid_of
 from tests.slow import size
 from training.runs.runs import Runs
 
 MINUTES, SEED = size("KILL_MINUTES", 0.1), int(size("KILL_SEED", 1))
+
+
+def write_changes(home: Path, ref: str, seed: int) -> None:
+    """Publish, promote and correct without end; prints each change as JSON once it is done, a promotion also before."""
+    chance, store, corrections = random.Random(seed), AdapterStore(home), Corrections(home)
+    while True:
+        kind = chance.choice(("version", "live", "correction"))
+        if kind == "version":
+            done = republish(store, store.get(ref), f"copy{seed}").ref
+        elif kind == "live":
+            done = chance.choice(store.versions(TAB)).ref
+            print(json.dumps(["will", done]), flush=True)
+            store.promote(TAB, done)
+        else:
+            done = f"question {seed} {chance.random()}"
+            corrections.add(TAB, {"text": done, "target": "answer"}, "no", ref)
+        print(json.dumps([kind, done]), flush=True)
 
 
 @dataclass
@@ -88,7 +105,7 @@ def work_and_kill(home: Path, first: str, number: int, chance: random.Random) ->
         runs = Runs(Settings(home=home))
         if not any(run.active for run in runs.list()):
             runs.submit(short_run(home, f"run{number}"))
-        command = [sys.executable, "-m", "tests.helpers.change_writer", str(home), first, str(number)]
+        command = [sys.executable, "-m", "tests.slow.test_kills", str(home), first, str(number)]
         writer = subprocess.Popen(command, cwd=REPOSITORY, env=child_environment(), stdout=subprocess.PIPE, text=True)
         begun = writer.stdout.readline()
         time.sleep(chance.uniform(1, 8))
@@ -111,10 +128,14 @@ def test_r11_r18_r31_kills_at_random_moments_lose_nothing_that_was_acknowledged(
             rounds, changes = rounds + 1, changes + len(lines)
             assert acknowledged.lost(home) == [], f"round {rounds} of seed {SEED}"
     finally:
-        end_runs(home)
+        end_all(Runs(Settings(home=home)))
     print(f"{rounds} rounds, {changes} changes, {len(acknowledged.versions)} versions")
     assert changes > 3
 
 
 def test_a_loss_is_noticed(tmp_path: Path) -> None:
     assert len(Acknowledged({"gone@1": "x"}, {"a question"}, {"gone@1"}).lost(tmp_path)) == 3
+
+
+if __name__ == "__main__":
+    write_changes(Path(sys.argv[1]), sys.argv[2], int(sys.argv[3]))

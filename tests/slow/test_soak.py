@@ -11,14 +11,15 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from urllib.request import Request, urlopen
 
+import psutil
 import pytest
 
 from bench.bench_tab import republish
 from bench.servers import PageServer, serve_app
 from settings import Settings
 from store.adapters import AdapterStore
-from tests.helpers import TAB
-from tests.helpers.trained_home import end_runs, make_home, short_run
+from tests.helpers.generation_home import TAB, make_home, short_run
+from tests.helpers.run_helpers import end_all
 from tests.slow import size
 from training.runs.runs import Runs
 
@@ -87,15 +88,13 @@ class Load:
 
 
 def usage(pid: int) -> dict[str, float]:
-    """Resident kilobytes, threads and open files of a process."""
-    folder = Path(f"/proc/{pid}")
-    status = dict(line.split(":", 1) for line in (folder / "status").read_text().splitlines() if ":" in line)
-    files = len(list((folder / "fd").iterdir()))
-    return {"memory": float(status["VmRSS"].split()[0]), "threads": float(status["Threads"]), "files": files}
+    """Return resident bytes, threads and open files of a process."""
+    process = psutil.Process(pid)
+    return {"memory": process.memory_info().rss, "threads": process.num_threads(), "files": process.num_fds()}
 
 
 def growth(values: Sequence[float]) -> float:
-    """Share by which the last third lies above the second; the first is the warm-up."""
+    """Return the share by which the last third lies above the second; the first is the warm-up."""
     third = max(1, len(values) // 3)
     return statistics.median(values[-third:]) / statistics.median(values[third : 2 * third] or values) - 1
 
@@ -119,7 +118,7 @@ def test_r12_r19_r26_under_load_everybody_is_answered_and_nothing_grows(tmp_path
         load.stop.set()
         for thread in threads:
             thread.join(PATIENCE_S)
-    end_runs(home)
+    end_all(Runs(Settings(home=home)))
     grown = {name: growth([sample[name] for sample in samples]) for name in ("memory", "threads", "files")}
     print(dict(load.counts), {name: f"{value:.1%}" for name, value in grown.items()})
     assert load.wrong == [] and not any(thread.is_alive() for thread in threads)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack
@@ -13,7 +12,6 @@ import pytest
 import torch
 
 from errors import BusyError, ModelError
-from models.resolve import ModelStore
 from serving.base.slots import Slot
 from serving.generation import continuous as module
 from serving.generation import generator, prefill, request_queue
@@ -24,17 +22,15 @@ from serving.generation.static import StaticBatching
 from serving.loaded import Loaded
 from tests.conftest import Trained
 from tests.helpers import tiny
-from tests.helpers.answers import GREEDY, PROMPTS, together, written
+from tests.helpers.answers import GREEDY, PROMPTS, load, together, written
 from tests.helpers.waiting import PATIENCE_S
 
 Asked = tuple[list[int], SamplingParams, Slot | None]
 
 
 def beside(loaded: Loaded, asked: Sequence[Asked]) -> list[list[int]]:
-    """The answers to prompts that all come at once."""
-    found: dict[int, list[int]] = {}
-    together(lambda i: found.update({i: written(loaded, *asked[i])}), [(i,) for i in range(len(asked))])
-    return [found[i] for i in range(len(asked))]
+    """Return the answers to prompts that all come at once."""
+    return together(lambda *one: written(loaded, *one), asked)
 
 
 @pytest.mark.parametrize("family", [*tiny.DECODERS, *tiny.ENCODER_DECODERS])
@@ -60,8 +56,7 @@ def test_the_likeliest_tokens_are_those_of_transformers_alone_and_together(
 def test_rows_of_different_versions_are_each_answered_by_their_own(llama: Trained) -> None:
     loaded = llama.load()
     with ExitStack() as pinned:
-        slots: list[Slot | None] = [None]
-        slots += [pinned.enter_context(loaded.base.slots.pin(version)) for version in (llama.first, llama.second)]
+        slots = [pinned.enter_context(loaded.base.slots.pin(version)) for version in (None, llama.first, llama.second)]
         asked = [(ids, GREEDY, slot) for ids in PROMPTS for slot in slots]
         alone = [written(loaded, *each) for each in asked]
         assert len({tuple(tokens) for tokens in alone[:3]}) == 3, "the versions must differ"
@@ -69,7 +64,9 @@ def test_rows_of_different_versions_are_each_answered_by_their_own(llama: Traine
 
 
 @pytest.mark.parametrize("family", ["llama", "t5"])
-def test_a_seed_gives_the_same_answer_whoever_else_is_answered(family: str, bases: Callable[[str], Loaded]) -> None:
+def test_a_seed_gives_the_same_answer_whatever_else_is_in_the_batch(
+    family: str, bases: Callable[[str], Loaded]
+) -> None:
     loaded = bases(family)
     sampled = [SamplingParams(max_new_tokens=10, temperature=1.2, top_p=0.95, seed=seed) for seed in range(4)]
     alone = [written(loaded, PROMPTS[0], how) for how in sampled]
@@ -77,8 +74,6 @@ def test_a_seed_gives_the_same_answer_whoever_else_is_answered(family: str, base
     others: list[Asked] = [(ids, SamplingParams(max_new_tokens=15, temperature=0.7), None) for ids in PROMPTS]
     found = beside(loaded, [*others, *((PROMPTS[0], how, None) for how in sampled)])
     assert found[len(others) :] == alone
-    free = SamplingParams(max_new_tokens=10, temperature=1.2)
-    assert written(loaded, PROMPTS[0], free) != written(loaded, PROMPTS[0], free)
 
 
 class Held:
@@ -87,12 +82,14 @@ class Held:
     def __init__(self, loaded: Loaded, monkeypatch: pytest.MonkeyPatch) -> None:
         self.loaded, self.queue = loaded, loaded.generator.queue
         self.rows: list[int] = []
+        self.prefill: prefill.Prefill | None = None
         self.entered, self.go = threading.Semaphore(0), threading.Semaphore(0)
         batching = loaded.generator.batching
         assert isinstance(batching, ContinuousBatching)
         real = batching._step
 
         def step(batch: Any) -> None:
+            self.prefill = batch.prefill
             self.rows.append(len(batch.rows))
             self.entered.release()
             assert self.go.acquire(timeout=PATIENCE_S)
@@ -106,9 +103,10 @@ class Held:
         assert self.entered.acquire(timeout=PATIENCE_S)
         return request
 
-    def next(self) -> None:
-        self.go.release()
-        assert self.entered.acquire(timeout=PATIENCE_S)
+    def next(self, steps: int = 1) -> None:
+        for _ in range(steps):
+            self.go.release()
+            assert self.entered.acquire(timeout=PATIENCE_S)
 
     def submit(self, *requests: Request) -> None:
         for request in requests:
@@ -126,8 +124,11 @@ def held(bases: Callable[[str], Loaded], monkeypatch: pytest.MonkeyPatch) -> Ite
         thread.join(PATIENCE_S)  # what the test before has left behind counts on
     made = Held(bases("llama"), monkeypatch)
     yield made
-    for _ in range(2000):
-        made.go.release()
+    made.go.release(2000)
+
+
+def limit_rows(monkeypatch: pytest.MonkeyPatch, rows: int) -> None:
+    monkeypatch.setattr(module, "ROWS", dict.fromkeys(module.ROWS, rows))
 
 
 def sampled(tokens: int = 200, prompt: int = 0) -> Request:
@@ -159,33 +160,20 @@ def test_a_short_prompt_is_not_kept_waiting_by_a_long_one_nor_that_for_ever(
     running, long, short = held.begin(sampled()), greedy(list(range(100, 200))), sampled(prompt=1)
     held.submit(long, short)
     held.next()
-    assert short.written and not long.written
+    assert short.written and not long.written and held.prefill
+    [waiting] = held.prefill.requests
     for i in range(28):  # others keep coming, four in a pass, each of them shorter than what is left of the long one
         held.submit(greedy([50 + i, 60], 1))
-    before = tokens_read(long)
-    for _ in range(prefill.FAIR):
-        held.next()
-    assert tokens_read(long) > before
+    before = waiting.read
+    held.next(prefill.FAIR)
+    assert waiting.request is long and waiting.read > before
     cancel(running, long, short)
-
-
-def tokens_read(request: Request) -> int:
-    """Prompt tokens of a request that are read, as the thread that decodes sees it."""
-    frames = [frame for frame in sys._current_frames().values() for frame in stack(frame)]
-    batch = next(f.f_locals["batch"] for f in frames if f.f_code.co_name == "_run" and "batch" in f.f_locals)
-    return next(int(waiting.read) for waiting in batch.prefill.requests if waiting.request is request)
-
-
-def stack(frame: Any) -> Iterator[Any]:
-    while frame:
-        yield frame
-        frame = frame.f_back
 
 
 def test_waiting_requests_know_their_place_and_too_many_are_refused(
     held: Held, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(module, "ROWS", dict.fromkeys(module.ROWS, 2))
+    limit_rows(monkeypatch, 2)
     monkeypatch.setattr(request_queue, "WAITING", 3)
     first, second = held.begin(sampled(3)), sampled(3)
     held.submit(second)
@@ -210,8 +198,7 @@ def test_rows_beyond_the_memory_for_keys_and_values_wait(held: Held, monkeypatch
     assert batching._fits(idle, [], first) and not batching._fits(idle, [first], second), "both came to an idle base"
     held.begin(first)
     held.submit(second)
-    held.next()
-    held.next()
+    held.next(2)
     assert held.rows == [1, 1, 1] and not second.written and not first.finished.is_set()
     cancel(first)
     held.next()
@@ -231,10 +218,8 @@ def test_an_error_reaches_every_reader_and_later_requests_are_answered(
 ) -> None:
     loaded = bases("llama")
     with monkeypatch.context() as patched:
-        if part == "_join":
-            patched.setattr(module, "TokenSampler", lambda *_: 1 / 0)
-        else:
-            patched.setattr(loaded.generator.batching, part, lambda *_: 1 / 0)
+        where, name = (module, "TokenSampler") if part == "_join" else (loaded.generator.batching, part)
+        patched.setattr(where, name, lambda *_: 1 / 0)
         with pytest.raises(ZeroDivisionError):
             written(loaded, PROMPTS[0])
     assert written(loaded, PROMPTS[0])
@@ -244,8 +229,7 @@ def test_a_request_that_cannot_begin_fails_alone(held: Held) -> None:
     running = held.begin(sampled())
     bad = Request(PROMPTS[3], GREEDY, cast("Slot", object()))
     held.submit(bad, *(good := [greedy(PROMPTS[i]) for i in (0, 1)]))
-    held.next()
-    held.next()
+    held.next(2)
     with pytest.raises(AttributeError):
         list(bad.tokens())
     assert all(request.written for request in good), "they were to be read in one pass with it"
@@ -286,7 +270,7 @@ def test_an_answer_is_cut_at_its_deadline_and_one_that_never_began_is_refused(
     pieces: list[tuple[str, int]] = []
     reader.start()
     assert held.entered.acquire(timeout=PATIENCE_S)
-    monkeypatch.setattr(module, "ROWS", dict.fromkeys(module.ROWS, 1))
+    limit_rows(monkeypatch, 1)
     held.submit(waiting := sampled())
     monkeypatch.setattr(request_queue, "DEADLINE_S", 0.0)
     held.go.release()
@@ -299,8 +283,7 @@ def test_an_answer_is_cut_at_its_deadline_and_one_that_never_began_is_refused(
 def test_a_prompt_that_begins_alike_is_read_once_for_each_version(
     llama: Trained, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    loaded = llama.load()
-    read: list[int] = []
+    loaded, read = llama.load(), list[int]()
     batching = loaded.generator.batching
     real = batching._read
     monkeypatch.setattr(
@@ -308,10 +291,9 @@ def test_a_prompt_that_begins_alike_is_read_once_for_each_version(
     )
     system = list(range(100, 140))
     with loaded.base.slots.pin(llama.first) as one, loaded.base.slots.pin(llama.second) as two:
-        cold = {id(slot): written(loaded, [*system, 9, 10], GREEDY, slot) for slot in (one, two, None)}
-        assert read == [42, 42, 42], "never across versions"
-        warm = {id(slot): written(loaded, [*system, 9, 10], GREEDY, slot) for slot in (one, two, None)}
-        assert read[3:] == [1, 1, 1] and warm == cold
+        cold = [written(loaded, [*system, 9, 10], GREEDY, slot) for slot in (one, two, None)]
+        warm = [written(loaded, [*system, 9, 10], GREEDY, slot) for slot in (one, two, None)]
+        assert warm == cold and read == [42, 42, 42, 1, 1, 1], "never across versions"
         written(loaded, [*system, 11, 12, 13], GREEDY, one)
         assert read[-1] == 3
 
@@ -319,10 +301,8 @@ def test_a_prompt_that_begins_alike_is_read_once_for_each_version(
 def test_a_base_that_decodes_rows_otherwise_than_alone_is_asked_one_at_a_time(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    folder = tiny.make("gpt2", tmp_path / "gpt2")
-    model = ModelStore(tmp_path / "models", offline=True).resolve(str(folder))
     monkeypatch.setattr(module.BatchedKVCache, "positions", lambda cache: [[cache.length]] * len(cache.starts))
-    loaded = Loaded(model, "none")
+    loaded = load(tiny.make("gpt2", tmp_path / "gpt2"))
     assert isinstance(loaded.generator.batching, StaticBatching) and loaded.generator.batching._rows == 1
     alone = [written(loaded, ids) for ids in PROMPTS]
     assert beside(loaded, [(ids, GREEDY, None) for ids in PROMPTS]) == alone and all(alone)

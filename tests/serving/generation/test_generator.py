@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -18,16 +20,17 @@ TEXTS = ["a plain sentence, with answer.", "我的包裹在哪里？", "🎉🎉
 
 
 @pytest.fixture(scope="module")
-def tokenizer(tmp_path_factory: pytest.TempPathFactory) -> object:
+def tokenizer(tmp_path_factory: pytest.TempPathFactory) -> Any:
     return AutoTokenizer.from_pretrained(tiny.make("llama", tmp_path_factory.mktemp("words")), trust_remote_code=False)
 
 
 @settings(deadline=None, max_examples=60)
 @given(data=st.data())
-def test_pieces_of_an_answer_make_the_whole(tokenizer: object, data: st.DataObject) -> None:
+def test_pieces_of_an_answer_make_the_whole(tokenizer: Any, data: st.DataObject) -> None:
     text = data.draw(st.sampled_from(TEXTS) | st.text(max_size=30))
-    ids = tokenizer(text, add_special_tokens=False)["input_ids"]  # type: ignore[operator]
-    answer, seen = Detokenizer(tokenizer), [""]  # type: ignore[arg-type]
+    ids = tokenizer(text, add_special_tokens=False)["input_ids"]
+    whole = tokenizer.decode(ids, skip_special_tokens=True)
+    answer, seen = Detokenizer(tokenizer), [""]
     while ids:
         some = data.draw(st.integers(1, len(ids)))
         grown = answer.add(ids[:some])
@@ -36,15 +39,7 @@ def test_pieces_of_an_answer_make_the_whole(tokenizer: object, data: st.DataObje
         seen.append(answer.text)
         ids = ids[some:]
     answer.add((), last=True)
-    whole = tokenizer.decode(tokenizer(text, add_special_tokens=False)["input_ids"], skip_special_tokens=True)  # type: ignore[attr-defined, operator]
     assert answer.text == whole
-
-
-def test_an_incomplete_character_is_shown_at_the_end_alone(tokenizer: object) -> None:
-    answer = Detokenizer(tokenizer)  # type: ignore[arg-type]
-    half = tokenizer("🎉", add_special_tokens=False)["input_ids"][:1]  # type: ignore[operator]
-    assert not answer.add(half) and answer.text == ""
-    assert answer.add((), last=True) and answer.text == UNFINISHED
 
 
 def test_an_answer_of_the_real_tokenizer_grows_to_its_text(smollm: Model) -> None:
@@ -54,6 +49,9 @@ def test_an_answer_of_the_real_tokenizer_grows_to_its_text(smollm: Model) -> Non
         for token in real(text)["input_ids"]:
             answer.add([token])
         assert answer.text == text
+    answer = Detokenizer(real)
+    assert not answer.add(real("🎉")["input_ids"][:1]) and answer.text == "", "an incomplete character is shown last"
+    assert answer.add((), last=True) and answer.text == UNFINISHED
 
 
 def test_bytes_of_no_character_do_not_end_an_answer_where_the_tokenizer_falls_back_to_bytes() -> None:

@@ -20,17 +20,14 @@ HEADS, WIDTH, LAYERS = 2, 3, 2
 
 
 def states(tokens: int, value: float) -> list[LayerState]:
-    """What a prompt of so many tokens left: in layer i, token t, `value` + t / 100 + i / 10."""
-    made = []
-    for layer in range(LAYERS):
-        ramp = value + torch.arange(tokens) / 100 + layer / 10
-        block = ramp[None, None, :, None].expand(1, HEADS, tokens, WIDTH).contiguous()
-        made.append((block, -block))
-    return made
+    """Make the keys and values of a prompt: in layer i, token t, `value` + t / 100 + i / 10."""
+    ramps = [value + torch.arange(tokens) / 100 + layer / 10 for layer in range(LAYERS)]
+    blocks = [ramp[None, None, :, None].expand(1, HEADS, tokens, WIDTH).contiguous() for ramp in ramps]
+    return [(block, -block) for block in blocks]
 
 
 def step(cache: BatchedKVCache, values: list[float]) -> list[tuple[torch.Tensor, torch.Tensor]]:
-    """One pass writes a column, as a model's attention does in each layer."""
+    """Write a column, as a model's attention does in each layer."""
     found = []
     for layer in range(LAYERS):
         column = torch.tensor(values)[:, None, None, None].expand(-1, HEADS, 1, WIDTH) + layer / 10
@@ -99,11 +96,12 @@ def test_a_step_in_a_block_with_room_copies_nothing() -> None:
     assert cache.layers[0].blocks[0].data_ptr() == grown
 
 
-def test_the_bytes_of_a_token_are_those_of_its_keys_and_values() -> None:
-    assert token_bytes(states(5, 0)) == LAYERS * 2 * HEADS * WIDTH * 4 == 96
-
-
 IDS = list(range(100, 140))
+
+
+@pytest.fixture
+def cache() -> PrefixCache:
+    return PrefixCache()
 
 
 def slot() -> Slot:
@@ -111,49 +109,34 @@ def slot() -> Slot:
     return Slot(version, {}, {}, None)
 
 
-def test_the_longest_common_beginning_is_found_but_never_the_whole_prompt() -> None:
-    known = PrefixCache()
-    known.keep(None, IDS, states(40, 1))
-    assert known.find(None, [*IDS, 1, 2])[0] == 40
-    assert known.find(None, IDS)[0] == 39, "the last token is read, or there would be no logits"
-    length, found = known.find(None, [*IDS[:20], 9, 9, 9])
+def test_the_longest_common_beginning_is_found_but_never_the_whole_prompt(cache: PrefixCache) -> None:
+    cache.keep(None, IDS[:20], states(20, 1))
+    cache.keep(None, IDS, states(40, 1))
+    assert len(cache._prompts) == 1, "a longer prompt takes the place of its beginning"
+    assert cache.find(None, [*IDS, 1, 2])[0] == 40
+    assert cache.find(None, IDS)[0] == 39, "the last token is read, or there would be no logits"
+    length, found = cache.find(None, [*IDS[:20], 9, 9, 9])
     assert length == 20 and found[1][0].shape[-2] == 20
-    assert known.find(None, [*IDS[: SHORTEST_PREFIX - 1], 9, 9]) == (0, ())
-    assert known.find(None, IDS[1:]) == (0, ())
+    assert cache.find(None, [*IDS[: SHORTEST_PREFIX - 1], 9, 9]) == cache.find(None, IDS[1:]) == (0, ())
 
 
-def test_a_version_never_finds_what_another_made() -> None:
-    known, one, other = PrefixCache(), slot(), slot()
-    known.keep(one, IDS, states(40, 1))
-    assert known.find(one, [*IDS, 1])[0] == 40
-    assert known.find(other, [*IDS, 1])[0] == 0 and known.find(None, [*IDS, 1])[0] == 0
-    known.keep(None, IDS, states(40, 2))
-    assert known.find(None, [*IDS, 1])[1][0][0][0, 0, 0, 0] == 2
-    assert known.find(one, [*IDS, 1])[1][0][0][0, 0, 0, 0] == 1
-
-
-def test_what_a_version_that_is_gone_made_belongs_to_nobody_least_to_the_base() -> None:
-    known, one = PrefixCache(), slot()
-    known.keep(one, IDS, states(40, 1))
+def test_a_version_never_finds_what_another_made(cache: PrefixCache) -> None:
+    one, other = slot(), slot()
+    cache.keep(one, IDS, states(40, 1))
+    assert [cache.find(each, [*IDS, 1])[0] for each in (one, other, None)] == [40, 0, 0]
+    cache.keep(None, IDS, states(40, 2))
+    assert [cache.find(each, [*IDS, 1])[1][0][0][0, 0, 0, 0] for each in (one, None)] == [1, 2]
     del one
     gc.collect()
-    assert known.find(None, [*IDS, 1]) == (0, ())
-    known.keep(None, [*IDS[:20], 5], states(21, 1))
-    assert len(known._prompts) == 1
+    assert cache.find(other, [*IDS, 1]) == (0, ()), "what an evicted version made belongs to nobody"
+    cache.keep(None, [*IDS[:20], 5], states(21, 1))
+    assert len(cache._prompts) == 2 and cache.find(None, [*IDS, 1])[1][0][0][0, 0, 0, 0] == 2
 
 
-def test_a_longer_prompt_takes_the_place_of_its_beginning() -> None:
-    known = PrefixCache()
-    known.keep(None, IDS[:20], states(20, 1))
-    known.keep(None, IDS, states(40, 1))
-    assert len(known._prompts) == 1 and known.find(None, [*IDS, 1])[0] == 40
-
-
-def test_the_ones_used_longest_ago_make_room(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_ones_used_longest_ago_make_room(cache: PrefixCache, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert token_bytes(states(5, 0)) == LAYERS * 2 * HEADS * WIDTH * 4 == 96
     monkeypatch.setattr(module, "PREFIX_BYTES", 96 * 100)
-    known = PrefixCache()
     for i in range(3):
-        known.keep(None, [i, *IDS], states(41, i))
-        known.find(None, [0, *IDS, 1])
-    assert known.find(None, [0, *IDS, 1])[0] == 41 and known.find(None, [2, *IDS, 1])[0] == 41
-    assert known.find(None, [1, *IDS, 1])[0] == 0
+        cache.keep(None, [i, *IDS], states(41, i))
+        cache.find(None, [0, *IDS, 1])
+    assert [cache.find(None, [i, *IDS, 1])[0] for i in range(3)] == [41, 0, 41]

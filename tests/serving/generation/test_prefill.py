@@ -26,7 +26,7 @@ def test_prompts_are_read_in_one_pass_and_each_as_it_is_alone(family: str, bases
     begin = list(range(40, 61))
     asked = [Request([*begin[:known], *PROMPTS[i]], GREEDY, None) for known in (0, 21) for i in (0, 1, 3)]
 
-    def joiner(request: Request, known: int) -> prefill.PrefillRequest:
+    def prompt(request: Request, known: int) -> prefill.PrefillRequest:
         made = prefill.PrefillRequest(request, TokenSampler(net, request.params, len(request.ids)), DynamicCache())
         if known:
             alone.read([made], known)
@@ -34,8 +34,8 @@ def test_prompts_are_read_in_one_pass_and_each_as_it_is_alone(family: str, bases
 
     with torch.inference_mode():
         alone, joint = prefill.Prefill(loaded.base), prefill.Prefill(loaded.base)
-        expected = [alone.read([joiner(request, 0)], 100)[0] for request in asked]
-        joint.requests = [joiner(request, known) for request, known in zip(asked, [0] * 3 + [21] * 3, strict=True)]
+        expected = [alone.read([prompt(request, 0)], 100)[0] for request in asked]
+        joint.requests = [prompt(request, known) for request, known in zip(asked, [0] * 3 + [21] * 3, strict=True)]
         widths.clear()
         while joint.requests:
             chosen = joint.choose(busy=False)
@@ -46,4 +46,4 @@ def test_prompts_are_read_in_one_pass_and_each_as_it_is_alone(family: str, bases
                 assert layer.keys.shape[:1] + layer.keys.shape[2:3] == (1, len(each.request.ids))
                 joint.requests.remove(each)
     hook.remove()
-    assert widths == [(3, 7), (3, 7)], "those with as much behind them go together"
+    assert widths == [(3, 7), (3, 7)], "prompts with as many tokens prefilled share a pass"

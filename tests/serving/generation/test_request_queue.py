@@ -2,26 +2,22 @@
 
 from __future__ import annotations
 
-import subprocess
-import sys
 import threading
 from pathlib import Path
 
 from serving.generation.request_queue import Request
 from serving.generation.sampling import SamplingParams
-from settings import REPOSITORY
 from tests.helpers import tiny
+from tests.helpers.child import run
 from tests.helpers.waiting import PATIENCE_S
 
 ENDS_MEANWHILE = """
 import sys
 from pathlib import Path
-from serving.loaded import Loaded
 from serving.generation.request_queue import Request
 from serving.generation.sampling import SamplingParams
-from models.resolve import ModelStore
-folder = Path(sys.argv[1])
-loaded = Loaded(ModelStore(folder / "models", offline=True).resolve(str(folder)), "none")
+from tests.helpers.answers import load
+loaded = load(Path(sys.argv[1]))
 request = Request([9, 31], SamplingParams(max_new_tokens=4000, temperature=1.0), None)
 loaded.generator.queue.put(request)
 while not request.written:
@@ -31,14 +27,7 @@ print("written", flush=True)
 
 
 def test_a_process_that_ends_while_an_answer_is_written_ends_quietly(tmp_path: Path) -> None:
-    tiny.make("llama", tmp_path)
-    done = subprocess.run(
-        [sys.executable, "-c", ENDS_MEANWHILE, str(tmp_path)],
-        cwd=REPOSITORY,
-        capture_output=True,
-        text=True,
-        timeout=120,
-    )
+    done = run("-c", ENDS_MEANWHILE, str(tiny.make("llama", tmp_path / "llama")))
     assert (done.returncode, done.stdout.strip()) == (0, "written"), done.stderr
 
 

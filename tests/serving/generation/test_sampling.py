@@ -8,11 +8,10 @@ from typing import Any
 import pytest
 import torch
 
-from models.loading import load_model
-from models.resolve import ModelStore
 from serving.generation import sampling as module
 from serving.generation.sampling import SamplingParams, TokenSampler
 from tests.helpers import tiny
+from tests.helpers.answers import load
 
 VOCABULARY = 600
 IDS = [5, 6, 7]
@@ -20,20 +19,17 @@ IDS = [5, 6, 7]
 
 @pytest.fixture(scope="module")
 def net(tmp_path_factory: pytest.TempPathFactory) -> Any:
-    home = tmp_path_factory.mktemp("choice")
-    folder = tiny.make("llama", home / "llama")
-    model = ModelStore(home / "models", offline=True).resolve(str(folder))
-    return load_model(model, "AutoModelForCausalLM")[0]
+    return load(tiny.make("llama", tmp_path_factory.mktemp("sampling") / "llama")).base.net
 
 
 def theirs(net: Any, params: SamplingParams, logits: torch.Tensor) -> torch.Tensor:
-    """The probabilities that transformers' `generate` would draw from."""
+    """Return the probabilities that transformers' `generate` would draw from."""
     config, _ = net._prepare_generation_config(None, **params.arguments())
     return net._get_logits_processor(config, input_ids_seq_length=3, model_kwargs={})(None, logits).softmax(-1)[0]
 
 
 def weights(sampler: TokenSampler, params: SamplingParams, logits: torch.Tensor) -> torch.Tensor:
-    """The probabilities that ours draws from, by token."""
+    """Return the probabilities that ours draws from, by token."""
     seen: list[torch.Tensor] = []
     real = sampler._draw_index
     sampler._draw_index = lambda some: (seen.append(some), real(some))[1]  # type: ignore[method-assign]

@@ -17,8 +17,8 @@ from settings import REPOSITORY, Settings
 from store.adapters import AdapterStore
 from tests.helpers import tiny
 from tests.helpers.browser import opened
+from tests.helpers.evaluations import LABELS, made_elsewhere
 from tests.helpers.ui_site import Pool, serve
-from tests.training.publish.test_import_peft import LABELS, made_elsewhere
 from training.runs.runs import Runs
 from ui.adapters import import_form, versions_view
 from ui.context import Context
