@@ -1,9 +1,8 @@
 """threats.py: every fault that must be survived has a test that shows it, and no test claims a row that is none."""
 
 import re
-import subprocess
-import sys
 
+from tests.helpers.child import run
 from tests.threats import ROOT, ROWS, claimed, rows_of
 
 
@@ -21,9 +20,7 @@ def test_a_name_claims_its_rows() -> None:
 
 
 def test_the_list_names_every_row_and_its_tests() -> None:
-    told = subprocess.run([sys.executable, "-m", "tests.threats", "--list"], cwd=ROOT, capture_output=True, text=True)
-    assert told.returncode == 0
-    lines = told.stdout.splitlines()
+    lines = run("-m", "tests.threats", "--list").stdout.splitlines()
     assert [line[:3] for line in lines if not line.startswith(" ")] == list(ROWS)
     assert sum(line.startswith("       tests/") for line in lines) == sum(map(len, claimed().values()))
 

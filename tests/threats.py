@@ -1,4 +1,4 @@
-"""What Graft must survive, and the tests that show it: `python -m tests.threats` runs them, `--list` names them.
+"""Faults and attacks that Graft survives, and their tests: `python -m tests.threats` runs them, `--list` lists them.
 
 A test belongs to a row by its name: `test_r11_...`, or `test_r11_r20_...` for two. Rows of band A keep anybody from
 using Graft at all, those of band B from sharing it, those of band C from recommending it.
@@ -8,13 +8,11 @@ from __future__ import annotations
 
 import ast
 import re
-import subprocess
 import sys
-import tempfile
-from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
-from xml.etree import ElementTree
+
+import pytest
 
 ROOT = Path(__file__).resolve().parent.parent
 NAMED = re.compile(r"test_?((?:r\d\d_?)+)", re.IGNORECASE)
@@ -87,13 +85,13 @@ ROWS = {
 
 
 def rows_of(name: str) -> list[str]:
-    """The rows that a test's name claims."""
+    """Return the rows in the name of a test."""
     found = NAMED.match(name)
     return [part.upper() for part in re.findall(r"r\d\d", found[1], re.IGNORECASE)] if found else []
 
 
 def claimed() -> dict[str, list[str]]:
-    """Row -> the tests that claim it, as pytest names them."""
+    """Return the tests of each row, as pytest names them."""
     found: dict[str, list[str]] = {}
     for path in sorted((ROOT / "tests").rglob("test_*.py")):
         for node in ast.parse(path.read_text(encoding="utf-8")).body:
@@ -107,32 +105,15 @@ def claimed() -> dict[str, list[str]]:
 
 
 def main(arguments: list[str]) -> int:
-    """Print row -> tests, with how they ended unless only the list is wanted; 1 where one has failed."""
+    """Print the tests of each row; run them unless only the list is wanted."""
     found = claimed()
-    ended = {} if "--list" in arguments else _run(sorted({test for tests in found.values() for test in tests}))
     for id, row in ROWS.items():
         print(f"{id} {row.band}  {row.what}")
         for test in found.get(id, ["(none)"]):
-            counts = ended.get(test)
-            print(f"       {test}" + (f"  {', '.join(f'{n} {how}' for how, n in counts.items())}" if counts else ""))
-    return int(any("failed" in counts for counts in ended.values()))
-
-
-def _run(tests: list[str]) -> dict[str, Counter[str]]:
-    """Test -> how often it passed, failed or was skipped, over its parameters."""
-    with tempfile.TemporaryDirectory() as folder:
-        report = Path(folder) / "report.xml"
-        subprocess.run([sys.executable, "-m", "pytest", "-q", f"--junitxml={report}", *tests], cwd=ROOT, check=False)
-        cases = ElementTree.parse(report).getroot().iter("testcase")  # noqa: S314 - pytest has just written it
-        ended: dict[str, Counter[str]] = {}
-        for case in cases:
-            parts = case.attrib["classname"].split(".")
-            at = next(i for i, part in enumerate(parts) if part.startswith("test_")) + 1
-            name = ".".join(parts[at:]) or case.attrib["name"].partition("[")[0]
-            kinds = [part.tag for part in case if part.tag in ("failure", "error", "skipped")]
-            how = "skipped" if kinds == ["skipped"] else "failed" if kinds else "passed"
-            ended.setdefault(f"{'/'.join(parts[:at])}.py::{name}", Counter())[how] += 1
-    return ended
+            print(f"       {test}")
+    if "--list" in arguments:
+        return 0
+    return int(pytest.main(["-q", *sorted({test for tests in found.values() for test in tests})]))
 
 
 if __name__ == "__main__":

@@ -6,7 +6,6 @@ import os
 import re
 import subprocess
 import sys
-from fnmatch import fnmatchcase
 
 import yaml
 
@@ -17,12 +16,6 @@ COMMANDS = ["pip install -r requirements.txt && python app.py", "pip install -r 
 LINES = 150
 """The longest that README.md and a file of docs/ may be."""
 PACKAGES = ("plugins", "ui", "serving", "training", "models", "hub", "store", "bench")
-
-
-def is_ignored(name: str) -> bool:
-    """Whether git ignores a file or folder of that name at the top."""
-    patterns = [line.strip("/") for line in (ROOT / ".gitignore").read_text().splitlines()]
-    return any(fnmatchcase(name, pattern) for pattern in patterns)
 
 
 def test_front_matter_is_that_of_a_gradio_space() -> None:
@@ -82,7 +75,7 @@ def test_changelog_has_the_releases_and_short_entries() -> None:
 
 
 def mapped() -> dict[str, set[str]]:
-    """Folders at the top that the map of the README names, each with the folders named in its description."""
+    """Return the folders at the top that the map of the README names, each with the folders in its description."""
     (text,) = re.findall(r"^## Map\n\n```\n(.*?)^```$", BODY, re.MULTILINE | re.DOTALL)
     cells = [cell.strip() for line in text.splitlines() for cell in re.split(r"\s{2,}", line) if cell.strip()]
     pairs = dict(zip(cells[::2], cells[1::2], strict=True))
@@ -90,15 +83,15 @@ def mapped() -> dict[str, set[str]]:
 
 
 def test_map_names_the_folders_that_are_there_and_no_others() -> None:
-    there = {path.name for path in ROOT.iterdir() if path.is_dir() and not path.name.startswith(".")}
-    assert {name for name in there if not is_ignored(name)} == set(mapped())
+    tracked = subprocess.run(["git", "ls-files"], cwd=ROOT, capture_output=True, text=True, check=True).stdout
+    assert set(re.findall(r"^(\w[^/\n]*)/", tracked, re.MULTILINE)) == set(mapped())
     rooms = {name: {path.parent.name for path in (ROOT / name).glob("*/__init__.py")} for name in PACKAGES}
     assert len(rooms["training"]) >= 5 and rooms == {name: mapped()[name] for name in PACKAGES}
     assert all((ROOT / "tests" / room).is_dir() for room in mapped()["tests"])
 
 
 def rows(text: str) -> list[list[str]]:
-    """The cells of each line of all Markdown tables."""
+    """Return the cells of each line of all Markdown tables."""
     return [[cell.strip() for cell in line.strip("|").split("|")] for line in text.splitlines() if line.startswith("|")]
 
 
