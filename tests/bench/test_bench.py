@@ -27,13 +27,9 @@ Run = Callable[..., list[measure.Row]]
 
 
 @pytest.fixture(scope="module")
-def bert(tmp_path_factory: pytest.TempPathFactory) -> str:
-    return str(tiny.make("bert", tmp_path_factory.mktemp("bases") / "bert"))
-
-
-@pytest.fixture(scope="module")
-def llama(tmp_path_factory: pytest.TempPathFactory) -> str:
-    return str(tiny.make("llama", tmp_path_factory.mktemp("bases") / "llama"))
+def bases(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
+    folder = tmp_path_factory.mktemp("bases")
+    return {family: str(tiny.make(family, folder / family)) for family in ("bert", "llama")}
 
 
 @pytest.fixture
@@ -114,18 +110,19 @@ def test_a_peer_that_ends_is_reported_with_its_log() -> None:
 
 
 @pytest.mark.parametrize(("family", "task"), [("bert", "text-classification"), ("llama", "causal-lm")])
-def test_random_versions_answer_differently_and_are_served(family: str, task: str, tmp_path: Path) -> None:
-    tab = open_tab(tmp_path, task, str(tiny.make(family, tmp_path / family)))
+def test_random_versions_answer_differently_and_are_served(
+    family: str, task: str, bases: dict[str, str], tmp_path: Path
+) -> None:
+    tab = open_tab(tmp_path, task, bases[family])
     versions = [*publish(tab, ["a", "b"]), *publish(tab, ["a"])]
     versions.append(republish(AdapterStore(tab.settings.home), versions[1], "b"))
-    assert [version.ref for version in versions] == ["a@1", "b@1", "a@2", "b@2"]
     named, said = zip(*[tab.ask(version.ref, "the parcel is late", 8) for version in versions], strict=True)
-    assert named == ("a@1", "b@1", "a@2", "b@2")
+    assert [version.ref for version in versions] == list(named) == ["a@1", "b@1", "a@2", "b@2"]
     assert said[0] == said[2] and said[1] == said[3] and said[0] != said[1]
 
 
-def test_chat_compares_both_sides_through_http(run: Run, llama: str) -> None:
-    rows = run("chat", "--base", llama, "--clients", "2", "--tokens", "6")
+def test_chat_compares_both_sides_through_http(run: Run, bases: dict[str, str]) -> None:
+    rows = run("chat", "--base", bases["llama"], "--clients", "2", "--tokens", "6")
     assert names_of(rows) == [
         "1 at once: Gradio and generate",
         "1 at once: graft",
@@ -137,16 +134,18 @@ def test_chat_compares_both_sides_through_http(run: Run, llama: str) -> None:
     assert rows[4]["tokens a second"] == "not measured"
 
 
-def test_mixed_compares_each_use_of_adapters(run: Run, llama: str) -> None:
-    rows = run("mixed", "--base", llama, "--clients", "3", "--versions", "3", "--tokens", "4")
+def test_mixed_compares_each_use_of_adapters(run: Run, bases: dict[str, str]) -> None:
+    rows = run("mixed", "--base", bases["llama"], "--clients", "3", "--versions", "3", "--tokens", "4")
     assert [row["what"].partition(":")[0] for row in rows] == ["stock", "graft"] * 3
     assert [row["same answers"] for row in rows] == ["", "3 of 3"] * 3
     assert all(row["tokens a second"] > 0 and row["x without adapter"] for row in rows)
 
 
-@pytest.mark.parametrize("kind", ["classification", "generation"])
-def test_swap_compares_a_new_version_and_the_waits_of_others(kind: str, run: Run, bert: str, llama: str) -> None:
-    rows = run("swap", kind, "--base", bert if kind == "classification" else llama, "--asked", "20")
+@pytest.mark.parametrize(("kind", "family"), [("classification", "bert"), ("generation", "llama")])
+def test_swap_compares_a_new_version_and_the_waits_of_others(
+    kind: str, family: str, run: Run, bases: dict[str, str]
+) -> None:
+    rows = run("swap", kind, "--base", bases[family], "--asked", "20")
     assert names_of(rows) == [
         f"{kind}: load_adapter, set_adapter",
         f"{kind}: a new version",
@@ -156,8 +155,8 @@ def test_swap_compares_a_new_version_and_the_waits_of_others(kind: str, run: Run
     assert rows[1]["to its answer, ms"] > 0 and rows[1]["to its answer, ms, x peer"] and rows[3]["p99, ms, x peer"]
 
 
-def test_classify_compares_inside_and_through_http(run: Run, bert: str) -> None:
-    rows = run("classify", "--base", bert, "--clients", "3", "--asked", "2", "--batch", "4")
+def test_classify_compares_inside_and_through_http(run: Run, bases: dict[str, str]) -> None:
+    rows = run("classify", "--base", bases["bert"], "--clients", "3", "--asked", "2", "--batch", "4")
     assert names_of(rows) == [
         "inside: pipeline, one by one",
         "inside: pipeline, lists of 4",
@@ -170,14 +169,14 @@ def test_classify_compares_inside_and_through_http(run: Run, bert: str) -> None:
     assert [row["same answers"] for row in rows] == ["", *["6 of 6"] * 3, "", *["6 of 6"] * 2]
 
 
-def test_start_measures_the_page_and_the_first_answer(run: Run, bert: str, llama: str) -> None:
-    rows = run("start", "--classifier", bert, "--writer", llama, "--warm", "0")
+def test_start_measures_the_page_and_the_first_answer(run: Run, bases: dict[str, str]) -> None:
+    rows = run("start", "--classifier", bases["bert"], "--writer", bases["llama"], "--warm", "0")
     seconds = {row["what"]: row["seconds"] for row in rows}
     assert 0 < seconds["graft: page"] < seconds["graft: first answer"] and seconds["a bare Gradio page"] > 0
 
 
-def test_memory_is_measured_when_every_version_has_answered(run: Run, bert: str, llama: str) -> None:
-    rows = run("memory", "--classifier", bert, "--writer", llama)
+def test_memory_is_measured_when_every_version_has_answered(run: Run, bases: dict[str, str]) -> None:
+    rows = run("memory", "--classifier", bases["bert"], "--writer", bases["llama"])
     assert names_of(rows) == ["three pipelines", "three tabs, 8 versions"]
     assert all(row["MB"] > 100 for row in rows) and rows[1]["MB, x peer"]
 

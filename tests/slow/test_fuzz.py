@@ -1,6 +1,7 @@
 """Damaged files and odd names, by the thousand: nothing but errors in words leaves the code that reads them.
 
-Each case is a good file with bytes flipped, cut, repeated or inserted, or a name made of odd parts.
+Each case is a good file with bytes flipped, cut, repeated or inserted, or a name made of odd parts. Adapters are
+damaged in tests/models/test_adapter_check.py.
 """
 
 from __future__ import annotations
@@ -15,15 +16,12 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
-from safetensors.numpy import save_file
 
 from errors import GraftError
-from models.adapter_check import read_adapter
 from models.preflight import check_model
 from settings import Settings
-from store.adapters import WEIGHTS, AdapterStore
+from store.adapters import AdapterStore
 from store.corrections import Corrections
 from tasks import Columns
 from tests.helpers.row_files import write
@@ -41,9 +39,6 @@ WORDS = ("a", "@", "1", "@1", "é", "\ud800", "\u202e", "live", "base", "mine", 
 CODE = ("{x}", "${x}", "$(id)", "__import__('os')", "<b>", "'", '"')
 PIECES = (b"\0", b'"', b"\n", b"\xff", b"{", b"[" * 5_000, b"9" * 400, b"\xed\xa0\x80")
 ROWS = [{"text": f"text {i}", "label": "ab"[i % 2]} for i in range(40)]
-LAYERS = {f"layer.{i}.query": (8, 8) for i in range(2)}
-ADAPTER: dict[str, Any] = {"peft_type": "LORA", "r": 4, "lora_alpha": 8, "target_modules": ["query"], "bias": "none"}
-ADAPTER |= {"modules_to_save": None, "rank_pattern": {}, "alpha_pattern": {}, "use_dora": False}
 BASE: Mapping[str, Mapping[str, Any]] = {
     "config.json": {"model_type": "bert", "hidden_size": 4},
     "tokenizer_config.json": {"tokenizer_class": "BertTokenizer", "vocab_file": "vocab.txt"},
@@ -100,19 +95,6 @@ def tables(chance: random.Random, folder: Path) -> None:
         pass
 
 
-def adapters(chance: random.Random, folder: Path) -> None:
-    shapes = {"A": (4, 8), "B": (8, 4)}
-    pairs = itertools.product(LAYERS, shapes)
-    weights = {f"base_model.model.{at}.lora_{part}.weight": np.ones(shapes[part], "f4") for at, part in pairs}
-    save_file(weights, folder / WEIGHTS)
-    (folder / "adapter_config.json").write_text(json.dumps(ADAPTER), encoding="utf-8")
-    if chance.random() < 0.5:
-        (folder / WEIGHTS).write_bytes(mutated(chance, (folder / WEIGHTS).read_bytes()))
-    else:
-        (folder / "adapter_config.json").write_bytes(changed(chance, ADAPTER))
-    read_adapter(folder, LAYERS, "mine@1")
-
-
 def models(chance: random.Random, folder: Path) -> None:
     (folder / "model.safetensors").write_bytes(b"x")
     damaged = chance.choice([*BASE])
@@ -145,7 +127,7 @@ def names(chance: random.Random, folder: Path) -> None:
         assert not outside, f"{given!r} wrote {outside}"
 
 
-TARGETS: list[Callable[[random.Random, Path], None]] = [tables, adapters, models, configs, names]
+TARGETS: list[Callable[[random.Random, Path], None]] = [tables, models, configs, names]
 
 
 @pytest.mark.slow
