@@ -274,17 +274,6 @@ def test_calls_in_the_documents_work_as_they_stand(app: App, tickets: Version) -
     assert "event: complete" in events and '"version": "' in events
 
 
-def test_bad_calls_are_told_why(client: Client) -> None:
-    for arguments, expected in (
-        (("",), "There is no text"),
-        ((REVIEW, "one"), "2 to 200 different"),
-        ((REVIEW, "", "nothing@9"), "There is no version"),
-        ((REVIEW, "", "base"), "no labels of its own"),
-    ):
-        with pytest.raises(Exception, match=expected):
-            client.predict(*arguments, api_name="/classification")
-
-
 def test_a_version_trained_in_a_terminal_answers_in_the_running_app(app: App, client: Client, tmp_path: Path) -> None:
     """`--quantize 4bit` on a CPU: a QLoRA version, noticed by the app without being told."""
     rows = (REPOSITORY / "examples" / "voice.jsonl").read_text(encoding="utf-8").splitlines()[:12]

@@ -12,7 +12,6 @@ import pytest
 
 from errors import InputError, Text
 from serving.generation.request_queue import Request
-from serving.generation.sampling import SamplingParams
 from serving.lm import check_text
 from settings import Settings
 from tasks import MOST_LABELS
@@ -48,7 +47,7 @@ def requests_of(store: Store, monkeypatch: pytest.MonkeyPatch) -> list[Request]:
 
 def write(store: Store, adapter: str, string: str, **sampling: Any) -> tuple[str, list[str]]:
     with store.pool.open(store.spec, adapter) as lm:
-        return list(lm.generate(string, **{"max_new_tokens": 6, **sampling}))[-1], lm.notes
+        return list(lm.generate(string, **{"max_new_tokens": 6.0, **sampling}))[-1], lm.notes
 
 
 @pytest.mark.parametrize("method", ["classify", "embed", "generate"])
@@ -210,13 +209,6 @@ def test_an_answer_is_as_long_as_the_setting_and_the_window_allow(
             lm.generate("notes", max_new_tokens=5001)
     with text.pool.open(text.spec) as lm, pytest.raises(InputError, match="An answer of 250 tokens leaves no room"):
         lm.generate("notes", max_new_tokens=250)
-
-
-def test_options_become_those_of_transformers() -> None:
-    assert SamplingParams().arguments()["do_sample"] is False
-    assert SamplingParams(max_new_tokens=9.0).arguments()["max_new_tokens"].__class__ is int  # type: ignore[arg-type]
-    options = {"num_beams": 1, "do_sample": True, "temperature": 0.7, "top_p": 0.9, "top_k": 0}
-    assert SamplingParams(5, 0.7, 0.9).arguments() == {"max_new_tokens": 5, **options}
 
 
 def test_an_open_lm_answers_as_its_version_while_another_is_promoted(trained: Trained, tmp_path: Path) -> None:

@@ -19,7 +19,7 @@ def test_a_request_for_one_version_too_many_waits_until_another_is_free(
 ) -> None:
     monkeypatch.setattr(module, "IN_USE", 2)
     slots = bert.load().base.slots
-    one, two, three = [replace(bert.first, number=number) for number in (11, 12, 13)]
+    one, two, three, four = [replace(bert.first, number=number) for number in (11, 12, 13, 14)]
     got, done = threading.Event(), threading.Event()
 
     def ask() -> None:
@@ -35,7 +35,7 @@ def test_a_request_for_one_version_too_many_waits_until_another_is_free(
                 pass
         assert got.wait(PATIENCE_S)
         monkeypatch.setattr(module, "WAIT_S", 0.05)
-        with pytest.raises(BusyError, match="2 other versions"), slots.pin(two):
+        with pytest.raises(BusyError, match="2 other versions"), slots.pin(four):
             pass
         done.set()
         asked.result(PATIENCE_S)
