@@ -37,7 +37,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 @pytest.fixture(scope="session")
 def models_root() -> Path:
-    """Where the app keeps its bases, so that a test run after a first start downloads nothing."""
+    """The folder in which the app keeps its bases, so that a test run after a first start downloads nothing."""
     return Settings.from_env().home / "models"
 
 

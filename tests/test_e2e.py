@@ -234,8 +234,8 @@ def test_a_tab_learns_from_being_corrected(app: App, browser: Browser, tickets: 
     expect(page.get_by_text("tickets@2 has learned, and answers now.")).to_be_visible(timeout=TRAINING_MS)
     taught = AdapterStore(app.home).get("tickets@2").card["corrections"]
     assert taught["before"] == 0 and taught["new"] >= 2, taught
-    said = f"{taught['new']} of 3 corrections are answered right. Before it was 0."
-    expect(page.get_by_text(said).first).to_be_visible()
+    sentence = f"{taught['new']} of 3 corrections are answered right. Before it was 0."
+    expect(page.get_by_text(sentence).first).to_be_visible()
     expect(page.get_by_text("Corrections: 3, not yet taught: 0.")).to_be_visible()
     assert labels_of_turtles(page, "tickets@2").count(right) == taught["new"]
 
@@ -275,7 +275,7 @@ def test_calls_in_the_documents_work_as_they_stand(app: App, tickets: Version) -
 
 
 def test_a_version_trained_in_a_terminal_answers_in_the_running_app(app: App, client: Client, tmp_path: Path) -> None:
-    """`--quantize 4bit` on a CPU: a QLoRA version, noticed by the app without being told."""
+    """`--quantize 4bit` on a CPU: a QLoRA version, which the app notices by itself."""
     rows = (REPOSITORY / "examples" / "voice.jsonl").read_text(encoding="utf-8").splitlines()[:12]
     data = tmp_path / "voice.jsonl"
     data.write_text("\n".join(rows) + "\n", encoding="utf-8")

@@ -31,8 +31,8 @@ from training.runs.runs import Runs
 
 MADE = REPOSITORY / "tests" / "homes" / "0.1.0"
 PLACE = "/srv/graft-0.1.0"
-"""Where it was made: the folder that its absolute paths begin with."""
-SAID: dict[str, Any] = json.loads((MADE / "answers.json").read_text(encoding="utf-8"))
+"""Beginning of its absolute paths: the folder in which it was made."""
+RECORDED: dict[str, Any] = json.loads((MADE / "answers.json").read_text(encoding="utf-8"))
 BASES = {"classification": "bert", "generation": "llama", "headline": "llama"}
 
 
@@ -56,7 +56,9 @@ def bind_to_libraries(home: Path) -> None:
     The key of its data is a hash of facts that name them too; 0.1.0 wrote it as it is written here.
     """
     versions = {name: importlib.metadata.version(name) for name in ("torch", "transformers", "tokenizers", "peft")}
-    facts = SAID["data_of_the_paused_run"]["facts"] | {"libraries": [versions["tokenizers"], versions["transformers"]]}
+    facts = RECORDED["data_of_the_paused_run"]["facts"] | {
+        "libraries": [versions["tokenizers"], versions["transformers"]]
+    }
     key = hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()[:32]
     bound = {"data": key, **{name: versions[name] for name in ("torch", "transformers", "peft")}}
     for path in home.glob("runs/*/checkpoints/*/state.json"):
@@ -89,28 +91,28 @@ def opened(tmp_path_factory: pytest.TempPathFactory) -> tuple[Settings, Pool]:
 
 def test_versions_of_0_1_are_listed_and_whole(old: Settings) -> None:
     versions = AdapterStore(old.home, old.shipped).versions()
-    assert {version.ref: version.plugin for version in versions} == SAID["versions"]
+    assert {version.ref: version.plugin for version in versions} == RECORDED["versions"]
     for version in versions:
         version.check_files()
-    assert {version.ref for version in versions if version.card} == set(SAID["versions"]) - {"theirs@1"}
+    assert {version.ref for version in versions if version.card} == set(RECORDED["versions"]) - {"theirs@1"}
     damaged = old.home / "adapters" / "tickets" / "1" / "card.json"
     damaged.write_text(damaged.read_text().replace("0", "1", 1))
     with pytest.raises(Exception, match=r"card\.json is missing, cut short or changed"):
         AdapterStore(old.home).get("tickets@1").check_files()
 
 
-@pytest.mark.parametrize("number", range(len(SAID["answers"])))
+@pytest.mark.parametrize("number", range(len(RECORDED["answers"])))
 def test_tabs_answer_with_the_versions_of_0_1_as_0_1_did(opened: tuple[Settings, Pool], number: int) -> None:
     """Asked through the tabs of 0.1.0, which its users have copied and changed, so that the contract is held too."""
-    (settings, pool), said = opened, SAID["answers"][number]
-    plugin = next(tab.plugin for tab in discover(settings.plugins) if tab.name == said["tab"])
+    (settings, pool), recorded = opened, RECORDED["answers"][number]
+    plugin = next(tab.plugin for tab in discover(settings.plugins) if tab.name == recorded["tab"])
     assert plugin is not None
-    with pool.open(plugin.spec(settings.models), said["adapter"]) as lm:
-        answer = plugin.predict(lm, *said["asked"])
+    with pool.open(plugin.spec(settings.models), recorded["adapter"]) as lm:
+        answer = plugin.predict(lm, *recorded["asked"])
         if plugin.streams():
             *_, answer = answer
-        assert lm.version == said["version"] and lm.notes == []
-    assert answer == (pytest.approx(said["answer"], abs=1e-4) if isinstance(answer, dict) else said["answer"])
+        assert lm.version == recorded["version"] and lm.notes == []
+    assert answer == (pytest.approx(recorded["answer"], abs=1e-4) if isinstance(answer, dict) else recorded["answer"])
 
 
 def test_a_plugin_file_of_0_1_is_a_tab_that_answers(opened: tuple[Settings, Pool]) -> None:
@@ -129,12 +131,12 @@ def test_a_plugin_file_of_0_1_is_a_tab_that_answers(opened: tuple[Settings, Pool
 
 def test_the_history_of_0_1_is_read_and_rolled_back(old: Settings) -> None:
     store = AdapterStore(old.home, old.shipped)
-    assert {tab: store.history(tab) for tab in SAID["history"]} == SAID["history"]
+    assert {tab: store.history(tab) for tab in RECORDED["history"]} == RECORDED["history"]
     live = store.live("classification")
     assert live is not None and live.ref == "tickets@1"
     store.promote("classification", "tickets@3")
     assert [store.roll_back("classification") for _ in range(3)] == ["tickets@1", "sentiment@1", "base"]
-    assert len(store.history("classification")) == len(SAID["history"]["classification"]) + 4
+    assert len(store.history("classification")) == len(RECORDED["history"]["classification"]) + 4
     assert store.roll_back("generation") == "base" and store.live("generation") is None
 
 
@@ -145,9 +147,9 @@ def test_corrections_of_0_1_are_read_and_another_is_kept_beside_them(old: Settin
         found = kept.list("classification")
         return [{"asked": one.asked, "target": one.target, "taught": one.taught} for one in found]
 
-    assert listed() == SAID["corrections"] and len(listed()) == 3
+    assert listed() == RECORDED["corrections"] and len(listed()) == 3
     kept.add("classification", {"text": "It froze.", "target": "bug"}, "praise", "tickets@1")
-    assert listed() == [{"asked": "It froze.", "target": "bug", "taught": ""}, *SAID["corrections"]]
+    assert listed() == [{"asked": "It froze.", "target": "bug", "taught": ""}, *RECORDED["corrections"]]
     kept.undo("classification")
     kept.undo("classification")
     targets = {one["asked"]: one["target"] for one in listed()}
@@ -157,8 +159,8 @@ def test_corrections_of_0_1_are_read_and_another_is_kept_beside_them(old: Settin
 def test_runs_of_0_1_are_listed_with_their_states_and_cards(old: Settings, its_runs: Runs) -> None:
     found = its_runs.list()
     names = ("id", "state", "name", "plugin", "data", "version", "metric", "figure", "teaches")
-    told = {run.id: {name: getattr(run, name) for name in names} | {"steps": run.progress.step} for run in found}
-    assert told == {run["id"]: run for run in SAID["runs"]}
+    listed = {run.id: {name: getattr(run, name) for name in names} | {"steps": run.progress.step} for run in found}
+    assert listed == {run["id"]: run for run in RECORDED["runs"]}
     for run in found:
         assert run.config.plugin == run.plugin and (run.resumable == (run.state == "paused"))
         if run.state == "done":
@@ -186,9 +188,9 @@ def test_a_run_that_0_1_paused_goes_on_and_publishes_its_version(old: Settings, 
 def test_the_page_starts_on_a_home_of_0_1_and_answers(old: Settings) -> None:
     variables = {f"GRAFT_MODEL_{tab.upper()}": base for tab, base in old.models.items()}
     variables |= {"GRAFT_PLUGINS": str(old.plugins), "GRAFT_QUANTIZE": old.quantize, "GRAFT_PRECISION": old.precision}
-    said = next(said for said in SAID["answers"] if said["adapter"] == "live")
+    recorded = next(one for one in RECORDED["answers"] if one["adapter"] == "live")
     with serve_app(old.home, {}, **variables) as server:
-        answer, badge = server.client().predict(*said["asked"], "", api_name="/classification")
+        answer, badge = server.client().predict(*recorded["asked"], "", api_name="/classification")
     found = {one["label"]: one["confidence"] for one in answer["confidences"]}
-    assert found == pytest.approx(said["answer"], abs=1e-4) and badge["version"] == said["version"]
+    assert found == pytest.approx(recorded["answer"], abs=1e-4) and badge["version"] == recorded["version"]
     assert files.read_json(old.home / HOME_RECORD)["format"] == 1, "the format of 0.1 is the first"

@@ -116,9 +116,9 @@ def test_random_versions_answer_differently_and_are_served(
     tab = open_tab(tmp_path, task, bases[family])
     versions = [*publish(tab, ["a", "b"]), *publish(tab, ["a"])]
     versions.append(republish(AdapterStore(tab.settings.home), versions[1], "b"))
-    named, said = zip(*[tab.ask(version.ref, "the parcel is late", 8) for version in versions], strict=True)
+    named, answers = zip(*[tab.ask(version.ref, "the parcel is late", 8) for version in versions], strict=True)
     assert [version.ref for version in versions] == list(named) == ["a@1", "b@1", "a@2", "b@2"]
-    assert said[0] == said[2] and said[1] == said[3] and said[0] != said[1]
+    assert answers[:2] == answers[2:] and answers[0] != answers[1]
 
 
 def test_chat_compares_both_sides_through_http(run: Run, bases: dict[str, str]) -> None:

@@ -165,6 +165,6 @@ def test_waiting_calls_are_answered_at_the_least_cost() -> None:
         passes = in_one_pass(tokens, largest=4)
         assert sorted(n for one in passes for n in one) == sorted(tokens)
         assert cost(passes) == least_cost(sorted(tokens), 4), (tokens, passes)
-        assert tokens[0] in passes[0], "whoever waited longest is in the first"
+        assert tokens[0] in passes[0], "the call that waited longest is in the first"
         several += len(passes) > 2
     assert several > 10

@@ -144,7 +144,7 @@ def test_rows_of_all_kinds_of_versions_answer_as_peft_does_with_each(
 
 
 @pytest.mark.parametrize("family", tiny.FAMILIES)
-def test_in_bfloat16_every_version_changes_what_it_changes_in_peft(
+def test_every_version_changes_in_bfloat16_what_it_changes_in_peft(
     family: str, variants: Callable[[str, str], Base]
 ) -> None:
     """Rounded at every layer, so beside the change itself: 0.002 to 0.09 of it were seen."""

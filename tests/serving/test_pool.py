@@ -1,4 +1,4 @@
-"""serving/pool.py: bases load in the background, requests wait or are told why, and pin their version."""
+"""serving/pool.py: bases load in the background, requests wait for them or get the reason, and pin their version."""
 
 from __future__ import annotations
 
@@ -147,7 +147,7 @@ def test_a_base_that_fails_to_load_gives_everybody_the_reason(pool: Pool) -> Non
 
 
 @pytest.mark.parametrize("error", [ValueError("secret detail"), SystemExit(3), KeyboardInterrupt()])
-def test_any_error_that_ends_a_load_is_told_without_its_details(pool: Pool, error: BaseException) -> None:
+def test_an_error_that_ends_a_load_is_shown_without_its_details(pool: Pool, error: BaseException) -> None:
     def load() -> Any:
         raise error
 

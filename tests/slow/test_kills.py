@@ -60,7 +60,7 @@ class Acknowledged:
     """Versions that may be live: the last that was acknowledged, and those begun after it."""
 
     def read(self, lines: Sequence[str], home: Path) -> None:
-        """Take the lines of a writer; half a line was never said."""
+        """Take the lines of a writer; half a line acknowledges nothing."""
         for line in lines:
             with suppress(ValueError):
                 kind, done = json.loads(line)
