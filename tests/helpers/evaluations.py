@@ -44,8 +44,9 @@ def made_elsewhere(family: str, base: Path, folder: Path, dtype: torch.dtype = t
     torch.manual_seed(3)
     head = {"num_labels": len(LABELS)} if task.head else {}
     net = getattr(transformers, task.auto_class).from_pretrained(base, **head)
-    options = {"r": 4, "lora_alpha": 8, "task_type": task.peft_type, **MADE.get(family, {}), **chosen}
-    trained = get_peft_model(net, LoraConfig(**options))
+    heads = [head for head in task.head if head in dict(net.named_children())]
+    options = {"r": 4, "lora_alpha": 8, "task_type": task.peft_type, "modules_to_save": heads or None}
+    trained = get_peft_model(net, LoraConfig(**options | MADE.get(family, {}) | chosen))
     with torch.no_grad():
         for name, parameter in trained.named_parameters():
             if "lora_B" in name:
