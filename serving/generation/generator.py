@@ -115,7 +115,7 @@ class Generator:
             yield answer.text
 
     def _prompt_limit(self, params: SamplingParams) -> int:
-        limit = min(self._base.window - params.max_new_tokens, LONGEST_PROMPT)
+        limit = min(self._base.window - int(params.max_new_tokens), LONGEST_PROMPT)
         if limit < SHORTEST_PROMPT:
             what = Text("An answer of {n} tokens leaves no room for the question.", n=f"{params.max_new_tokens:,}")
             name, window = self._base.model.id, f"{self._base.window:,}"

@@ -17,7 +17,7 @@ import torch
 import transformers
 
 from models.chat_template import TokenizedText
-from models.loading import linear_paths
+from models.loading import linear_paths, load_model
 from serving.base.base_model import adapter_of
 from serving.base.mixed_batch import MixedBatch
 from serving.base.slots import Slot
@@ -72,14 +72,12 @@ class Base:
 
     def publish(self, name: str) -> Version:
         spec, model = spec_of(self.family, self.folder), self.resident.model
+        task = task_for(spec.task, model.config)
+        options = PLAIN | VARIANTS[name](linear_paths(load_model(model, task.auto_class)[0]))
         with self.store.staging() as staging:
-            dtype = getattr(torch, name, torch.float32)
-            made_elsewhere(
-                self.family, self.folder, staging, dtype, **PLAIN | VARIANTS[name](linear_paths(self.resident.net))
-            )
+            made_elsewhere(self.family, self.folder, staging, getattr(torch, name, torch.float32), **options)
             base = {"id": model.id, "identity": model.identity, "shape_id": model.shape_id}
-            task = task_for(spec.task, model.config).name
-            facts = {"plugin": spec.name, "task": task, "labels": self.labels, "base": base}
+            facts = {"plugin": spec.name, "task": task.name, "labels": self.labels, "base": base}
             return self.store.publish(staging, name, facts)
 
     def batch(self, tokens: int, rows: int) -> Batch:
