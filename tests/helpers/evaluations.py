@@ -18,8 +18,7 @@ from tasks import task_for
 from tests.conftest import Trained
 from tests.helpers import tiny
 from tests.helpers.answers import encode_texts
-from tests.helpers.training_helpers import spec_of
-from training.config import TrainConfig
+from tests.helpers.training_helpers import bare_config, spec_of
 from training.data.tokens import Encoded, encode_rows
 from training.publish.evaluate import Evaluation, Predictions
 
@@ -91,7 +90,7 @@ def answers_as_peft_does(loaded: Loaded, version: Version, atol: float) -> None:
 def evaluation_of(trained: Trained, rows: list[dict[str, str]], labels: list[str]) -> Evaluation:
     """Encode rows for models on a tiny base."""
     task = "text-classification" if labels else "causal-lm"
-    config = _config(task, max_length=64, precision="float32", prompt="" if labels else "Sum up: {text}")
+    config = bare_config(task, max_length=64, precision="float32", prompt="" if labels else "Sum up: {text}")
     tokenizer = trained.load().base.tokenizer
     return Evaluation(encode_rows(rows, tokenizer, config, labels, task), tokenizer, labels, config)
 
@@ -100,14 +99,9 @@ def rows_alone(targets: list[str], labels: list[str]) -> Evaluation:
     """Make rows with these targets, which can be compared with predictions but not put to a model."""
     rows: list[Any] = [{"text": f"row {i}", "target": target} for i, target in enumerate(targets)]
     task = "text-classification" if labels else "causal-lm"
-    return Evaluation(Encoded([], rows, 0), None, labels, _config(task))  # type: ignore[arg-type]
+    return Evaluation(Encoded([], rows, 0), None, labels, bare_config(task))  # type: ignore[arg-type]
 
 
 def predictions(answers: list[str], *losses: float) -> Predictions:
     """Make answers of one token each, with a loss of 1 unless given."""
     return Predictions(answers, np.array(losses or [1.0] * len(answers)), np.ones(len(answers)))
-
-
-def _config(task: str, **chosen: Any) -> TrainConfig:
-    columns = {"text": "text", "target": "target"}
-    return TrainConfig(name="a", plugin="p", model="m", task=task, data="d", columns=columns, **chosen)

@@ -11,6 +11,9 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from training.data.files.formats import Limits
+from training.data.files.readers import open_source
+from training.data.files.records import Record
 from training.data.inspect.report import BadRow, Report
 
 TEN = [{"text": f"text number {i}", "label": "ab"[i % 2]} for i in range(10)]
@@ -29,6 +32,7 @@ REPORT = Report(
     sample=({"text": "é \u2028", "target": "a"},),
     warnings=("Look.",),
 )
+SMALL = Limits(cell=100, decoded_bytes=100_000, columns=20)
 HUB_CARD = """---
 configs:
 - config_name: en
@@ -75,6 +79,12 @@ def write(path: Path, rows: list[dict[str, Any]]) -> Path:
         pq.write_table(pa.Table.from_pylist(rows), path)
         return path
     return write_csv(path, rows, "\t" if path.suffix == ".tsv" else ",")
+
+
+def read_records(path: Path, *columns: str, limits: Limits = SMALL) -> list[Record]:
+    """Read every record of a file, by default with all columns."""
+    with open_source(path, limits) as source:
+        return list(source.read(columns or source.columns))
 
 
 def shard(start: int) -> bytes:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -43,6 +44,12 @@ def config_of(spec: TabSpec, home: Path, name: str, **chosen: object) -> TrainCo
     options = {"max_steps": 2, "batch_size": 4, "max_length": 64, "learning_rate": 5e-2, "held_out": 0.2,
                "quantize": "none", **({"precision": "float32"} if ON_GPU else {}), **chosen}  # fmt: skip
     return TrainConfig.for_tab(spec, write_rows(spec, home / name), name, **options)
+
+
+def bare_config(task: str, data: str = "d", **chosen: Any) -> TrainConfig:
+    """A configuration for functions that look at no other part of a run than its rows."""
+    columns = {"text": "text", "target": "target"}
+    return TrainConfig(name="a", plugin="p", model="m", task=task, data=data, columns=columns, **chosen)
 
 
 def run_worker(config: TrainConfig, home: Path, id: str = "") -> dict:

@@ -28,7 +28,7 @@ from tests.helpers.row_files import write
 from tests.slow import size
 from training.config import TrainConfig
 from training.data.files.formats import Limits
-from training.data.files.hub_dataset import parse_place
+from training.data.files.hub_dataset import parse_hub_id
 from training.data.table import read_table
 from training.runs.runs import Runs
 
@@ -118,7 +118,7 @@ def names(chance: random.Random, folder: Path) -> None:
         lambda: corrections.add("echo", row),
         lambda: corrections.delete("echo", given),
         lambda: corrections.edit(given, given, given),
-        lambda: parse_place(given, given, given, local=False),
+        lambda: parse_hub_id(given, given, given, local=False),
     ]
     try:
         chance.choice(acts)()

@@ -15,7 +15,7 @@ from tasks import TabSpec
 from training.cli.terminal import download_bar
 from training.config import HUB, HYPERPARAMETERS, PRESET, PRESETS, TrainConfig
 from training.data.files.formats import read_selection
-from training.data.files.hub_dataset import HubData, HubSplit, parse_place
+from training.data.files.hub_dataset import HubData, HubSplit, parse_hub_id
 from training.data.rows import parse_columns
 
 COMMAND = "python -m training"
@@ -62,7 +62,7 @@ def to_config(options: argparse.Namespace, spec: TabSpec) -> TrainConfig:
     folder = bool(options.base) and Path(options.base).is_dir()
     chosen["model"] = str(Path(options.base).absolute()) if folder else options.base
     place = place_of(options)
-    chosen["hub"] = place.named if place else getattr(options, "hub", None)
+    chosen["hub"] = place.fields if place else getattr(options, "hub", None)
     chosen["mapping"] = parse_columns(options.columns) or None
     if place and options.held_out_data and options.held_out_split:
         raise ConfigError("The command", ["It names held-out rows in a file and as a split."], "Leave out one of them.")
@@ -71,7 +71,7 @@ def to_config(options: argparse.Namespace, spec: TabSpec) -> TrainConfig:
 
 def place_of(options: argparse.Namespace) -> HubSplit | None:
     """Return the place on the Hub that the arguments name; None for a file, or rows that have been fetched."""
-    return parse_place(str(options.data), options.hub_config, options.hub_split)
+    return parse_hub_id(str(options.data), options.hub_config, options.hub_split)
 
 
 def fetch_rows(settings: Settings, options: argparse.Namespace) -> None:
@@ -82,7 +82,7 @@ def fetch_rows(settings: Settings, options: argparse.Namespace) -> None:
     place = place_of(options)
     if place is not None:
         with download_bar(place.id) as progress:
-            options.data, held_out = HubData.of(settings).fetch_both(place, options.held_out_split, progress)
+            options.data, held_out = HubData(settings).fetch_both(place, options.held_out_split, progress)
         options.hub = read_selection(options.data).source
         options.held_out_data = str(held_out) if held_out else options.held_out_data
 

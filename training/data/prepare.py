@@ -1,10 +1,10 @@
-"""Prepare the rows of a run: tokenize them once for the same data, split and tokenizer, and find them again.
+"""Prepare the rows of a run: read, split and tokenize them, and cache the result on disk.
 
     home/data/prepared/<key>/   train/  held_out/  dataset_dict.json  prepared.json  manifest.json
 
 The folder is a `datasets.DatasetDict`: `datasets.load_from_disk` opens it. The key is a hash of everything that decides
 its content, and the fingerprint of the data that a run is bound to. A folder appears whole or not at all; a damaged one
-is made again. Rows to train on stay on disk and are mapped into memory; the few held-out ones are loaded.
+is made again. Rows to train on are mapped into memory; the few held-out ones are loaded.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import asdict, dataclass, replace
-from itertools import chain
+from itertools import chain, compress
 from pathlib import Path
 from typing import Any
 
@@ -50,7 +50,7 @@ encode_json = json.JSONEncoder(ensure_ascii=False).encode
 
 @dataclass(frozen=True)
 class Prepared:
-    """The rows that a run trains on and compares with. They are not evicted as long as this object lives."""
+    """Tokenized rows to train on and to hold out. Their folder is not evicted as long as this object lives."""
 
     train: TokenDataset
     held_out: Encoded
@@ -61,7 +61,7 @@ class Prepared:
     """The labels of a classifier, in the order of its logits."""
     largest_token: int
     truncated: int
-    """Rows to train on that were cut to the longest length, or left out because their answer would have been."""
+    """Number of rows to train on that were cut to the longest length, or left out because their answer was too long."""
     fingerprint: str
     """Hash of everything that decides the content of `train` and `held_out`."""
     sha256: str
@@ -71,7 +71,7 @@ class Prepared:
     replayed: int
     """Number of the rows of the file that are in `train`."""
     alone: bool
-    """Whether `held_out` holds the corrections that are trained on, for want of other rows."""
+    """True where no row could be held out, so that `held_out` has the corrections that are trained on."""
     use: files.Use
 
 
@@ -83,10 +83,10 @@ def prepare(
     events: Events,
     known: Sequence[str] = (),
 ) -> Prepared:
-    """Return the rows of `config` as token ids, found under the home of `settings` or made there.
+    """Return the tokenized rows of `config`, from the cache under the home of `settings` or made anew.
 
-    `known` are labels of the version to train on from: corrections need not name them all. Other prepared data is
-    removed, least recently used first, while all takes more than `settings.cache_bytes`.
+    `known` are the labels of the version that training starts from: corrections need not name them all. Other prepared
+    data is removed, least recently used first, until all of it takes at most `settings.cache_bytes`.
     Emits `prepare` events: stage (hash, read or tokenize), done, rows (bytes of a hash; 0: unknown), part (0..1).
     Raises `DataError` and `RunError` where there is nothing to train on.
     """
@@ -127,14 +127,12 @@ def prepare(
 
 
 def make_room(root: Path, budget: int) -> None:
-    """Remove prepared data until it takes at most `budget` bytes: least recently used first, never what is in use.
-
-    What preparations that were killed have left goes first.
-    """
+    """Remove leftovers of killed processes, and unused data, least recently used first, down to `budget` bytes."""
     staging.sweep(root)
     folders = [path for path in root.glob("*") if not path.name.startswith(".")]
     sizes = {folder: _size(folder) for folder in folders}
-    for folder in sorted(folders, key=lambda path: _last_used(root, path.name)):
+    used = {folder: use.stat().st_mtime for folder in folders if (use := _use_of(root, folder.name)).exists()}
+    for folder in sorted(folders, key=lambda folder: used.get(folder, 0.0)):
         if sum(sizes.values()) <= budget:
             return
         with files.unused(_use_of(root, folder.name)) as unused:
@@ -145,11 +143,6 @@ def make_room(root: Path, budget: int) -> None:
 
 def _use_of(root: Path, key: str) -> Path:
     return root / f".{key}.use"
-
-
-def _last_used(root: Path, key: str) -> float:
-    use = _use_of(root, key)
-    return use.stat().st_mtime if use.exists() else 0.0
 
 
 def _size(folder: Path) -> int:
@@ -222,7 +215,7 @@ class _Progress:
 
 @dataclass(frozen=True)
 class _Preparation:
-    """One folder in the making: the file is read once, into a scratch file of rows, which are tokenized from there."""
+    """The making of one folder: the data is read once into a scratch file of rows, and tokenized from there."""
 
     config: TrainConfig
     task: Task
@@ -233,21 +226,21 @@ class _Preparation:
 
     def run(self, scratch: Path, out: Path, key: str, known: Sequence[str]) -> None:
         """Write every file but the manifest; raises `RunError` where no row would be trained on, or none held out."""
-        config, corrections, rest = self.config, self.corrections, list[Row]()
-        rows, replayed, own = iter(corrections.rows * config.correction_weight), 0, None
+        config, corrections, remaining = self.config, self.corrections, list[Row]()
+        repeated = corrections.rows * config.correction_weight
+        rows, replayed, own, kept = iter(repeated), 0, None, list[Row]()
         table = self._read_to(scratch) if config.data else None
         report = table.report if table else report_on(corrections, config)
         labels = sorted({*report.labels, *corrections.labels, *known}) if self.task.answers == "label" else []
         if table:
             corrected = np.isin(table.texts, corrections.digests(config.seed))
-            excluded, own = self._hold_out(table, corrected, labels)
-            chosen = choose_replayed(table.texts, table.labels, ~excluded & ~corrected, config.replay_rows)
+            held_out, own = self._hold_out(table, corrected, labels)
+            chosen = choose_replayed(table.texts, table.labels, ~held_out & ~corrected, config.replay_rows)
             replayed = int(chosen.sum())
-            rows = chain(_divide(_usable_rows(scratch, table.usable), excluded, chosen, rest), rows)
-        count, kept = replayed + len(corrections.rows) * config.correction_weight, list[Row]()
-        truncated, trained, largest = self._write(out / TRAIN, key, rows, labels, count)
-        held_out = rest if own is None else own
-        cut, _, other = self._write(out / HELD_OUT, key, held_out or corrections.rows, labels, 0, kept.append)
+            rows = chain(_divide(scratch, table.usable, held_out, chosen, remaining), rows)
+        truncated, trained, largest = self._write(out / TRAIN, key, rows, labels, replayed + len(repeated))
+        compared = remaining if own is None else own
+        cut, _, other = self._write(out / HELD_OUT, key, compared or corrections.rows, labels, 0, kept.append)
         if not trained or not kept:
             why = "Every answer lies beyond the longest length."
             raise RunError("No row is short enough.", why, "Raise the longest length, or use shorter texts.")
@@ -259,7 +252,7 @@ class _Preparation:
             "truncated": truncated,
             "largest_token": max(largest, other),
             "replayed": replayed,
-            "alone": not held_out,
+            "alone": not compared,
         }
         files.write_json(out / FACTS, facts)
         files.write_json(out / "dataset_dict.json", {"splits": [TRAIN, HELD_OUT]})
@@ -286,19 +279,18 @@ class _Preparation:
         return table
 
     def _hold_out(self, table: Table, corrected: Mask, labels: Sequence[str]) -> tuple[Mask, list[Row] | None]:
-        """Return the rows of the table not to train on, and those of the user's own file to hold out instead, or None.
+        """Return the mask of rows not to train on, and the rows of the user's held-out file, None without one.
 
-        The question of a correction is trained on, and held out no more.
+        Questions of corrections are never held out.
         """
         if not self.config.held_out_data:
             return split(table.texts, table.labels if labels else None, self.config.held_out) & ~corrected, None
         rows: list[Row] = []
         other = self._read(self.config.held_out_data, rows.append, check_asks)
-        usable = (row for row, use in zip(rows, other.usable, strict=True) if use)
-        known = [row for row in usable if not labels or row["target"] in labels]
+        known = [row for row in compress(rows, other.usable) if not labels or row["target"] in labels]
         if not known:
             raise nothing_known(other.report, labels)
-        return other.asked(table.texts, table.normalized), self.corrections.without_asked(known)
+        return other.asked(table.texts, table.normalized), self.corrections.exclude_corrected(known)
 
     def _write(
         self,
@@ -309,10 +301,9 @@ class _Preparation:
         count: int,
         keep: Callable[[Row], object] = lambda row: None,
     ) -> tuple[int, int, int]:
-        """Tokenize rows into a data set, calling `keep` with those that are written.
+        """Write tokenized rows as a data set, and call `keep` with each row; `count` rows, 0 to show no progress.
 
-        `count` is the number of rows, 0 to show no progress. Returns how many were cut and how many written, and the
-        largest token.
+        Returns the number of rows that were cut, the number written, and the largest token.
         """
         truncated = done = written = 0
 
@@ -331,23 +322,17 @@ class _Preparation:
         return truncated, written, largest
 
 
-def _usable_rows(scratch: Path, usable: Mask) -> Iterator[Row]:
+def _divide(scratch: Path, usable: Mask, held_out: Mask, chosen: Mask, remaining: list[Row]) -> Iterator[Row]:
+    """Yield the `chosen` ones of the usable rows; those `held_out` are appended to `remaining` on the way."""
     with scratch.open(encoding="utf-8") as file:
-        for line, use in zip(file, usable, strict=True):
-            if use:
+        for line, is_held_out, is_chosen in zip(compress(file, usable), held_out, chosen, strict=True):
+            if is_held_out:
+                remaining.append(json.loads(line))
+            elif is_chosen:
                 yield json.loads(line)
 
 
-def _divide(rows: Iterable[Row], excluded: Mask, chosen: Mask, rest: list[Row]) -> Iterator[Row]:
-    """Yield the `chosen` rows; the `excluded` ones are appended to `rest` on the way."""
-    for row, out, taken in zip(rows, excluded, chosen, strict=True):
-        if out:
-            rest.append(row)
-        elif taken:
-            yield row
-
-
 def report_on(corrections: CorrectionRows, config: TrainConfig) -> Report:
-    """Return the report on corrections alone."""
+    """Return the report on corrections without other rows."""
     count, labels = len(corrections.rows), Counter(row["target"] for row in corrections.rows if "target" in row)
     return Report("", "JSONL", count, count, mapping=dict(config.columns), labels=by_count(labels))

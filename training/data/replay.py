@@ -1,7 +1,7 @@
-"""Rows of corrections, which are always trained on, and the sample of other rows that is replayed beside them, so that
-what was learned before is not forgotten (rehearsal: Robins, 1995).
+"""Corrections, and the replay of earlier rows beside them against forgetting (rehearsal: Robins, 1995).
 
-A file of corrections is JSONL: rows under the names of their parts or of the tab's columns, each with or without an id.
+Corrections are always trained on. Their file is JSONL: an object per row, keyed by `text` and `target` (or `messages`)
+or by the tab's columns, with an `id` or without.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ class CorrectionRows:
 
     rows: list[Row] = field(default_factory=list)
     ids: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
-    """The rows that have an id, as the file has them, by id."""
+    """The records of rows that have an id, by id."""
 
     @property
     def labels(self) -> set[str]:
@@ -40,10 +40,10 @@ class CorrectionRows:
         """Return the `text_digest` of each row's question."""
         return np.array([text_digest(seed, asked(row)) for row in self.rows], np.uint64)
 
-    def without_asked(self, others: Iterable[Row]) -> list[Row]:
-        """Return the other rows whose question no correction has."""
-        known = {asked(row).strip() for row in self.rows}
-        return [row for row in others if asked(row).strip() not in known]
+    def exclude_corrected(self, rows: Iterable[Row]) -> list[Row]:
+        """Return the rows without those whose question is also a correction's."""
+        corrected = {asked(row).strip() for row in self.rows}
+        return [row for row in rows if asked(row).strip() not in corrected]
 
 
 def read_corrections(config: TrainConfig, answers: Answers) -> CorrectionRows:
@@ -71,18 +71,19 @@ def hash_corrections(config: TrainConfig) -> str:
         raise DataError(f"{Path(config.corrections).name} is not there.", "", "Check the path of the file.") from error
 
 
-def choose_replayed(texts: Digests, strata: NDArray[np.uint16], free: Mask, most: int) -> Mask:
-    """Return the mask of the `free` rows to replay: all, or about `most`, each label by its share and at least one.
+def choose_replayed(texts: Digests, labels: NDArray[np.uint16], candidates: Mask, most: int) -> Mask:
+    """Return the mask of the `candidates` to replay: all, or about `most`, at least one of each label by its share.
 
     The smallest digests are chosen, so that it is the same rows each time. `most` 0 means all.
     """
-    if not most or int(free.sum()) <= most:
-        return free
-    chosen, share = np.zeros(len(free), bool), most / int(free.sum())
-    for stratum in np.unique(strata[free]):
-        places = np.flatnonzero(free & (strata == stratum))
-        order = np.argsort(texts[places], kind="stable")
-        chosen[places[order[: max(1, round(share * len(places)))]]] = True
+    total = int(candidates.sum())
+    if not most or total <= most:
+        return candidates
+    chosen = np.zeros(len(candidates), bool)
+    for label in np.unique(labels[candidates]):
+        rows = np.flatnonzero(candidates & (labels == label))
+        order = np.argsort(texts[rows], kind="stable")
+        chosen[rows[order[: max(1, round(most / total * len(rows)))]]] = True
     return chosen
 
 

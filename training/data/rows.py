@@ -56,19 +56,19 @@ class RowProblem(Exception):
 def choose_columns(
     file: str, columns: Sequence[str], answers: Answers, wanted: Columns, given: Mapping[str, str]
 ) -> tuple[dict[str, str], tuple[str, ...]]:
-    """Return the column of the file for each part of a row, and warnings about guesses.
+    """Return the column of the file for each part of a row, and warnings about guesses. Raises `DataError`.
 
-    `given` is the user's choice and taken as it is; `wanted` are the tab's own names. Raises `DataError`.
+    `given` is the user's choice and taken as it is; `wanted` are the tab's own names.
     """
     _check_given(file, columns, given)
     chat = bool(wanted.messages) and answers == "text"
     if chat and not given.keys() & {"text", "target"}:
         guesses = _guess(columns, given.get("messages", wanted.messages), CHATS, ())
         if guesses:
-            return {"messages": guesses[0]}, _ambiguous("messages", guesses, wanted.messages, given)
+            warning = _ambiguous("messages", guesses, wanted.messages, given)
+            return {"messages": guesses[0]}, (warning,) if warning else ()
     parts = {"text": (wanted.text, TEXTS), "target": (wanted.target, LABELS if answers == "label" else TARGETS)}
-    mapping: dict[str, str] = dict(given)
-    warnings: dict[str, tuple[str, ...]] = {}
+    mapping, warnings = dict(given), dict[str, str]()
     # A tab's own names before synonyms: the text must not take the column that is the target by name.
     for synonyms in (False, True):
         for part, (name, known) in parts.items():
@@ -77,17 +77,15 @@ def choose_columns(
                 mapping[part] = guesses[0]
                 warnings[part] = _ambiguous(part, guesses, name, given)
     if answers == "text" and "text" not in given and (joined := _joined(columns, mapping)):
-        mapping["text"], warnings["text"] = joined, ()
+        mapping["text"], warnings["text"] = joined, ""
     missing = [part for part in parts if part not in mapping]
     if missing:
         raise _missing(file, columns, missing, wanted if chat else None)
-    return {part: mapping[part] for part in parts}, tuple(
-        warning for part in parts for warning in warnings.get(part, ())
-    )
+    return {part: mapping[part] for part in parts}, tuple(text for part in parts if (text := warnings.get(part)))
 
 
 def columns_read(columns: Sequence[str], mapping: Mapping[str, str]) -> tuple[str, ...]:
-    """Return the columns of the file that a mapping needs."""
+    """Return the columns of the file that a mapping names, joined ones apart."""
     return tuple(dict.fromkeys(name for joined in mapping.values() for name in _split(joined, columns)))
 
 
@@ -115,8 +113,13 @@ def texts_of(row: Row) -> list[str]:
     return [message["content"] for message in row["messages"]] if "messages" in row else [row["text"], row["target"]]
 
 
+def count_characters(row: Row) -> int:
+    """Return the characters of every text of a row."""
+    return sum(map(len, texts_of(row)))
+
+
 def _check_given(file: str, columns: Sequence[str], given: Mapping[str, str]) -> None:
-    have = f"The file has {_listed(columns)}."
+    have = f"The file has {quoted(columns) or 'no columns'}."
     for part, name in given.items():
         if part not in PARTS:
             raise DataError(f"There is no {part!r} to choose a column for.", "", "Choose text and target, or messages.")
@@ -127,7 +130,7 @@ def _check_given(file: str, columns: Sequence[str], given: Mapping[str, str]) ->
 
 
 def _is_there(name: str, columns: Sequence[str]) -> bool:
-    """Return whether a file has a column; `columns` name the first element of a list, and any may be chosen."""
+    """Return whether a file has a column; of a list, `columns` name the first element and any can be chosen."""
     return name in columns or re.sub(r"\.[0-9]+(?=\.|$)", ".0", name) in columns
 
 
@@ -152,14 +155,15 @@ def _joined(columns: Sequence[str], mapping: Mapping[str, str]) -> str:
 
 
 def _split(name: str, columns: Collection[str]) -> list[str]:
-    """Return the columns that a name stands for: itself, or those that it joins."""
+    """Return the columns that a name joins with `+`, or the name itself."""
     return [name] if name in columns or JOIN not in name else [one.strip() for one in name.split(JOIN)]
 
 
-def _ambiguous(part: str, guesses: Sequence[str], name: str, given: Mapping[str, str]) -> tuple[str, ...]:
+def _ambiguous(part: str, guesses: Sequence[str], name: str, given: Mapping[str, str]) -> str:
+    """Return a warning about a guess among several columns, otherwise ""."""
     if len(guesses) == 1 or name in guesses or part in given:
-        return ()
-    return (f"{part} is read from the column {guesses[0]!r}; {_listed(guesses[1:])} could be meant too.",)
+        return ""
+    return f"{part} is read from the column {guesses[0]!r}; {quoted(guesses[1:])} could be meant too."
 
 
 def _missing(file: str, columns: Sequence[str], parts: Sequence[str], chat: Columns | None) -> UnknownColumns:
@@ -167,15 +171,16 @@ def _missing(file: str, columns: Sequence[str], parts: Sequence[str], chat: Colu
     advice = "--columns messages=COLUMN or " if chat else ""
     return UnknownColumns(
         f"{file} has no column for {' and '.join(['messages', *parts] if chat else parts)}.",
-        f"Rows need {needs}, which is the right answer; the columns here are {_listed(columns)}.",
+        f"Rows need {needs}, which is the right answer; the columns here are {quoted(columns) or 'no columns'}.",
         f"Choose its columns on the page, or in a terminal with {advice}--columns text=COLUMN,target=COLUMN.",
         columns,
     )
 
 
-def _listed(names: Sequence[str], most: int = 20) -> str:
+def quoted(names: Sequence[str], most: int = 20) -> str:
+    """Return the first names in quotes, and the number of the others."""
     shown = ", ".join(repr(name[:60]) for name in names[:most])
-    return f"{shown} and {len(names) - most} more" if len(names) > most else shown or "no columns"
+    return f"{shown} and {len(names) - most} more" if len(names) > most else shown
 
 
 def _joined_text(record: Mapping[str, Any], name: str, part: str, cell: int) -> str:
@@ -184,7 +189,7 @@ def _joined_text(record: Mapping[str, Any], name: str, part: str, cell: int) -> 
     for other in others:
         value = record.get(other)
         if value is not None and (not isinstance(value, str) or value.strip()):
-            texts.append(_text(record[other], other, cell))
+            texts.append(_text(value, other, cell))
     return _text("\n\n".join(texts), part, cell) if others else texts[0]
 
 
@@ -250,18 +255,12 @@ def _either(message: Mapping[str, object], name: str, other: str) -> object:
 
 
 def parse_columns(text: str) -> dict[str, str]:
-    """Parse `text=COLUMN,target=COLUMN`, or a JSON object for odd names; raises `DataError`."""
-    next_ = "Write text=COLUMN,target=COLUMN."
-    if text.startswith("{"):
-        try:
-            return {str(part): str(name) for part, name in json.loads(text).items()}
-        except (ValueError, RecursionError) as error:
-            raise DataError("The choice of columns cannot be read.", "It is not JSON.", next_) from error
+    """Parse `text=COLUMN,target=COLUMN`; raises `DataError`."""
     mapping: dict[str, str] = {}
     for pair in filter(None, text.split(",")):
         part, _, name = pair.partition("=")
         if part.strip() not in PARTS or not name.strip():
             why = f"{pair!r} is not one of {', '.join(PARTS)}, an equals sign and the name of a column."
-            raise DataError("The choice of columns cannot be read.", why, next_)
+            raise DataError("The choice of columns cannot be read.", why, "Write text=COLUMN,target=COLUMN.")
         mapping[part.strip()] = name.strip()
     return mapping

@@ -1,4 +1,4 @@
-"""Rows as token ids: one function for each kind of task, and data sets of them on disk; only the answer is learned.
+"""Tokenize rows, one function for each kind of task, and keep them on disk; the loss is over the answer alone.
 
 A data set is a folder as `datasets.Dataset.save_to_disk` writes it, and `datasets.load_from_disk` opens it. It is read
 and written with Arrow alone, because importing `datasets` takes 50 MB and half a second of each run.
@@ -16,10 +16,10 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from models.chat_template import Span, as_messages, as_text, encode_batch, neutralize, shorten, truncate
+from models.chat_template import Span, as_messages, encode_batch, neutralize, shorten, truncate
 from store import files
 from training.config import TrainConfig
-from training.data.rows import Row, texts_of
+from training.data.rows import Row, count_characters
 
 IGNORED = -100
 """Label of a position without loss, in every transformers model."""
@@ -41,12 +41,13 @@ class TokenizedRow:
     ids: list[int]
     """The tokens that the model reads."""
     learn: list[int]
-    """A label; or the tokens of an encoder-decoder's answer; or starts and ends of the spans of `ids` to learn."""
+    """The index of the label (text-classification), the tokens of the answer (seq2seq-lm), or (causal-lm) start and end
+    of each span of `ids` to learn, one after the other, ends excluded."""
 
 
 @dataclass(frozen=True)
 class Encoded:
-    """Examples, and the rows in `kept` that they were made of."""
+    """Examples, and in `kept` the row of each."""
 
     examples: list[Example]
     kept: list[Row]
@@ -92,7 +93,7 @@ def batches(rows: Iterable[Row]) -> Iterator[list[Row]]:
     characters = 0
     for row in rows:
         batch.append(row)
-        characters += sum(map(len, texts_of(row)))
+        characters += count_characters(row)
         if len(batch) >= BATCH_ROWS or characters >= BATCH_CHARACTERS:
             yield batch
             batch, characters = [], 0
@@ -113,20 +114,20 @@ def to_example(ids: list[int], learn: Sequence[int], task: str) -> Example:
 
 
 def count_learned(learn: Sequence[int], task: str) -> int:
-    """Return the number of tokens of a row that are learned; 1 for a label."""
+    """Return the number of learned tokens of a row; 1 for a label."""
     return sum(learn[1::2]) - sum(learn[::2]) if task == "causal-lm" else len(learn)
 
 
 def conversation(row: Row, prompt: str) -> list[dict[str, str]]:
-    """Return a row of either kind as chat messages, the answer last."""
+    """Return a row as chat messages, the answer last."""
     if "messages" in row:
-        return [{"role": m["role"], "content": as_text(m["content"])} for m in row["messages"]]
+        return list(row["messages"])
     return as_messages(row["text"], prompt, row["target"])
 
 
-def source_text(messages: Sequence[Mapping[str, Any]]) -> str:
+def source_text(messages: Sequence[Mapping[str, str]]) -> str:
     """Return the input of an encoder-decoder for a conversation: everything before the answer."""
-    return "\n".join(as_text(m["content"]) for m in messages[:-1])
+    return "\n".join(message["content"] for message in messages[:-1])
 
 
 def _label(rows: Sequence[Row], tokenizer: Any, config: TrainConfig, labels: Sequence[str]) -> list[Outcome]:  # noqa: ANN401
@@ -142,16 +143,16 @@ def _causal(rows: Sequence[Row], tokenizer: Any, config: TrainConfig, labels: Se
     excess = [len(ids) - config.max_length for ids, _ in encoded]
     long = [i for i, row in enumerate(rows) if excess[i] > 0 and "text" in row]
     if long:
-        # The text is cut, not the answer: the same end of the text that is cut when answering.
+        # The end of the text is cut, as when answering, and not the answer.
         shorter = shorten(tokenizer, [rows[i]["text"] for i in long], [excess[i] for i in long])
         again = [conversation({**rows[i], "text": s[0]}, config.prompt) for i, s in zip(long, shorter, strict=True)]
         for i, one in zip(long, encode_batch(tokenizer, again), strict=True):
             encoded[i] = one
-    return [(_last(*one, config.max_length), over > 0) for one, over in zip(encoded, excess, strict=True)]
+    return [(_keep_end(*one, config.max_length), over > 0) for one, over in zip(encoded, excess, strict=True)]
 
 
-def _last(ids: list[int], spans: Sequence[Span], longest: int) -> TokenizedRow | None:
-    """Return the last tokens of a conversation; None where its last answer would be cut, or would answer nothing."""
+def _keep_end(ids: list[int], spans: Sequence[Span], longest: int) -> TokenizedRow | None:
+    """Return the last `longest` tokens; None where these lack a part of the last answer, or anything before it."""
     cut = max(0, len(ids) - longest)
     if not spans or spans[-1][0] <= cut:
         return None
@@ -211,21 +212,17 @@ def write_dataset(folder: Path, rows: Iterable[TokenizedRow], task: str, fingerp
     rows, lengths, learned, largest = iter(rows), array("i"), array("i"), 0
     with pa.OSFile(str(folder / ARROW_FILE), "wb") as sink, pa.ipc.new_stream(sink, SCHEMA) as writer:
         while batch := list(islice(rows, BATCH_ROWS)):
-            ids, learn = ([getattr(row, name) for row in batch] for name in ("ids", "learn"))
+            ids, learn = [row.ids for row in batch], [row.learn for row in batch]
             lengths.extend(map(len, ids))
-            learned.extend(count_learned(learn_, task) for learn_ in learn)
+            learned.extend(count_learned(values, task) for values in learn)
             # An encoder-decoder learns tokens; others learn labels, or spans of what they read.
             largest = max(largest, *map(max, [*ids, *learn] if task == "seq2seq-lm" else ids))
             writer.write_batch(pa.record_batch([_as_lists(ids), _as_lists(learn)], schema=SCHEMA))
     np.save(folder / LENGTHS_FILE, np.array([lengths, learned], np.int32))
-    state = {"_data_files": [{"filename": ARROW_FILE}], "_fingerprint": fingerprint, "_split": folder.name}
-    unused: dict[str, Any] = {
-        "_format_columns": None,
-        "_format_kwargs": {},
-        "_format_type": None,
-        "_output_all_columns": False,
-    }
-    files.write_json(folder / "state.json", {**state, **unused})
+    # Every key that `datasets.load_from_disk` reads.
+    state: dict[str, Any] = {"_data_files": [{"filename": ARROW_FILE}], "_split": folder.name}
+    state |= {"_fingerprint": fingerprint, "_format_columns": None, "_format_kwargs": {}, "_format_type": None}
+    files.write_json(folder / "state.json", state | {"_output_all_columns": False})
     files.write_json(folder / "dataset_info.json", {})
     return largest
 

@@ -14,7 +14,7 @@ from gradio.blocks import Block
 from gradio.components import Component
 
 from errors import DataError, GraftError
-from training.data.files.hub_dataset import DataSet, HubData, HubSplit, parse_place
+from training.data.files.hub_dataset import DataSet, HubData, HubSplit, parse_hub_id
 from ui.context import Context
 from ui.html.tags import Html, bar, div, failure, span
 from ui.i18n import Words, t, words
@@ -97,7 +97,7 @@ class _Left(Exception):
 
 
 def place_hub() -> HubForm:
-    """HubSplit the components."""
+    """Place the components."""
     id = gr.Textbox(label=t("hub.id"), info=t("hub.id_info"), max_lines=1)
     look = gr.Button(t("hub.look"), size="sm")
     menu = partial(gr.Dropdown, [], visible=False, interactive=True, allow_custom_value=True)
@@ -127,12 +127,12 @@ def connect(context: Context, form: HubForm, then: Callable[[Any], None]) -> Non
 def hub(context: Context) -> HubData:
     """Return the data sets of the Hub. The owner's token is used on a page that nobody else reaches, and no other."""
     own = context.access.mode == "local"
-    return HubData.of(context.settings, None if own else False)
+    return HubData(context.settings, None if own else False)
 
 
 def place_of(id: str | None, config: str | None = None, split: str | None = None) -> HubSplit:
     """Return the place that values of the form name; raises `DataError`, also for a path of this computer."""
-    place = parse_place((id or "").strip(), config or "", split or "", local=False)
+    place = parse_hub_id((id or "").strip(), config or "", split or "", local=False)
     if place is None:
         raise DataError(f"{(id or '')[:100]!r} is not a data set id.", "One looks like owner/name.", "Check it.")
     return place

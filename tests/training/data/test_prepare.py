@@ -1,4 +1,4 @@
-"""Tests of training/data/prepare.py: token ids on disk are those of memory, made once, and whole or not there."""
+"""Tests of training/data/prepare.py: rows are tokenized once, and a folder of them is whole or not there."""
 
 from __future__ import annotations
 
@@ -7,7 +7,6 @@ import os
 import signal
 import subprocess
 import sys
-import time
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -20,7 +19,8 @@ from settings import REPOSITORY, Settings, child_environment
 from store import files
 from tasks import TASKS
 from tests.helpers import tiny
-from tests.helpers.training_helpers import config_of, run_worker, spec_of
+from tests.helpers.training_helpers import bare_config, config_of, run_worker, spec_of
+from tests.helpers.waiting import until
 from training.config import TrainConfig
 from training.data.prepare import FACTS, HELD_OUT, TRAIN, Prepared, make_room, prepare
 from training.data.rows import Row
@@ -41,8 +41,7 @@ def configure(home: Path, family: str, rows: list[Row] | None = None, name: str 
     path = home / f"{name}.jsonl"
     path.write_text("".join(json.dumps(row) + "\n" for row in rows or rows_of(family)))
     values = {"prompt": "" if family == "bert" else "Sum up: {text}", "max_length": 64, "held_out": 0.2, **chosen}
-    columns = {"text": "text", "target": "target"}
-    return TrainConfig(name="a", plugin="p", model="m", task=TASK_OF[family], data=str(path), columns=columns, **values)
+    return bare_config(TASK_OF[family], str(path), **values)
 
 
 def prepared(config: TrainConfig, home: Path, tokenizer: Any = None, budget: int = 10**9) -> Prepared:
@@ -84,7 +83,7 @@ def test_prepared_rows_are_those_encoded_in_memory(tmp_path: Path, family: str) 
     assert {name: len(part) for name, part in opened.items()} == {"train": len(trained), "held_out": len(held)}
 
 
-def test_rows_are_read_and_tokenized_once(tmp_path: Path) -> None:
+def test_the_same_rows_are_tokenized_once(tmp_path: Path) -> None:
     config = configure(tmp_path, "llama")
     first = prepared(config, tmp_path)
     assert stages(tmp_path) == ["hash", "read", "tokenize"]
@@ -110,24 +109,20 @@ def test_the_key_depends_on_all_that_decides_the_content(tmp_path: Path) -> None
     with pytest.raises(RunError, match="No row is short enough"):
         prepared(replace(config, held_out_data=longer), tmp_path)
     TOKENIZERS["llama"](["a", "b c"], padding=True, truncation=True, max_length=9)
-    assert prepared(config, tmp_path).fingerprint == keys[0], "the state of a tokenizer is not its content"
+    assert prepared(config, tmp_path).fingerprint == keys[0], "padding and truncation are no part of the key"
 
 
-def test_rows_held_out_by_a_file_are_not_trained_on(tmp_path: Path) -> None:
+def test_rows_of_a_held_out_file_are_not_trained_on_in_any_form(tmp_path: Path) -> None:
     rows = rows_of("bert")
-    configure(tmp_path, "bert", [*rows[:12], {"text": "of no label", "target": "c"}], name="held")
+    held_out = [*rows[:12], {"text": "of no label", "target": "c"}]
+    configure(tmp_path, "bert", held_out, name="held")
     config = configure(tmp_path, "bert", held_out_data=str(tmp_path / "held.jsonl"))
     data = prepared(config, tmp_path)
     assert data.held_out.kept == rows[:12]
     assert data.train[:] == encode_rows(rows[12:], TOKENIZERS["bert"], config, ["a", "b"], config.task).examples
-
-
-def test_a_held_out_row_in_another_form_is_not_trained_on_either(tmp_path: Path) -> None:
-    rows = rows_of("bert")
     configure(tmp_path, "bert", [{**rows[0], "text": f"  {rows[0]['text'].upper()} !"}], name="held")
-    config = configure(tmp_path, "bert", held_out_data=str(tmp_path / "held.jsonl"))
     assert len(prepared(config, tmp_path).train) == len(rows) - 1
-    configure(tmp_path, "bert", [{"text": "of no label", "target": "c"}], name="held")
+    configure(tmp_path, "bert", held_out[-1:], name="held")
     with pytest.raises(DataError, match=r"has a label that is learned\. Its labels are 'c'"):
         prepared(config, tmp_path)
 
@@ -152,13 +147,13 @@ def test_damaged_data_is_made_again(tmp_path: Path, file: str, damage: str) -> N
     assert again.train[:] == kept and again.held_out == first.held_out and again.report == first.report
 
 
-def test_a_preparation_without_a_short_row_is_refused_and_leaves_nothing(tmp_path: Path) -> None:
-    rows = [{"text": f"t {i}", "target": "long " * 99} for i in range(20)]
+def test_data_without_a_short_row_is_refused_and_leaves_no_folder(tmp_path: Path) -> None:
+    config = configure(tmp_path, "llama", [{"text": f"t {i}", "target": "long " * 99} for i in range(20)])
     with pytest.raises(RunError, match="No row is short enough"):
-        prepared(configure(tmp_path, "llama", rows), tmp_path)
+        prepared(config, tmp_path)
     assert folders(tmp_path) == []
     with pytest.raises(DataError, match="is not there"):
-        prepared(replace(configure(tmp_path, "llama"), data="gone.jsonl"), tmp_path)
+        prepared(replace(config, data="gone.jsonl"), tmp_path)
 
 
 class Meddling(Events):
@@ -174,7 +169,7 @@ class Meddling(Events):
             self._data.write_text(self._data.read_text().replace("text 1", "text x"))
 
 
-def test_data_that_changes_meanwhile_is_refused(tmp_path: Path) -> None:
+def test_data_that_changes_while_it_is_prepared_is_refused(tmp_path: Path) -> None:
     config = configure(tmp_path, "bert")
     with pytest.raises(DataError, match="changed while it was read"):
         meddling = Meddling(tmp_path, Path(config.data))
@@ -182,7 +177,7 @@ def test_data_that_changes_meanwhile_is_refused(tmp_path: Path) -> None:
     assert folders(tmp_path) == []
 
 
-def test_the_least_recently_used_data_is_evicted(tmp_path: Path) -> None:
+def test_the_least_recently_used_data_is_evicted_and_none_in_use(tmp_path: Path) -> None:
     root = tmp_path / "data" / "prepared"
     made = [prepared(configure(tmp_path, "bert", seed=seed), tmp_path) for seed in range(3)]
     for age, data in enumerate(made):
@@ -199,16 +194,8 @@ def test_the_least_recently_used_data_is_evicted(tmp_path: Path) -> None:
     make_room(root, one * 5 // 2)
     assert folders(tmp_path) == sorted([made[0].fingerprint, made[2].fingerprint])
     claimed.end()
-    make_room(root, 0)
-    assert folders(tmp_path) == []
-
-
-def test_a_run_keeps_its_own_data_however_small_the_budget(tmp_path: Path) -> None:
-    first = prepared(configure(tmp_path, "bert"), tmp_path, budget=0)
-    assert folders(tmp_path) == [first.fingerprint] and len(first.train) > 8
-    first.use.end()
-    second = prepared(configure(tmp_path, "bert", seed=5), tmp_path, budget=0)
-    assert folders(tmp_path) == [second.fingerprint]
+    own = prepared(configure(tmp_path, "bert", seed=5), tmp_path, budget=0)
+    assert folders(tmp_path) == [own.fingerprint] and len(own.train) > 8, "however small the budget"
 
 
 CHILD = """
@@ -220,17 +207,16 @@ t.prepared(t.configure(home, "llama", t.rows_of("llama", 20_000)), home)
 """
 
 
-def test_r11_a_preparation_that_is_killed_leaves_nothing_that_is_taken_for_whole(tmp_path: Path) -> None:
+def test_r11_a_killed_preparation_leaves_nothing_that_is_taken_for_whole(tmp_path: Path) -> None:
     child = subprocess.Popen([sys.executable, "-c", CHILD, str(tmp_path)], cwd=REPOSITORY, env=child_environment())
-    while child.poll() is None and "tokenize" not in [event["stage"] for event in read_events(tmp_path)]:
-        time.sleep(0.02)
+    until(lambda: child.poll() is not None or "tokenize" in str(read_events(tmp_path)), seconds=120)
     child.send_signal(signal.SIGKILL)
-    assert child.wait() == -signal.SIGKILL, "it was still at it"
+    assert child.wait() == -signal.SIGKILL, "it was not done yet"
     root = tmp_path / "data" / "prepared"
     assert folders(tmp_path) == [] and list(root.glob(f".staging-*/out/{TRAIN}/{ARROW_FILE}"))
     again = prepared(configure(tmp_path, "llama"), tmp_path)
     assert folders(tmp_path) == [again.fingerprint]
-    assert not list(root.glob(".staging-*")), "nor does it take room for long"
+    assert not list(root.glob(".staging-*")), "its files are removed"
 
 
 def test_data_of_an_older_layout_is_made_again_under_the_same_key(tmp_path: Path) -> None:
@@ -244,15 +230,12 @@ def test_data_of_an_older_layout_is_made_again_under_the_same_key(tmp_path: Path
     assert files.read_json(folder / "manifest.json")["layout"] == "datasets"
 
 
-@pytest.mark.parametrize("family", TASK_OF)
-def test_a_second_run_on_the_same_data_only_hashes_it(tmp_path: Path, family: str) -> None:
-    spec = spec_of(family, tiny.make(family, tmp_path / "base"))
-    stages, fingerprints = [], []
-    for name in ("one", "two"):
-        result = run_worker(config_of(spec, tmp_path, name), tmp_path)
-        assert result["state"] == "done", result
-        stages.append({e["stage"] for e in read_events(tmp_path / "runs" / name) if e["kind"] == "prepare"})
-        manifest = files.read_json(tmp_path / "adapters" / name / "1" / "manifest.json")
-        fingerprints.append(manifest["data"]["fingerprint"])
-    assert "tokenize" in stages[0] and stages[1] == {"hash"}
-    assert fingerprints[0] == fingerprints[1] == folders(tmp_path)[0]
+def test_a_second_run_on_the_same_data_only_hashes_it(tmp_path: Path) -> None:
+    spec, fingerprints = spec_of("bert", tiny.make("bert", tmp_path / "base")), []
+    for name, emitted in (("one", {"hash", "read", "tokenize"}), ("two", {"hash"})):
+        assert run_worker(config_of(spec, tmp_path, name), tmp_path)["state"] == "done"
+        assert emitted == {e["stage"] for e in read_events(tmp_path / "runs" / name) if e["kind"] == "prepare"}
+        fingerprints.append(
+            files.read_json(tmp_path / "adapters" / name / "1" / "manifest.json")["data"]["fingerprint"]
+        )
+    assert folders(tmp_path) == [*{*fingerprints}]

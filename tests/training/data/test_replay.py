@@ -1,4 +1,4 @@
-"""Tests of training/data/replay.py: which rows are replayed, and no row that is trained on is compared on."""
+"""Tests of training/data/replay.py: corrections are trained on and not held out, beside rows that are replayed."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def content(data: Prepared) -> list[tuple[int, ...]]:
     return [(*data.train[i]["input_ids"], data.train[i]["labels"]) for i in range(len(data.train))]
 
 
-def test_corrections_are_repeated_and_never_held_out_and_the_held_out_rows_stay(bert: Trained, home: Path) -> None:
+def test_corrections_are_repeated_and_not_held_out_and_other_held_out_rows_stay(bert: Trained, home: Path) -> None:
     plain = config_of(bert.spec, home, "plain")
     before = ready(plain, bert, home)
     taken = before.held_out.kept[0]["text"]  # a correction of a row that was held out
@@ -56,52 +56,41 @@ def test_corrections_are_repeated_and_never_held_out_and_the_held_out_rows_stay(
     assert content(again)[:8] == rows[:8] and again.fingerprint != data.fingerprint
 
 
-def test_a_row_with_another_answer_than_a_correction_is_not_replayed(bert: Trained, home: Path) -> None:
+def test_a_row_whose_question_is_corrected_is_not_replayed(bert: Trained, home: Path) -> None:
     plain = config_of(bert.spec, home, "plain")
     before = ready(plain, bert, home)
-    config = correct(plain, home, *({"text": row["text"], "target": "0"} for row in before.report.sample))
-    data = ready(config, bert, home)
-    held = sum(row["text"] in {one["text"] for one in before.report.sample} for row in before.held_out.kept)
-    assert data.replayed == len(before.train) - (len(before.report.sample) - held)
+    sample = before.report.sample
+    data = ready(correct(plain, home, *({"text": row["text"], "target": "0"} for row in sample)), bert, home)
+    held_out = sum(row in before.held_out.kept for row in sample)
+    assert data.replayed == len(before.train) - (len(sample) - held_out)
 
 
-def test_corrections_alone_know_the_labels_of_their_version_and_compare_on_themselves(
-    bert: Trained, home: Path
-) -> None:
-    config = correct(config_of(bert.spec, home, "plain"), home, {"text": "one", "target": "1"}, data="")
-    data = ready(config, bert, home, known=("1", "0"))
+def test_labels_are_those_of_rows_corrections_and_the_version_before(bert: Trained, home: Path) -> None:
+    plain = config_of(bert.spec, home, "plain")
+    assert ready(correct(plain, home, {"text": "one", "target": "2"}), bert, home).labels == ["0", "1", "2"]
+    data = ready(correct(plain, home, {"text": "one", "target": "1"}, data=""), bert, home, known=("1", "0"))
     assert data.labels == ["0", "1"] and data.alone and data.held_out.kept == data.corrections.rows
     assert (data.sha256, data.replayed, len(data.train), data.report.rows) == ("", 0, 1, 1)
 
 
-def test_a_new_label_of_a_correction_is_added(bert: Trained, home: Path) -> None:
-    config = correct(config_of(bert.spec, home, "plain"), home, {"text": "one", "target": "2"})
-    assert ready(config, bert, home).labels == ["0", "1", "2"]
-
-
-def test_the_replay_sample_has_each_label_and_is_the_same_each_time() -> None:
+def test_replayed_rows_have_each_label_and_are_the_same_each_time() -> None:
     random = np.random.default_rng(0)
     texts = random.integers(0, 2**63, 1000, dtype=np.uint64)
-    strata = np.array([0] * 900 + [1] * 97 + [2] * 3, np.uint16)
-    free = random.random(1000) < 0.9
-    free[-1] = True
-    chosen = choose_replayed(texts, strata, free, 100)
-    assert 95 <= chosen.sum() <= 105 and set(strata[chosen]) == {0, 1, 2} and not (chosen & ~free).any()
+    labels = np.array([0] * 900 + [1] * 97 + [2] * 3, np.uint16)
+    candidates = random.random(1000) < 0.9
+    candidates[-1] = True
+    chosen = choose_replayed(texts, labels, candidates, 100)
+    assert 95 <= chosen.sum() <= 105 and set(labels[chosen]) == {0, 1, 2} and not (chosen & ~candidates).any()
     order = random.permutation(1000)
-    assert (choose_replayed(texts[order], strata[order], free[order], 100) == chosen[order]).all()
-    assert (choose_replayed(texts, strata, free, 0) == free).all() and (
-        choose_replayed(texts, strata, free, 999) == free
-    ).all()
+    assert (choose_replayed(texts[order], labels[order], candidates[order], 100) == chosen[order]).all()
+    assert all((choose_replayed(texts, labels, candidates, most) == candidates).all() for most in (0, 999))
 
 
 def test_a_file_of_corrections_without_usable_rows_is_refused(bert: Trained, home: Path) -> None:
     plain = config_of(bert.spec, home, "plain")
-    for rows, said in (
-        ((), "has no rows"),
-        (({"text": "x"},), "Row 1 .* target is missing"),
-        (([],), "no JSON object"),
-    ):
-        with pytest.raises(DataError, match=said):
+    refusals = {"has no rows": (), "Row 1 .* target is missing": ({"text": "x"},), "no JSON object": ([],)}
+    for refusal, rows in refusals.items():
+        with pytest.raises(DataError, match=refusal):
             read_corrections(correct(plain, home, *rows), "label")
     with pytest.raises(DataError, match="is not there"):
         ready(replace(plain, corrections=str(home / "gone.jsonl")), bert, home)

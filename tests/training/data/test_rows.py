@@ -1,4 +1,4 @@
-"""Tests of training/data/rows.py: columns are guessed, and every cell becomes text or a reason."""
+"""Tests of training/data/rows.py: columns are guessed, and each record becomes a row or a reason."""
 
 from __future__ import annotations
 
@@ -8,66 +8,51 @@ import pytest
 
 from errors import DataError
 from tasks import Columns
-from training.data.rows import Row, RowProblem, asked, choose_columns, columns_read, to_row
+from training.data.rows import Row, RowProblem, asked, choose_columns, columns_read, parse_columns, to_row
 
 PAIR = Columns(text="text", target="summary")
+LABEL = Columns(text="text", target="label")
 CHAT = Columns(messages="messages")
 
-GUESSES = [
-    ("text summary", "text", PAIR, {}, {"text": "text", "target": "summary"}),
-    ("TEXT Summary", "text", PAIR, {}, {"text": "TEXT", "target": "Summary"}),
-    ("article highlights id", "text", PAIR, {}, {"text": "article", "target": "highlights"}),
-    ("sentence label", "label", Columns("text", "label"), {}, {"text": "sentence", "target": "label"}),
-    ("review Sentiment", "label", Columns("text", "label"), {}, {"text": "review", "target": "Sentiment"}),
-    ("input output", "text", Columns("text", "target"), {}, {"text": "input", "target": "output"}),
-    ("content text", "text", Columns("title", "text"), {}, {"text": "content", "target": "text"}),
-    ("kind body label", "label", Columns("text", "label"), {"target": "kind"}, {"text": "body", "target": "kind"}),
-    ("conversations id", "text", CHAT, {}, {"messages": "conversations"}),
-    ("prompt completion", "text", CHAT, {}, {"text": "prompt", "target": "completion"}),
-    ("messages prompt completion", "text", CHAT, {"text": "prompt"}, {"text": "prompt", "target": "completion"}),
-    ("log text target", "text", CHAT, {"messages": "log"}, {"messages": "log"}),
-    ("sentence sentiment", "label", Columns("text", "label"), {}, {"text": "sentence", "target": "sentiment"}),
-    ("id dialogue summary", "text", PAIR, {}, {"text": "dialogue", "target": "summary"}),
-    ("document summary id", "text", PAIR, {}, {"text": "document", "target": "summary"}),
-    ("prompt response", "text", CHAT, {}, {"text": "prompt", "target": "response"}),
-    ("question answer", "text", CHAT, {}, {"text": "question", "target": "answer"}),
-    ("instruction output", "text", CHAT, {}, {"text": "instruction", "target": "output"}),
-    (
-        "instruction input output text",
-        "text",
-        PAIR,
-        {"text": "instruction"},
-        {"text": "instruction", "target": "output"},
-    ),
-    ("input instruction output", "text", PAIR, {}, {"text": "instruction+input", "target": "output"}),
-    ("instruction context response", "text", CHAT, {}, {"text": "instruction+context", "target": "response"}),
-    ("id row row.text row.label", "label", Columns("text", "label"), {}, {"text": "row.text", "target": "row.label"}),
-    (
-        "context question answers answers.text answers.text.0 answers.answer_start.0",
-        "text",
-        CHAT,
-        {},
-        {"text": "question+context", "target": "answers.text.0"},
-    ),
-    ("chat chat.0.text", "text", CHAT, {"messages": "chat"}, {"messages": "chat"}),
-    (
-        "l l.0.text",
-        "label",
-        Columns("text", "label"),
-        {"text": "l.1.text", "target": "l"},
-        {"text": "l.1.text", "target": "l"},
-    ),
+GUESSES: list[tuple[str, str, Columns, dict[str, str], tuple[str, ...]]] = [
+    ("text summary", "text", PAIR, {}, ("text", "summary")),
+    ("TEXT Summary", "text", PAIR, {}, ("TEXT", "Summary")),
+    ("article highlights id", "text", PAIR, {}, ("article", "highlights")),
+    ("id dialogue summary", "text", PAIR, {}, ("dialogue", "summary")),
+    ("document summary id", "text", PAIR, {}, ("document", "summary")),
+    ("sentence label", "label", LABEL, {}, ("sentence", "label")),
+    ("sentence sentiment", "label", LABEL, {}, ("sentence", "sentiment")),
+    ("review Sentiment", "label", LABEL, {}, ("review", "Sentiment")),
+    ("input output", "text", Columns("text", "target"), {}, ("input", "output")),
+    ("content text", "text", Columns("title", "text"), {}, ("content", "text")),
+    ("kind body label", "label", LABEL, {"target": "kind"}, ("body", "kind")),
+    ("conversations id", "text", CHAT, {}, ("conversations",)),
+    ("log text target", "text", CHAT, {"messages": "log"}, ("log",)),
+    ("chat chat.0.text", "text", CHAT, {"messages": "chat"}, ("chat",)),
+    ("prompt completion", "text", CHAT, {}, ("prompt", "completion")),
+    ("prompt response", "text", CHAT, {}, ("prompt", "response")),
+    ("question answer", "text", CHAT, {}, ("question", "answer")),
+    ("instruction output", "text", CHAT, {}, ("instruction", "output")),
+    ("messages prompt completion", "text", CHAT, {"text": "prompt"}, ("prompt", "completion")),
+    ("instruction input output text", "text", PAIR, {"text": "instruction"}, ("instruction", "output")),
+    ("input instruction output", "text", PAIR, {}, ("instruction+input", "output")),
+    ("instruction context response", "text", CHAT, {}, ("instruction+context", "response")),
+    ("context question answers answers.text.0", "text", CHAT, {}, ("question+context", "answers.text.0")),
+    ("id row row.text row.label", "label", LABEL, {}, ("row.text", "row.label")),
+    ("l l.0.text", "label", LABEL, {"text": "l.1.text", "target": "l"}, ("l.1.text", "l")),
 ]
 
 
-@pytest.mark.parametrize(("names", "answers", "wanted", "given", "mapping"), GUESSES)
-def test_columns_are_guessed(names: str, answers: Any, wanted: Columns, given: dict[str, str], mapping: dict[str, str]):
-    found, warnings = choose_columns("a.csv", names.split(), answers, wanted, given)
-    assert found == mapping
-    assert warnings == ()
+@pytest.mark.parametrize(("names", "answers", "wanted", "given", "columns"), GUESSES)
+def test_columns_are_guessed(
+    names: str, answers: Any, wanted: Columns, given: dict[str, str], columns: tuple[str, ...]
+):
+    parts = ("messages",) if len(columns) == 1 else ("text", "target")
+    mapping = dict(zip(parts, columns, strict=True))
+    assert choose_columns("a.csv", names.split(), answers, wanted, given) == (mapping, ())
 
 
-def test_a_guess_among_several_is_a_warning():
+def test_a_guess_among_several_columns_warns():
     mapping, warnings = choose_columns("a.csv", ["prompt", "question", "output"], "text", PAIR, {})
     assert mapping == {"text": "question", "target": "output"}
     assert warnings == ("text is read from the column 'question'; 'prompt' could be meant too.",)
@@ -85,7 +70,6 @@ def test_a_guess_among_several_is_a_warning():
         ("a a.text b b.text summary", "text", PAIR, {}, ["no column for text"]),
         ("text summary", "text", PAIR, {"topic": "text"}, ["no 'topic'"]),
         ("text summary", "text", PAIR, {"text": "text", "target": "text"}, ["cannot be both"]),
-        ("text", "label", Columns("text", "label"), {}, ["no column for target"]),
         (" ".join(f"c{i}" for i in range(99)), "text", PAIR, {}, ["and 79 more"]),
     ],
 )
@@ -101,19 +85,10 @@ def row(text: object, target: object, answers: Any = "label", chat: bool = False
     return to_row({"text": text, "target": target}, {"text": "text", "target": "target"}, answers, chat, 20)
 
 
-@pytest.mark.parametrize(
-    ("target", "label"),
-    [
-        (1, "1"),
-        (1.0, "1"),
-        (-2.0, "-2"),
-        (0.5, "0.5"),
-        (True, "true"),
-        ("None", "None"),
-        (" a ", "a"),
-        (1e300, "1e+300"),
-    ],
-)
+LABELS = [(1, "1"), (1.0, "1"), (-2.0, "-2"), (0.5, "0.5"), (1e300, "1e+300"), (True, "true"), (" None ", "None")]
+
+
+@pytest.mark.parametrize(("target", "label"), LABELS)
 def test_labels_are_text(target: object, label: str):
     assert row("x", target) == {"text": "x", "target": label}
 
@@ -130,7 +105,7 @@ def test_labels_are_text(target: object, label: str):
         ("a\ud800", "text has half of a surrogate pair"),
     ],
 )
-def test_a_bad_cell_is_a_reason(text: object, reason: str):
+def test_a_bad_cell_gives_a_reason(text: object, reason: str):
     with pytest.raises(RowProblem, match=f"^{reason}$"):
         row(text, "a")
     with pytest.raises(RowProblem, match=f"^{reason.replace('text', 'target', 1)}$"):
@@ -159,7 +134,7 @@ USER, ASSISTANT = {"role": "user", "content": "a"}, {"role": "assistant", "conte
         [USER | {"name": "x", "from": None}, {"role": None, "content": None, "from": "gpt", "value": "b"}],
     ],
 )
-def test_messages_are_read_in_all_spellings(value: object):
+def test_messages_are_read_in_each_spelling(value: object):
     assert messages(value) == {"messages": [USER, ASSISTANT]}
 
 
@@ -185,38 +160,35 @@ def test_messages_are_read_in_all_spellings(value: object):
         ('[{"role": "user", "content": "\\ud800"}]', "the content of message 1 has half of a surrogate pair"),
     ],
 )
-def test_bad_messages_are_a_reason(value: object, reason: str):
+def test_bad_messages_give_a_reason(value: object, reason: str):
     with pytest.raises(RowProblem) as caught:
         messages(value)
     assert str(caught.value).startswith(reason)
 
 
-def test_columns_below_each_other_are_one_text():
+def test_joined_columns_make_one_text():
     mapping = {"text": "instruction+input", "target": "output"}
-    row = {"instruction": "Add.", "input": "1 and 2", "output": "3"}
-    assert columns_read(["instruction", "input", "output"], mapping) == ("instruction", "input", "output")
+    record: dict[str, Any] = {"instruction": "Add.", "input": "1 and 2", "output": "3"}
+    assert columns_read([*record], mapping) == tuple(record)
     assert columns_read(["instruction+input", "output"], mapping) == ("instruction+input", "output")
-    assert to_row(row, mapping, "text", False, 20) == {"text": "Add.\n\n1 and 2", "target": "3"}
+    assert to_row(record, mapping, "text", False, 20) == {"text": "Add.\n\n1 and 2", "target": "3"}
     for nothing in ("", "  ", None):
-        assert to_row(row | {"input": nothing}, mapping, "text", False, 20) == {"text": "Add.", "target": "3"}
-    with pytest.raises(RowProblem, match="text is empty"):
-        to_row(row | {"instruction": ""}, mapping, "text", False, 20)
-    with pytest.raises(RowProblem, match="text has 27 characters, more than 20"):
-        to_row(row | {"instruction": "x" * 5, "input": "y" * 20}, mapping, "text", False, 20)
-    assert to_row({"a+b": "x", "c": "y"}, {"text": "a+b", "target": "c"}, "text", False, 20)["text"] == "x"
-
-
-def test_a_deep_nesting_below_a_text_makes_a_bad_row():
-    mapping = {"text": "instruction+input", "target": "output"}
+        assert to_row(record | {"input": nothing}, mapping, "text", False, 20) == {"text": "Add.", "target": "3"}
     nested: list[Any] = []
     for _ in range(100_000):
         nested = [nested]
-    with pytest.raises(RowProblem, match="input is of type list"):
-        to_row({"instruction": "Add.", "input": nested, "output": "3"}, mapping, "text", False, 20)
+    for wrong, reason in (
+        ({"instruction": ""}, "text is empty"),
+        ({"instruction": "x" * 5, "input": "y" * 20}, "text has 27 characters, more than 20"),
+        ({"input": nested}, "input is of type list"),
+    ):
+        with pytest.raises(RowProblem, match=reason):
+            to_row(record | wrong, mapping, "text", False, 20)
+    assert to_row({"a+b": "x", "c": "y"}, {"text": "a+b", "target": "c"}, "text", False, 20)["text"] == "x"
 
 
 @pytest.mark.parametrize("answer", ["b", [ASSISTANT]])
-def test_a_prompt_that_is_a_list_of_messages(answer: object):
+def test_a_prompt_may_be_a_list_of_messages(answer: object):
     mapping, record = {"text": "prompt", "target": "completion"}, {"prompt": [USER], "completion": answer}
     assert to_row(record, mapping, "text", True, 20) == {"messages": [USER, ASSISTANT]}
     with pytest.raises(RowProblem, match="the last message is not the assistant's"):
@@ -225,6 +197,13 @@ def test_a_prompt_that_is_a_list_of_messages(answer: object):
         to_row(record, mapping, "text", False, 20)
 
 
-def test_the_question_of_a_row_lacks_the_answer():
+def test_the_question_of_a_row_lacks_its_answer():
     assert asked({"messages": [{"role": "system", "content": "s"}, USER, ASSISTANT]}) == "s\na"
     assert asked({"text": "a", "target": "b"}) == "a"
+
+
+def test_a_choice_of_columns_is_parsed():
+    assert parse_columns("text=body, target=a=b,") == {"text": "body", "target": "a=b"}
+    for wrong in ("text", "text=", "=x", "topic=x"):
+        with pytest.raises(DataError, match="cannot be read"):
+            parse_columns(wrong)

@@ -1,4 +1,4 @@
-"""Tests of training/data/split.py: a text is on one side, always the same one, and each label is held out once."""
+"""Tests of training/data/split.py."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import random
 from collections import Counter, defaultdict
 
 import numpy as np
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -66,19 +67,20 @@ def many(count: int, labels: int = 2) -> list[Row]:
 
 
 @settings(max_examples=200, deadline=None)
-@given(ROWS, FRACTIONS, SEEDS, st.booleans())
-def test_parts_hold_every_row_once_and_share_no_text(rows: list[Row], fraction: float, seed: int, by_label: bool):
+@given(ROWS, FRACTIONS, SEEDS, st.booleans(), st.randoms(use_true_random=False))
+def test_a_text_is_on_one_side_whatever_the_order_of_rows(
+    rows: list[Row], fraction: float, seed: int, by_label: bool, shuffler: random.Random
+):
     train, held = split(rows, fraction, seed, by_label)
-    assert sorted(map(str, train + held)) == sorted(map(str, rows))
+    assert sorted(map(str, train + held)) == sorted(map(str, rows)) and len(held) <= len(rows) / 2
     assert not {asked(row) for row in train} & {asked(row) for row in held}
-    assert len(held) <= len(rows) / 2
-    assert train == [row for row in rows if row in train]
-    assert held == [row for row in rows if row in held]
+    shuffler.shuffle(rows)
+    assert Counter(map(str, split(rows, fraction, seed, by_label)[1])) == Counter(map(str, held))
 
 
 @settings(max_examples=300, deadline=None)
 @given(ROWS, FRACTIONS, SEEDS, st.booleans(), st.sampled_from([3, 1000]))
-def test_the_split_is_that_of_the_rule_row_by_row(
+def test_the_split_is_that_of_the_rule_applied_row_by_row(
     rows: list[Row], fraction: float, seed: int, by_label: bool, limit: int
 ):
     assert split(rows, fraction, seed, by_label, limit)[1] == by_the_row(rows, fraction, seed, by_label, limit)
@@ -86,7 +88,7 @@ def test_the_split_is_that_of_the_rule_row_by_row(
 
 @settings(max_examples=50, deadline=None)
 @given(st.integers(200, 800), st.integers(0, 800), st.floats(0.05, 0.4), SEEDS)
-def test_rows_that_are_added_move_no_text(first: int, more: int, fraction: float, seed: int):
+def test_added_rows_move_no_text(first: int, more: int, fraction: float, seed: int):
     rows = many(first + more)
     random.Random(seed).shuffle(rows)
     held = [row for row in rows if text_digest(seed, row["text"]) / 2**64 < fraction]
@@ -97,18 +99,8 @@ def test_rows_that_are_added_move_no_text(first: int, more: int, fraction: float
 
 
 @settings(max_examples=100, deadline=None)
-@given(ROWS, FRACTIONS, SEEDS, st.booleans(), st.randoms(use_true_random=False))
-def test_order_does_not_matter(rows: list[Row], fraction: float, seed: int, by_label: bool, shuffler: random.Random):
-    held = split(rows, fraction, seed, by_label)[1]
-    shuffled = rows.copy()
-    shuffler.shuffle(shuffled)
-    again = split(shuffled, fraction, seed, by_label)[1]
-    assert Counter(map(str, again)) == Counter(map(str, held))
-
-
-@settings(max_examples=100, deadline=None)
 @given(st.lists(st.sampled_from("abcde"), min_size=2, max_size=80), FRACTIONS, SEEDS)
-def test_every_label_of_five_rows_is_held_out_once(labels: list[str], fraction: float, seed: int):
+def test_a_label_of_five_rows_has_one_held_out(labels: list[str], fraction: float, seed: int):
     rows = [{"text": f"text {i}", "target": label} for i, label in enumerate(labels)]
     train, held = split(rows, fraction, seed, True)
     kept, out = Counter(row["target"] for row in train), Counter(row["target"] for row in held)
@@ -118,15 +110,15 @@ def test_every_label_of_five_rows_is_held_out_once(labels: list[str], fraction: 
         assert out[label] >= (count >= 5)
 
 
-def test_about_the_fraction_is_held_out():
-    for count, fraction in ((20, 0.2), (100, 0.1), (1000, 0.2)):
-        for seed in range(20):
-            held = len(split(many(count), fraction, seed, True)[1])
-            assert count * fraction / 2 <= held <= count * fraction * 2
-
-
-def test_small_labels_do_not_swell_what_is_held_out():
-    assert 15 <= len(split(many(300, labels=100), 0.1, 0, True)[1]) <= 60
+@pytest.mark.parametrize(
+    ("count", "labels", "fraction", "least", "most"),
+    [(20, 2, 0.2, 2, 8), (100, 2, 0.1, 5, 20), (1000, 2, 0.2, 100, 400), (300, 100, 0.1, 15, 60)],
+)
+def test_about_the_fraction_is_held_out_and_depends_on_the_seed(
+    count: int, labels: int, fraction: float, least: int, most: int
+):
+    found = [split(many(count, labels), fraction, seed, True)[1] for seed in range(20)]
+    assert all(least <= len(held) <= most for held in found) and found[0] != found[1]
 
 
 def test_the_most_held_out_rows_have_some_of_each_label():
@@ -136,35 +128,9 @@ def test_the_most_held_out_rows_have_some_of_each_label():
     assert len({row["target"] for row in held}) == 42
 
 
-def test_rows_that_come_later_move_no_row():
-    rows = many(2000)
-    before = split(rows[:1000], 0.2, 7, False)[1]
-    after = split(rows, 0.2, 7, False)[1]
-    assert [row for row in after if row in rows[:1000]] == before
-
-
-def test_seeds_give_different_splits():
-    assert split(many(100), 0.2, 0, False)[1] != split(many(100), 0.2, 1, False)[1]
-
-
-def test_a_label_with_one_row_goes_to_training():
-    for seed in range(50):
-        rows = [*many(20), {"text": "alone", "target": "rare"}]
-        assert rows[-1] in split(rows, 0.5, seed, True)[0]
-
-
-def test_few_rows_are_split_too():
+def test_few_rows_are_split_and_the_only_row_of_a_label_is_trained_on():
     assert split([], 0.2, 0, True) == ([], [])
     assert split(many(1), 0.9, 0, False) == (many(1), [])
     assert len(split(many(2), 0.2, 0, True)[1]) == 1
-
-
-def test_chats_are_kept_apart_by_what_they_ask():
-    def chat(question: int, answer: int) -> Row:
-        turns = (("user", f"q{question}"), ("assistant", f"a{answer}"))
-        return {"messages": [{"role": role, "content": content} for role, content in turns]}
-
-    rows = [chat(i // 2, i) for i in range(40)]
-    train, held = split(rows, 0.2, 0, False)
-    assert not {asked(row) for row in train} & {asked(row) for row in held}
-    assert held
+    rows = [*many(20), {"text": "alone", "target": "rare"}]
+    assert all(rows[-1] in split(rows, 0.5, seed, True)[0] for seed in range(50))

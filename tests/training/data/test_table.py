@@ -1,4 +1,4 @@
-"""Tests of training/data/table.py: a file becomes rows and a report, or one refusal; never another exception."""
+"""Tests of training/data/table.py: a file becomes rows and a report, or raises `DataError`; never another exception."""
 
 from __future__ import annotations
 
@@ -10,7 +10,6 @@ import unicodedata
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
@@ -21,7 +20,7 @@ from tests.helpers.row_files import TEN, write, write_csv, write_jsonl
 from training.data.files.formats import Limits
 from training.data.inspect.__main__ import write_bad_rows
 from training.data.inspect.report import MOST_BAD, BadRow, Report
-from training.data.rows import Row, parse_columns
+from training.data.rows import Row
 from training.data.table import (
     ASCII,
     HALF,
@@ -32,7 +31,6 @@ from training.data.table import (
     Table,
     count_conflicts,
     find_repeats,
-    grouped,
     normalize,
     read_table,
     text_digest,
@@ -84,16 +82,7 @@ def test_bad_rows_are_named_by_number_and_reason(tmp_path: Path):
     assert "1 text has more than one label." in report.warnings
 
 
-def test_repeats_of_several_rows_are_named_in_their_order(tmp_path: Path):
-    later = [{"text": f" text number {i} ", "label": "ab"[i % 2]} for i in (7, 2, 7)]
-    table, rows = usable_rows(write_csv(tmp_path / "a.csv", [*TEN, *later]), "label", LABELS)
-    repeats = [BadRow(number, f"duplicate of row {first}") for number, first in ((11, 8), (12, 3), (13, 8))]
-    assert table.report.bad == tuple(repeats) == tuple(bad for bad, _ in table.bad_rows())
-    assert rows == as_targets(TEN)
-    assert (table.report.duplicates, table.report.left_out, table.report.reasons) == (3, 3, {"duplicate of row 8": 3})
-
-
-def test_the_first_of_many_bad_rows_are_named_and_all_are_counted(tmp_path: Path):
+def test_many_bad_rows_are_all_counted_and_the_first_named(tmp_path: Path):
     bad = [row for i in range(MOST_BAD) for row in ({"text": "", "label": i}, TEN[3])]
     table = read_table(write_jsonl(tmp_path / "a.jsonl", [*TEN, *bad]), "label", LABELS)
     report = table.report
@@ -119,7 +108,7 @@ def test_more_labels_than_are_counted_are_refused(tmp_path: Path):
         read_table(write_jsonl(tmp_path / "a.jsonl", rows), "label", LABELS)
 
 
-def test_progress_is_watched(tmp_path: Path):
+def test_progress_is_reported(tmp_path: Path):
     rows = [{"text": f"text {i}", "label": i % 2} for i in range(5000)]
     for name in ("a.jsonl", "a.csv", "a.parquet"):
         seen: list[tuple[int, float]] = []
@@ -128,15 +117,7 @@ def test_progress_is_watched(tmp_path: Path):
         assert 0 < seen[0][1] <= 1 and seen == sorted(seen)
 
 
-def test_a_bad_line_of_jsonl_is_one_bad_row(tmp_path: Path):
-    path = write_jsonl(tmp_path / "a.jsonl", TEN)
-    path.write_text("{oops\n" + path.read_text() + '{"text": null, "label": 1}\n{"text": "x"}\n')
-    report = read_table(path, "label", LABELS).report
-    assert [bad.number for bad in report.bad] == [1, 12, 13]
-    assert [bad.reason for bad in report.bad][1:] == ["text is missing", "target is missing"]
-
-
-def test_chats_and_pairs_for_a_chat_tab(tmp_path: Path):
+def test_a_chat_tab_reads_chats_and_pairs(tmp_path: Path):
     turns = [[{"role": "user", "content": f"q {i}"}, {"role": "assistant", "content": f"a {i}"}] for i in range(8)]
     pairs = [{"prompt": f"q {i}", "completion": f"a {i}"} for i in range(8)]
     for name, rows in (
@@ -152,42 +133,12 @@ def test_chats_and_pairs_for_a_chat_tab(tmp_path: Path):
         read_table(tmp_path / "chat.jsonl", "text", PAIRS)
 
 
-def test_numbers_are_labels(tmp_path: Path):
-    for suffix in (".jsonl", ".parquet"):
-        rows = [{"text": f"t {i}", "label": float(i % 3)} for i in range(9)]
-        assert set(read_table(write(tmp_path / f"a{suffix}", rows), "label", LABELS).report.labels) == {"0", "1", "2"}
-
-
-@pytest.mark.parametrize(
-    ("rows", "refusal"),
-    [
-        (TEN[:7], "only 7 rows"),
-        ([row | {"label": "a"} for row in TEN], "one label only"),
-        ([row | {"label": row["text"]} for row in TEN], "looks like free text"),
-        ([row | {"text": " "} for row in TEN], "no usable row. Left out: text is empty (10 rows)"),
-        ([{"id": 1, "words": "x"}] * 10, "no column for text and target"),
-    ],
-)
-@pytest.mark.parametrize("suffix", [".csv", ".jsonl", ".parquet"])
-def test_a_file_that_teaches_nothing_is_refused(tmp_path: Path, suffix: str, rows: list[dict[str, Any]], refusal: str):
-    with pytest.raises(DataError) as caught:
-        read_table(write(tmp_path / f"a{suffix}", rows), "label", LABELS)
-    assert refusal in str(caught.value)
-
-
 def test_a_file_without_rows_or_with_too_many_is_refused(tmp_path: Path):
     (tmp_path / "a.csv").write_text("text,label\n")
     with pytest.raises(DataError, match="has no rows"):
         read_table(tmp_path / "a.csv", "label", LABELS)
     with pytest.raises(DataError, match="too many rows"):
         read_table(write_csv(tmp_path / "b.csv", TEN), "label", LABELS, limits=Limits(rows=9))
-
-
-def test_a_choice_of_columns_is_taken_as_it_is(tmp_path: Path):
-    path = write_csv(tmp_path / "a.csv", [row | {"kind": "xy"[i % 2]} for i, row in enumerate(TEN)])
-    assert read_table(path, "label", LABELS, {"target": "kind"}).report.labels == {"x": 5, "y": 5}
-    with pytest.raises(DataError, match="no column 'sort'"):
-        read_table(path, "label", LABELS, {"target": "sort"})
 
 
 ODD = st.sampled_from(["a", "b", "None", "NA", "", '"', "\x00", "\ud800", "﻿", "a\r\nb", "[]"])
@@ -271,13 +222,6 @@ def test_r23_a_damaged_parquet_is_read_or_refused(tmp_path: Path):
             read_table(tmp_path / "a.parquet", "label", LABELS)
 
 
-def test_a_choice_of_columns_is_parsed():
-    assert parse_columns("text=body, target=a=b,") == {"text": "body", "target": "a=b"}
-    for wrong in ("text", "text=", "=x", "topic=x"):
-        with pytest.raises(DataError, match="cannot be read"):
-            parse_columns(wrong)
-
-
 def digests_of(rows: list[Row], by_label: bool = True) -> RowDigests:
     digests = RowDigests(0, by_label)
     for number, row in enumerate(rows, 1):
@@ -285,7 +229,7 @@ def digests_of(rows: list[Row], by_label: bool = True) -> RowDigests:
     return digests
 
 
-def test_a_text_has_the_same_digest_for_ever() -> None:
+def test_the_digest_of_a_text_never_changes() -> None:
     assert text_digest(0, " a text\n") == text_digest(0, "a text") == 0x50F2C4A8F69C87FD
     assert text_digest(1, "a text") != text_digest(0, "a text") != text_digest(0, "a  text")
 
@@ -298,7 +242,7 @@ def test_a_normalized_text_has_no_case_and_no_punctuation() -> None:
 
 
 @given(st.text(st.characters(max_codepoint=127)))
-def test_ascii_is_normalized_as_any_other_text(text: str) -> None:
+def test_ascii_text_is_normalized_as_other_text(text: str) -> None:
     slow = " ".join(unicodedata.normalize("NFKC", text).casefold().translate(SPACES).split()).encode()
     assert b" ".join(text.encode().translate(ASCII).split()) == slow
 
@@ -310,7 +254,7 @@ def test_restated_questions_are_counted(tmp_path: Path) -> None:
 
 
 @given(st.lists(st.tuples(st.sampled_from("ab "), st.sampled_from("xy"), st.booleans()), max_size=20))
-def test_repeats_are_those_found_row_by_row(cells: list[tuple[str, str, bool]]) -> None:
+def test_repeats_are_those_of_a_search_row_by_row(cells: list[tuple[str, str, bool]]) -> None:
     rows = [{"text": f"{' ' * wide}{text}", "target": target} for text, target, wide in cells]
     first: dict[tuple[str, str], int] = {}
     expected = []
@@ -327,30 +271,13 @@ def test_conflicts_words_and_labels_are_counted() -> None:
     assert [count_conflicts(some["text"], some["answer"]) for some in (rows, rows[[0, 2]], rows[:0])] == [1, 0, 0]
     assert rows["words"].tolist() == [2, 2, 1, 1] and rows["number"].tolist() == [1, 2, 3, 4]
     assert digests.labels().tolist() == [1, 2, 2, 0] and digests.names == {"x": 0, "y": 1, "w": 2}
-
-
-def test_chats_conflict_by_their_last_answer() -> None:
-    def chat(*contents: str) -> Row:
-        return {"messages": [{"role": "au"[i % 2], "content": c} for i, c in enumerate(contents, 1)]}
-
-    rows = digests_of([chat("a", "b"), chat("a", "b "), chat("a", "c"), chat("a", "b", "a", "b")], by_label=False).rows
+    chats: list[Row] = [
+        {"messages": [{"role": "au"[i % 2], "content": content} for i, content in enumerate(contents, 1)]}
+        for contents in (("a", "b"), ("a", "b "), ("a", "c"), ("a", "b", "a", "b"))
+    ]
+    rows = digests_of(chats, by_label=False).rows
     assert [found.tolist() for found in find_repeats(rows["content"])] == [[1], [0]]
-    assert count_conflicts(rows["text"], rows["answer"]) == 1
-
-
-def test_names_of_labels_fill_no_memory() -> None:
-    digests = digests_of([{"text": str(i), "target": f"label {i}"} for i in range(MOST_NAMES + 50)])
-    assert len(digests.names) == MOST_NAMES
-    assert (digests.labels() == MOST_NAMES).sum() == 50
-
-
-def test_groups_of_equal_digests_are_ascending_and_keep_their_order() -> None:
-    chance = random.Random(0)
-    digests = np.array([chance.choice([0, 5, 2**60, 2**63, 2**64 - 1]) for _ in range(200)], np.uint64)
-    order, starts = grouped(digests)
-    groups = np.split(order, starts[1:])
-    assert [int(digests[group[0]]) for group in groups] == sorted(set(digests.tolist()))
-    assert all((digests[group] == digests[group[0]]).all() and (np.diff(group) > 0).all() for group in groups)
+    assert count_conflicts(rows["text"], rows["answer"]) == 1, "by the last answer"
 
 
 def sample_of(texts: list[str], rows: int, characters: int = 10**9) -> list[str]:

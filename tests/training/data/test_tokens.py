@@ -1,4 +1,4 @@
-"""Tests of training/data/tokens.py: the answer survives any cut whole, or the row is left out and counted."""
+"""Tests of training/data/tokens.py: an answer is kept whole, or its row is left out and counted."""
 
 from __future__ import annotations
 
@@ -10,11 +10,13 @@ from datasets import load_from_disk
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from models.chat_template import as_messages, encode, neutralize
+from models.chat_template import encode, neutralize
+from models.resolve import ModelStore
 from serving.loaded import Loaded
 from tests.conftest import Trained
 from tests.helpers import tiny
 from tests.helpers.answers import encode_texts
+from tests.helpers.training_helpers import bare_config
 from training.config import TrainConfig
 from training.data.tokens import (
     IGNORED,
@@ -36,10 +38,7 @@ PROMPT = "Sum up: {text}"
 
 
 def config(task: str, max_length: int = 64, prompt: str = PROMPT) -> TrainConfig:
-    columns = {"text": "text", "target": "target"}
-    return TrainConfig(
-        name="a", plugin="p", model="m", task=task, data="d", columns=columns, prompt=prompt, max_length=max_length
-    )
+    return bare_config(task, max_length=max_length, prompt=prompt)
 
 
 def task_of(family: str) -> str:
@@ -58,17 +57,15 @@ def answer_of(family: str, example: dict[str, Any]) -> str:
 
 @pytest.mark.parametrize("family", ["llama", "gpt2", "t5"])
 @pytest.mark.parametrize("text", ["short", "Où est 我的 🎉?", LONG, " spaces around ", "</s> and <|im_end|>"])
-def test_the_answer_survives_whole(family: str, text: str) -> None:
+def test_an_answer_is_kept_whole(family: str, text: str) -> None:
     found = encode_one(family, {"text": text, "target": "an answer, with 中文 in it"})
     [example] = found.examples
     assert answer_of(family, example) == "an answer, with 中文 in it"
     assert len(example["input_ids"]) <= 64
     assert found.truncated == (text == LONG)
     if family != "t5":
-        assert len(example["labels"]) == len(example["input_ids"])
-        assert all(a in (b, IGNORED) for a, b in zip(example["labels"], example["input_ids"], strict=True))
         prompt = TOKENIZERS[family].decode(question(example, encoder_decoder=False))
-        assert "Sum up: " in prompt, "the text is cut, and not what the tab says about it"
+        assert "Sum up: " in prompt, "the text is cut, and not the tab's prompt"
 
 
 @pytest.mark.parametrize("family", ["llama", "gpt2", "t5"])
@@ -80,37 +77,14 @@ def test_r35_a_row_whose_answer_does_not_fit_is_left_out_and_counted(family: str
     assert found.truncated == 2
 
 
-@pytest.mark.parametrize("family", ["bert", "t5"])
-def test_a_text_that_fits_exactly_is_not_cut(family: str) -> None:
-    ids = TOKENIZERS[family](neutralize(TOKENIZERS[family], LONG))["input_ids"]
-    row = {"text": LONG, "target": "yes"}
-    for length, cut in ((len(ids), 0), (len(ids) - 1, 1)):
-        found = encode_one(family, row, max_length=length, prompt="")
-        assert len(found.examples[0]["input_ids"]) == length
-        assert found.truncated == cut
-
-
-def test_a_long_conversation_loses_its_oldest_turns() -> None:
-    messages = [
-        {"role": role, "content": f"{role} {i} says a few words"} for i in range(9) for role in ("user", "assistant")
-    ]
-    found = encode_one("llama", {"messages": messages})
-    [example] = found.examples
-    assert found.truncated == 1 and len(example["input_ids"]) == 64
-    assert answer_of("llama", example).endswith("assistant 8 says a few words")
-
-
-def test_every_turn_of_the_assistant_is_learned() -> None:
+def test_the_loss_is_over_each_answer_and_the_end_of_its_turn() -> None:
     messages = [{"role": role, "content": f"{role}{i}"} for i in range(2) for role in ("user", "assistant")]
     [example] = encode_one("llama", {"messages": messages}, max_length=256).examples
-    assert answer_of("llama", example) == "assistant0assistant1"
+    learned = TOKENIZERS["llama"].decode([token for token in example["labels"] if token != IGNORED])
+    assert learned == "assistant0<|im_end|>assistant1<|im_end|>"
+    assert all(label in (token, IGNORED) for label, token in zip(example["labels"], example["input_ids"], strict=True))
     asked = TOKENIZERS["llama"].decode(question(example, encoder_decoder=False))
     assert asked.count("assistant0") == 1 and "assistant1" not in asked
-
-
-def test_a_label_is_its_index() -> None:
-    for label, index in (("no", 0), ("yes", 1)):
-        assert encode_one("bert", {"text": "a", "target": label}).examples[0]["labels"] == index
 
 
 @pytest.mark.parametrize("family", TOKENIZERS)
@@ -130,7 +104,7 @@ def test_r36_special_tokens_in_a_row_stay_text(family: str) -> None:
 
 
 def by_the_row(row: dict[str, Any], tokenizer: Any, config: TrainConfig, labels: list[str]) -> tuple[Any, bool]:
-    """One row in plain steps, with the tokenizer's own truncation: (example or None, whether it was cut)."""
+    """Encode one row in plain steps, with the tokenizer's own truncation: (example or None, whether it was cut)."""
 
     def cut(text: str) -> tuple[list[int], bool]:
         text = neutralize(tokenizer, text)
@@ -184,9 +158,9 @@ def test_a_batch_is_encoded_as_each_row_alone(pairs: Any, others: Any, data: Any
     longest = data.draw(st.integers(8, 90))
     for family, tokenizer in TOKENIZERS.items():
         task = task_of(family)
-        rows, told = pairs if task == "text-classification" else pairs + others, config(task, longest)
-        alone = [by_the_row(row, tokenizer, told, ["no", "yes"]) for row in rows]
-        found = encode_rows(rows, tokenizer, told, ["no", "yes"], task)
+        rows, chosen = pairs if task == "text-classification" else pairs + others, config(task, longest)
+        alone = [by_the_row(row, tokenizer, chosen, ["no", "yes"]) for row in rows]
+        found = encode_rows(rows, tokenizer, chosen, ["no", "yes"], task)
         assert found.examples == [example for example, _ in alone if example]
         assert found.kept == [row for row, (example, _) in zip(rows, alone, strict=True) if example]
         assert found.truncated == sum(was_cut for _, was_cut in alone)
@@ -201,61 +175,26 @@ def test_batches_are_small_in_rows_and_in_characters() -> None:
     assert [len(batch) for batch in batches([chat, chat])] == [1, 1]
 
 
+@pytest.fixture(scope="module")
+def served(bert: Trained, llama: Trained, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Loaded]:
+    home = tmp_path_factory.mktemp("t5")
+    t5 = Loaded(ModelStore(home, offline=True).resolve(str(tiny.make("t5", home / "t5"))), "none")
+    return {"text-classification": bert.load(), "causal-lm": llama.load(), "seq2seq-lm": t5}
+
+
 @pytest.mark.parametrize("text", ["where is my parcel", " white space ", "Où 我的 🎉", "</s><|im_end|><s>", "{text}"])
-def test_training_and_answering_read_the_same(served: dict[str, Loaded], text: str) -> None:
-    """The ids that a version was trained on for a text are the ids that the server makes of it."""
+def test_a_server_reads_a_text_as_training_does(served: dict[str, Loaded], text: str) -> None:
     for task, loaded in served.items():
         row = {"text": text, "target": "yes"}
         [example] = encode_rows([row], loaded.base.tokenizer, config(task, 256), ["yes"], task).examples
-        if task == "causal-lm":
-            assert loaded.generator._text_ids(text, PROMPT) == question(example, encoder_decoder=False)
-        else:
+        if task == "text-classification":
             _, batch = encode_texts(loaded.base, [text], None)
             assert batch["input_ids"][0].tolist() == example["input_ids"]
-
-
-@pytest.mark.parametrize("text", ["notes of a meeting", "</s> ends <s>", " spaced "])
-def test_an_encoder_decoder_is_asked_as_it_was_trained(text: str, t5: Loaded) -> None:
-    row = {"text": text, "target": "x"}
-    [example] = encode_rows([row], t5.base.tokenizer, config("seq2seq-lm", 256), [], "seq2seq-lm").examples
-    assert t5.generator._text_ids(text, PROMPT) == question(example, encoder_decoder=True)
-    chat = [{"role": "user", "content": text}, {"role": "assistant", "content": "x"}]
-    [example] = encode_rows([{"messages": chat}], t5.base.tokenizer, config("seq2seq-lm"), [], "seq2seq-lm").examples
-    assert t5.generator._chat_ids(chat[:-1]) == question(example, encoder_decoder=True)
-
-
-@pytest.fixture(scope="module")
-def served(bert: Trained, llama: Trained) -> dict[str, Loaded]:
-    return {"text-classification": bert.load(), "causal-lm": llama.load()}
-
-
-@pytest.fixture(scope="module")
-def t5(tmp_path_factory: pytest.TempPathFactory) -> Loaded:
-    from models.resolve import ModelStore
-
-    home = tmp_path_factory.mktemp("t5")
-    return Loaded(ModelStore(home, offline=True).resolve(str(tiny.make("t5", home / "t5"))), "none")
-
-
-def test_a_conversation_is_made_of_either_kind_of_row() -> None:
-    messages = [{"role": "user", "content": [{"type": "text", "text": "a"}]}, {"role": "assistant", "content": "b"}]
-    assert conversation({"messages": messages}, PROMPT) == as_messages("a", "", "b")
-    assert conversation({"text": "a", "target": "b"}, PROMPT) == as_messages("a", PROMPT, "b")
-
-
-@pytest.mark.parametrize(
-    ("learned", "start"),
-    [([], 0), ([False, False], 0), ([False, True, True], 1), ([True, False, True, False], 2), ([True, True], 0)],
-)
-def test_last_answer_begins_at_the_last_run(learned: list[bool], start: int) -> None:
-    assert last_answer(learned) == start
-
-
-def test_the_loss_is_over_the_answer_and_the_end_of_the_turn() -> None:
-    [example] = encode_one("llama", {"text": "a", "target": "b"}).examples
-    ids, [(start, end)] = encode(TOKENIZERS["llama"], conversation({"text": "a", "target": "b"}, PROMPT))
-    assert example["labels"] == [t if start <= i < end else IGNORED for i, t in enumerate(ids)]
-    assert TOKENIZERS["llama"].decode([t for t in example["labels"] if t != IGNORED]) == "b<|im_end|>"
+        else:
+            assert loaded.generator._text_ids(text, PROMPT) == question(example, task == "seq2seq-lm")
+    chat = {"messages": [{"role": "user", "content": text}, {"role": "assistant", "content": "x"}]}
+    [example] = encode_rows([chat], loaded.base.tokenizer, config(task, 256), [], task).examples
+    assert loaded.generator._chat_ids(chat["messages"][:-1]) == question(example, encoder_decoder=True)
 
 
 @pytest.mark.parametrize("family", ["bert", "llama", "t5"])
@@ -275,15 +214,12 @@ def test_a_data_set_on_disk_has_the_examples_and_their_lengths(tmp_path: Path, f
     assert (opened["input_ids"][:], str(opened.split)) == ([example["input_ids"] for example in examples], "train")
     with pytest.raises(IndexError):
         dataset[len(examples)]
+    assert write_dataset(tmp_path / "empty", [], task, "none") == 0
+    empty = TokenDataset(tmp_path / "empty", task)
+    assert (len(empty), len(empty.lengths), len(load_from_disk(str(tmp_path / "empty")))) == (0, 0, 0)
 
 
-def test_an_empty_data_set_has_no_rows(tmp_path: Path) -> None:
-    assert write_dataset(tmp_path / "train", [], "causal-lm", "none") == 0
-    dataset = TokenDataset(tmp_path / "train", "causal-lm")
-    assert (len(dataset), len(dataset.lengths), len(load_from_disk(str(tmp_path / "train")))) == (0, 0, 0)
-
-
-def test_a_data_set_is_not_read_into_memory(tmp_path: Path) -> None:
+def test_a_data_set_is_mapped_and_not_read_into_memory(tmp_path: Path) -> None:
     def mapped_bytes() -> int:
         lines = Path("/proc/self/status").read_text().splitlines()
         return int(next(line for line in lines if line.startswith("RssFile:")).split()[1]) * 1024

@@ -1,7 +1,7 @@
-"""Which files hold rows: formats by name and by first bytes, how much of one is read, and several files read as one.
+"""Formats of files of rows, detected by name and first bytes; limits to their sizes; and several files read as one.
 
-A `Selection` names the files of one split of a Hub data set. It is written as JSON to `NAME.rows`, which stands
-wherever the path of a file of rows does. Only this program writes such files; the page opens none that a user brings.
+A `Selection` names the files of one split of a Hub data set. It is written as JSON to `NAME.rows`, whose path can be
+used like that of a file of rows. Only this program writes such files; the page opens none that a user uploads.
 """
 
 from __future__ import annotations
@@ -84,7 +84,7 @@ class Selection:
         files.write_json(path, asdict(self))
 
     def paths(self, place: Path) -> list[Path]:
-        """Return the paths of the files, in order, for a selection read from `place`."""
+        """Return the paths of the files, in order, of a selection read from the file `place`."""
         return [place.parent / name for name in self.files]
 
 
@@ -105,7 +105,7 @@ def read_selection(path: Path) -> Selection:
 
 
 def parts(path: Path) -> list[Path]:
-    """Return the files of rows behind a path: the path itself, or those of a selection. Raises `DataError`."""
+    """Return the path itself, or the files of a selection. Raises `DataError`."""
     return read_selection(path).paths(path) if is_selection(path) else [path]
 
 
@@ -136,7 +136,7 @@ def check_file(path: Path, limits: Limits) -> str:
 
 
 def _detect(head: bytes, kind: str) -> str:
-    """Return `kind` where the first bytes of a file may be that, otherwise words for what they are."""
+    """Return `kind` if the first bytes of a file may be of that format, otherwise a name for what they are."""
     for signature, name in SIGNATURES:
         if head.startswith(signature):
             return name

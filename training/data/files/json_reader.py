@@ -1,4 +1,4 @@
-"""Read records from JSON: one object a line, or one array of objects, at the top or inside an object or two.
+"""Read records from JSON: one object a line, or one array of objects, which may lie inside one or two objects.
 
 An array is parsed with `ijson` as a stream, so that memory holds one record and one block of the file.
 """
@@ -132,7 +132,7 @@ class _ArrayParser:
             yield self._value(events, event, value)
 
     def _members(self, events: Events, outer: str = "", depth: int = 1) -> Iterator[Record]:
-        """Yield each element of the array of objects in the object that is open, or in one of its own objects."""
+        """Yield each element of the array of objects inside the object that is open, at most `depth` objects deeper."""
         for event, key in events:
             if event == "end_map":
                 return
@@ -149,7 +149,7 @@ class _ArrayParser:
             self._value(rest, event, value)
 
     def _value(self, events: Events, event: str, value: Any) -> Record:  # noqa: ANN401 - any JSON value
-        """Build the value that begins with `event`, or give the reason why it is no record."""
+        """Return the value that begins with `event`, or the reason why it is no record."""
         builder, depth, deepest = ijson.ObjectBuilder(), 0, 0
         while True:
             depth += event.startswith("start_")

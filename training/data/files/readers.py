@@ -1,8 +1,8 @@
-"""Open a file of rows that nobody vouches for: CSV, TSV, JSONL, JSON or Parquet, by content and not only by name.
+"""Open an untrusted file of rows: CSV, TSV, JSONL, JSON or Parquet, checked by its content and not only by its name.
 
-A file is read as a stream, in little memory however large it is. Text is read and split into cells here, because the
-CSV and JSON readers of pandas, Arrow and `datasets` give up at the first bad row or shift the cells of a ragged one,
-take the strings "None" and "2020-01-01" for a null and a date, and have no limit to a line.
+A file is read as a stream, in little memory however large it is. Text is split into cells here, because the CSV and
+JSON readers of pandas, Arrow and `datasets` give up at the first bad row or shift the cells of a ragged one, take the
+strings "None" and "2020-01-01" for a null and a date, and have no limit to a line.
 """
 
 from __future__ import annotations
@@ -23,11 +23,11 @@ from hub.dataset_card import label_names
 from training.data.files.formats import FORMATS, Limits, Selection, check_file, is_selection, read_selection
 from training.data.files.json_reader import open_json, open_jsonl
 from training.data.files.records import (
-    DEPTH,
     Record,
     Source,
     is_too_long,
     name_labels,
+    nested_columns,
     progress_of,
     read_lines,
     top_column,
@@ -80,21 +80,17 @@ def _concatenate(chosen: Selection, paths: Sequence[Path], first: Source, limits
     def progress() -> float:
         return min(1.0, (done + now.progress() * sizes[0]) / max(1, sum(sizes)))
 
-    def named(columns: Sequence[str]) -> Iterator[Record]:
-        return name_labels(read(columns), chosen.labels)
-
-    return Source(first.format, first.columns, named, progress, first.warnings)
+    return Source(
+        first.format, first.columns, lambda columns: name_labels(read(columns), chosen.labels), progress, first.warnings
+    )
 
 
 @contextmanager
 def _open_file(path: Path, limits: Limits) -> Iterator[Source]:
     try:
-        kind = check_file(path, limits)
-        if kind == "Parquet":
-            yield _checked(_open_parquet(path, limits), path, limits)
-            return
+        opener = OPENERS[check_file(path, limits)]
         with path.open(encoding="utf-8-sig") as file:
-            yield _checked(OPENERS.get(kind, _open_delimited)(file, path, limits), path, limits)
+            yield _checked(opener(file, path, limits), path, limits)
     except UnicodeDecodeError as error:
         raise _not_utf8(path) from error
     except OSError as error:
@@ -104,7 +100,7 @@ def _open_file(path: Path, limits: Limits) -> Iterator[Source]:
 
 
 def _not_utf8(path: Path) -> DataError:
-    """Return the refusal that names the first line that is not UTF-8; only a failure reads the file again."""
+    """Return the error that names the first line that is not UTF-8, reading the file again."""
     if path.suffix.lower() == ".json":  # it may be one line
         return DataError(f"{path.name} is not UTF-8 text.", "", "Save it again as UTF-8.")
     with path.open("rb") as file:
@@ -155,7 +151,7 @@ def _open_delimited(file: TextIO, path: Path, limits: Limits) -> Source:
 
 
 def _checked_lines(file: TextIO, path: Path, limits: Limits) -> Iterator[str]:
-    """Yield the lines of a file of cells; a long one may lie inside a quote, so that it cannot be left out alone."""
+    """Yield the lines of a CSV file; refuses a long one, which cannot be left out as it may lie inside a quote."""
     for number, line in enumerate(read_lines(file, limits.line), 1):
         if is_too_long(line, limits.line):
             why = f"Line {number} has more than {limits.line:,} characters."
@@ -164,7 +160,7 @@ def _checked_lines(file: TextIO, path: Path, limits: Limits) -> Iterator[str]:
 
 
 def _split_cells(lines: Iterator[str], delimiter: str, path: Path, limits: Limits) -> Iterator[list[str] | str]:
-    """Yield the cells of each row, or the reason why it has none; refuses a quote that is never closed."""
+    """Yield the cells of each row, or the reason why it has none; refuses an unclosed quote."""
     # Python's own limit, 131,072, would drop the rest of a line. It is a setting of the process; no one else reads CSV.
     csv.field_size_limit(limits.line)
     reader = csv.reader(lines, delimiter=delimiter, strict=True)
@@ -181,9 +177,9 @@ def _split_cells(lines: Iterator[str], delimiter: str, path: Path, limits: Limit
             yield str(error).replace("'", "")
 
 
-def _open_parquet(path: Path, limits: Limits) -> Source:
-    # A file that is opened here: given its name, Arrow would take "s3://..." for an address.
-    file = _decode(path, lambda: pq.ParquetFile(pa.OSFile(str(path))))
+def _open_parquet(opened: TextIO, path: Path, limits: Limits) -> Source:
+    # Not by its name: Arrow would take "s3://..." for an address.
+    file = _decode(path, lambda: pq.ParquetFile(opened.buffer))
     schema = _decode(path, lambda: file.schema_arrow)
     allowed, seen = max(limits.decoded_bytes, limits.expansion * path.stat().st_size), 0
     labels = _class_labels(schema.metadata)
@@ -199,13 +195,14 @@ def _open_parquet(path: Path, limits: Limits) -> Source:
                 raise DataError(f"{path.name} is too large.", why, "Use a part of it.")
             yield from with_nested(name_labels(_decode(path, batch.to_pylist), labels), columns)
 
-    inside = (name for field in schema for name in _inside(field.name, field.type, DEPTH) if name not in schema.names)
-    names = [*schema.names, *islice(inside, max(0, limits.columns - len(schema.names)))]
-    return Source("Parquet", tuple(names), read, lambda: min(1.0, seen / max(1, file.metadata.num_rows)))
+    nested = (name for field in schema for name in nested_columns(field.name, field.type, _inside))
+    others = (name for name in nested if name not in schema.names)
+    names = (*schema.names, *islice(others, max(0, limits.columns - len(schema.names))))
+    return Source("Parquet", names, read, lambda: min(1.0, seen / max(1, file.metadata.num_rows)))
 
 
 def _plain_batch(batch: Any) -> Any:  # noqa: ANN401 - Arrow has no types
-    """Return a batch without dictionaries, in which a large cell takes no room however often it is repeated."""
+    """Return a batch without dictionary encoding, which hides the size of repeated cells."""
     return None if batch is None else batch.cast(pa.schema([_plain(field) for field in batch.schema]))
 
 
@@ -220,20 +217,15 @@ def _plain(field: Any) -> Any:  # noqa: ANN401 - Arrow has no types
     return field.with_type(kind)
 
 
-def _inside(name: str, kind: Any, depth: int) -> Iterator[str]:  # noqa: ANN401 - Arrow has no types
-    """Yield the columns inside one: the fields of a struct, and the first element of a list."""
-    inner: list[tuple[str, Any]] = []
+def _inside(kind: Any) -> list[tuple[str, Any]]:  # noqa: ANN401 - Arrow has no types
+    """Return the fields of a struct, or the first element of a list, by key."""
     if pa.types.is_struct(kind):
-        inner = [(kind.field(i).name, kind.field(i).type) for i in range(kind.num_fields)]
-    elif pa.types.is_list(kind) or pa.types.is_large_list(kind):
-        inner = [("0", kind.value_type)]
-    for key, value in inner if depth else ():
-        yield f"{name}.{key}"
-        yield from _inside(f"{name}.{key}", value, depth - 1)
+        return [(kind.field(i).name, kind.field(i).type) for i in range(kind.num_fields)]
+    return [("0", kind.value_type)] if pa.types.is_list(kind) or pa.types.is_large_list(kind) else []
 
 
 def _class_labels(metadata: Mapping[bytes, bytes] | None) -> dict[str, tuple[str, ...]]:
-    """Return label names by column, where `datasets` wrote them into the file; ignores everything else it wrote."""
+    """Return label names by column from the metadata that `datasets` writes; all other metadata is ignored."""
     written = (metadata or {}).get(b"huggingface", b"")
     try:
         features = json.loads(written)["info"]["features"] if len(written) <= MOST_METADATA else {}
@@ -245,7 +237,7 @@ def _class_labels(metadata: Mapping[bytes, bytes] | None) -> dict[str, tuple[str
 
 
 def _decode(path: Path, decode: Callable[[], Any]) -> Any:  # noqa: ANN401 - Arrow has no types
-    """Return `decode()`; raises one `DataError` for all that Arrow raises over a damaged or strange file."""
+    """Return `decode()`; raises `DataError` for any error of Arrow's."""
     try:
         return decode()
     except MemoryError:
@@ -256,5 +248,11 @@ def _decode(path: Path, decode: Callable[[], Any]) -> Any:  # noqa: ANN401 - Arr
         raise DataError(f"{path.name} cannot be read as Parquet.", why, next_) from error
 
 
-OPENERS: Mapping[str, Callable[[TextIO, Path, Limits], Source]] = {"JSONL": open_jsonl, "JSON": open_json}
-"""Text formats other than delimited cells."""
+OPENERS: Mapping[str, Callable[[TextIO, Path, Limits], Source]] = {
+    "CSV": _open_delimited,
+    "TSV": _open_delimited,
+    "JSONL": open_jsonl,
+    "JSON": open_json,
+    "Parquet": _open_parquet,
+}
+"""Functions that open a file of each format, given as text."""

@@ -1,4 +1,4 @@
-"""A source of records and its columns, where a column may lie inside another one (`answer.text`), and lines of text."""
+"""Records of an open file: their columns, nested ones (`answer.text`) among them, and reading of lines."""
 
 from __future__ import annotations
 
@@ -39,27 +39,36 @@ def columns_of(records: Iterable[Record], most: int) -> tuple[str, ...]:
     for record in records:
         if isinstance(record, dict):
             tops.update(dict.fromkeys(record))
-            nested = (name for top, value in record.items() for name in _inside(top, value, DEPTH))
+            nested = (name for top, value in record.items() for name in nested_columns(top, value, _inside))
             inside.update(dict.fromkeys(islice(nested, MOST_INSIDE)))
     return (*tops, *islice((name for name in inside if name not in tops), max(0, most - len(tops))))
 
 
-def _inside(name: str, value: object, depth: int) -> Iterator[str]:
-    items = value.items() if isinstance(value, dict) else [("0", value[0])] if isinstance(value, list) and value else ()
-    for key, item in items if depth else ():
+def nested_columns(
+    name: str,
+    value: Any,  # noqa: ANN401 - a JSON value, or a type of Arrow's
+    inside: Callable[[Any], Iterable[tuple[str, Any]]],
+    depth: int = DEPTH,
+) -> Iterator[str]:
+    """Yield the dotted names of the columns inside the column `name`; `inside` returns a value's keys and parts."""
+    for key, part in inside(value) if depth else ():
         if is_unicode(key) and key.strip():
             yield f"{name}.{key}"
-            yield from _inside(f"{name}.{key}", item, depth - 1)
+            yield from nested_columns(f"{name}.{key}", part, inside, depth - 1)
+
+
+def _inside(value: object) -> Iterable[tuple[str, Any]]:
+    return value.items() if isinstance(value, dict) else [("0", value[0])] if isinstance(value, list) and value else ()
 
 
 def top_column(name: str, tops: Sequence[str]) -> str:
-    """Return the longest of `tops` that holds the column `name`; `name` itself where none does."""
+    """Return which of the top-level columns `tops` holds `name`: `answer` for `answer.text`; else `name` itself."""
     ends = [len(name), *(found.start() for found in reversed([*re.finditer(r"\.", name)]))]
     return next((name[:end] for end in ends if name[:end] in tops), name)
 
 
 def cell(record: Mapping[str, Any], name: str) -> Any:  # noqa: ANN401 - any JSON value
-    """Return the cell of a column, nested or not; None where there is none."""
+    """Return the cell of a top-level or nested column; None where there is none."""
     if name in record:
         return record[name]
     outer = top_column(name, [*record])
@@ -75,7 +84,7 @@ def cell(record: Mapping[str, Any], name: str) -> Any:  # noqa: ANN401 - any JSO
 
 
 def with_nested(records: Iterable[Record], columns: Sequence[str]) -> Iterator[Record]:
-    """Yield the records, with the cells of those `columns` that are nested beside the top-level ones."""
+    """Yield the records with the cells of nested `columns` added under their dotted names."""
     nested = any("." in column for column in columns)
     for record in records:
         yield record | {name: cell(record, name) for name in columns} if nested and isinstance(record, dict) else record
@@ -100,7 +109,7 @@ def _label(value: object, names: Sequence[str]) -> object:
 
 
 def read_lines(file: TextIO, longest: int) -> Iterator[str]:
-    """Yield the lines of a file, ends included; of one longer than `longest`, the first `longest` + 1 characters."""
+    """Yield the lines of a file with their ends; longer ones than `longest` are cut to `longest` + 1 characters."""
     while line := file.readline(longest + 1):
         yield line
         while is_too_long(line, longest):
@@ -113,7 +122,7 @@ def is_too_long(line: str, longest: int) -> bool:
 
 
 def progress_of(file: TextIO) -> Callable[[], float]:
-    """Return a function that gives the share of a file that has been read, 0..1."""
+    """Return a function that returns the share of a file that has been read, 0..1."""
     size = os.fstat(file.fileno()).st_size
     # The bytes below the decoder: a text file that is being iterated does not give its own position.
     return lambda: min(1.0, file.buffer.tell() / max(1, size))

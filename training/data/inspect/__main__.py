@@ -1,11 +1,11 @@
-"""The child process that reports on a file of rows, in limited memory, because the file comes from anybody.
+"""The child process that reports on a file of rows, with a memory limit because the file is untrusted.
 
     python -m training.data.inspect INSPECTION [OUT.jsonl]
 
-`INSPECTION` is an `Inspection` as JSON. The report is printed as a line of JSON each time that more of it is known:
-first from reading the file once; then with the rows to compare on; then, where the base is on this disk, with lengths
-in its tokens. With `OUT.jsonl` every record that is left out is written there instead, and their number printed.
-A refusal is printed as `store.processes` says. No network is asked and no torch imported.
+`INSPECTION` is an `Inspection` as JSON. The report is printed up to three times, one line of JSON each: after reading
+the file; with the report on held-out rows; and, where the base is on this disk, with lengths in its tokens. With
+`OUT.jsonl`, the records that are left out are written to that file instead, and their number is printed. Errors are
+printed as `store.processes` describes. The process opens no connection and imports no torch.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ from training.data.table import RowDigests, Sample, Table, read_table
 LONGEST = 2_000
 """Characters of a text that are written to the file of bad rows."""
 DEEPEST, WIDEST = 4, 100
-"""Levels and members of a nested cell that are written."""
+"""Levels of a nested cell that are written, and members of each."""
 EXAMPLES, EXAMPLE_CHARACTERS = 5, 300
 """Shared questions that are shown, and characters of each."""
 
@@ -53,7 +53,7 @@ def main(arguments: Sequence[str], memory: int = 4 * 2**30) -> int:
             limits=Limits(rows=Settings.from_env().rows),
         )
         if arguments[1:]:
-            # Also of a file that nothing can be learned from, whose bad rows are what somebody wants to see.
+            # Unchecked: the user wants to see the bad rows of a file that nothing can be learned from, above all.
             print(write_bad_rows(read(inspection.path, check=lambda report, answers: None), Path(arguments[1])))
             return 0
         for report in _reports(inspection, read):
@@ -70,25 +70,27 @@ def _reports(inspection: Inspection, read: partial[Table]) -> Iterator[Report]:
     yield report
     if inspection.held_out:
         others = Sample()
-        report = replace(
-            report, held_out=_compare(table, read(inspection.held_out, sample=others, check=check_asks), others)
-        )
+        held_out = read(inspection.held_out, sample=others, check=check_asks)
+        report = replace(report, held_out=_compare(table, held_out, others))
         yield report
     if inspection.spec.model:
         yield _with_tokens(report, sample, inspection)
 
 
-def _compare(table: Table, other: Table, sample: Sample) -> HeldOut:
-    """Return the report on the rows to compare on, with `sample`, beside the rows to train on."""
-    mine, theirs = table.report, other.report
-    unknown = {label: count for label, count in theirs.labels.items() if mine.labels and label not in mine.labels}
-    shared, digests = int(other.asked(table.texts, table.normalized).sum()), RowDigests(0, by_label=False)
-    for row in sample.rows if shared else ():
+def _compare(table: Table, held_out: Table, sample: Sample) -> HeldOut:
+    """Return the report on a file of held-out rows and its overlap with the rows to train on.
+
+    `sample` has rows of that file, for examples.
+    """
+    learned, report = table.report.labels, held_out.report
+    unknown = {label: count for label, count in report.labels.items() if learned and label not in learned}
+    shared, digests = int(held_out.asked(table.texts, table.normalized).sum()), RowDigests(0, by_label=False)
+    for row in sample.rows:
         digests.add(0, row)
-    both = table.asked(digests.rows["text"], digests.rows["normalized"])
-    examples = [asked(row)[:EXAMPLE_CHARACTERS] for row, is_shared in zip(sample.rows, both, strict=False) if is_shared]
-    known = theirs.usable - sum(unknown.values())
-    return HeldOut(theirs.file, theirs.rows, theirs.usable, known, unknown, shared, tuple(examples[:EXAMPLES]))
+    is_shared = table.asked(digests.rows["text"], digests.rows["normalized"])
+    examples = [asked(row)[:EXAMPLE_CHARACTERS] for row, same in zip(sample.rows, is_shared, strict=True) if same]
+    known = report.usable - sum(unknown.values())
+    return HeldOut(report.file, report.rows, report.usable, known, unknown, shared, tuple(examples[:EXAMPLES]))
 
 
 def _with_tokens(report: Report, sample: Sample, inspection: Inspection) -> Report:
@@ -99,8 +101,7 @@ def _with_tokens(report: Report, sample: Sample, inspection: Inspection) -> Repo
     except GraftError:
         return replace(report, untokenized=LATER)
     config = TrainConfig.for_tab(spec, inspection.path, "report", max_length=inspection.max_length)
-    # transformers works without it.
-    block_modules("torch")
+    block_modules("torch")  # transformers works without it
     from training.data.inspect.preview import Preview  # noqa: PLC0415 - transformers takes longer than most files
 
     try:
@@ -124,7 +125,7 @@ def write_bad_rows(table: Table, out: Path) -> int:
 
 
 def _abridged(value: Any, depth: int = 0) -> Any:  # noqa: ANN401 - any JSON, or what Parquet has besides
-    """Return the value as JSON that is not larger than somebody would read."""
+    """Return a value as JSON with long texts, long lists and deep nesting cut."""
     if value is None or isinstance(value, bool | int):
         return value
     if isinstance(value, dict | list) and depth == DEEPEST:

@@ -6,7 +6,8 @@ import json
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any
+
+from pydantic import TypeAdapter
 
 from errors import DataError
 from settings import child_environment
@@ -68,10 +69,7 @@ class Inspection:
     @classmethod
     def from_json(cls, text: str) -> Inspection:
         """Parse what `to_json` returned."""
-        facts: dict[str, Any] = json.loads(text)
-        spec = TabSpec(**facts["spec"] | {"columns": Columns(**facts["spec"]["columns"])})
-        paths = {name: Path(facts[name]) for name in ("path", "held_out") if facts[name]}
-        return cls(**facts | paths | {"spec": spec})
+        return TypeAdapter(cls).validate_python(json.loads(text))
 
     def _lines(self, home: Path, *arguments: str) -> Iterator[str]:
         """Yield the lines that the child prints."""

@@ -1,6 +1,6 @@
-"""Rows as training will see them: their lengths in tokens, and a few of them as the model reads them.
+"""Preview rows as a base's tokenizer encodes them: lengths in tokens, and a few rows as text with the learned part.
 
-The rows go through the same functions as in training; of a large file, a sample of them.
+They are encoded by the same functions as in training; of a large file, a sample is.
 """
 
 from __future__ import annotations
@@ -23,7 +23,6 @@ from training.data.tokens import IGNORED, TokenizedRow, count_learned, to_exampl
 LONGEST_SHOWN = 4_000
 """Characters of one piece of a rendered row that are kept."""
 BINS = 24
-NICE = (1, 2, 5)
 
 
 class Preview:
@@ -67,16 +66,15 @@ class Preview:
     def _rendered(self, row: Row, tokens: TokenizedRow | None, cut: bool) -> Rendered:
         if tokens is None:
             return Rendered((), cut=cut)
-        learned = [False] * len(tokens.ids)
-        if self._task == "causal-lm":
-            learned = [label != IGNORED for label in to_example(tokens.ids, tokens.learn, self._task)["labels"]]
-        runs = groupby(zip(tokens.ids, learned, strict=True), key=lambda one: one[1])
-        pieces = tuple((self._text([id for id, _ in run]), is_learned) for is_learned, run in runs)
-        answers = {"text-classification": lambda: str(row["target"]), "seq2seq-lm": lambda: self._text(tokens.learn)}
-        return Rendered(pieces, answers.get(self._task, str)(), cut)
+        if self._task != "causal-lm":
+            answer = self._text(tokens.learn) if self._task == "seq2seq-lm" else str(row["target"])
+            return Rendered(((self._text(tokens.ids), False),), answer, cut)
+        labels = to_example(tokens.ids, tokens.learn, self._task)["labels"]
+        pairs = groupby(zip(tokens.ids, labels, strict=True), key=lambda pair: pair[1] != IGNORED)
+        return Rendered(tuple((self._text([id for id, _ in some]), learned) for learned, some in pairs), cut=cut)
 
     def _text(self, ids: Sequence[int]) -> str:
-        """Decode ids, special tokens included; the middle of a long text is left out."""
+        """Decode ids, special tokens included, without the middle of a long text."""
         text = str(self._tokenizer.decode(ids, skip_special_tokens=False, clean_up_tokenization_spaces=False))
         return text if len(text) <= LONGEST_SHOWN else f"{text[: LONGEST_SHOWN // 2]} […] {text[-LONGEST_SHOWN // 2 :]}"
 
@@ -87,10 +85,11 @@ class Preview:
 
 def bins(longest: int) -> tuple[int, ...]:
     """Return the edges of at most `BINS` bins of a round width, from 0 to beyond `longest`."""
-    widths = (nice * 10**power for power in range(9) for nice in NICE)
+    widths = (digit * 10**power for power in range(9) for digit in (1, 2, 5))
     width = next(width for width in widths if width * BINS > longest)
     return tuple(range(0, (longest // width + 2) * width, width))
 
 
 def _length(tokens: TokenizedRow | None) -> int:
+    """Return the tokens of a row; more than any limit where its answer is longer than all limits."""
     return max(len(tokens.ids), len(tokens.learn)) if tokens else LONGEST_LENGTH + 1

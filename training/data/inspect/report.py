@@ -8,11 +8,12 @@ from bisect import insort
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
-from typing import Any
+
+from pydantic import TypeAdapter
 
 from errors import DataError
 from tasks import MOST_LABELS
-from training.data.rows import Answers, Row
+from training.data.rows import Answers, Row, quoted
 
 SHOWN_ROWS = 5
 """Rows that a report shows."""
@@ -25,8 +26,8 @@ MOST_REASONS = 100
 OTHER_REASONS = "another reason"
 LATER = "later"
 """`Report.untokenized` where the base is not on this disk yet."""
-FEW_ROWS = 5
-"""Rows of a label from which one is always held out."""
+LABEL_ROWS = 5
+"""Rows from which a label has at least one held out."""
 
 
 @dataclass(frozen=True)
@@ -67,7 +68,7 @@ class Rendered:
     answer: str = ""
     """The learned text that is no part of `pieces`: a label, or the answer of an encoder-decoder."""
     cut: bool = False
-    """Whether the text is cut to the longest length; where there are no pieces, the answer would have been."""
+    """True for a text that is cut to the longest length; without pieces, the answer would have been cut."""
 
 
 @dataclass(frozen=True)
@@ -133,47 +134,35 @@ class Report:
     @classmethod
     def from_json(cls, text: str) -> Report:
         """Parse what `to_json` returned."""
-        fields: dict[str, Any] = json.loads(text)
-        fields["bad"] = tuple(BadRow(**bad) for bad in fields["bad"])
-        if tokens := fields.get("tokens"):
-            fields["tokens"] = TokenLengths(**tokens | {name: tuple(tokens[name]) for name in ("edges", "counts")})
-        fields["rendered"] = tuple(_rendered(row) for row in fields.get("rendered", ()))
-        if other := fields.get("held_out"):
-            fields["held_out"] = HeldOut(**other | {"examples": tuple(other["examples"])})
-        return cls(**fields | {name: tuple(fields[name]) for name in ("columns", "sample", "warnings")})
+        return _REPORT.validate_python(json.loads(text))
+
+
+_REPORT = TypeAdapter(Report)
 
 
 class BadRows:
-    """A counter of records that are left out: the first ones, and how many for each kind of reason."""
+    """A counter of records that are left out."""
 
     def __init__(self) -> None:
-        self._first: list[BadRow] = []
+        self.first: list[BadRow] = []
+        """The first records by number, at most `MOST_BAD`, whatever the order in which they were added."""
         self._kinds: dict[str, str] = {}
         self._counts: Counter[str] = Counter()
 
     def add(self, bad: BadRow) -> None:
         """Count a record that is left out."""
-        if len(self._first) < MOST_BAD or bad.number < self._first[-1].number:
-            insort(self._first, bad, key=lambda other: other.number)
-            del self._first[MOST_BAD:]
+        if len(self.first) < MOST_BAD or bad.number < self.first[-1].number:
+            insort(self.first, bad, key=lambda other: other.number)
+            del self.first[MOST_BAD:]
         kind = re.sub(r"\d[\d,]*", "#", bad.reason)
         if len(self._kinds) < MOST_REASONS:
             self._kinds.setdefault(kind, bad.reason)
         self._counts[self._kinds.get(kind, OTHER_REASONS)] += 1
 
     @property
-    def first(self) -> tuple[BadRow, ...]:
-        """The first records by number, whatever the order in which they were added."""
-        return tuple(self._first)
-
-    @property
     def reasons(self) -> dict[str, int]:
         """Records for each kind of reason, most frequent first."""
         return dict(self._counts.most_common())
-
-
-def _rendered(fields: dict[str, Any]) -> Rendered:
-    return Rendered(**fields | {"pieces": tuple((text, learned) for text, learned in fields["pieces"])})
 
 
 def by_count(labels: dict[str, int]) -> dict[str, int]:
@@ -185,11 +174,12 @@ def find_warnings(report: Report) -> tuple[str, ...]:
     """Return warnings about rows that can be trained on but deserve a look."""
     labels, rows, left_out, conflicts = report.labels, report.rows, report.left_out, report.conflicts
     once = [label for label, count in labels.items() if count == 1]
-    few = [label for label, count in labels.items() if 1 < count < FEW_ROWS]
-    rarest = f"The most frequent label has over 20 times the rows of the rarest: {_quoted(list(labels)[-1:])}."
+    few = [label for label, count in labels.items() if 1 < count < LABEL_ROWS]
+    only, fewer = quoted(once, 5), quoted(few, 5)
+    rarest = f"The most frequent label has over 20 times the rows of the rarest: {quoted(list(labels)[-1:])}."
     found = (
-        (bool(once), f"{_count(len(once), 'label')} one row only, so nothing to hold out: {_quoted(once)}."),
-        (bool(few), f"{_count(len(few), 'label')} fewer than {FEW_ROWS} rows, too few to learn well: {_quoted(few)}."),
+        (bool(once), f"{_count(len(once), 'label')} one row only, so nothing to hold out: {only}."),
+        (bool(few), f"{_count(len(few), 'label')} fewer than {LABEL_ROWS} rows, too few to learn well: {fewer}."),
         (bool(labels) and conflicts > 0, f"{_count(conflicts, 'text')} more than one label."),
         (left_out * 5 > rows, f"{left_out:,} of {rows:,} rows are left out."),
         (max(labels.values(), default=0) > 20 * min(labels.values(), default=1), rarest),
@@ -213,14 +203,12 @@ def check_learnable(report: Report, answers: Answers) -> None:
         return
     column = report.mapping["target"]
     if len(labels) == 1:
-        why = f"All {usable:,} usable rows are labelled {_quoted(list(labels))}."
+        why = f"All {usable:,} usable rows are labelled {quoted(list(labels))}."
         raise DataError(f"{file} has one label only.", why, "Add rows with another label.")
     if len(labels) == usable or len(labels) > MOST_LABELS:
         what = f"The column {column!r} of {file} looks like free text."
-        more = " or more" if sum(labels.values()) < usable else ""
-        why = (
-            f"Its {usable:,} rows have {len(labels):,}{more} different labels; at most {MOST_LABELS} can be told apart."
-        )
+        count = f"{len(labels):,} or more" if sum(labels.values()) < usable else f"{len(labels):,}"
+        why = f"Its {usable:,} rows have {count} different labels; at most {MOST_LABELS} can be told apart."
         raise DataError(what, why, "Choose the column of labels, or a tab that answers with text.")
 
 
@@ -233,7 +221,7 @@ def check_asks(report: Report, answers: Answers) -> None:
 
 def nothing_known(report: Report, labels: Sequence[str]) -> DataError:
     """Return the refusal of a file to compare on with none of the labels that are learned."""
-    why = f"Its labels are {_quoted(list(report.labels))}; those to learn are {_quoted(labels)}."
+    why = f"Its labels are {quoted(list(report.labels), 5)}; those to learn are {quoted(labels, 5)}."
     return DataError(f"No row of {report.file} has a label that is learned.", why, "Use the same labels in both files.")
 
 
@@ -249,8 +237,3 @@ def _rows(count: int) -> str:
 
 def _count(count: int, noun: str) -> str:
     return f"1 {noun} has" if count == 1 else f"{count:,} {noun}s have"
-
-
-def _quoted(names: Sequence[str], most: int = 5) -> str:
-    shown = ", ".join(repr(name[:60]) for name in names[:most])
-    return f"{shown} and {len(names) - most} more" if len(names) > most else shown

@@ -21,7 +21,7 @@ from training.__main__ import parser
 from training.cli import run_arguments
 from training.config import TrainConfig
 from training.data.files.formats import read_selection, title
-from training.data.files.hub_dataset import HubData, HubSplit, parse_place
+from training.data.files.hub_dataset import HubData, HubSplit, parse_hub_id
 from training.data.rows import Row
 from training.data.table import read_table
 from training.runs.runs import Runs
@@ -43,7 +43,7 @@ def fake(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[FakeHub]:
 
 @pytest.fixture
 def data(home: Path) -> HubData:
-    return HubData.of(Settings(home=home))
+    return HubData(Settings(home=home))
 
 
 def test_a_split_of_several_files_is_one_source_in_order(fake: FakeHub, data: HubData) -> None:
@@ -59,26 +59,24 @@ def test_a_split_of_several_files_is_one_source_in_order(fake: FakeHub, data: Hu
 
 def test_configuration_split_and_revision_can_be_chosen(fake: FakeHub, data: HubData) -> None:
     test = data.fetch(HubSplit("org/rows", config="en", split="test"))
-    assert read_table(test, "label", LABELS).report.labels == {"bad": 6, "good": 6}
     other = data.fetch(HubSplit("org/rows", "dev", "de"))
-    assert read_table(other, "label", LABELS).report.labels == {"x": 5, "y": 4}
+    labels = [read_table(path, "label", LABELS).report.labels for path in (test, other)]
+    assert labels == [{"bad": 6, "good": 6}, {"x": 5, "y": 4}]
     assert read_selection(other).revision == "b" * 40 and title(other) == "org/rows de train"
-    with pytest.raises(DataError, match=r"has no configuration 'fr'\. It has en, de"):
-        data.fetch(HubSplit("org/rows", config="fr"))
-    with pytest.raises(DataError, match=r"no split in en 'dev'\. It has train, test"):
-        data.fetch(HubSplit("org/rows", split="dev"))
+    for place, refusal in (({"config": "fr"}, "configuration 'fr'"), ({"split": "dev"}, "split in en 'dev'")):
+        with pytest.raises(DataError, match=rf"has no {refusal}\. It has "):
+            data.fetch(HubSplit("org/rows", **place))
 
 
-def test_rows_that_were_fetched_are_found_offline(fake: FakeHub, data: HubData, home: Path) -> None:
-    with pytest.raises(DataError, match="Fetch them first"):
-        data.find(HubSplit("org/rows"))
-    data.look_up(HubSplit("org/rows"))
-    with pytest.raises(DataError, match="Fetch them first"):
-        data.find(HubSplit("org/rows"))
+def test_fetched_rows_are_found_offline(fake: FakeHub, data: HubData, home: Path) -> None:
+    for known in (False, True):
+        with pytest.raises(DataError, match="Fetch them first"):
+            data.find(HubSplit("org/rows"))
+        assert known or data.look_up(HubSplit("org/rows"))
     path = data.fetch(HubSplit("org/rows"))
     fake.requests.clear()
     assert data.find(HubSplit("org/rows")) == data.find(HubSplit("org/rows", "a" * 40, "en", "train")) == path
-    assert HubData.of(Settings(home=home, offline=True)).fetch(HubSplit("org/rows")) == path
+    assert HubData(Settings(home=home, offline=True)).fetch(HubSplit("org/rows")) == path
     assert fake.requests == []
 
 
@@ -135,7 +133,7 @@ def test_a_run_keeps_its_rows_and_their_source(fake: FakeHub, data: HubData, run
         runs.submit(TrainConfig.for_tab(SPEC, None, "mine", hub=source))
 
 
-def test_another_split_is_held_out_whole(fake: FakeHub, data: HubData, runs: Runs, tmp_path: Path) -> None:
+def test_another_split_is_held_out_as_a_whole(fake: FakeHub, data: HubData, runs: Runs, tmp_path: Path) -> None:
     path, other = data.fetch_both(HubSplit("org/rows", config="en"), "test")
     assert other is not None and read_selection(other).split == "test"
     assert data.fetch_both(HubSplit("org/rows"), "") == (path, None)
@@ -155,47 +153,40 @@ def read(arguments: str) -> Namespace:
     return parser().parse_args(["train", *shlex.split(arguments)])
 
 
-def test_a_held_out_split_is_another_one_of_a_hub_data_set(tmp_path: Path) -> None:
-    source = HubSplit("org/rows", "a" * 40, "en", "train").named
+def test_a_held_out_split_is_another_split_of_a_hub_data_set(fake: FakeHub, home: Path, tmp_path: Path) -> None:
+    source = HubSplit("org/rows", "a" * 40, "en", "train").fields
     with pytest.raises(ConfigError, match="which is trained on"):
         TrainConfig.for_tab(SPEC, tmp_path, "mine", hub=source, held_out_split="train")
     with pytest.raises(ConfigError, match="is a split of a data set of the Hub"):
         TrainConfig.for_tab(SPEC, tmp_path, "mine", held_out_split="test")
-    both = "--plugin x --data org/rows --name mine --held-out-split test --held-out-data rows.csv"
-    with pytest.raises(ConfigError, match="in a file and as a split"):
-        run_arguments.to_config(read(both), SPEC)
-    named = read("--plugin x --data org/rows --name mine --held-out-split test")
-    assert run_arguments.to_config(named, SPEC).held_out_split == "test"
-
-
-def test_a_command_fetches_the_split_that_it_holds_out(fake: FakeHub, home: Path) -> None:
     options = read("--plugin x --data org/rows --name mine --held-out-split test")
+    with pytest.raises(ConfigError, match="in a file and as a split"):
+        run_arguments.to_config(Namespace(**vars(options) | {"held_out_data": "rows.csv"}), SPEC)
     run_arguments.fetch_rows(Settings(home=home), options)
     config = run_arguments.to_config(options, SPEC)
     assert config.hub["split"] == "train" and config.held_out_split == "test"
     assert read_selection(Path(config.held_out_data)).split == "test"
 
 
-def test_a_run_from_the_hub_is_a_command_and_back(tmp_path: Path) -> None:
-    for place in (
-        HubSplit("org/rows"),
-        HubSplit("org/rows", "a" * 40, "default", "train"),
-        HubSplit("a/b", "", "x y", "dev"),
-    ):
-        config = TrainConfig.for_tab(SPEC, tmp_path / "x.rows", "mine", hub=place.named)
-        said = run_arguments.write(config, SPEC, config.data)
-        again = run_arguments.to_config(read(said.removeprefix("python -m training ")), SPEC)
-        kept = place.named | ({"config": ""} if place.config == "default" else {})
-        assert again == TrainConfig.for_tab(SPEC, None, "mine", hub=kept)
-    assert "--data a/b --hub-config 'x y' --hub-split dev --name mine" in said
+@pytest.mark.parametrize(
+    "place",
+    [HubSplit("org/rows"), HubSplit("org/rows", "a" * 40, "default", "train"), HubSplit("a/b", "", "x y", "dev")],
+)
+def test_a_run_from_the_hub_becomes_a_command_and_back(tmp_path: Path, place: HubSplit) -> None:
+    config = TrainConfig.for_tab(SPEC, tmp_path / "x.rows", "mine", hub=place.fields)
+    command = run_arguments.write(config, SPEC, config.data)
+    again = run_arguments.to_config(read(command.removeprefix("python -m training ")), SPEC)
+    kept = place.fields | ({"config": ""} if place.config == "default" else {})
+    assert again == TrainConfig.for_tab(SPEC, None, "mine", hub=kept)
+    assert place.config != "x y" or "--data a/b --hub-config 'x y' --hub-split dev --name mine" in command
 
 
-def test_a_path_that_is_there_is_no_id(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_path_of_a_file_is_no_id(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
-    assert parse_place("org/rows@v1", "c", "s") == HubSplit("org/rows", "v1", "c", "s")
-    assert parse_place("org/rows.csv") is parse_place("rows") is parse_place("../rows") is parse_place("/a/b") is None
+    assert parse_hub_id("org/rows@v1", "c", "s") == HubSplit("org/rows", "v1", "c", "s")
+    assert not any(parse_hub_id(path) for path in ("org/rows.csv", "rows", "../rows", "/a/b"))
     (tmp_path / "org" / "rows").mkdir(parents=True)
-    assert parse_place("org/rows") is None
+    assert parse_hub_id("org/rows") is None
 
 
 def test_a_configuration_with_an_incomplete_hub_source_is_refused(tmp_path: Path) -> None:

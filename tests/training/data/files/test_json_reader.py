@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import tempfile
 import tracemalloc
 from math import inf
@@ -13,18 +14,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from errors import DataError
+from tests.helpers.row_files import read_records as read
 from training.data.files import json_reader
 from training.data.files.formats import Limits
 from training.data.files.readers import open_source
-from training.data.files.records import Record
 
-SMALL = Limits(cell=100, columns=20)
 ROWS = [{"text": f"row {i}" + ' } ] \\ " é', "label": i} for i in range(5)]
-
-
-def read(path: Path, *columns: str, limits: Limits = SMALL) -> list[Record]:
-    with open_source(path, limits) as source:
-        return list(source.read(columns or source.columns))
 
 
 def write(tmp_path: Path, text: str) -> Path:
@@ -66,7 +61,7 @@ def test_any_json_value_is_read(rows: list[dict[str, object]], block: int):
         assert read(path, "text") == [*rows, {"text": 0}]
 
 
-def test_elements_that_are_no_objects_are_bad_rows(tmp_path: Path):
+def test_elements_other_than_objects_are_bad_rows(tmp_path: Path):
     path = write(tmp_path, '[{"text": "a"}, 7, "b", null, [{}], {"text": 1e400, "n": 12345678901234567890123}]')
     bad = "not a JSON object"
     assert read(path, "text", "n") == [{"text": "a"}, *[bad] * 4, {"text": inf, "n": 12345678901234567890123}]
@@ -76,17 +71,11 @@ def test_elements_that_are_no_objects_are_bad_rows(tmp_path: Path):
     ("text", "refusal"),
     [
         ('[{"text": "a"}, {"text": "b"', "Row 2: not JSON: parse error: premature EOF"),
-        ('[{"text": "a"}, {"text": "b}]', "Row 2: not JSON: parse error: premature EOF"),
         ('[{"text": "a"}, 2, {"text": tru}, 4]', "Row 3: not JSON: lexical error: invalid string in json text"),
-        ('[{"text": "a"}, {"text": NaN}]', "Row 2: not JSON: lexical error: invalid char in json text"),
         ('[{"text": "a"}, {"text": "b" "c"}]', "Row 2: not JSON"),
         ('[{"text": "a"} {"text": "b"}]', "Row 1: not JSON"),
-        ('[{"text": "a"},]', "Row 1: not JSON"),
-        ('[{"text": "a"}', "Row 1: not JSON"),
         ('[{"text": "a"}] [1]', "trailing garbage"),
         ("[1, 2]", "has no array of objects"),
-        ("[]", "has no array of objects"),
-        ('{"text": ["a", "b"]}', "has no array of objects"),
         ('{"a": {"b": {"c": [{"text": "a"}]}}}', "has no array of objects"),
         ('{"train": [{"text": "a"}], "test": [{"text": "b"}]}', "They are 'train' and 'test'"),
         ('{"a": {"x": [{"text": "a"}], "y": [{"text": "b"}]}}', "They are 'a.x' and 'a.y'"),
@@ -97,22 +86,15 @@ def test_elements_that_are_no_objects_are_bad_rows(tmp_path: Path):
     ],
 )
 def test_json_without_one_array_of_objects_is_refused(tmp_path: Path, text: str, refusal: str):
-    with pytest.raises(DataError) as caught:
+    with pytest.raises(DataError, match=re.escape(refusal)):
         read(write(tmp_path, text))
-    assert refusal in str(caught.value)
 
 
-def test_r22_a_nesting_without_end_is_one_bad_row(tmp_path: Path):
+def test_r22_deep_nesting_makes_one_bad_row(tmp_path: Path):
     deep = "[" * 100_000 + "]" * 100_000
     path = write(tmp_path, f'[{{"text": {deep}}}, {{"text": "a"}}]')
     records = read(path, "text", limits=Limits(cell=10_000, columns=20))
     assert records == ["not JSON that can be read: too nested", {"text": "a"}]
-
-
-def test_bytes_that_are_not_utf8_are_refused(tmp_path: Path):
-    (tmp_path / "a.json").write_bytes(b'[{"text": "\xff"}]')
-    with pytest.raises(DataError, match="is not UTF-8"):
-        read(tmp_path / "a.json")
 
 
 @pytest.mark.parametrize("one_line", [True, False])

@@ -11,7 +11,7 @@ import pyarrow.parquet as pq
 import pytest
 from datasets import ClassLabel, Features, Value
 
-from tests.helpers.row_files import write
+from tests.helpers.row_files import read_records, write
 from training.data.files.formats import Limits
 from training.data.files.readers import open_source
 from training.data.files.records import cell, columns_of, name_labels, top_column
@@ -47,19 +47,16 @@ def test_nested_columns_are_offered_and_read(tmp_path: Path, kind: str) -> None:
     assert found == ["a", "y", "hi", "dotted", 2, None, ROW["chat"]]
 
 
-def test_nested_columns_do_not_crowd_out_the_others() -> None:
+def test_top_level_columns_come_before_nested_ones() -> None:
     rows: list[Any] = [{"id": 1, "wide": {str(i): i for i in range(500)}}, "a bad one", {"late": {"x": 1}}]
     assert columns_of(rows, 10) == ("id", "wide", "late", *(f"wide.{i}" for i in range(7)))
     assert columns_of(rows, 2) == ("id", "wide", "late")
     assert columns_of([{"a": {"\ud800": 1, " ": 2, "": 3}}], 9) == ("a",)
 
 
-def test_a_missing_cell_is_none() -> None:
+def test_a_missing_cell_is_none_and_the_longest_top_level_column_is_taken() -> None:
     names = "id.x answer.none answers.text.-1 answers.text.x answer..text none.x answers.text.99999999999 ."
     assert [cell(ROW, name) for name in ["", *names.split()]] == [None] * 9
-
-
-def test_the_longest_column_that_holds_a_name_is_its_top() -> None:
     assert [top_column(name, ["a", "a.b", "c"]) for name in ("a.b.c", "a.c", "c", "x.y")] == ["a.b", "a", "c", "x.y"]
 
 
@@ -74,8 +71,7 @@ def test_label_names_are_read_from_parquet_metadata(tmp_path: Path) -> None:
     features = Features({"text": Value("string"), "label": ClassLabel(names=["bad", "good"])})
     table = pa.table({"text": ["a", "b", "c"], "label": [1, 0, -1]}, schema=features.arrow_schema)
     pq.write_table(table, tmp_path / "a.parquet")
-    with open_source(tmp_path / "a.parquet", Limits()) as source:
-        assert [row["label"] for row in source.read(["text", "label"])] == ["good", "bad", None]  # type: ignore[index]
+    assert [row["label"] for row in read_records(tmp_path / "a.parquet")] == ["good", "bad", None]  # type: ignore[index]
 
 
 WRONG = [
@@ -89,5 +85,4 @@ WRONG = [
 def test_wrong_metadata_of_a_parquet_file_is_ignored(tmp_path: Path, metadata: bytes) -> None:
     table = pa.table({"text": ["a"], "label": [1]}).replace_schema_metadata({b"huggingface": metadata})
     pq.write_table(table, tmp_path / "a.parquet")
-    with open_source(tmp_path / "a.parquet", Limits()) as source:
-        assert list(source.read(["label"])) == [{"label": 1}]
+    assert read_records(tmp_path / "a.parquet", "label") == [{"label": 1}]

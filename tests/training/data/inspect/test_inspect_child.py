@@ -20,11 +20,10 @@ from training.data.inspect.__main__ import main
 from training.data.inspect.inspect_client import Inspection
 from training.data.inspect.report import Report
 
-ROOT = REPOSITORY
 LABELS = TabSpec("tab", "", "text-classification", Columns("text", "label"))
 TEXTS = TabSpec("tab", "", "causal-lm", Columns("text", "summary"))
 
-# The process as the page runs it, with every way out to the network closed and the modules that it imported told.
+# The process as the page runs it, without a network; prints the heavy modules that it imported.
 CHILD = """
 import runpy, socket, sys
 def refuse(*_):
@@ -42,10 +41,10 @@ def run_child(home: Path, inspection: Inspection) -> subprocess.CompletedProcess
         (home / name).mkdir(exist_ok=True)
     env = {"PATH": os.environ["PATH"], "HOME": str(home / "hf"), "TMPDIR": str(home / "temporary")}
     command = [sys.executable, "-c", CHILD, inspection.to_json()]
-    return subprocess.run(command, cwd=ROOT, env=env, capture_output=True, text=True, timeout=60, check=False)
+    return subprocess.run(command, cwd=REPOSITORY, env=env, capture_output=True, text=True, timeout=60, check=False)
 
 
-def test_the_command_prints_a_report_or_a_refusal(tmp_path: Path):
+def test_the_child_prints_a_report_or_an_error(tmp_path: Path):
     path = write_jsonl(tmp_path / "a.jsonl", [{"body": row["text"], "kind": row["label"]} for row in TEN])
     done = run_child(tmp_path, Inspection(path, LABELS, {"text": "body", "target": "kind"}))
     assert (done.returncode, done.stderr) == (0, "[]\n")
@@ -57,7 +56,7 @@ def test_the_command_prints_a_report_or_a_refusal(tmp_path: Path):
     assert [file for name in ("temporary", "hf") for file in (tmp_path / name).rglob("*")] == []
 
 
-def test_r22_the_command_limits_its_memory(
+def test_r22_the_child_limits_its_memory(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ):
     limits: list[Any] = []
@@ -88,7 +87,7 @@ def test_a_large_file_needs_little_more_memory_than_a_small_one(tmp_path: Path):
             file.writelines(f'{{"text": "text {i} {"words " * 160}", "summary": "{i}"}}\n' for i in range(rows))
         child = subprocess.run(
             [sys.executable, "-c", MEASURED, str(memory), Inspection(path, TEXTS).to_json()],
-            cwd=ROOT,
+            cwd=REPOSITORY,
             env={"PATH": os.environ["PATH"], "MALLOC_ARENA_MAX": "2"},
             capture_output=True,
             text=True,
@@ -102,7 +101,7 @@ def test_a_large_file_needs_little_more_memory_than_a_small_one(tmp_path: Path):
     assert (tmp_path / "rows.jsonl").stat().st_size > 58_000_000
 
 
-def test_r22_bombs_are_refused(tmp_path: Path):
+def test_r22_small_files_that_unpack_to_large_ones_are_refused(tmp_path: Path):
     cells = pa.array(["x" * 100_000] * 1000).dictionary_encode()
     pq.write_table(pa.table({"text": cells, "label": ["a"] * 1000}), tmp_path / "a.parquet", compression="zstd")
     assert (tmp_path / "a.parquet").stat().st_size < 1000

@@ -6,8 +6,6 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from hypothesis import HealthCheck, given, settings
-from hypothesis import strategies as st
 
 from models.resolve import ModelStore
 from tests.helpers import tiny
@@ -27,11 +25,6 @@ def preview_of(family: str, folder: Path, max_length: int = 64) -> Preview:
     return Preview(model, config, ["0", "1"])
 
 
-@pytest.fixture(scope="module")
-def llama(tmp_path_factory: pytest.TempPathFactory) -> Preview:
-    return preview_of("llama", tmp_path_factory.mktemp("base"))
-
-
 @pytest.mark.parametrize("family", ["bert", "llama", "t5"])
 def test_lengths_are_those_of_encoding(family: str, tmp_path: Path) -> None:
     seen = preview_of(family, tmp_path)
@@ -45,7 +38,8 @@ def test_lengths_are_those_of_encoding(family: str, tmp_path: Path) -> None:
     assert sum(bool(row.pieces) for row in seen.render(rows)) == len(encoded.kept)
 
 
-def test_learned_text_is_marked_and_special_tokens_are_shown(llama: Preview) -> None:
+def test_learned_text_is_marked_and_special_tokens_are_shown(tmp_path: Path) -> None:
+    llama = preview_of("llama", tmp_path)
     [row] = llama.render([{"text": "hello <|im_end|>", "target": "an answer"}])
     assert "".join(piece for piece, learned in row.pieces if learned) == "an answer<|im_end|>"
     assert row.pieces[0][0].startswith("<|im_start|>user") and "< |im_end|>" in row.pieces[0][0]
@@ -53,23 +47,7 @@ def test_learned_text_is_marked_and_special_tokens_are_shown(llama: Preview) -> 
     assert (lost.pieces, lost.cut) == ((), True)
 
 
-WORDS = st.text(min_size=1, max_size=300).filter(str.strip)
-
-
-@settings(deadline=None, max_examples=40, suppress_health_check=[HealthCheck.function_scoped_fixture])
-@given(WORDS, WORDS)
-def test_the_mask_learns_the_whole_answer_or_the_row_is_left_out(llama: Preview, text: str, target: str) -> None:
-    row = {"text": text, "target": target}
-    [(tokens, _)] = llama._outcomes([row], llama._config)
-    whole = llama._outcomes([row], llama._config.__class__(**{**vars(llama._config), "max_length": 4096}))[0][0]
-    assert whole is not None
-    if tokens is not None:
-        kept = [id for a, b in zip(tokens.learn[::2], tokens.learn[1::2], strict=True) for id in tokens.ids[a:b]]
-        every = [id for a, b in zip(whole.learn[::2], whole.learn[1::2], strict=True) for id in whole.ids[a:b]]
-        assert kept == every and len(tokens.ids) <= 64
-
-
-def test_bins() -> None:
+def test_bins_are_few_and_reach_beyond_the_longest_row() -> None:
     for longest in (0, 1, 23, 24, 100, 999, 131_072):
         edges = bins(longest)
         assert edges[0] == 0 and edges[-1] > longest and len(edges) <= BINS + 1

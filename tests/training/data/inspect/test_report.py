@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import replace
 from typing import Any
 
@@ -10,7 +11,6 @@ import pytest
 from errors import DataError
 from tests.helpers.row_files import REPORT
 from training.data.inspect.report import (
-    MOST_BAD,
     MOST_REASONS,
     OTHER_REASONS,
     BadRow,
@@ -27,16 +27,8 @@ def test_json_and_back():
     assert "\n" not in REPORT.to_json()
 
 
-def test_labels_by_count():
+def test_labels_are_sorted_by_count():
     assert list(by_count({"x": 1, "z": 3, "y": 3}).items()) == [("y", 3), ("z", 3), ("x", 1)]
-
-
-def test_bad_rows_are_counted_by_kind_and_kept_by_number():
-    bad = BadRows()
-    for number in [*range(0, 4 * MOST_BAD, 2), *range(1, 4 * MOST_BAD, 2)]:
-        bad.add(BadRow(number, f"text has {number:,} characters" if number % 2 else "text is empty"))
-    assert [row.number for row in bad.first] == list(range(MOST_BAD))
-    assert bad.reasons == {"text is empty": 2 * MOST_BAD, "text has 1 characters": 2 * MOST_BAD}
 
 
 def test_reasons_that_quote_the_file_fill_no_memory():
@@ -80,10 +72,8 @@ REFUSED: list[tuple[dict[str, Any], str]] = [
 
 @pytest.mark.parametrize(("changes", "refusal"), REFUSED)
 def test_rows_that_teach_nothing_are_refused(changes: dict[str, Any], refusal: str):
-    with pytest.raises(DataError) as caught:
+    with pytest.raises(DataError, match=re.escape(refusal)):
         check_learnable(replace(REPORT, **changes), "label")
-    assert refusal in str(caught.value)
-    assert caught.value.next
 
 
 def test_few_good_rows_are_enough():
