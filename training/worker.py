@@ -32,7 +32,7 @@ from tasks import task_for
 from training.config import TrainConfig
 from training.data.prepare import Prepared, prepare
 from training.data.tokens import encode_rows
-from training.estimate import fit, machine
+from training.estimate import advice, machine
 from training.estimate.estimate import Estimate, plan_run
 from training.estimate.lengths import of_rows
 from training.events import CONFIG, RESULT, Events
@@ -150,7 +150,7 @@ class Session:
         lengths, held_out = of_rows(data.train.lengths, data.train.learned), len(data.held_out.examples)
         free = machine.measure(self.settings.home, [self.folder])
         plan = plan_run(self.config, self.settings.home, lengths, len(data.labels), free)
-        found = fit.check(replace(plan, held_out=held_out)) if plan else None
+        found = advice.check(replace(plan, held_out=held_out)) if plan else None
         saving = found.checkpointing if found else self.config.gradient_checkpointing == "on"
         if saving:
             return_large_blocks()

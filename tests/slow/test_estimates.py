@@ -18,6 +18,7 @@ from settings import REPOSITORY, Settings
 from tasks import Columns, TabSpec
 from tests.slow import size
 from training.config import TrainConfig
+from training.estimate.estimate import estimate_run
 from training.events import RESULT
 from training.runs.runs import Runs
 
@@ -95,6 +96,6 @@ def test_memory_is_estimated_within_a_quarter(base: str, words: int, chosen: dic
     assert case is not None
     run, _ = run_training(config, home)
     true = json.loads((run / RESULT).read_text(encoding="utf-8"))["measured"]["peak"]
-    share = case.estimate().peak / true
+    share = estimate_run(case).peak / true
     print(f"{base}, {words} words, {chosen}: {share:.2f} of {true / 1e9:.2f} GB")
     assert abs(share - 1) <= WITHIN

@@ -16,9 +16,9 @@ from training.cli import run_arguments
 from training.cli.tabs import find_tab
 from training.cli.terminal import print_table
 from training.config import PRESET, PRESETS
-from training.estimate import advice, fit, machine
-from training.estimate.estimate import Estimate, seconds_a_step
-from training.estimate.fit import gigabytes
+from training.estimate import advice, machine
+from training.estimate.advice import gigabytes
+from training.estimate.estimate import Estimate, estimate_run, seconds_a_step
 from training.runs.runs import Runs
 
 LENGTHS_BY = {
@@ -53,15 +53,15 @@ def estimate(options: argparse.Namespace, settings: Settings) -> int:
             "It is not on this computer, or of a family whose sizes Graft cannot read.",
             "Fetch it by starting a run, or name another base with --model.",
         )
-    found = plan.estimate()
+    found = estimate_run(plan)
     if options.json:
         step, runs = seconds_a_step(settings.home, found)
-        known = {"seconds_a_step": step or None, "runs": runs, "advice": [] if found.fits else fit.advised(plan)}
+        known = {"seconds_a_step": step or None, "runs": runs, "advice": [] if found.fits else advice.suggestions(plan)}
         print(json.dumps({**found.to_dict(), **known}, indent=1))
     else:
         print_estimate(found, settings.home)
         if not found.fits:
-            print(fit.refusal(plan, found))
+            print(advice.refusal(plan, found))
     return 0 if found.fits else 1
 
 

@@ -18,6 +18,7 @@ from training.cli.tabs import find_tab
 from training.cli.terminal import INTERRUPTED, describe_place, download_bar, follow, print_result
 from training.data.inspect.report import Report
 from training.data.rows import parse_columns
+from training.estimate.estimate import estimate_run
 from training.runs.run import Run
 from training.runs.runs import Runs, new_id
 from training.runs.teach import teach
@@ -47,7 +48,7 @@ def train(options: argparse.Namespace, settings: Settings) -> int:
         with download_bar(spec.model) as progress:
             ModelStore(settings.home / "models", settings.offline).resolve(spec.model, progress)
         if plan := runs.plan(config):
-            print(f"It {estimate_command.sentence(plan.estimate(), settings.home)}.")
+            print(f"It {estimate_command.sentence(estimate_run(plan), settings.home)}.")
         return runs.submit(config, id)
 
     return _run(settings, submit, options.detach)

@@ -1,12 +1,13 @@
-"""Sizes of bases, from `config.json` and the headers of the weights, and a table of bases to recommend; without torch.
+"""Sizes of bases, from `config.json` and the headers of their weights, and a table of recommended bases; no torch.
 
-Families of models name the same sizes differently. A base whose sizes are found under none of the known names has no
-`Shape`, and a run on it is not estimated.
+Families of models name the same sizes differently. A base that uses none of the known names has no `Shape`, and runs
+on it are not estimated.
 """
 
 from __future__ import annotations
 
 import re
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
@@ -58,10 +59,10 @@ class Shape:
 
     width: int
     layers: int
-    """Layers, of both halves of an encoder-decoder together."""
+    """Layers; of an encoder-decoder, both its parts."""
     heads: int
     keys: int
-    """Width of the keys (and of the values) of all heads together."""
+    """Width of the keys of all heads together, which is that of the values."""
     inner: int
     """Width of the feed-forward part."""
     vocabulary: int
@@ -92,19 +93,16 @@ def of_config(config: Mapping[str, Any]) -> Shape | None:
     found["inner"] = found["inner"] or 4 * found["width"]
     if not all(isinstance(value, int) and value > 0 for value in found.values()):
         return None
-    both = text.get("is_encoder_decoder")
+    decoder = text.get("decoder_layers") or text.get("num_decoder_layers") or found["layers"]
     rotary = any(name in text for name in ("rms_norm_eps", "rope_parameters", "rope_theta"))
     return _shape(
-        found["width"],
-        found["layers"],
-        found["heads"],
-        found["inner"],
-        int(text.get("vocab_size") or 0),
-        _window(text),
+        **found,
+        vocabulary=int(text.get("vocab_size") or 0),
+        window=_window(text),
         keys=int(text.get("num_key_value_heads") or 0),
         head=int(text.get("head_dim") or text.get("d_kv") or 0),
         gated=rotary or "gated" in str(text.get("feed_forward_proj")),
-        decoder=int(text.get("decoder_layers") or text.get("num_decoder_layers") or found["layers"]) if both else 0,
+        decoder=int(decoder) if text.get("is_encoder_decoder") else 0,
         tied=bool(text.get("tie_word_embeddings", True)),
     )
 
@@ -128,7 +126,10 @@ def _shape(
     decoder: int = 0,
     tied: bool = True,
 ) -> Shape:
-    """Return a transformer's shape: `keys` heads of keys (0: `heads`), each `head` wide, `decoder` layers besides."""
+    """Return the shape of a transformer of `layers` encoder (or sole) layers and `decoder` layers of a decoder.
+
+    `keys` is the number of key heads (0: `heads`), and `head` the width of one (0: `width` / `heads`).
+    """
     head = head or width // heads
     queries, keys = heads * head, (keys or heads) * head
     layers += decoder
@@ -147,21 +148,19 @@ def _shape(
 
 
 def of_model(model: Model) -> Shape | None:
-    """Return the shape of a base on this disk, its layers as in its files; raises `ModelError` for damaged ones."""
+    """Return the shape of a base on this disk, with the layers in its files; raises `ModelError` for damaged ones."""
     shape = of_config(model.config)
     return _with_files(shape, model.path) if shape else None
 
 
 @lru_cache(maxsize=64)
 def _with_files(shape: Shape, folder: Path) -> Shape:
-    counts: dict[tuple[str, int, int], int] = {}
-    parameters = 0
+    counts, parameters = Counter[tuple[str, int, int]](), 0
     for tensor in weights.tensors(folder):
         parameters += prod(tensor.shape)
         path, _, last = tensor.name.rpartition(".")
         if len(tensor.shape) == 2 and last == "weight" and not NOT_ADAPTED.search(path):
-            key = (path.rpartition(".")[2], tensor.shape[1], tensor.shape[0])
-            counts[key] = counts.get(key, 0) + 1
+            counts[path.rpartition(".")[2], tensor.shape[1], tensor.shape[0]] += 1
     linear = tuple(LinearLayers(*key, count) for key, count in counts.items())
     stored = sum(path.stat().st_size for path in weights.weight_files(folder))
     return replace(shape, linear=linear or shape.linear, parameters=parameters or shape.parameters, stored=stored)
@@ -169,7 +168,7 @@ def _with_files(shape: Shape, folder: Path) -> Shape:
 
 @dataclass(frozen=True)
 class Base:
-    """A row of the table of bases to recommend."""
+    """A row of the table of recommended bases."""
 
     id: str
     answers: Literal["label", "text"]
@@ -179,7 +178,7 @@ class Base:
 
     @property
     def key(self) -> str:
-        """The last part of the id, by which texts about it are found."""
+        """The last part of the id, which is the key of texts about it."""
         return self.id.rpartition("/")[2]
 
     @property
@@ -211,7 +210,7 @@ BASES: Sequence[Base] = (
         "google/flan-t5-small", "text", "en", AP, _decoder(512, 8, 6, 1024, 32128, 512, head=64, decoder=8, tied=False)
     ),
 )
-"""Bases to recommend, the smaller ones of a kind first."""
+"""Recommended bases, smaller ones of a kind first."""
 WHY = {
     "all-MiniLM-L6-v2": "small and quick on two cores; also tells labels apart without training",
     "paraphrase-multilingual-MiniLM-L12-v2": "some fifty languages, Chinese among them, still small",
@@ -230,11 +229,11 @@ WHY = {
     "Qwen3-8B": "the strongest of this table; a GPU of 16 GB or more and 4bit",
     "flan-t5-small": "for short answers and summaries; quick, and not for conversations",
 }
-"""The reason to choose each base of the table, by its key."""
+"""The reason to choose each base, by its key."""
 
 
 def find_shape(id: str, home: Path) -> tuple[Shape | None, bool]:
-    """Return the shape of a base, from its files or else from the table, and whether it is on this disk."""
+    """Return the shape of a base, from its files or else the table, and whether it is on this disk."""
     from_table = next((base.shape for base in BASES if base.id == id.partition("@")[0]), None)
     with suppress(GraftError):
         return of_model(ModelStore(home / "models", offline=True).resolve(id)) or from_table, True

@@ -1,32 +1,33 @@
-"""The needs of a run before it begins: memory, disk and steps, beside what is free. No weight is read.
+"""Estimate the memory, disk and steps of a run before it begins, without reading weights.
 
     python -m training estimate --plugin classification --data examples/tickets.csv
 
-Seconds a step are known from earlier runs on the same base alone.
+The time of a step is taken from earlier runs on the same base, where there are any.
 """
 
 from __future__ import annotations
 
 import math
+import os
 import statistics
 from collections.abc import Mapping
 from contextlib import suppress
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from store import files
 from training.config import TrainConfig
 from training.data.files.formats import parts
-from training.estimate import machine, training_memory
-from training.estimate.base_shapes import Shape, find_shape
+from training.estimate import training_memory
+from training.estimate.base_shapes import find_shape
 from training.estimate.lengths import LengthHistogram
-from training.estimate.machine import FreeResources
-from training.estimate.training_memory import Workload
+from training.estimate.machine import FreeResources, processor
+from training.estimate.training_memory import RunPlan
 from training.events import RESULT
 
 MARGIN = 0.95
-"""Share of what is free that a run may be expected to take."""
+"""Share of the free memory or disk that an estimate may take."""
 CHECKPOINTS = 3
 """Checkpoints on the disk at once: two, and the one that is being written."""
 CHECKPOINT_BYTES = 12
@@ -36,12 +37,12 @@ TOKEN_BYTES = 5
 LEAST_DISK = 50_000_000
 """Bytes for events, the log and the card."""
 RECENT_RUNS, TIMED_RUNS = 40, 5
-"""Newest runs that are searched for ones like this, and those of them whose median is taken."""
+"""Newest runs that are searched for comparable ones, and the comparable ones whose median is taken."""
 
 
 @dataclass(frozen=True)
 class Estimate:
-    """The needs of one run, in bytes by part, and what is free."""
+    """Estimated memory and disk of one run, in bytes by part, beside the free resources."""
 
     memory: Mapping[str, int]
     disk: Mapping[str, int]
@@ -56,21 +57,21 @@ class Estimate:
     lengths_by: str
     """The source of the lengths, as in `LengthHistogram.by`."""
     key: str
-    """Key of runs that are as fast for each token: the base, how it computes, and the machine."""
+    """Key of runs with the same speed per token: the base, its precision, and the machine."""
 
     @property
     def free(self) -> int:
-        """Return the free bytes of the memory that the run computes in."""
+        """Return the free bytes of the GPU's memory, or of the machine's without one."""
         return self.available.gpu or self.available.memory
 
     @property
     def peak(self) -> int:
-        """Return the bytes of memory at the worst moment."""
+        """Return the peak memory in bytes."""
         return sum(self.memory.values())
 
     @property
     def stored(self) -> int:
-        """Return the bytes of disk at the worst moment."""
+        """Return the peak disk use in bytes."""
         return sum(self.disk.values())
 
     @property
@@ -79,14 +80,9 @@ class Estimate:
         return self.peak <= MARGIN * self.free
 
     @property
-    def fits_disk(self) -> bool:
-        """Return whether the disk suffices."""
-        return self.stored <= MARGIN * self.available.disk
-
-    @property
     def fits(self) -> bool:
-        """Return whether both do."""
-        return self.fits_memory and self.fits_disk
+        """Return whether memory and disk suffice."""
+        return self.fits_memory and self.stored <= MARGIN * self.available.disk
 
     def to_dict(self) -> dict[str, Any]:
         """Return JSON values, as in events, results and `--json`."""
@@ -97,77 +93,57 @@ class Estimate:
         return {"peak": self.peak, "stored": self.stored, "fits": self.fits, "free": free, **found}
 
 
-@dataclass(frozen=True)
-class RunPlan:
-    """A run before it begins: `config` on a base of that shape, on rows of those lengths."""
+def estimate_run(plan: RunPlan) -> Estimate:
+    """Return the estimate of a run; with `auto`, gradient checkpointing is used where the run fits only so."""
+    choice = plan.config.gradient_checkpointing
+    plain = _estimate(replace(plan, checkpointing=choice == "on"))
+    if choice == "auto" and not plain.fits_memory:
+        saving = _estimate(replace(plan, checkpointing=True))
+        return saving if saving.fits_memory else plain
+    return plain
 
-    config: TrainConfig
-    shape: Shape
-    lengths: LengthHistogram
-    """Lengths of all usable rows, those to hold out among them, before the cut to the longest length."""
-    labels: int
-    available: FreeResources
-    held_out: int = 0
-    """Rows that were held out already; `lengths` are then those of the rows to train on."""
 
-    def estimate(self) -> Estimate:
-        """Estimate the run, with gradient checkpointing as configured, or for `auto` where memory asks for it."""
-        choice = self.config.gradient_checkpointing
-        plain = self._estimate(checkpointing=choice == "on")
-        if choice == "auto" and not plain.fits_memory:
-            saving = self._estimate(checkpointing=True)
-            return saving if saving.fits_memory else plain
-        return plain
+def _estimate(plan: RunPlan) -> Estimate:
+    config, lengths = plan.config, plan.lengths
+    batches = max(1, math.ceil(lengths.count / config.batch_size))
+    steps, cores = config.max_steps or max(1, math.ceil(config.epochs * batches)), len(os.sched_getaffinity(0))
+    return Estimate(
+        memory=training_memory.parts(plan),
+        disk=_disk(plan),
+        available=plan.available,
+        steps=steps,
+        tokens=round(steps * lengths.count / batches * lengths.mean),
+        longest=lengths.longest,
+        checkpointing=plan.checkpointing,
+        lengths_by=lengths.by,
+        key=f"{config.model} {plan.quantize} {plan.half} {plan.checkpointing} {processor()[0]} x{cores}",
+    )
 
-    def workload(self, checkpointing: bool = False) -> Workload:
-        """Return what the memory of the run depends on."""
-        cut = self.lengths.cut(min(self.config.max_length, self.shape.window))
-        share = self.config.held_out
-        train = cut if self.held_out else cut.times(1 - share)
-        held_out = self.held_out or max(1, round(share * cut.count))
-        return Workload(self.config, self.shape, train, held_out, self.labels, self.available, checkpointing)
 
-    def _estimate(self, checkpointing: bool) -> Estimate:
-        config, work = self.config, self.workload(checkpointing)
-        batches = max(1, math.ceil(work.lengths.count / config.batch_size))
-        steps = config.max_steps or max(1, math.ceil(config.epochs * batches))
-        return Estimate(
-            memory=training_memory.parts(work),
-            disk=self._disk(work),
-            available=self.available,
-            steps=steps,
-            tokens=round(steps * work.lengths.count / batches * work.lengths.mean),
-            longest=work.lengths.longest,
-            checkpointing=checkpointing,
-            lengths_by=self.lengths.by,
-            key=f"{config.model} {work.quantize} {work.half} {checkpointing} {machine.identity()}",
-        )
-
-    def _disk(self, work: Workload) -> dict[str, int]:
-        data = Path(self.config.data)
-        size = sum(part.stat().st_size for part in parts(data) if part.is_file()) if data.is_file() else 0
-        state = CHECKPOINT_BYTES + (4 if self.config.keep_best or self.config.patience else 0)
-        return {
-            "rows": 2 * min(size, 64_000_000),  # the run's own copy, and the held-out ones in the card
-            "prepared": int(self.lengths.count * self.lengths.mean * TOKEN_BYTES),
-            "checkpoints": CHECKPOINTS * state * work.trained,
-            "version": 8 * work.trained + LEAST_DISK,  # written beside itself, and renamed
-        }
+def _disk(plan: RunPlan) -> dict[str, int]:
+    data = Path(plan.config.data)
+    size = sum(part.stat().st_size for part in parts(data) if part.is_file()) if data.is_file() else 0
+    state = CHECKPOINT_BYTES + (4 if plan.config.keep_best or plan.config.patience else 0)
+    return {
+        "rows": 2 * min(size, 64_000_000),  # the run's own copy, and the held-out ones in the card
+        "prepared": int(plan.rows.count * plan.rows.mean * TOKEN_BYTES),
+        "checkpoints": CHECKPOINTS * state * plan.trained,
+        "version": 8 * plan.trained + LEAST_DISK,  # written beside itself, and renamed
+    }
 
 
 def plan_run(
-    config: TrainConfig, home: Path, lengths: LengthHistogram, labels: int, available: FreeResources
+    config: TrainConfig, home: Path, rows: LengthHistogram, labels: int, available: FreeResources
 ) -> RunPlan | None:
     """Return the plan of a configuration; None for a base that is not on this disk or has an unknown shape."""
     shape, _ = find_shape(config.model, home)
-    return RunPlan(config, shape, lengths, labels, available) if shape else None
+    return RunPlan(config, shape, rows, labels, available) if shape else None
 
 
 def seconds_a_step(home: Path, expected: Estimate) -> tuple[float, int]:
-    """Return the seconds of a step, from earlier runs in `home` with the same key, and the number of these runs.
+    """Return the seconds of a step by earlier runs in `home` with the same key, and their number; (0, 0) without any.
 
-    Each run counts by its seconds for a token, so that batches and rows of other sizes are comparable. (0, 0) where
-    there is no such run.
+    Seconds per token are compared, as batches and rows may have other sizes.
     """
     results = sorted((home / "runs").glob(f"[!.]*/{RESULT}"), reverse=True)[:RECENT_RUNS]
     found: list[float] = []

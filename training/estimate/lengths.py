@@ -1,4 +1,4 @@
-"""Lengths of rows as a short histogram, from a report on a file or from the prepared rows themselves."""
+"""Histograms of row lengths in tokens, from a report on a file or from prepared rows."""
 
 from __future__ import annotations
 
@@ -9,12 +9,13 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from training.config import TrainConfig
 from training.data.inspect.report import Report
 
 TOKENS_A_WORD = 1.4
-"""Tokens a word of English and its neighbours, by the tokenizers of the bases that come with Graft."""
+"""Tokens per word of English and similar languages, by the tokenizers of the default bases."""
 AROUND = 30
-"""Tokens of a prompt and of a chat template around the words of a row."""
+"""Tokens of the prompt and the chat template of a row."""
 LEARNED = 0.35
 """Share of a row's tokens that is learned, where only its words are known."""
 BINS = 64
@@ -22,14 +23,14 @@ BINS = 64
 
 @dataclass(frozen=True)
 class LengthHistogram:
-    """Lengths in tokens, ascending, and the number of rows of each."""
+    """Row lengths in tokens, ascending, and the number of rows of each."""
 
     tokens: tuple[float, ...]
     rows: tuple[float, ...]
     learned: float
     """Share of the tokens that is learned."""
     by: Literal["rows", "sample", "words", "limit"]
-    """Source: all rows tokenized, a sample tokenized, words counted, or the longest length that is allowed."""
+    """Source: all rows tokenized, a sample tokenized, words counted, or the configured longest length."""
 
     @property
     def count(self) -> float:
@@ -68,22 +69,29 @@ def of_rows(tokens: NDArray[np.int32], learned: NDArray[np.int32]) -> LengthHist
 
 
 def of_limit(limit: int, rows: int) -> LengthHistogram:
-    """Return the histogram of unknown rows, all of the longest length that is allowed."""
+    """Return the histogram of unknown rows, assumed to have `limit` tokens each."""
     return LengthHistogram((float(limit),), (float(rows),), LEARNED, "limit")
 
 
 def of_report(report: Report) -> LengthHistogram:
-    """Return the histogram of a report's usable rows, from its tokens or else guessed from its words."""
+    """Return the histogram of a report's usable rows, from their tokens or else estimated from their words."""
     found = report.tokens
     if found and sum(found.counts):
         bins = zip(pairwise(found.edges), found.counts, strict=False)
         middles = [(min(sum(edges) / 2, found.longest), count) for edges, count in bins if count]
-        tokens = [*(middle for middle, _ in middles[:-1]), float(found.longest)]
+        tokens = (*(middle for middle, _ in middles[:-1]), float(found.longest))
         rows = tuple(report.usable * count / sum(found.counts) for _, count in middles)
         share = found.learned_mean / found.mean if found.mean else LEARNED
-        return LengthHistogram(tuple(tokens), rows, min(1.0, share), "sample")
+        return LengthHistogram(tokens, rows, min(1.0, share), "sample")
     median, most = (TOKENS_A_WORD * report.words.get(key, 0) + AROUND for key in ("median", "max"))
-    # Lengths of texts lean to the short side: most rows lie near the median, few far above it.
+    # Most texts are about as long as the median, few much longer.
     guess = [(0.7 * median, 0.4), (median, 0.3), (1.5 * median, 0.25), (most, 0.05)]
     points = sorted((min(tokens, most), share * report.usable) for tokens, share in guess)
     return LengthHistogram(tuple(t for t, _ in points), tuple(rows for _, rows in points), LEARNED, "words")
+
+
+def lengths_of(config: TrainConfig, report: Report | None) -> tuple[LengthHistogram, int]:
+    """Return the lengths of a run's rows and the number of labels, from the report where there is one."""
+    if report is None:
+        return of_limit(config.max_length, 1_000), 2
+    return of_report(report), len(report.labels)

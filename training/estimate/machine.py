@@ -1,9 +1,8 @@
-"""Free resources of this machine, for a run: memory within its control group, the GPU's, and disk; without torch."""
+"""Measure the memory, GPU memory and disk that are free for a run, without torch."""
 
 from __future__ import annotations
 
 import importlib.metadata
-import os
 import platform
 import shutil
 import subprocess
@@ -21,7 +20,7 @@ from store import files, quota
 from training.events import PROCESS
 
 GPU_S = 5.0
-"""Seconds for which an answer of the GPU's is kept."""
+"""Seconds for which the free memory of the GPU is cached."""
 MEGABYTE = 1 << 20
 CPU_FACTS = Path("/proc/cpuinfo")
 """Name and instruction sets of the processor, neither of which psutil has."""
@@ -46,14 +45,14 @@ class FreeResources:
 
 
 def measure(home: Path, running: Iterable[Path] = ()) -> FreeResources:
-    """Return what is free, counting the memory of the runs in the folders `running`, which end before the next one."""
+    """Return the free resources; memory of the runs in the folders `running` counts, as they end before the next."""
     held = sum(_resident(folder) for folder in running)
-    name, gpu = _gpu(int(time.monotonic() / GPU_S)) if _built_for_gpu() else ("", 0)
+    name, gpu = _gpu(int(time.monotonic() / GPU_S))
     return FreeResources(quota.free_memory() + held, quota.free_disk(home), gpu, name, processor()[1])
 
 
 def _resident(folder: Path) -> int:
-    """Bytes that a run's process holds for itself; 0 where there is no such process."""
+    """Return the bytes that a run's process holds and shares with no other; 0 where there is no such process."""
     with suppress(OSError, ValueError, KeyError, TypeError, psutil.Error):
         held = psutil.Process(int(files.read_json(folder / PROCESS)["pid"])).memory_info()
         return int(held.rss - held.shared)
@@ -61,25 +60,17 @@ def _resident(folder: Path) -> int:
 
 
 @lru_cache(maxsize=1)
-def _built_for_gpu() -> bool:
-    """Return whether the installed torch could use a GPU."""
-    with suppress(importlib.metadata.PackageNotFoundError):
-        return not importlib.metadata.version("torch").endswith("+cpu")
-    return False
-
-
-@lru_cache(maxsize=1)
-def _gpu(moment: int) -> tuple[str, int]:
-    """Return name and free bytes of the GPU that torch would take, asked again for each `moment`."""
+def _gpu(tick: int) -> tuple[str, int]:
+    """Return name and free bytes of the GPU that torch would use; cached until `tick` changes."""
     visible = child_environment().get("CUDA_VISIBLE_DEVICES")
     tool = shutil.which("nvidia-smi")
-    if not tool or visible in ("", "-1"):
+    if not tool or visible in ("", "-1") or importlib.metadata.version("torch").endswith("+cpu"):
         return "", 0
     query = [tool, "--query-gpu=name,memory.free", "--format=csv,noheader,nounits"]
     chosen = ["-i", visible.split(",")[0]] if visible else []
     with suppress(OSError, subprocess.SubprocessError, ValueError, IndexError):
-        asked = subprocess.run([*query, *chosen], capture_output=True, text=True, timeout=10)
-        name, _, free = asked.stdout.splitlines()[0].rpartition(",")
+        printed = subprocess.run([*query, *chosen], capture_output=True, text=True, timeout=10)
+        name, _, free = printed.stdout.splitlines()[0].rpartition(",")
         return name.strip(), int(free) * MEGABYTE
     return "", 0
 
@@ -92,8 +83,3 @@ def processor() -> tuple[str, tuple[str, ...]]:
         lines = CPU_FACTS.read_text(encoding="utf-8", errors="replace").splitlines()
         facts = {name.strip(): value.strip() for name, _, value in (line.partition(":") for line in lines)}
     return facts.get("model name") or platform.machine(), tuple(facts.get("flags", "").split())
-
-
-def identity() -> str:
-    """Return the processor and the number of cores, on which the speed of a run depends."""
-    return f"{processor()[0]} x{len(os.sched_getaffinity(0))}"

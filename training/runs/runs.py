@@ -32,9 +32,11 @@ from training.data.files.formats import is_selection, read_selection
 from training.data.inspect.inspect_client import Inspection
 from training.data.inspect.report import LATER, Report
 from training.data.rows import UnknownColumns
-from training.estimate import estimate, fit, machine
+from training.estimate import advice, machine
 from training.estimate.base_shapes import find_shape
-from training.estimate.estimate import RunPlan
+from training.estimate.estimate import plan_run
+from training.estimate.lengths import lengths_of
+from training.estimate.training_memory import RunPlan
 from training.events import CANCEL, CONFIG, CORRECTIONS, PAUSE, QUEUED, RESULT
 from training.runs import run_process
 from training.runs.run import Run, read_result, read_run
@@ -81,7 +83,7 @@ class Runs:
         require_trackers(config.track)
         quota.check(self._settings, "The training cannot be queued.")
         if (plan := self.plan(config)) is not None:
-            fit.check(plan)
+            advice.check(plan)
         folder = self._root / (id or new_id())
         try:
             staging = files.new_staging(self._root)
@@ -234,9 +236,9 @@ class Runs:
         if find_shape(config.model, self._home)[0] is None:
             return None
         report = self._report(config) if Path(config.data).is_file() else None
-        lengths, labels = fit.lengths_of(config, report)
+        lengths, labels = lengths_of(config, report)
         running = [run.folder for run in self.list() if run.state == "running"]
-        return estimate.plan_run(config, self._home, lengths, labels, machine.measure(self._home, running))
+        return plan_run(config, self._home, lengths, labels, machine.measure(self._home, running))
 
     def _report(self, config: TrainConfig) -> Report | None:
         """Return the report on the rows of a run; None where they cannot be read, as the run itself will say.

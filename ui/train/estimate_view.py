@@ -8,9 +8,8 @@ from typing import TYPE_CHECKING, Any
 import gradio as gr
 
 from errors import GraftError
-from training.estimate import fit
-from training.estimate.estimate import seconds_a_step
-from training.estimate.fit import gigabytes
+from training.estimate.advice import gigabytes, suggestions
+from training.estimate.estimate import estimate_run, seconds_a_step
 from ui.context import Context
 from ui.html.format import duration
 from ui.html.tags import Html, div, join, notice, span, tag
@@ -48,8 +47,8 @@ def connect(
             return [Html(""), gr.update(visible=False)]  # the command says what is wrong
         if plan is None:
             return [notice(say("estimate.unknown")), gr.update(visible=False)]
-        found = plan.estimate()
-        advice = [] if found.fits_memory else fit.advised(plan)
+        found = estimate_run(plan)
+        advice = [] if found.fits_memory else suggestions(plan)
         shown = view(say, found, advice, seconds_a_step(context.settings.home, found))
         return [shown, gr.update(visible=not found.fits)]
 

@@ -1,4 +1,4 @@
-"""advice.py and base_shapes.py: bases that suit the task, the language and the memory at hand."""
+"""Tests of training/estimate/base_shapes.py, and of the recommendation of bases in advice.py."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ TEXTS = TabSpec("g", "HuggingFaceTB/SmolLM2-135M-Instruct", "causal-lm", Columns
 @pytest.mark.parametrize("language", ["en", "zh"])
 def test_three_to_five_for_each_task_and_language(spec: TabSpec, language: str, tmp_path: Path) -> None:
     found = advice.advise(spec, Settings(home=tmp_path), ROOMY, language)
-    assert 3 <= len(found) <= advice.MOST and all(one.estimate.fits_memory for one in found)
+    assert 3 <= len(found) <= advice.MOST_BASES and all(one.estimate.fits_memory for one in found)
     assert not any(one.here for one in found)
     if language == "zh":
         assert all(one.base.languages != "en" and "llama" not in one.base.id.lower() for one in found)

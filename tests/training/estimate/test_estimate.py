@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import subprocess
-import sys
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
@@ -16,18 +14,19 @@ import pytest
 from errors import DataError, RunError
 from models.loading import LINEAR, features, linear_paths, load_model
 from models.resolve import ModelStore
-from settings import REPOSITORY, Settings
+from settings import Settings
 from store import files
 from tasks import Columns, TabSpec
 from tests.helpers import tiny
 from tests.helpers.run_helpers import STAND_IN
 from tests.helpers.training_helpers import config_of, run_worker, spec_of
 from training.config import TrainConfig
-from training.estimate import fit, machine
+from training.estimate import advice, machine
 from training.estimate.base_shapes import BASES, of_model
-from training.estimate.estimate import RunPlan, seconds_a_step
+from training.estimate.estimate import estimate_run, seconds_a_step
 from training.estimate.lengths import LengthHistogram, of_report, of_rows
 from training.estimate.machine import FreeResources
+from training.estimate.training_memory import RunPlan
 from training.events import RESULT, read_events
 from training.runs.runs import Runs
 
@@ -43,45 +42,45 @@ def plan_of(available: FreeResources = ROOMY, **chosen: object) -> RunPlan:
 
 
 def test_parts_follow_the_settings() -> None:
-    plain = plan_of().estimate()
+    plain = estimate_run(plan_of())
     assert plain.peak == sum(plain.memory.values()) and plain.fits and plain.longest == 2000
 
     def peak(**chosen: object) -> int:
-        return plan_of(**chosen).estimate().peak
+        return estimate_run(plan_of(**chosen)).peak
 
     assert peak(max_length=512) < plain.peak
     assert peak(quantize="4bit") < plain.peak
     assert peak(rank=64) > plain.peak
     assert peak(micro_batch_tokens=8000, batch_size=16) > plain.peak
-    assert plan_of(gradient_checkpointing="on").estimate().memory["activations"] < plain.memory["activations"]
-    assert plan_of(keep_best=True).estimate().disk["checkpoints"] > plain.disk["checkpoints"]
-    assert (plain.steps, plan_of(epochs=6.0).estimate().steps) == (204, 408), "270 rows, 4 a step, 3 epochs"
+    assert estimate_run(plan_of(gradient_checkpointing="on")).memory["activations"] < plain.memory["activations"]
+    assert estimate_run(plan_of(keep_best=True)).disk["checkpoints"] > plain.disk["checkpoints"]
+    assert (plain.steps, estimate_run(plan_of(epochs=6.0)).steps) == (204, 408), "270 rows, 4 a step, 3 epochs"
 
 
 def test_a_run_that_does_not_fit_is_refused_with_changes_that_fit() -> None:
     plan = plan_of(gradient_checkpointing="off")
-    needed = plan.estimate().peak
+    needed = estimate_run(plan).peak
     small = replace(plan, available=replace(ROOMY, memory=int(0.8 * needed)))
     with pytest.raises(RunError, match="does not fit in memory") as caught:
-        fit.check(small)
+        advice.check(small)
     assert "Length 1,024 instead of 2,048 fits" in caught.value.next and "--anyway" in caught.value.next
-    assert 1 <= len(fit.advised(small)) <= fit.MOST_ADVICE
-    shorter = replace(small, config=replace(small.config, max_length=1024)).estimate()
-    assert shorter.fits and fit.gigabytes(shorter.peak) in caught.value.next
-    assert fit.check(replace(small, config=replace(small.config, anyway=True))).peak == needed
+    assert 1 <= len(advice.suggestions(small)) <= advice.MOST_SUGGESTIONS
+    shorter = estimate_run(replace(small, config=replace(small.config, max_length=1024)))
+    assert shorter.fits and advice.gigabytes(shorter.peak) in caught.value.next
+    assert advice.check(replace(small, config=replace(small.config, anyway=True))).peak == needed
     hopeless = replace(plan, available=replace(ROOMY, memory=10**8))
-    assert fit.advised(hopeless) == ["Nothing that Graft knows makes it fit: free some memory."]
+    assert advice.suggestions(hopeless) == ["Nothing that Graft knows makes it fit: free some memory."]
     with pytest.raises(RunError, match="does not fit on the disk"):
-        fit.check(replace(plan, available=replace(ROOMY, disk=1000)))
+        advice.check(replace(plan, available=replace(ROOMY, disk=1000)))
 
 
-def test_gradient_checkpointing_is_chosen_where_memory_asks_for_it() -> None:
-    off, on = (plan_of(gradient_checkpointing=choice).estimate() for choice in ("off", "on"))
-    assert on.peak < off.peak and not plan_of().estimate().checkpointing
+def test_gradient_checkpointing_is_used_where_a_run_fits_only_so() -> None:
+    off, on = (estimate_run(plan_of(gradient_checkpointing=choice)) for choice in ("off", "on"))
+    assert on.peak < off.peak and not estimate_run(plan_of()).checkpointing
     between = replace(ROOMY, memory=int((on.peak + off.peak) / 2 / 0.95))
-    assert plan_of(between).estimate().checkpointing
-    assert not plan_of(between, gradient_checkpointing="off").estimate().checkpointing
-    assert not plan_of(replace(ROOMY, memory=10**8)).estimate().checkpointing, "it would not help"
+    assert estimate_run(plan_of(between)).checkpointing
+    assert not estimate_run(plan_of(between, gradient_checkpointing="off")).checkpointing
+    assert not estimate_run(plan_of(replace(ROOMY, memory=10**8))).checkpointing, "it would not help"
 
 
 @pytest.mark.parametrize("family", tiny.FAMILIES)
@@ -97,7 +96,7 @@ def test_the_shape_of_each_family_has_the_layers_that_are_adapted(family: str, t
     assert abs(sum(a * b for a, b in found) / sum(k.inputs * k.outputs * k.count for k in kept) - 1) < 0.1
 
 
-def test_lengths_come_from_tokens_or_else_from_words() -> None:
+def test_lengths_are_those_of_tokens_or_estimated_from_words() -> None:
     exact = of_rows(np.array([10, 20, 400], np.int32), np.array([5, 5, 100], np.int32))
     assert exact.longest == 400 and exact.count == 3 and 0.2 < exact.learned < 0.3
     assert exact.cut(50).longest == 50 and exact.cut(50).mean < exact.mean
@@ -117,8 +116,8 @@ def test_free_resources_count_a_missing_home_and_the_memory_of_a_running_run(tmp
     assert machine._resident(tmp_path) > 10_000_000 and machine._resident(tmp_path / "none") == 0
 
 
-def test_earlier_runs_on_the_same_base_tell_the_time(tmp_path: Path) -> None:
-    expected = plan_of().estimate()
+def test_the_time_of_a_step_is_that_of_earlier_runs_on_the_same_base(tmp_path: Path) -> None:
+    expected = estimate_run(plan_of())
     assert seconds_a_step(tmp_path, expected) == (0.0, 0)
     for number, seconds in enumerate((40.0, 50.0, 900.0)):
         took = {"seconds": {"train": seconds}, "tokens": expected.tokens}
@@ -127,23 +126,21 @@ def test_earlier_runs_on_the_same_base_tell_the_time(tmp_path: Path) -> None:
     files.write_json(tmp_path / "runs" / "0" / RESULT, {"state": "failed"})
     (tmp_path / "runs" / "1" / RESULT).write_text("{")
     assert seconds_a_step(tmp_path, expected) == (pytest.approx(900 / expected.steps), 1)
-    half = plan_of(max_length=100).estimate()
-    step, runs = seconds_a_step(tmp_path, half)
-    assert (step, runs) == (pytest.approx(900 / expected.tokens * half.tokens / half.steps), 1), (
-        "shorter rows, less time"
-    )
-    assert seconds_a_step(tmp_path, plan_of(quantize="4bit").estimate()) == (0.0, 0), "it is not a run like it"
+    half = estimate_run(plan_of(max_length=100))
+    shorter = 900 / expected.tokens * half.tokens / half.steps
+    assert seconds_a_step(tmp_path, half) == (pytest.approx(shorter), 1), "shorter rows, less time"
+    assert seconds_a_step(tmp_path, estimate_run(plan_of(quantize="4bit"))) == (0.0, 0), "no comparable run"
 
 
-def test_a_run_keeps_its_estimate_beside_the_truth(tmp_path: Path) -> None:
+def test_the_result_of_a_run_has_its_estimate_and_measurements(tmp_path: Path) -> None:
     base = tiny.make("llama", tmp_path / "llama")
-    result = run_worker(config_of(spec_of("llama", base), tmp_path, "told"), tmp_path)
+    result = run_worker(config_of(spec_of("llama", base), tmp_path, "mine"), tmp_path)
     expected = result["estimate"]
-    [event] = [event for event in read_events(tmp_path / "runs" / "told") if event["kind"] == "estimate"]
+    [event] = [event for event in read_events(tmp_path / "runs" / "mine") if event["kind"] == "estimate"]
     assert event["peak"] == expected["peak"] > 0 and expected["free"]["device"] in ("cpu", "cuda")
     assert set(result["measured"]["seconds"]) == {"start", "train", "evaluate"}
     assert result["measured"]["tokens"] == pytest.approx(expected["tokens"], rel=0.3)
-    manifest = json.loads((tmp_path / "adapters" / "told" / "1" / "manifest.json").read_text())
+    manifest = json.loads((tmp_path / "adapters" / "mine" / "1" / "manifest.json").read_text())
     assert manifest["config"]["gradient_checkpointing"] == "off"
 
 
@@ -173,9 +170,3 @@ def test_rows_whose_columns_have_to_be_chosen_are_refused_when_they_are_submitte
             ask(config)
         assert "'body', 'kind'" in caught.value.why and "Choose" in caught.value.next
     assert runs.list() == []
-
-
-def test_an_estimate_needs_no_torch() -> None:
-    code = "import sys, training.estimate.advice, training.estimate.fit; print('torch' in sys.modules)"
-    child = subprocess.run([sys.executable, "-c", code], cwd=REPOSITORY, capture_output=True, text=True)
-    assert child.stdout == "False\n"
