@@ -10,13 +10,14 @@ pointer is one small file, replaced atomically, so that all processes agree. The
 
 from __future__ import annotations
 
+import os
 import re
 import shutil
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -291,9 +292,18 @@ def _scan(root: Path) -> Iterator[Version]:
 
 
 def _read(folder: Path) -> Version | None:
-    """Read the version in the folder `name/number`; None unless it is whole and of a tab."""
-    name, number = folder.parent.name, folder.name
-    if not (NAME.fullmatch(name) and NUMBER.fullmatch(number)):
+    """Return the version in the folder `name/number`; None unless it is whole and of a tab."""
+    if not (NAME.fullmatch(folder.parent.name) and NUMBER.fullmatch(folder.name)):
         return None
-    manifest = staging.read_manifest(folder)
-    return Version(name, int(number), folder, manifest) if manifest and manifest.get("plugin") else None
+    try:
+        entries = [(entry.name, entry.stat()) for entry in os.scandir(folder)]
+    except OSError:
+        return None
+    return _parse(folder, tuple(sorted((name, stat.st_size, stat.st_mtime_ns) for name, stat in entries)))
+
+
+@lru_cache(maxsize=1000)
+def _parse(folder: Path, stamp: tuple[tuple[str, int, int], ...]) -> Version | None:
+    """Parse the manifest, which every request needs; `stamp`, the folder's files with sizes and times, is the key."""
+    manifest = staging.read_manifest(folder) or {}
+    return Version(folder.parent.name, int(folder.name), folder, manifest) if manifest.get("plugin") else None

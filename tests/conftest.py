@@ -29,10 +29,27 @@ MINILM = "sentence-transformers/all-MiniLM-L6-v2"
 SMOLLM = "HuggingFaceTB/SmolLM2-135M-Instruct"
 
 
+NOT_FAST = {"slow", "browser", "models"}
+"""Markers of the tests that `--fast` leaves out."""
+MARKED = {"chromium": "browser", "browser": "browser", "minilm": "models", "smollm": "models"}
+"""Markers of the tests that use a fixture."""
+
+
 def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--fast", action="store_true", help="leave out tests marked slow, browser or models")
     parser.addoption(
         "--frames", metavar="FOLDER", help="write the frames of the README's picture (tests/docs/picture.py)"
     )
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    for item in items:
+        for fixture in MARKED.keys() & set(getattr(item, "fixturenames", ())):
+            item.add_marker(MARKED[fixture])
+    if config.getoption("--fast"):
+        long = [item for item in items if NOT_FAST & {mark.name for mark in item.iter_markers()}]
+        config.hook.pytest_deselected(items=long)
+        items[:] = [item for item in items if not NOT_FAST & {mark.name for mark in item.iter_markers()}]
 
 
 @pytest.fixture(scope="session")

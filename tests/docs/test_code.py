@@ -19,8 +19,6 @@ from tests.helpers import tiny
 from tests.helpers.answers import pool_at
 from tests.helpers.child import run
 
-FLOWS = {"classify": 14, "chat": 18, "csv": 30, "promote": 12}
-"""The walks of docs/architecture.md, and the files that one may have to open."""
 PICTURE = ROOT / "docs" / "images" / "loop.png"
 
 
@@ -92,14 +90,6 @@ def test_page_on_the_api_has_every_argument(tmp_path: Path) -> None:
     endpoints = json.loads(run("-c", show, GRAFT_HOME=str(tmp_path)).stdout.splitlines()[-1])
     taken = {one["parameter_name"] for endpoint in endpoints.values() for one in endpoint["parameters"]}
     assert len(taken) >= 10 and {name for name in taken if f"`{name}`" not in PAGES["docs/api.md"]} == set()
-
-
-@pytest.mark.parametrize("flow", FLOWS)
-def test_every_file_of_a_walk_exists(flow: str) -> None:
-    (text,) = marked(f"flow: {flow}", PAGES["docs/architecture.md"])
-    files = text.split()
-    assert [file for file in files if not (ROOT / file).is_file()] == []
-    assert len(set(files)) == len(files) <= FLOWS[flow]
 
 
 def test_every_link_and_picture_exists() -> None:

@@ -210,6 +210,6 @@ def _writing(plan: RunPlan) -> float:
 
 
 def _loading(plan: RunPlan) -> float:
-    """Bytes of the base's files, where they are converted while they are read."""
-    same = plan.quantize == "none" and abs(plan.shape.stored - base_bytes(plan)) < 0.1 * plan.shape.stored
-    return 0.0 if same else float(plan.shape.stored)
+    """Bytes of the base's files that lie in memory while they are converted; a GPU gets one tensor after the other."""
+    as_stored = plan.quantize == "none" and abs(plan.shape.stored - base_bytes(plan)) < 0.1 * plan.shape.stored
+    return 0.0 if as_stored or plan.device == "cuda" else float(plan.shape.stored)

@@ -1,0 +1,28 @@
+"""docs/architecture.md: the modules of its four walks are those that a profiler sees (tests/flows.py)."""
+
+import re
+import subprocess
+import sys
+
+import pytest
+
+from tests.flows import FLOWS, ROOT
+
+MOST = {"classify": 14, "token": 18, "promote": 12}
+"""Modules that somebody may have to open to follow a flow."""
+
+
+@pytest.mark.slow
+def test_the_walks_name_the_modules_that_run() -> None:
+    command = [sys.executable, "-m", "tests.flows"]
+    printed = subprocess.run(command, cwd=ROOT, check=True, capture_output=True, text=True).stdout
+    blocks = re.findall(r"^(\w+): (\d+)\n((?:  \S+\n)+)", printed, re.MULTILINE)
+    found = {name: set(modules.split()) for name, _, modules in blocks}
+    page = (ROOT / "docs" / "architecture.md").read_text(encoding="utf-8")
+    told = {
+        name: set(text.split()) for name, text in re.findall(r"<!-- flow: (\w+) -->\n```\n(.*?)```", page, re.DOTALL)
+    }
+    assert set(found) == set(FLOWS) and set(told) == {"csv", *MOST}
+    assert {name: told[name] for name in MOST} == {name: found[name] for name in MOST}
+    assert told["csv"] <= found["csv"], "those that work on rows and weights; the page says how many run in all"
+    assert {name: len(found[name]) <= most for name, most in MOST.items()} == dict.fromkeys(MOST, True)
