@@ -161,7 +161,7 @@ def _publish(tab: BenchTab, names: Sequence[str], rank: int, spread: float) -> l
     versions = []
     for seed, name in enumerate(names):
         _randomize(net, seed, spread)
-        proof = fingerprint.of_trained(net, tab.tokenizer, quantize, compute_dtype())
+        proof = fingerprint.measure(net, tab.tokenizer, quantize, compute_dtype())
         with tab.adapters.staging() as staging:
             net.save_pretrained(staging, selected_adapters=["default"], save_embedding_layers=False)
             versions.append(tab.adapters.publish(staging, name, {**facts, "fingerprint": proof}))

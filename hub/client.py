@@ -1,4 +1,4 @@
-"""Requests to the Hub: errors as sentences, a time limit, progress of downloads, room on the disk."""
+"""Requests to the Hugging Face Hub: errors, time limits, progress of downloads, and disk space."""
 
 from __future__ import annotations
 
@@ -6,7 +6,6 @@ import errno
 import threading
 from collections.abc import Callable
 from concurrent.futures import Future
-from concurrent.futures import TimeoutError as LateAnswer
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -38,20 +37,20 @@ def silent(phase: str, fraction: float | None) -> None:
 
 
 class Meter:
-    """Reports amounts done to a `Progress`, as fractions of `total` that never decrease."""
+    """Reports progress to a `Progress`, as fractions of `total` that never decrease."""
 
     def __init__(self, progress: Progress, phase: str, total: int) -> None:
         self._progress, self._phase, self._total, self._last = progress, phase, total, 0.0
 
     def at(self, done: float) -> None:
-        """Report that `done` of the total is done."""
+        """Report that `done` of `total` is done."""
         if self._total > 0:
             self._last = max(self._last, min(1.0, done / self._total))
         self._progress(self._phase, self._last if self._total > 0 else None)
 
 
 def byte_counter(meter: Meter, before: int = 0) -> type[tqdm]:
-    """Make a class of progress bars that print nothing and report bytes to the meter, `before` added."""
+    """Return a class of progress bars that print nothing and report bytes to the meter, `before` added."""
 
     class ByteCounter(tqdm):
         def __init__(self, *args: Any, **options: Any) -> None:  # noqa: ANN401
@@ -67,12 +66,12 @@ def byte_counter(meter: Meter, before: int = 0) -> type[tqdm]:
 
 
 class Unreachable(Exception):
-    """The Hub did not answer; the message says in a few words how it failed."""
+    """The Hub did not answer; the message is the end of a sentence that says how it failed."""
 
 
 @dataclass(frozen=True)
 class Kind:
-    """A kind of repository: its noun, and the error for a wrong one."""
+    """A kind of repository: its noun in messages, and the class of its errors."""
 
     noun: str
     error: type[GraftError]
@@ -82,7 +81,7 @@ MODEL, DATA_SET = Kind("model", ModelError), Kind("data set", DataError)
 
 
 def request(kind: Kind, repo: str, revision: str | None, call: Callable[[], T]) -> T:
-    """Run a request to the Hub; its errors become the kind's, or `Unreachable` when there was no proper answer."""
+    """Return the result of `call`, a request to the Hub; raises the kind's error, or `Unreachable`."""
     try:
         return call()
     except HfHubHTTPError as error:
@@ -90,7 +89,7 @@ def request(kind: Kind, repo: str, revision: str | None, call: Callable[[], T]) 
     except HFValidationError as error:
         what = f"{repo} is not a {kind.noun} id."
         raise kind.error(what, "The Hub allows no such name.", "Write org/name.") from error
-    except (HTTPError, OSError, LateAnswer) as error:
+    except (HTTPError, OSError) as error:
         if isinstance(error, OSError) and error.errno == errno.ENOSPC:
             raise kind.error(f"{repo} does not fit on the disk.", "It is full.", "Free some space.") from error
         raise Unreachable("it did not answer") from error
@@ -101,7 +100,7 @@ def look_up(
 ) -> ModelInfo | DatasetInfo:
     """Return the commit and the files of a revision; `token` False asks without the user's token.
 
-    Raises the kind's error, and `Unreachable` if there is no proper answer within `seconds`.
+    Raises the kind's error, and `Unreachable` without a valid answer within `seconds`.
     """
     describe: Callable[..., ModelInfo | DatasetInfo] = HfApi().model_info if kind is MODEL else HfApi().dataset_info
     ask = partial(describe, repo, revision=revision, files_metadata=True, timeout=seconds, token=token)
@@ -133,9 +132,9 @@ def _refusal(kind: Kind, repo: str, revision: str | None, error: HfHubHTTPError)
 
 
 def _within(seconds: float, call: Callable[[], T]) -> T:
-    """Return the result of `call`; raises `LateAnswer` after `seconds` of everything, name resolution included.
+    """Return the result of `call`; raises `TimeoutError` after `seconds` in all, name resolution included.
 
-    A late call goes on in a thread of its own, which holds up neither the caller nor the end of the process.
+    A late call goes on in a daemon thread.
     """
     future: Future[T] = Future()
 

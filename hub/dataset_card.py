@@ -1,4 +1,4 @@
-"""The card of a Hub data set: files and names of labels that it declares, each name checked, as anybody writes cards.
+"""Parse the card of a Hub data set: the files and label names that it declares, each checked.
 
 A card's YAML names configurations, and patterns of the files of each split:
 
@@ -8,8 +8,8 @@ A card's YAML names configurations, and patterns of the files of each split:
       - split: train
         path: en/train-*.parquet
 
-`datasets` would follow a pattern to any place, a file of this computer too. Here a pattern is a plain name or glob
-inside the repository, or the data set is refused.
+The library `datasets` would follow a pattern to any URL or local file. Here a pattern that is not a plain name or glob
+inside the repository is refused.
 """
 
 from __future__ import annotations
@@ -28,42 +28,40 @@ FRONT = re.compile(r"\A\ufeff?---[ \t]*\r?\n(.*?)^---[ \t]*\r?$", re.DOTALL | re
 LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 MOST_PATTERNS = 20_000
 MOST_STARS = 2
-"""Number of `**` in one pattern; each multiplies the ways in which it can match."""
+"""Most `**` in one pattern; each multiplies the ways in which it can match."""
 MOST_LABEL_NAMES = 10_000
 LONGEST_NAME = 100
 
 Labels = Mapping[str, tuple[str, ...]]
-"""Names of labels by column, in the order of the numbers that stand for them in the data."""
+"""Label names by column, in the order of their numbers in the data."""
 
 
 @dataclass(frozen=True)
 class CardConfig:
-    """One configuration, as the card declares it."""
+    """A configuration that a card declares."""
 
     name: str
     folder: str = ""
-    """The folder of its files, if it declares nothing else."""
     splits: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
-    """Patterns of files by split."""
+    """Patterns of files by split; empty where all files of `folder` are meant."""
     default: bool = False
 
 
 @dataclass(frozen=True)
 class Card:
-    """The parts of a card that decide how files are read."""
+    """The configurations that a card declares, and label names by configuration."""
 
     configs: tuple[CardConfig, ...] = ()
     labels: Mapping[str, Labels] = field(default_factory=dict)
-    """Labels by configuration."""
 
 
 def read_card(id: str, text: str) -> Card:
-    """Parse `text`, the README.md of `id`; raises `DataError` if it names a file that is not its own."""
+    """Parse `text`, the README.md of `id`; raises `DataError` if it names a file outside the repository."""
     front = FRONT.match(text)
     try:
         facts = yaml.load(front.group(1), LOADER) if front else None  # noqa: S506 - a safe loader, in C where there is one
     except (yaml.YAMLError, ValueError, TypeError, RecursionError, OverflowError):
-        facts = None  # as a repository without a card
+        facts = None
     if not isinstance(facts, Mapping):
         return Card()
     configs = [item for item in _items(facts.get("configs")) if isinstance(item, Mapping)]
@@ -87,7 +85,7 @@ def _config(id: str, item: Mapping[Any, Any]) -> CardConfig:
 
 
 def _patterns(files: object) -> Iterator[tuple[object, object]]:
-    """Yield (split, pattern) in each of the shapes that a card may use."""
+    """Yield each (split, pattern), from any of the forms that a card may use."""
     if isinstance(files, Mapping):
         for split, patterns in files.items():
             yield from ((split, pattern) for pattern in _items(patterns))
@@ -110,20 +108,21 @@ def _checked(id: str, pattern: object) -> str:
 
 
 def _labels(info: Mapping[Any, Any]) -> Labels:
-    """Return the names of labels that the `features` of a `dataset_info` declare."""
+    """Return the label names that the `features` of a `dataset_info` declare."""
     found = {}
     for feature in _items(info.get("features")):
-        if not (isinstance(feature, Mapping) and isinstance(feature.get("dtype"), Mapping)):
-            continue
-        declared = feature["dtype"].get("class_label")
-        names = label_names(declared.get("names") if isinstance(declared, Mapping) else None)
+        names = label_names(_value(_value(_value(feature, "dtype"), "class_label"), "names"))
         if names:
-            found[str(feature.get("name"))[:LONGEST_NAME]] = names
+            found[_name(feature.get("name"))] = names
     return found
 
 
+def _value(mapping: object, key: str) -> object:
+    return mapping.get(key) if isinstance(mapping, Mapping) else None
+
+
 def label_names(names: object) -> tuple[str, ...]:
-    """Return names of labels in the order of their numbers, from a list or `{"0": name}`; () for anything else."""
+    """Return label names in the order of their numbers, from a list or `{"0": name}`; () for anything else."""
     if isinstance(names, Mapping):
         numbered = {str(number): name for number, name in names.items()}
         names = [numbered.get(str(i)) for i in range(len(numbered))]
@@ -135,7 +134,7 @@ def label_names(names: object) -> tuple[str, ...]:
 
 
 def _items(value: object) -> list[Any]:
-    """Return a list as it is, None as an empty one, and anything else as a list of one."""
+    """Return a list as it is, None as an empty one, and anything else as a list of one item."""
     return value if isinstance(value, list) else [] if value is None else [value]
 
 

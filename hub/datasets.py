@@ -1,7 +1,6 @@
-"""Data sets of the Hugging Face Hub as files of one commit: listed, downloaded, and found again without the network.
+"""List and download the files of a Hub data set at one commit; find them again without the network.
 
-A data set is never handed to a library that would follow its card. Its files are listed, a commit is chosen, and files
-are fetched by their names; only the text of the card is read here.
+A data set is never given to a library that would follow its card: files are downloaded by name.
 
     <root>/<owner>--<name>/<commit>.json   the files at that commit
     <root>/<owner>--<name>/refs.json       the commit of each branch or tag when the Hub was last asked
@@ -27,11 +26,11 @@ ID = re.compile(r"(?!\.)[\w.-]+/(?!\.)[\w.-]+", re.ASCII)
 REVISION = re.compile(r"(?!\.)[\w.-]+(/(?!\.)[\w.-]+)*", re.ASCII)
 SHA = re.compile(r"[0-9a-f]{40}")
 REACH_SECONDS = 10.0
-"""Time limit of the list of files, which can be long."""
+"""Time limit of the request for the list of files."""
 MOST_FILES = 20_000
 CARD = "README.md"
 MOST_CARD = 2_000_000
-"""Bytes of a card that is read."""
+"""Bytes; a larger card is not read."""
 
 
 @dataclass(frozen=True)
@@ -44,23 +43,23 @@ class Listing:
     files: Mapping[str, int]
     """Bytes of each file, by its path inside the repository."""
     card: str
-    """The text of its README.md, by anybody."""
+    """The text of its README.md."""
 
 
-class HubRows:
-    """Data sets of the Hub, as one home knows them. Safe for threads and for several processes."""
+class HubDatasets:
+    """Data sets of the Hub whose listings are kept in a folder. Safe for threads and for several processes."""
 
     def __init__(self, root: Path, offline: bool = False, most: int = 5 * 10**9, token: bool | None = None) -> None:
         """`most` bytes are downloaded of one data set; `token` False asks without the user's token."""
         self._root, self._offline, self._most, self._token = root, offline, most, token
 
     def look_up(self, id: str, revision: str = "") -> Listing:
-        """Return the listing by the Hub, or the one last noted where the Hub cannot be reached. Raises `DataError`."""
+        """Return the Hub's listing, or the kept one where the Hub cannot be reached. Raises `DataError`."""
         _check_name(id, revision)
         why = "Graft is offline (HF_HUB_OFFLINE)"
         try:
             if not self._offline:
-                return self._keep(revision, self._ask(id, revision))
+                return self._keep(revision, self._request(id, revision))
         except Unreachable as error:
             why = f"The Hugging Face Hub cannot be reached: {error}"
         known = self.known(id, revision)
@@ -70,7 +69,7 @@ class HubRows:
         return known
 
     def known(self, id: str, revision: str = "") -> Listing | None:
-        """Return the noted listing, without the network."""
+        """Return the kept listing, or None, without the network."""
         _check_name(id, revision)
         folder = self._folder(id)
         with suppress(OSError, ValueError, TypeError, KeyError):
@@ -103,11 +102,11 @@ class HubRows:
         return paths
 
     def present(self, listing: Listing, names: Sequence[str]) -> list[Path] | None:
-        """Return the paths of those files if all are in the cache. Raises `DataError` for one that leads elsewhere."""
-        found = [_cached(listing, name) for name in names]
-        return None if None in found else [path for path in found if path]
+        """Return the paths of the files if all are in the cache. Raises `DataError` for one that leads elsewhere."""
+        paths = [path for name in names if (path := _cached(listing, name))]
+        return paths if len(paths) == len(names) else None
 
-    def _ask(self, id: str, revision: str) -> Listing:
+    def _request(self, id: str, revision: str) -> Listing:
         info = client.look_up(DATA_SET, id, revision or None, REACH_SECONDS, self._token)
         sizes = {sibling.rfilename: int(sibling.size or 0) for sibling in info.siblings or ()}
         if not (info.sha and SHA.fullmatch(info.sha)):
@@ -141,6 +140,7 @@ class HubRows:
         return _checked(listing, name, path)
 
     def _keep(self, revision: str, listing: Listing) -> Listing:
+        """Write the listing into the folder; returns it."""
         folder = self._folder(listing.id)
         folder.mkdir(parents=True, exist_ok=True)
         files.write_json(folder / f"{listing.revision}.json", asdict(listing))
@@ -175,7 +175,7 @@ def _cached(listing: Listing, name: str) -> Path | None:
 
 
 def _checked(listing: Listing, name: str, path: Path) -> Path:
-    """Return a file of the cache if it links into its repository's own folder there and has the listed size."""
+    """Return `path`, a file of the cache, if it lies in its repository's folder there and has the listed size."""
     repository = path.parents[len(PurePosixPath(name).parts) + 1]
     if not path.resolve().is_relative_to(repository.resolve()):
         why = "Its place in the cache is a link to something else."

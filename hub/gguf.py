@@ -1,9 +1,7 @@
-"""Conversion of a GGUF file to a folder of safetensors, in a child process: `python -m hub.gguf SOURCE.gguf FOLDER`.
+"""Convert a GGUF file to a folder of safetensors, in a child process: `python -m hub.gguf SOURCE.gguf FOLDER`.
 
-The child gives its memory back, and keeps torch out of the parent. It prints `progress FRACTION` lines.
-
-Weights are saved as bfloat16, half the size of float32: the file they come from has 4 to 8 bits a weight, and greedy
-answers are the same. Loaders cast to float32 on a CPU.
+The child gives its memory back, and keeps torch out of the parent. It prints `progress FRACTION` lines. Weights are
+saved as bfloat16, half the size of float32: a GGUF file has 4 to 8 bits a weight, and greedy answers are the same.
 """
 
 from __future__ import annotations
@@ -29,7 +27,7 @@ def convert(source: Path, destination: Path, progress: Progress = silent) -> Non
     command = processes.python("hub.gguf", str(source.absolute()), str(destination.absolute()))
     environment = child_environment(HF_HUB_OFFLINE="1", HF_HUB_DISABLE_PROGRESS_BARS="1")
     killed = _failure(source, "It was killed, perhaps for lack of memory.")
-    for line in processes.lines(command, ModelError.from_dict, lambda: killed, environment):
+    for line in processes.lines(command, ModelError.from_dict, killed, environment):
         if line.startswith("progress "):
             meter.at(float(line.split()[1]))
 
@@ -58,14 +56,14 @@ def _convert(source: Path, destination: Path) -> None:
         trust_remote_code=False,
     )
     _report(0.9)
-    _mend(model, tokenizer)
+    _correct_chatml(model, tokenizer)
     model.to(torch.bfloat16).save_pretrained(destination)
     tokenizer.save_pretrained(destination)
     _report(1.0)
 
 
-def _mend(model: Any, tokenizer: Any) -> None:  # noqa: ANN401 - a transformers model and tokenizer
-    """Correct settings of a ChatML model that GGUF files lack or state wrongly; other models stay as they are."""
+def _correct_chatml(model: Any, tokenizer: Any) -> None:  # noqa: ANN401 - a transformers model and tokenizer
+    """Correct settings of a ChatML model that GGUF files lack or state wrongly; other models keep theirs."""
     model.hf_quantizer = None  # the weights are plain floats now; save_pretrained refuses while this is set
     if hasattr(model.config, "quantization_config"):
         del model.config.quantization_config

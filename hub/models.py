@@ -1,7 +1,6 @@
-"""Models in the Hugging Face cache and on the Hub, always as one commit, always without code or pickles.
+"""Find models in the Hugging Face cache and download them from the Hub: one commit, without code or pickles.
 
-A Hub that cannot be reached is asked once and then left alone for five minutes: name resolution and connection
-together get three seconds, after which the caller goes on without it.
+A Hub that does not answer within three seconds is not asked again for five minutes.
 """
 
 from __future__ import annotations
@@ -9,13 +8,13 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Iterable
-from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any
 
 from huggingface_hub import snapshot_download
 from huggingface_hub.errors import LocalEntryNotFoundError
 from huggingface_hub.hf_api import DatasetInfo, ModelInfo
+from huggingface_hub.utils import filter_repo_objects
 
 from errors import ModelError
 from hub import client
@@ -24,10 +23,11 @@ from store.files import UNSAFE
 
 ALLOWED = ["*.json", "*.safetensors", "*.model", "*.txt", "*.jinja"]
 IGNORED = ["*/*", "consolidated*.safetensors", "*.fp16.safetensors"]
-"""Other formats in subfolders (onnx, openvino, original), and the same weights a second time."""
+"""Other formats in subfolders (onnx, openvino, original), and copies of the same weights."""
 WEIGHTS = (".safetensors", ".bin", ".pt", ".pth", ".h5", ".msgpack")
 REACH_SECONDS = 3.0
-FORGET_SECONDS = 300.0
+SILENCE_SECONDS = 300.0
+"""Seconds for which a Hub that did not answer is not asked again."""
 
 
 def cached_snapshot(repo: str, revision: str | None) -> Path | None:
@@ -36,7 +36,7 @@ def cached_snapshot(repo: str, revision: str | None) -> Path | None:
         folder = _snapshot(repo, revision, local_files_only=True)
     except (LocalEntryNotFoundError, OSError):
         return None
-    # Another program may have fetched a tokenizer alone; then there is more to ask the Hub for.
+    # Another program may have downloaded the tokenizer alone.
     whole = (folder / "config.json").is_file() and any(p.suffix in WEIGHTS for p in folder.iterdir())
     return folder if whole else None
 
@@ -59,7 +59,7 @@ def check_names(names: Iterable[str], model_id: str) -> None:
 
 
 class Hub:
-    """The Hub for one process; remembers for five minutes that it could not be reached. Safe for threads."""
+    """The Hub for one process; remembers that it could not be reached. Safe for threads."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
@@ -73,29 +73,25 @@ class Hub:
         info = self._look_up(repo, revision)
         sizes = {sibling.rfilename: sibling.size or 0 for sibling in info.siblings or ()}
         check_names([name for name in sizes if "/" not in name], repo)
-        total = sum(size for name, size in sizes.items() if _matches(name, ALLOWED) and not _matches(name, IGNORED))
+        total = sum(sizes[name] for name in filter_repo_objects(sizes, allow_patterns=ALLOWED, ignore_patterns=IGNORED))
         require_room(MODEL, repo, total)
         meter = Meter(progress, "download", total)
         meter.at(0)
-        # By name, because the cache then notes the commit that the name stands for; by commit it would not.
+        # By name and not by commit, so that the cache records the commit of that name.
         path = client.request(MODEL, repo, revision, lambda: _snapshot(repo, revision, tqdm_class=byte_counter(meter)))
         meter.at(total)
         return path, path.name
 
     def _look_up(self, repo: str, revision: str | None) -> ModelInfo | DatasetInfo:
-        """Describe a revision; one caller at a time, so that only one waits in vain."""
+        """Return the commit and the files of a revision; one caller at a time, so that only one waits in vain."""
         with self._lock:
             if time.monotonic() < self._quiet_until:
                 raise Unreachable("it did not answer a moment ago")
             try:
                 return client.look_up(MODEL, repo, revision, REACH_SECONDS)
             except Unreachable:
-                self._quiet_until = time.monotonic() + FORGET_SECONDS
+                self._quiet_until = time.monotonic() + SILENCE_SECONDS
                 raise
-
-
-def _matches(name: str, patterns: Iterable[str]) -> bool:
-    return any(fnmatchcase(name, pattern) for pattern in patterns)
 
 
 def _snapshot(repo: str, revision: str | None, **options: Any) -> Path:  # noqa: ANN401 - those of snapshot_download

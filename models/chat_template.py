@@ -1,12 +1,12 @@
-"""Text as a model sees it: rendered to token ids and truncated to its window, the same for training and answers.
+"""Render conversations by a chat template, tokenize and truncate them, the same way for training and for answers.
 
-The text of a special token inside a message (`<|im_end|>`, say) is broken up by a space, so that no row can end a turn
-or begin one of its own.
+The text of a special token inside a message (`<|im_end|>`, say) is broken up by a space, so that no row can begin or
+end a turn.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -27,8 +27,8 @@ PLAIN_TEMPLATE = (
 )
 """Template of bases that come without one (GPT-2, say).
 
-An answer begins on a line of its own: after a space, some words would be one token with it, and prompts would differ
-from those in training. Jinja drops a bare line end that follows a tag.
+An answer begins on a new line: after a space, some words would be one token with it, and the prompt's tokens would
+differ from those in training. Jinja drops a bare line end that follows a tag.
 """
 
 
@@ -41,14 +41,14 @@ def as_text(content: Any) -> str:  # noqa: ANN401 - a string, or a list of parts
 
 
 def as_messages(text: str, prompt: str, target: str | None = None) -> list[dict[str, str]]:
-    """Return a row of `text` and `target` as a conversation of one turn, through the tab's `prompt`."""
+    """Return a row of `text` and `target` as a conversation of one turn, with `prompt` around the text."""
     user = prompt.replace("{text}", text) if prompt else text
     messages = [{"role": "user", "content": user}]
     return messages if target is None else [*messages, {"role": "assistant", "content": target}]
 
 
 def render(tokenizer: Any, messages: Sequence[Message], answer_next: bool) -> tuple[str, list[Span]]:  # noqa: ANN401
-    """Render a conversation by the chat template; returns the text and the spans of the assistant's characters.
+    """Render a conversation by the chat template; returns the text and the spans of the assistant's contents in it.
 
     Raises `InputError` where the template refuses or leaves out a message.
     """
@@ -89,7 +89,7 @@ def render(tokenizer: Any, messages: Sequence[Message], answer_next: bool) -> tu
 
 
 def encode(tokenizer: Any, messages: Sequence[Message], answer_next: bool = False) -> tuple[list[int], list[Span]]:  # noqa: ANN401
-    """Return the token ids of a conversation, and the spans that are learned: the assistant's words and turn ends."""
+    """Return the token ids of a conversation, and the spans of the labels: the assistant's words and turn ends."""
     [encoded] = encode_batch(tokenizer, [messages], answer_next)
     return encoded
 
@@ -105,21 +105,20 @@ def encode_batch(
     unused = {"add_special_tokens": False, "return_attention_mask": False, "return_token_type_ids": False}
     encoded = tokenizer(texts, return_offsets_mapping=True, **unused)
     offsets = (np.array(some, np.int32).reshape(-1, 2) for some in encoded["offset_mapping"])
-    spans = (_learned(some, spoken) for some, (_, spoken) in zip(offsets, rendered, strict=True))
+    spans = (_label_spans(some, contents) for some, (_, contents) in zip(offsets, rendered, strict=True))
     return list(zip(encoded["input_ids"], spans, strict=True))
 
 
-def _learned(offsets: NDArray[np.int32], spoken: Sequence[Span]) -> list[Span]:
-    """Return spans of the tokens that overlap the `spoken` characters, with the first token after each."""
+def _label_spans(offsets: NDArray[np.int32], contents: Sequence[Span]) -> list[Span]:
+    """Return spans of the tokens that overlap the characters of `contents`, with the first token after each."""
     starts, ends = offsets.T
-    learned = np.zeros(len(offsets) + 2, bool)
-    for first, last in spoken:
-        learned[1:-1] |= (starts < last) & (ends > first)
-    for _, last in spoken:
+    labelled = np.zeros(len(offsets) + 2, bool)
+    for first, last in contents:
+        labelled[1:-1] |= (starts < last) & (ends > first)
         after = (starts >= last) & (ends > starts)
         if after.any():
-            learned[1 + after.argmax()] = True
-    edges = np.flatnonzero(learned[1:] != learned[:-1]).tolist()
+            labelled[1 + after.argmax()] = True
+    edges = np.flatnonzero(labelled[1:] != labelled[:-1]).tolist()
     return list(zip(edges[::2], edges[1::2], strict=True))
 
 
@@ -135,14 +134,15 @@ def neutralize(tokenizer: Any, text: str) -> str:  # noqa: ANN401
 
 
 def neutralize_all(tokenizer: Any, texts: Sequence[str]) -> list[str]:  # noqa: ANN401
-    """Neutralize several texts; the tokenizer's special tokens are collected once."""
+    """Do as `neutralize` for several texts."""
     # Not `all_special_tokens`, which leaves out those without a role: Llama's <|eot_id|>, for example.
-    special = {str(added) for added in tokenizer.added_tokens_decoder.values() if added.special}
-    return [_broken_up(text, [token for token in special if len(token) > 1 and token in text]) for text in texts]
+    special = {str(added) for added in tokenizer.added_tokens_decoder.values() if added.special and len(str(added)) > 1}
+    return [_break_up(text, special) for text in texts]
 
 
-def _broken_up(text: str, tokens: Sequence[str]) -> str:
-    for token in tokens:
+def _break_up(text: str, tokens: Iterable[str]) -> str:
+    # Those in the text as it came: breaking one up may make another.
+    for token in [token for token in tokens if token in text]:
         text = text.replace(token, f"{token[0]} {token[1:]}")
     return text
 
@@ -163,7 +163,7 @@ class TokenizedText:
 
 
 def truncate(tokenizer: Any, texts: Sequence[str], longest: int) -> list[TokenizedText]:  # noqa: ANN401
-    """Tokenize texts that stand alone, special tokens in them broken up, and truncate each to `longest` tokens.
+    """Tokenize texts, special tokens in them broken up, and truncate each to `longest` tokens.
 
     The special tokens that the tokenizer puts around a text are kept. The tokenizer's own truncation is not used: it is
     a state of the tokenizer, which other threads read.
@@ -186,10 +186,9 @@ def _truncate(values: list[int], special: list[int], longest: int, side: str) ->
 
 
 def shorten(tokenizer: Any, texts: Sequence[str], excess: Sequence[int]) -> list[tuple[str, int, int]]:  # noqa: ANN401
-    """Cut tokens off the end of texts that stand inside a prompt, `excess` tokens too long with each.
+    """Cut `excess` tokens and two more off the end of each text, which stands inside a prompt.
 
-    Returns (shorter text, its tokens before, its tokens now). Two more tokens are cut: a character that is cut in half
-    is decoded as U+FFFD, which takes up to two more.
+    Returns (shorter text, its tokens before, its tokens now). The two are for U+FFFD in place of half a character.
     """
     tokens = tokenizer(neutralize_all(tokenizer, texts), add_special_tokens=False)["input_ids"]
     kept = [max(0, len(ids) - over - 2) for ids, over in zip(tokens, excess, strict=True)]

@@ -1,15 +1,13 @@
-"""Fingerprints of adapters: the change on a fixed probe, recorded at publishing and compared after every load.
+"""Fingerprints of adapters: their effect on a fixed probe, recorded at publishing and compared after every load.
 
-A probe of four tokens runs through the model's body, with the adapter and without (one token would not do: attention
-over it alone is the same for every query and key). The largest changes of the hidden states and their places are the
-fingerprint; a load compares the same places.
+A probe of four tokens runs through the model's body, with the adapter and without (attention over one token alone would
+be the same for every query and key). The largest changes of the hidden states and their positions are the fingerprint.
 
-Measured on MiniLM, SmolLM2 and tiny BERT, Llama, GPT-2 and T5, as |loaded - recorded| / |recorded|: 0.00001 for bases
-held alike in float32, 0.9 to 1.3 for other weights, 1 for no adapter. In bfloat16 or 8bit it is 0.02 to 4.8, because
-the adapter's change may be as small as the rounding. So values are compared in float32 only; elsewhere an adapter must
-change something, which rounding alone never does, because base and adapter are rounded alike. After training in
-bfloat16 on a CPU, the fingerprint is made in float32 with the weights as they are: the difference is 0 for SmolLM2,
-whose weights are bfloat16 originally, 0.005 for MiniLM, and 0.1 for a T5 of random ones.
+Measured on MiniLM, SmolLM2 and tiny BERT, Llama, GPT-2 and T5, as |loaded - recorded| / |recorded|: 0.00001 in float32,
+0.9 to 1.3 for other weights, 1 for no adapter. In bfloat16 or 8bit it is 0.02 to 4.8, because the change may be as
+small as the rounding. So values are compared in float32 only; elsewhere an adapter must change something. After
+training in bfloat16 on a CPU, the fingerprint is measured in float32 with the weights as they are: the difference is 0
+for SmolLM2, whose weights are bfloat16 originally, 0.005 for MiniLM, and 0.1 for a T5 of random weights.
 """
 
 from __future__ import annotations
@@ -32,7 +30,7 @@ ROUNDING = 1e-4
 """Relative difference of float32 states between two machines, through all layers."""
 
 
-def held(quantize: str, dtype: torch.dtype) -> str:
+def base_key(quantize: str, dtype: torch.dtype) -> str:
     """Return the key of (quantization, dtype); fingerprints are comparable only within one key."""
     return f"{quantize} {str(dtype).removeprefix('torch.')}"
 
@@ -51,8 +49,8 @@ def states(body: nn.Module, inputs: Mapping[str, torch.Tensor]) -> torch.Tensor:
     return found.float().flatten()
 
 
-def of_trained(net: Any, tokenizer: PreTrainedTokenizerBase, quantize: str, dtype: torch.dtype) -> dict[str, Any]:  # noqa: ANN401
-    """Return the fingerprint of a PeftModel's active adapter, on a base held as `quantize` and computed in `dtype`."""
+def measure(net: Any, tokenizer: PreTrainedTokenizerBase, quantize: str, dtype: torch.dtype) -> dict[str, Any]:  # noqa: ANN401
+    """Return the fingerprint of a PeftModel's active adapter, on a base quantized as `quantize` and run in `dtype`."""
     inputs = probe(tokenizer, net.config.is_encoder_decoder, net.device)
     body = net.get_base_model().base_model
     whole = quantize == "none" and net.device.type == "cpu"
@@ -60,12 +58,12 @@ def of_trained(net: Any, tokenizer: PreTrainedTokenizerBase, quantize: str, dtyp
         adapted = states(body, inputs)
         with net.disable_adapter():
             base = states(body, inputs)
-    return fingerprint(base, adapted, held(quantize, torch.float32 if whole else dtype))
+    return fingerprint(base, adapted, base_key(quantize, torch.float32 if whole else dtype))
 
 
 @contextmanager
 def _in_float32(body: nn.Module) -> Iterator[None]:
-    """Widen each layer to float32 while it runs, so that no second copy of all weights is held."""
+    """Widen each layer to float32 while it runs, so that there is never a second copy of all weights."""
     kept: dict[nn.Parameter, torch.Tensor] = {}
 
     def widen(layer: nn.Module, args: tuple[Any, ...]) -> tuple[Any, ...]:
@@ -89,20 +87,20 @@ def _in_float32(body: nn.Module) -> Iterator[None]:
             hook.remove()
 
 
-def fingerprint(base: torch.Tensor, adapted: torch.Tensor, how: str) -> dict[str, Any]:
-    """Return what a manifest keeps: the largest change, the places and values of the largest, and the key `how`."""
+def fingerprint(base: torch.Tensor, adapted: torch.Tensor, key: str) -> dict[str, Any]:
+    """Return the manifest's record: the largest change, positions and values of the largest changes, and `key`."""
     change = adapted - base
     at = change.abs().topk(min(PLACES, change.numel())).indices
     values = [float(f"{value:.6g}") for value in change[at].tolist()]
-    return {"change": abs(values[0]), "at": at.tolist(), "values": values, "held": how}
+    return {"change": abs(values[0]), "at": at.tolist(), "values": values, "held": key}
 
 
-def fault(recorded: Mapping[str, Any] | None, base: torch.Tensor, adapted: torch.Tensor, how: str) -> str:
-    """Return why a loaded adapter is not the one that was published, in a sentence; "" if it may be."""
+def find_mismatch(recorded: Mapping[str, Any] | None, base: torch.Tensor, adapted: torch.Tensor, key: str) -> str:
+    """Return a sentence why a loaded adapter cannot be the one that was published; "" if it can."""
     change = adapted - base
     if not change.abs().max().item() > 0:
         return "It changes nothing: its answers to a fixed probe are those of the base."
-    if not recorded or recorded["held"] != how or not how.endswith("float32"):
+    if not recorded or recorded["held"] != key or not key.endswith("float32"):
         return ""
     if max(recorded["at"]) >= change.numel():
         return "It was published for a base of another width."

@@ -1,7 +1,7 @@
-"""Bases into memory: a resolved model as a transformers model, in full precision or quantized.
+"""Load base models with transformers, in full precision or quantized, and choose device and dtype.
 
-Imports torch and transformers, so only background threads and child processes import this module. Never runs code of a
-repository and never reads pickles: `trust_remote_code=False`, safetensors only, local files only.
+Code of a repository never runs and pickles are never read: `trust_remote_code=False`, safetensors only, local files
+only. Imports torch, so only background threads and child processes import this module.
 """
 
 from __future__ import annotations
@@ -26,12 +26,11 @@ from store import quota
 from tasks import TASKS
 
 LINEAR = (nn.Linear, Conv1D)
-HELD = torch.float16
-LARGEST = 60_000.0
-"""Largest absolute value that is held in float16; embeddings with larger ones stay in float32."""
+FLOAT16_LARGEST = 60_000.0
+"""Largest absolute value that is stored in float16; embeddings with larger ones stay in float32."""
 QUANTIZED_BYTES = {"8bit": 1.2, "4bit": 0.8}
 """Bytes of memory per weight of a quantized base, its embeddings and a part of what loading takes included."""
-SPARE = 300_000_000
+MEMORY_RESERVE = 300_000_000
 """Bytes of memory that loading a base leaves free."""
 TEMPERATURE = 0.05
 """Divisor of cosine similarities before the softmax, as in the contrastive training of sentence encoders."""
@@ -62,8 +61,8 @@ def training_dtype(precision: str) -> torch.dtype:
     return torch.bfloat16 if able.get("avx512_bf16") or able.get("amx_bf16") else torch.float32
 
 
-def computing(dtype: torch.dtype) -> torch.autocast:
-    """Return the context in which float32 parts on a base of `dtype` compute; float32 changes nothing."""
+def autocast(dtype: torch.dtype) -> torch.autocast:
+    """Return the context in which float32 modules on a base of `dtype` compute in it; float32 changes nothing."""
     return torch.autocast(device().type, dtype=dtype, enabled=dtype != torch.float32)
 
 
@@ -84,15 +83,15 @@ def require_quantization(quantize: str) -> None:
 
 
 def require_memory(model: Model, quantize: str, width: int, accelerator: int | None = None) -> None:
-    """Raise `ModelError` where a further base, held as `quantize`, would not fit into memory.
+    """Raise `ModelError` where a further base, quantized as `quantize`, would not fit into memory.
 
-    `width` is the bytes of one weight that is not quantized; `accelerator` the bytes free on the accelerator, if the
-    weights will lie there and not in main memory.
+    `width` is the bytes of one weight that is not quantized; `accelerator` the free bytes of the accelerator, if the
+    weights will be there and not in main memory.
     """
     count = sum(math.prod(tensor.shape) for tensor in weights.tensors(model.path))
     needed = count * QUANTIZED_BYTES.get(quantize, width)
     free = quota.free_memory() if accelerator is None else accelerator
-    if needed + SPARE > free:
+    if needed + MEMORY_RESERVE > free:
         raise ModelError(
             f"There is no room for {model.id} beside what is loaded.",
             f"It needs {needed / 1e9:.1f} GB of memory, and {free / 1e9:.1f} GB are free.",
@@ -111,7 +110,7 @@ def load_model(
     """Load the base in evaluation mode on the best device; returns it with the names of parameters its files lack.
 
     `quantize` is none, 8bit (LLM.int8) or 4bit (NF4 with double quantization, as in QLoRA; Dettmers et al., 2023);
-    embeddings of quantized bases are held in float16. `dtype`, by default `compute_dtype()`, is that of everything
+    embeddings of quantized bases are stored in float16. `dtype`, by default `compute_dtype()`, is that of everything
     else; `config` overrides fields of the model's configuration. Raises `ModelError` for weights that do not fit the
     architecture.
     """
@@ -158,7 +157,7 @@ def _quantization_config(quantize: str, dtype: torch.dtype) -> BitsAndBytesConfi
 
 @torch.no_grad()
 def halve_embeddings(net: nn.Module) -> int:
-    """Hold the float32 embeddings of a frozen model in float16, in place; returns their number.
+    """Store the float32 embeddings of a frozen model in float16, in place; returns their number.
 
     An embedding that shares its weight with another module, such as a tied output layer, stays as it is. A halved
     weight becomes a buffer, because a model's computing type is that of its parameters.
@@ -166,9 +165,9 @@ def halve_embeddings(net: nn.Module) -> int:
     embeddings = [module for module in net.modules() if isinstance(module, nn.Embedding)]
     owners = Counter(id(p) for m in net.modules() for p in m.parameters(recurse=False))
     alone = [m for m in embeddings if owners[id(m.weight)] == 1 and m.weight.dtype == torch.float32]
-    halved = [module for module in alone if module.weight.abs().amax() < LARGEST]
+    halved = [module for module in alone if module.weight.abs().amax() < FLOAT16_LARGEST]
     for module in halved:
-        weight = module.weight.to(HELD)
+        weight = module.weight.to(torch.float16)
         del module.weight
         module.register_buffer("weight", weight)
         module.register_forward_hook(_widen)

@@ -1,7 +1,7 @@
-"""Checks of a model's folder before any of it is loaded: safetensors only, no code, no path out of the folder.
+"""Check a model's folder before a library opens it: safetensors only, no code, no path out of the folder.
 
-Loading libraries follow a folder's JSON: code to run (`auto_map` and its kin), files of weights (`weight_map`), the
-place of the vocabulary (`vocab_file`). A folder is refused here, before they look at it.
+Libraries follow a folder's JSON files: code to run (`auto_map`), files of weights (`weight_map`) and the path of the
+vocabulary (`vocab_file`).
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ TEMPLATES = "additional_chat_templates"
 TEMPLATE_NAME = re.compile(r"[a-z0-9_-]+\.jinja")
 BASENAME = re.compile(r"[\w.-]{1,200}", re.ASCII)
 IGNORED_PATHS = frozenset({"special_tokens_map_file"})
-"""Keys that old versions wrote with the author's home folder in them, in many good repositories; never opened since."""
+"""Keys with paths of the author's computer, which old versions of transformers wrote and none opens."""
 
 
 def check_model(folder: Path, model_id: str) -> dict[str, Any]:
@@ -66,7 +66,7 @@ def _read(path: Path, model_id: str) -> object:
 
 
 def _keys(value: object) -> Iterator[str]:
-    """Yield every key at every depth, without recursion: a file may be nested as deep as the JSON reader lets it."""
+    """Yield every key at every depth, without recursion, because a file may be nested deeply."""
     waiting = [value]
     while waiting:
         item = waiting.pop()
@@ -105,10 +105,9 @@ def _check_links(folder: Path, paths: list[Path], model_id: str) -> None:
 
 
 def _blobs(snapshot: Path) -> list[Path]:
-    """List the folders in which the cache keeps the bytes of `models--org--name/snapshots/<sha>`.
+    """List the folders of the cache with the bytes of `models--org--name/snapshots/<sha>`.
 
-    They are the repository's own `blobs`, and the store that repositories share, which huggingface_hub marks. A `blobs`
-    that is itself a link allows nothing, because it leads elsewhere.
+    They are the repository's `blobs`, and the store that repositories share, which huggingface_hub marks.
     """
     repository = snapshot.parent.parent
     if snapshot.parent.name != "snapshots" or not repository.name.startswith("models--"):

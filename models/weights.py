@@ -1,9 +1,9 @@
-"""Safetensors weights, read from the headers and a few bytes of each tensor: digests of a base, checks of an adapter.
+"""Read headers and first values of safetensors files: digests of a base's weights, checks of an adapter's.
 
-Two digests identify a base. `shape_id`, of tensor names and shapes, says which adapters fit. `identity`, of the shape
-and first values of each tensor, says which weights these are; it leaves out names, order, sharding, float type, tied
-copies and integer buffers, which change when another version of the library saves the same model.
-Format: https://huggingface.co/docs/safetensors (8 bytes little-endian header length, JSON header, data). No torch.
+`shape_id`, the digest of tensor names and shapes, decides which adapters fit a base. `identity`, the digest of the
+shape and first values of each tensor, identifies the weights; it does not depend on names, order, sharding, float type,
+tied copies and integer buffers, which change when another version of the library saves the same model. Format:
+https://huggingface.co/docs/safetensors (8 bytes little-endian header length, JSON header, data). Imports no torch.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ MALFORMED = (OSError, ValueError, KeyError, TypeError, AttributeError, Recursion
 
 @dataclass(frozen=True)
 class Tensor:
-    """One float tensor: its name, its shape and its first values, rounded to bfloat16 (the coarsest type we store)."""
+    """One float tensor: its name, its shape and its first values, rounded to bfloat16."""
 
     name: str
     shape: tuple[int, ...]
@@ -74,12 +74,12 @@ def tensors(folder: Path) -> Iterator[Tensor]:
 
 
 def identity(folder: Path) -> str:
-    """Return a short digest of the values, the same after a re-save by another version or with other shards."""
+    """Return a digest of the first values, the same after a re-save by another version or with other shards."""
     return _digest({f"{tensor.shape} {tensor.sample.hex()}" for tensor in tensors(folder)})
 
 
 def shape_id(folder: Path) -> str:
-    """Return a short digest of names and shapes."""
+    """Return a digest of names and shapes."""
     return _digest({f"{tensor.name} {tensor.shape}" for tensor in tensors(folder)})
 
 
@@ -123,7 +123,7 @@ def read_header(path: Path, name: str) -> Shapes:
     """Return the shapes of an adapter's tensors; `name` is the adapter's in messages.
 
     Raises `AdapterError` for a header that is too large, for a type that is not served, and unless the tensors fill the
-    file without holes or overlaps.
+    file without gaps and overlaps.
     """
     try:
         size = path.stat().st_size

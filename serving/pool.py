@@ -346,7 +346,7 @@ class Pool:
 
     def _load_base(self, key: str, of_a_version: bool, entry: Entry) -> Any:  # noqa: ANN401
         folder = not of_a_version or Path(key).is_absolute()
-        model = (self._models.resolve if folder else self._models.named)(key, entry.report)
+        model = (self._models.resolve if folder else self._models.resolve_hub_id)(key, entry.report)
         entry.report("load", None)
         # Imported here, off the main path: torch and transformers take seconds, and the page must not wait for them.
         # One at a time, because two threads importing transformers can meet in its lazy modules.

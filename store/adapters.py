@@ -1,21 +1,19 @@
-"""Adapter versions: published once, immutable for ever, and one live pointer for each tab.
+"""Adapter versions: published once, never changed, and the history of each tab's live version.
 
-    home/adapters/<name>/<n>/   one version: a standard PEFT folder, its card, and the manifest that makes it exist
+    home/adapters/<name>/<n>/   one version: a standard PEFT folder, its card and its manifest
     home/live/<tab>.json        the version that the tab answers with, and those before it
 
-A version is visible only once its folder, manifest included, was renamed into place; it is never written again. The
-pointer is one small file, replaced atomically, so that all processes agree. The same layout inside the repository's
-`adapters/` holds the versions that ship with Graft; they are read, never written.
+A version becomes visible when its finished folder is renamed into place. The file of live versions is replaced
+atomically. The repository's `adapters/` has the same layout, for versions that ship with Graft; it is never written.
 """
 
 from __future__ import annotations
 
 import os
 import re
-import shutil
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import AbstractContextManager, suppress
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
 from pathlib import Path
@@ -29,7 +27,7 @@ BASE = "base"
 LIVE = "live"
 NEWEST = "newest"
 RESERVED = (BASE, LIVE, NEWEST)
-"""Names of versions that change, so that no adapter may have them."""
+"""Names that a request may give in place of a version's; no adapter can have them."""
 CARD = "card.json"
 WEIGHTS = "adapter_model.safetensors"
 NAME = re.compile(r"[a-z0-9][a-z0-9_-]{0,39}")
@@ -93,7 +91,7 @@ def check_name(name: str) -> str:
 
 
 class AdapterStore:
-    """The versions under `home` and, read only, those that ship with the repository."""
+    """The versions under `home` and, read-only, those that ship with the repository."""
 
     def __init__(self, home: Path, shipped: Path | None = None) -> None:
         self.root, self._live, self._live_lock = home / "adapters", home / "live", home / "live" / ".lock"
@@ -102,12 +100,13 @@ class AdapterStore:
 
     @property
     def watched(self) -> tuple[Path, ...]:
-        """The folders in which a change may mean another answer."""
+        """The folders to watch: a change in them may change answers."""
         return (self.root, self._live)
 
     def versions(self, plugin: str | None = None) -> list[Version]:
-        """List the whole versions, of one tab or of all, newest first."""
-        found = {version.ref: version for root in self._roots for version in _scan(root)}
+        """List the undamaged versions, of one tab or of all, newest first."""
+        folders = [path.parent for root in self._roots for path in sorted(root.glob(f"*/*/{MANIFEST}"))]
+        found = {version.ref: version for folder in folders if (version := _read(folder))}
         chosen = [version for version in found.values() if plugin in (None, version.plugin)]
         return sorted(chosen, key=lambda v: (v.manifest.get("created", ""), v.number), reverse=True)
 
@@ -134,7 +133,7 @@ class AdapterStore:
 
         Missing versions are left out, so that a damaged folder never leaves a tab without an answer.
         """
-        for ref in reversed(standing(self.history(plugin))):
+        for ref in reversed(live_stack(self.history(plugin))):
             if ref == BASE:
                 break
             with suppress(AdapterError):
@@ -144,8 +143,7 @@ class AdapterStore:
     def history(self, plugin: str) -> list[dict[str, Any]]:
         """Return changes of a tab's live version, oldest first: version, at (Unix seconds), why, who, back, deleted.
 
-        `back` is true for a roll back, `deleted` for a version that was removed, which changes no answer. Entries of
-        older files may have the version alone.
+        `back` is true for a roll back, `deleted` for a version that was removed. Old entries may have `version` alone.
         """
         for folder in self._live_folders:
             path = folder / f"{plugin}.json"
@@ -158,25 +156,25 @@ class AdapterStore:
         if ref != BASE and self.get(ref).plugin != plugin:
             raise AdapterError(f"{ref} is not a version of {plugin}.", f"It was made for {self.get(ref).plugin}.")
         with files.lock(self._live_lock):
-            if standing(self.history(plugin))[-1:] != [ref]:  # else the next roll back would go nowhere
+            if live_stack(self.history(plugin))[-1:] != [ref]:  # else the next roll back would change nothing
                 self._record(plugin, {"version": ref, "why": why, "who": who})
 
     def roll_back(self, plugin: str, why: str = "", who: str = "") -> str:
         """Return to the version that was live before; returns its name. Raises `AdapterError` if there was none."""
         with files.lock(self._live_lock):
-            before = self.way_back(plugin)
+            before = self.rollback_target(plugin)
             if before is None:
                 raise AdapterError("There is nothing to roll back to.", f"{plugin} answers with its base.")
             self._record(plugin, {"version": before, "why": why, "who": who, "back": True})
         return before
 
-    def way_back(self, plugin: str) -> str | None:
-        """Return the version, or the base, that a roll back would return to; None when there is nothing to undo."""
-        stood = standing(self.history(plugin))
-        if not stood:
+    def rollback_target(self, plugin: str) -> str | None:
+        """Return the version, or the base, that a roll back would make live; None when there is nothing to undo."""
+        stack = live_stack(self.history(plugin))
+        if not stack:
             return None
-        there = {version.ref for version in self.versions(plugin)} | {BASE}
-        return next((ref for ref in reversed(stood[:-1]) if ref in there), BASE)
+        present = {version.ref for version in self.versions(plugin)} | {BASE}
+        return next((ref for ref in reversed(stack[:-1]) if ref in present), BASE)
 
     def delete(self, ref: str, why: str = "", who: str = "") -> None:
         """Remove a version for good; raises `AdapterError` if it is still needed, or came with Graft.
@@ -190,38 +188,29 @@ class AdapterStore:
             live = self.live(version.plugin)
             if live and live.ref == version.ref:
                 raise _needed(version, f"{version.plugin} answers with it.")
-            if self.way_back(version.plugin) == version.ref:
+            if self.rollback_target(version.plugin) == version.ref:
                 raise _needed(version, f"A roll back of {version.plugin} would return to it.")
-            # One rename, so that no reader sees half of it; what a crash leaves is swept as any staging folder.
-            aside = files.new_staging(self.root)
-            try:
-                version.path.rename(aside / "deleted")
-                self._record(version.plugin, {"version": version.ref, "why": why, "who": who, "deleted": True})
-            except BaseException:
-                with suppress(FileNotFoundError):
-                    (aside / "deleted").rename(version.path)
-                aside.rmdir()
-                raise
-        shutil.rmtree(aside, ignore_errors=True)
+            with files.staging(self.root) as aside:  # one rename, so that no reader sees half a version
+                try:
+                    version.path.rename(aside / "deleted")
+                    self._record(version.plugin, {"version": version.ref, "why": why, "who": who, "deleted": True})
+                except BaseException:
+                    with suppress(FileNotFoundError):
+                        (aside / "deleted").rename(version.path)
+                    raise
 
     def _record(self, plugin: str, entry: Mapping[str, Any]) -> None:
         entries = [*self.history(plugin), {"at": time.time(), **entry}]
         files.write_json(self._live / f"{plugin}.json", _recent(entries))
 
-    @contextmanager
-    def staging(self) -> Iterator[Path]:
-        """Give a folder to build a version in; it is deleted at the end unless it was published."""
-        folder = files.new_staging(self.root)
-        try:
-            yield folder
-        finally:
-            shutil.rmtree(folder, ignore_errors=True)
+    def staging(self) -> AbstractContextManager[Path]:
+        """Return the context of a folder to build a version in, deleted at the end unless it was published."""
+        return files.staging(self.root)
 
     def publish(self, folder: Path, name: str, facts: Mapping[str, Any]) -> Version:
         """Turn a finished staging folder into the next version of `name`, visible at once after one rename.
 
-        `facts` become part of the manifest. Two publishers of one name get different numbers: a rename onto a folder
-        that exists fails, and is tried again.
+        `facts` become part of the manifest. Where another process took the number, the rename fails and is repeated.
         """
         parent = self.root / check_name(name)
         parent.mkdir(parents=True, exist_ok=True)
@@ -233,11 +222,10 @@ class AdapterStore:
             files.write_json(folder / MANIFEST, manifest)
             try:
                 files.seal(folder, target)
+                return Version(name, number, target, manifest)
             except OSError:
                 if not target.exists():
                     raise
-            else:
-                return Version(name, number, target, manifest)
 
     def _next_number(self, name: str) -> int:
         """Return one above every number that `name` ever had, so that no number means two versions."""
@@ -264,35 +252,29 @@ def _recent(entries: Sequence[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
     ]
 
 
-def standing(entries: Sequence[Mapping[str, Any]]) -> list[str]:
-    """Return the versions that a tab answered with, without those rolled back; the last one is live.
+def live_stack(entries: Sequence[Mapping[str, Any]]) -> list[str]:
+    """Return the versions made live and not rolled back since, oldest first; the last one is live.
 
-    A roll back undoes entries until the version that it returned to is the last, so that it can be followed in a
-    history whose beginning was cut off.
+    An entry of a roll back names its target: versions are popped until that one is on top, which also works where the
+    beginning of the history was cut off.
     """
-    found: list[str] = []
+    stack: list[str] = []
     for entry in entries:
         if entry.get("deleted"):
             continue
         ref = str(entry["version"])
         if entry.get("back"):
-            del found[-1:]
-            while found and found[-1] != ref:
-                found.pop()
-            if found or ref == BASE:
+            del stack[-1:]
+            while stack and stack[-1] != ref:
+                stack.pop()
+            if stack or ref == BASE:
                 continue
-        found.append(ref)
-    return found
-
-
-def _scan(root: Path) -> Iterator[Version]:
-    for manifest in sorted(root.glob(f"*/*/{MANIFEST}")):
-        if version := _read(manifest.parent):
-            yield version
+        stack.append(ref)
+    return stack
 
 
 def _read(folder: Path) -> Version | None:
-    """Return the version in the folder `name/number`; None unless it is whole and of a tab."""
+    """Read the version in the folder `name/number`; None for one that is damaged or names no tab."""
     if not (NAME.fullmatch(folder.parent.name) and NUMBER.fullmatch(folder.name)):
         return None
     try:

@@ -1,7 +1,6 @@
-"""Adapters as zips and folders: reading one that somebody hands over, and packing a version.
+"""Unpack an adapter that was made elsewhere, from a zip or a folder; pack a version as a zip.
 
-Reading unpacks two files and the names of labels, by plain names, each up to a size limit whatever the archive says;
-nothing else is opened. Weights come from safetensors alone, because other kinds of weight files can run code.
+Only the weights, as safetensors, and three JSON files are read, each up to a size limit whatever the archive states.
 """
 
 from __future__ import annotations
@@ -39,23 +38,23 @@ Files = Mapping[PurePosixPath, Any]
 
 
 @dataclass(frozen=True)
-class Parcel:
-    """The parts of an adapter that was handed over."""
+class UnpackedAdapter:
+    """The description of an adapter whose weights were unpacked."""
 
     name: str
     """Name of the zip or folder."""
     config: Mapping[str, Any]
     """Content of adapter_config.json."""
     labels: list[str]
-    """Names of a classifier's labels in the order of its logits; empty where the parcel has none."""
+    """A classifier's labels in the order of its logits; empty where they are not named."""
     prompt: str | None
     """Prompt of a version that Graft exported."""
     left_out: list[str]
-    """Files that were not taken."""
+    """Files that were not read."""
 
 
-def unpack(source: Path, target: Path) -> Parcel:
-    """Copy the weights of a zip or folder into the folder `target`, and read what describes them.
+def unpack(source: Path, target: Path) -> UnpackedAdapter:
+    """Copy the weights of a zip or folder into the folder `target`, and read the files that describe them.
 
     Raises `AdapterError` for a source that is no adapter, is not safe to open, or is too large.
     """
@@ -71,7 +70,7 @@ def unpack(source: Path, target: Path) -> Parcel:
     prompt = manifest.get("prompt")
     left_out = sorted(str(path) for path in contents if path.name not in (*taken, WEIGHTS) or path.parent != folder)
     labels = _strings(manifest.get("labels")) or _label_names(facts.get(MODEL_CONFIG, {}))
-    return Parcel(source.name, facts[CONFIG], labels, prompt if isinstance(prompt, str) else None, left_out)
+    return UnpackedAdapter(source.name, facts[CONFIG], labels, prompt if isinstance(prompt, str) else None, left_out)
 
 
 @contextmanager
@@ -85,29 +84,29 @@ def _opened(source: Path) -> Iterator[Files]:
             with zipfile.ZipFile(source) as archive:
                 yield _of_zip(archive, source.name)
         except (zipfile.BadZipFile, zlib.error, NotImplementedError, EOFError, RuntimeError) as error:
-            raise refused(source.name, f"The zip is damaged or of an unusual kind: {error}.") from error
+            raise refusal(source.name, f"The zip is damaged or of an unusual kind: {error}.") from error
     elif source.exists():
         why = f"{source.suffix} files can run code." if source.suffix in UNSAFE else "It is neither a zip nor a folder."
-        raise refused(source.name, why)
+        raise refusal(source.name, why)
     else:
-        raise refused(str(source), "There is no such file or folder.")
+        raise refusal(str(source), "There is no such file or folder.")
 
 
 def _of_zip(archive: zipfile.ZipFile, name: str) -> Files:
     entries = [entry for entry in archive.infolist() if not entry.is_dir()]
     if len(entries) > MOST_FILES:
-        raise refused(name, f"It holds {len(entries):,} files; at most {MOST_FILES:,} are looked at.")
+        raise refusal(name, f"It holds {len(entries):,} files; at most {MOST_FILES:,} are looked at.")
     for entry in entries:
         if not all(PLAIN.fullmatch(part) for part in entry.filename.split("/")):
-            raise refused(name, f"It holds {entry.filename[:80]!r}, which is not a plain name of a file.")
+            raise refusal(name, f"It holds {entry.filename[:80]!r}, which is not a plain name of a file.")
         # The upper half has the file's mode on systems that have one.
         if stat.S_IFMT(entry.external_attr >> 16) not in (0, stat.S_IFREG):
-            raise refused(name, f"{entry.filename} in it is a link or a device, not a file.")
+            raise refusal(name, f"{entry.filename} in it is a link or a device, not a file.")
         if entry.flag_bits & 1:
-            raise refused(name, f"{entry.filename} in it is encrypted.")
+            raise refusal(name, f"{entry.filename} in it is encrypted.")
     paths = {PurePosixPath(entry.filename): entry for entry in entries}
     if len(paths) != len(entries):
-        raise refused(name, "It holds two files of the same name.")
+        raise refusal(name, "It holds two files of the same name.")
     return {path: lambda entry=entry: archive.open(entry) for path, entry in paths.items()}
 
 
@@ -116,9 +115,9 @@ def _adapter_folder(contents: Files, name: str) -> PurePosixPath:
     found = [path.parent for path in contents if path.name == CONFIG]
     if not found:
         base = "It looks like a whole model." if any(path.name == MODEL_CONFIG for path in contents) else ""
-        raise refused(name, f"It holds no {CONFIG}. {base}".strip())
+        raise refusal(name, f"It holds no {CONFIG}. {base}".strip())
     if len(found) > 1:
-        raise refused(name, f"It holds {len(found)} adapters: {', '.join(sorted(map(str, found))[:3])}.")
+        raise refusal(name, f"It holds {len(found)} adapters: {', '.join(sorted(map(str, found))[:3])}.")
     return found[0]
 
 
@@ -130,7 +129,7 @@ def _copy(opened: IO[bytes], target: Path, name: str) -> None:
             written += len(chunk)
             if written > MOST_BYTES or written > shutil.disk_usage(target.parent).free:
                 limit = f"{MOST_BYTES / 2**30:.0f} GB"
-                raise refused(name, f"{target.name} is larger than {limit} or than the disk has room for.")
+                raise refusal(name, f"{target.name} is larger than {limit} or than the disk has room for.")
             file.write(chunk)
 
 
@@ -142,7 +141,7 @@ def _json(opened: IO[bytes], file: str, name: str) -> dict[str, Any]:
     except ValueError:
         value = None
     if not isinstance(value, dict):
-        raise refused(name, f"Its {file} is not a JSON object, or has more than {JSON_LIMIT // 10**6} MB.")
+        raise refusal(name, f"Its {file} is not a JSON object, or has more than {JSON_LIMIT // 10**6} MB.")
     return value
 
 
@@ -162,16 +161,16 @@ def _strings(value: Any) -> list[str]:  # noqa: ANN401 - a JSON value
 def _no_weights(here: Mapping[str, Any], name: str) -> AdapterError:
     unsafe = sorted(file for file in here if file.endswith(UNSAFE))
     if not unsafe:
-        return refused(name, f"It holds no {WEIGHTS} beside its {CONFIG}.")
-    return refused(
+        return refusal(name, f"It holds no {WEIGHTS} beside its {CONFIG}.")
+    return refusal(
         name,
         f"Its weights are in {unsafe[0]}, a kind of file that can run code when it is opened; Graft opens none.",
         "Where you trust it, load it with PEFT and save it again: save_pretrained writes safetensors.",
     )
 
 
-def refused(name: str, why: str, next: str = "Nothing was published.") -> AdapterError:
-    """Make the error of an adapter that is not taken in."""
+def refusal(name: str, why: str, next: str = "Nothing was published.") -> AdapterError:
+    """Return the error for an adapter that is not imported."""
     return AdapterError(f"{name} was refused.", why, next)
 
 

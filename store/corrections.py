@@ -1,9 +1,8 @@
-"""Corrections of answers, tab by tab: rows to learn from, in a journal that is only appended to.
+"""Corrections of answers, tab by tab: rows to learn from, in an append-only journal.
 
     home/corrections/<tab>.jsonl    one change a line: add, edit, delete, undo, taught
 
-The journal is the only record. A change is on the disk before it is acknowledged; half a line that a crash left was
-never acknowledged, and is skipped.
+A change is on the disk before it is acknowledged; half a line that a crash left was never acknowledged, and is skipped.
 """
 
 from __future__ import annotations
@@ -43,7 +42,7 @@ class Correction:
     """The newest version that has learned the row as it is now."""
 
     @property
-    def asked(self) -> str:
+    def question(self) -> str:
         """The question, as one text."""
         if "messages" in self.row:
             return "\n".join(message["content"] for message in self.row["messages"][:-1])
@@ -56,36 +55,32 @@ class Correction:
 
 
 class _State:
-    """The corrections that the lines of a journal result in, and the changes that can be undone."""
+    """The corrections after the lines of a journal, and the stack of undoable changes: (id, value before)."""
 
     def __init__(self) -> None:
         self.rows: dict[str, Correction] = {}
-        self.before: list[tuple[str, Correction | None]] = []
+        self.undo_stack: list[tuple[str, Correction | None]] = []
 
     def apply(self, change: Mapping[str, Any]) -> None:
         """Apply one line; raises `KeyError`, `TypeError` or `IndexError` for one that is not valid here."""
         kind = change["kind"]
         if kind == "undo":
-            self._put(*self.before.pop())
-        elif kind == "taught":
-            for id in change["ids"]:
-                if id in self.rows:
-                    self.rows[id] = replace(self.rows[id], taught=str(change["version"]))
-        else:
-            id = str(change["id"])
-            old = self.rows.get(id)
-            self._put(id, self._changed(kind, id, change))
-            self.before.append((id, old))
-
-    def _changed(self, kind: str, id: str, change: Mapping[str, Any]) -> Correction | None:
+            self._put(*self.undo_stack.pop())
+            return
+        if kind == "taught":
+            for id in self.rows.keys() & change["ids"]:
+                self.rows[id] = replace(self.rows[id], taught=str(change["version"]))
+            return
+        id = str(change["id"])
+        old, new = self.rows.get(id), None
         if kind == "add":
-            return Correction(id, **{name: change[name] for name in ("at", "row", "answered", "version")})
-        old = self.rows[id]
-        if kind == "edit":
-            return replace(old, row=change["row"], taught="")
-        if kind == "delete":
-            return None
-        raise KeyError(kind)
+            new = Correction(id, **{name: change[name] for name in ("at", "row", "answered", "version")})
+        elif kind == "edit":
+            new = replace(self.rows[id], row=change["row"], taught="")
+        elif kind != "delete" or old is None:
+            raise KeyError(kind)
+        self._put(id, new)
+        self.undo_stack.append((id, old))
 
     def _put(self, id: str, correction: Correction | None) -> None:
         if correction:
@@ -113,10 +108,10 @@ class Corrections:
 
     def undoable(self, tab: str) -> bool:
         """Return whether there is a change to undo."""
-        return bool(self._read(tab).before)
+        return bool(self._read(tab).undo_stack)
 
     def mark(self, tab: str) -> object:
-        """Return a value that differs after each change, from the journal's metadata alone."""
+        """Return a value that differs after each change, without reading the journal; None where there is none."""
         try:
             stat = self._path(tab).stat()
         except FileNotFoundError:
@@ -129,7 +124,7 @@ class Corrections:
 
         def change(state: _State) -> dict[str, Any]:
             now = Correction(secrets.token_hex(6), time.time(), row, _text(answered)[:LONGEST_CELL], version)
-            same = next((old for old in state.rows.values() if old.asked.strip() == now.asked.strip()), None)
+            same = next((old for old in state.rows.values() if old.question.strip() == now.question.strip()), None)
             return {"kind": "edit", "id": same.id, "row": row} if same else {"kind": "add", **vars(now)}
 
         return self.get(tab, self._append(tab, change)["id"])
@@ -151,14 +146,14 @@ class Corrections:
         """Undo the last change of any kind, then the one before; raises `DataError` if there is none."""
 
         def change(state: _State) -> dict[str, Any]:
-            if not state.before:
+            if not state.undo_stack:
                 raise DataError("There is nothing to undo.", f"No correction of {tab} has been changed.")
             return {"kind": "undo"}
 
         self._append(tab, change)
 
-    def taught(self, tab: str, rows: Mapping[str, Row], version: str) -> None:
-        """Note the version that has learned these rows, by id; rows that were changed meanwhile are left out."""
+    def mark_taught(self, tab: str, rows: Mapping[str, Row], version: str) -> None:
+        """Note the version that has learned `rows`, by id; rows that were changed meanwhile are left out."""
 
         def change(state: _State) -> dict[str, Any]:
             ids = [id for id, row in rows.items() if id in state.rows and state.rows[id].row == row]
@@ -182,7 +177,7 @@ class Corrections:
             return state
 
     def _append(self, tab: str, change: Callable[[_State], dict[str, Any]]) -> dict[str, Any]:
-        """Append the line that `change` makes of the current state, while nobody else can write; returns it."""
+        """Append the line that `change` makes of the current state, under the lock; returns it."""
         path = self._path(tab)
         try:
             with files.lock(self._root / ".lock"):
@@ -224,7 +219,7 @@ def check(row: Row) -> Row:
 
 
 def _text(value: object) -> str:
-    """Return a value as text that can be encoded; half of a surrogate pair becomes a question mark."""
+    """Return a value as text that can be encoded; a lone surrogate becomes a question mark."""
     return str(value or "").encode("utf-8", "replace").decode()
 
 

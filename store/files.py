@@ -1,11 +1,12 @@
 """Files that are whole or absent: durable writes, renames, hashes and locks.
 
-Bytes are synced before the rename and the directory after it, so that a reader sees the old file or the new one at any
-moment: the order that applications get wrong according to ALICE (Pillai et al., OSDI 2014).
+Bytes are synced before the rename and the directory after it, so that a reader sees the old file or the new one, also
+after a crash (Pillai et al., All File Systems Are Not Created Equal, OSDI 2014).
 """
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import hashlib
 import json
@@ -16,11 +17,12 @@ import uuid
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 from weakref import finalize
 
 STAGING_PREFIX = ".staging-"
 STALE_AFTER_S = 24 * 3600
+LOCK_POLL_S = 0.01
 JSON_LIMIT = 8_000_000
 """Bytes of a configuration file; the largest real ones (label maps, shard indexes) stay below 4 MB."""
 UNSAFE = (".bin", ".pt", ".pth", ".pkl", ".ckpt", ".h5", ".msgpack")
@@ -71,7 +73,7 @@ def read_json(path: Path) -> Any:  # noqa: ANN401 - any JSON value
 
 
 def read_if_there(path: Path) -> str:
-    """Return the text of `path`, with replacement characters where it is not UTF-8; "" where it cannot be read."""
+    """Return the text of `path`, with U+FFFD where it is not UTF-8; "" where it cannot be read."""
     try:
         return path.read_text(encoding="utf-8", errors="replace")
     except OSError:
@@ -83,13 +85,20 @@ def staging_name(parent: Path, name: str = "") -> Path:
     return parent / f"{STAGING_PREFIX}{name}{uuid.uuid4().hex}"
 
 
-def new_staging(parent: Path, name: str = "") -> Path:
-    """Make a staging folder in `parent` that no reader looks into; sweeps abandoned ones first."""
+@contextmanager
+def staging(parent: Path, name: str = "") -> Iterator[Path]:
+    """Yield a folder in `parent` that no reader looks into, removed at the end unless it was renamed.
+
+    Sweeps abandoned ones first.
+    """
     parent.mkdir(parents=True, exist_ok=True)
     sweep(parent)
-    staging = staging_name(parent, name)
-    staging.mkdir()
-    return staging
+    folder = staging_name(parent, name)
+    folder.mkdir()
+    try:
+        yield folder
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
 
 
 def sweep(parent: Path, older_than_s: float = STALE_AFTER_S) -> None:
@@ -101,42 +110,55 @@ def sweep(parent: Path, older_than_s: float = STALE_AFTER_S) -> None:
                 shutil.rmtree(path) if path.is_dir() else path.unlink()
 
 
-def seal(staging: Path, target: Path) -> None:
-    """Sync every file of `staging` and rename it to `target`; raises `OSError` when `target` already exists."""
-    for path in sorted(staging.rglob("*")):
+def seal(folder: Path, target: Path) -> None:
+    """Sync every file of `folder` and rename it to `target`; raises `OSError` when `target` already exists."""
+    for path in sorted(folder.rglob("*")):
         sync(path)
-    sync(staging)
-    staging.rename(target)
+    sync(folder)
+    folder.rename(target)
     sync(target.parent)
 
 
 @contextmanager
-def lock(path: Path) -> Iterator[None]:
-    """Hold an exclusive lock between processes; the kernel releases it when the process ends."""
+def lock(path: Path, seconds: float | None = None) -> Iterator[None]:
+    """Hold an exclusive lock between processes; the kernel releases it when the process ends.
+
+    Raises `TimeoutError` where it is still held after `seconds`, by a process that is suspended for example.
+    """
     path.parent.mkdir(parents=True, exist_ok=True)
     with path.open("a") as file:
-        fcntl.flock(file, fcntl.LOCK_EX)
+        if seconds is None:
+            fcntl.flock(file, fcntl.LOCK_EX)
+        else:
+            deadline = time.monotonic() + seconds
+            while not _try_flock(file):
+                if time.monotonic() > deadline:
+                    raise TimeoutError(errno.ETIMEDOUT, f"Another process has held {path.name} for {seconds:g} s")
+                time.sleep(LOCK_POLL_S)
         yield
 
 
-class Use:
-    """A shared claim that something is in use, held by any number of processes until `end` or until they end."""
+@contextmanager
+def try_lock(path: Path) -> Iterator[bool]:
+    """Yield True while the exclusive lock is held, or False where another process or a `SharedLock` holds it."""
+    with path.open("a") as file:
+        yield _try_flock(file)
+
+
+def _try_flock(file: IO[str]) -> bool:
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True
+
+
+class SharedLock:
+    """A lock that any number of processes hold at once, each until `release` or until it ends."""
 
     def __init__(self, path: Path) -> None:
         path.parent.mkdir(parents=True, exist_ok=True)
         self._descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
         fcntl.flock(self._descriptor, fcntl.LOCK_SH)
         os.utime(self._descriptor)
-        self.end = finalize(self, os.close, self._descriptor)
-
-
-@contextmanager
-def unused(path: Path) -> Iterator[bool]:
-    """Yield whether nobody holds a `Use` of `path`; nobody can take one until the block ends."""
-    with path.open("a") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            yield False
-        else:
-            yield True
+        self.release = finalize(self, os.close, self._descriptor)

@@ -1,4 +1,4 @@
-"""Child processes: an explicit environment, no shell, one way to hand an error up, and an end with all they started.
+"""Start child processes, with an explicit environment and without a shell; read their lines, raise their errors.
 
 A child of ours that refuses its work prints its `GraftError` as its last line, one JSON object {"what", "why", "next"},
 and exits with `REFUSED`; `fail` does both. `lines` raises that error in the parent.
@@ -40,13 +40,13 @@ def fail(error: GraftError) -> int:
 def lines(
     command: Sequence[str],
     raises: Callable[[Mapping[str, str]], GraftError],
-    died: Callable[[], GraftError],
+    died: GraftError,
     environment: Mapping[str, str] | None = None,
     seconds: float | None = None,
 ) -> Iterator[str]:
     """Yield each line that `command` prints, run in the repository's folder without standard input.
 
-    `environment` replaces `child_environment()`. Raises `raises(facts)` for an error that the child printed, `died()`
+    `environment` replaces `child_environment()`. Raises `raises(facts)` for an error that the child printed, `died`
     where it ended otherwise, and `TimeoutError` after `seconds`. Closing the iterator kills the child and its group.
     """
     child = subprocess.Popen(
@@ -82,7 +82,7 @@ def lines(
     if status == REFUSED and last.startswith('{"what": '):
         raise raises(json.loads(last))
     if status:
-        raise died()
+        raise died
 
 
 def succeeds(command: Sequence[str], text: str, seconds: float) -> bool:

@@ -1,4 +1,4 @@
-"""Disk and memory that may still be used: what settings allow the home, and what the machine and its limits leave."""
+"""Disk and memory that may still be used: the quota of the home, and what the machine and its control groups allow."""
 
 from __future__ import annotations
 
@@ -22,13 +22,13 @@ LIMIT_FILES = (
     ("memory.max", "memory.current", "inactive_file"),
     ("memory.limit_in_bytes", "memory.usage_in_bytes", "total_inactive_file"),
 )
-"""Files of a control group's limit and use, and the field of `memory.stat` for its file cache; of versions 2 and 1."""
+"""Names of control groups' files of limit and use, and the file cache's field in `memory.stat`; versions 2 and 1."""
 
 _sizes: dict[Path, tuple[float, int]] = {}
 
 
 def used(home: Path) -> int:
-    """Return the bytes on the disk of everything below `home`; a file with several links counts once."""
+    """Return the bytes on disk of everything below `home`; a file with several links counts once."""
     at, size = _sizes.get(home, (0.0, 0))
     if at and time.monotonic() - at < EVERY_S:
         return size
@@ -53,10 +53,8 @@ def is_full(settings: Settings) -> bool:
 def check(settings: Settings, what: str) -> None:
     """Raise `GraftError` where the home is full; `what` is the sentence that says what cannot be done."""
     if is_full(settings):
-        most = f"{settings.disk_bytes / 1e9:,.1f} GB"
-        raise GraftError(
-            what, f"Graft may use {most} of disk, and does.", "Delete runs or versions, or raise GRAFT_DISK_GB."
-        )
+        why = f"Graft may use {settings.disk_bytes / 1e9:,.1f} GB of disk, and does."
+        raise GraftError(what, why, "Delete runs or versions, or raise GRAFT_DISK_GB.")
 
 
 def free_disk(folder: Path) -> int:
@@ -78,7 +76,7 @@ def require_disk(folder: Path, needed: int, error: type[GraftError], what: str, 
 
 def free_memory() -> int:
     """Return the bytes of memory that a process may still take: the machine's, within its control groups' limits."""
-    return min(int(psutil.virtual_memory().available), *map(_left, _control_groups()), UNLIMITED)
+    return min(int(psutil.virtual_memory().available), *map(_free_in_group, _control_groups()), UNLIMITED)
 
 
 def _control_groups() -> list[Path]:
@@ -93,8 +91,8 @@ def _control_groups() -> list[Path]:
     return groups
 
 
-def _left(group: Path) -> int:
-    """Return the bytes that a group's limit leaves; its file cache counts as free, because it is given up at need."""
+def _free_in_group(group: Path) -> int:
+    """Return the bytes below a group's limit; its file cache counts as free, because the kernel drops it at need."""
     for limit_file, used_file, cache_field in LIMIT_FILES:
         limit, now = (files.read_if_there(group / name).strip() for name in (limit_file, used_file))
         if limit.isdigit() and now.isdigit() and int(limit) < UNLIMITED:

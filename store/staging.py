@@ -1,8 +1,7 @@
-"""Finished folders appear whole or not at all: a staging folder, a manifest written last, one rename, one lock a name.
+"""Folders that appear whole or not at all: built in a staging folder under a lock, given a manifest, and renamed.
 
-A manifest has the size and hash of every other file. Readers take a folder only when its manifest is there and every
-file has its size. A killed process leaves a `.staging-*` folder behind, which no reader looks into and which is swept
-after a day.
+A manifest has the size and hash of every other file; readers take a folder only when every file has its size. A killed
+process leaves a `.staging-*` folder behind, which no reader looks into and which is swept after a day.
 """
 
 from __future__ import annotations
@@ -50,7 +49,7 @@ def find_changed(folder: Path, manifest: Mapping[str, Any]) -> str | None:
 
 
 def is_placed(folder: Path, facts: Mapping[str, str], hashes: bool = False) -> bool:
-    """Return whether the folder is whole and was placed with these facts; with `hashes`, its bytes are compared too."""
+    """Return whether the folder is whole and was placed with these facts; with `hashes`, its files are hashed too."""
     manifest = read_manifest(folder)
     if manifest is None or not facts.items() <= manifest.items():
         return False
@@ -60,8 +59,8 @@ def is_placed(folder: Path, facts: Mapping[str, str], hashes: bool = False) -> b
 def place(root: Path, name: str, facts: Mapping[str, str], build: Build, hashes: bool = False) -> Path:
     """Return the folder `root/name`, built once however many threads and processes ask for it at the same time.
 
-    `facts` become part of its manifest. A folder with other facts is replaced, and with `hashes` one with
-    changed files.
+    `facts` become part of its manifest. A folder with other facts is replaced; with `hashes`, also one with changed
+    files.
     """
     target = root / name
     if is_placed(target, facts, hashes):
@@ -73,9 +72,8 @@ def place(root: Path, name: str, facts: Mapping[str, str], build: Build, hashes:
 
 
 def _build(root: Path, target: Path, facts: Mapping[str, str], build: Build) -> None:
-    staging = files.new_staging(root, f"{target.name}-")
-    work, out = staging / "work", staging / "out"
-    try:
+    with files.staging(root, f"{target.name}-") as folder:
+        work, out = folder / "work", folder / "out"
         work.mkdir()
         out.mkdir()
         build(work, out)
@@ -85,17 +83,15 @@ def _build(root: Path, target: Path, facts: Mapping[str, str], build: Build) -> 
             aside = target.rename(files.staging_name(root))
             os.utime(aside)
         files.seal(out, target)
-    finally:
-        shutil.rmtree(staging, ignore_errors=True)
 
 
 def sweep(root: Path) -> None:
     """Delete unfinished folders of processes that died; those of living ones are locked."""
-    for staging in root.glob(f"{files.STAGING_PREFIX}*-{'[0-9a-f]' * 32}"):
-        name = staging.name.removeprefix(files.STAGING_PREFIX)[:-33]
-        with files.unused(_lock_of(root, name)) as unused:
-            if unused:
-                shutil.rmtree(staging, ignore_errors=True)
+    for folder in root.glob(f"{files.STAGING_PREFIX}*-{'[0-9a-f]' * 32}"):
+        name = folder.name.removeprefix(files.STAGING_PREFIX)[:-33]
+        with files.try_lock(_lock_of(root, name)) as unlocked:
+            if unlocked:
+                shutil.rmtree(folder, ignore_errors=True)
 
 
 def discard(root: Path, name: str) -> None:

@@ -1,6 +1,6 @@
-"""A thread that notices changed files within a second, by looking twice a second.
+"""A thread that polls folders twice a second for changed files.
 
-Looking works on network drives and in containers, many of which send no file events.
+Polling works on network drives and in containers, many of which send no file events.
 """
 
 from __future__ import annotations
@@ -13,9 +13,8 @@ from pathlib import Path
 log = logging.getLogger("graft")
 
 EVERY_S = 0.5
-"""Seconds between two looks."""
 DEPTH = 3
-"""Levels below a watched folder that are looked at: names, their versions, and the files of each."""
+"""Levels below a watched folder that are read: names, their versions, and the files of each."""
 
 
 class Watch:
@@ -28,7 +27,7 @@ class Watch:
 
     def start(self) -> None:
         """Begin to watch."""
-        self._seen = look(self._folders)
+        self._seen = snapshot(self._folders)
         self._thread.start()
 
     def stop(self) -> None:
@@ -39,7 +38,7 @@ class Watch:
 
     def _run(self) -> None:
         while not self._stop.wait(self._every):
-            now = look(self._folders)
+            now = snapshot(self._folders)
             if now != self._seen:
                 self._seen = now
                 try:
@@ -48,8 +47,8 @@ class Watch:
                     log.exception("after a change in %s", ", ".join(map(str, self._folders)))
 
 
-def look(folders: Sequence[Path]) -> Hashable:
-    """Return the paths, sizes and times of everything in the folders, which differ after a change; opens no file."""
+def snapshot(folders: Sequence[Path]) -> Hashable:
+    """Return paths, sizes and times of everything in the folders, to be compared with another; opens no file."""
     return frozenset(entry for folder in folders for entry in _entries(folder, DEPTH))
 
 

@@ -145,7 +145,7 @@ def test_corrections_of_0_1_are_read_and_another_is_kept_beside_them(old: Settin
 
     def listed() -> list[dict[str, str]]:
         found = kept.list("classification")
-        return [{"asked": one.asked, "target": one.target, "taught": one.taught} for one in found]
+        return [{"asked": one.question, "target": one.target, "taught": one.taught} for one in found]
 
     assert listed() == RECORDED["corrections"] and len(listed()) == 3
     kept.add("classification", {"text": "It froze.", "target": "bug"}, "praise", "tickets@1")

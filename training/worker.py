@@ -133,7 +133,7 @@ class Session:
         }
         version = self._publish(net, comparison, facts)
         if data.corrections.ids:
-            Corrections(self.settings.home).taught(self.config.plugin, data.corrections.ids, version.ref)
+            Corrections(self.settings.home).mark_taught(self.config.plugin, data.corrections.ids, version.ref)
         return {
             "version": version.ref,
             "promoted": self._promote(version, comparison),
@@ -194,7 +194,7 @@ class Session:
             "labels": data.labels,
             "prompt": self.config.prompt,
             "base": lineage.base_facts(self.config.model, self.model, self.quantize),
-            "fingerprint": fingerprint.of_trained(net, tokenizer, self.quantize, dtype),
+            "fingerprint": fingerprint.measure(net, tokenizer, self.quantize, dtype),
         }
 
     def _promote(self, version: Version, comparison: dict[str, Any]) -> bool:

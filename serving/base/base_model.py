@@ -128,8 +128,8 @@ class BaseModel:
     def _check_effect(self, slot: Slot) -> None:
         """Refuse a version that changes nothing on this base, or not what it changed when it was published."""
         published = slot.version.manifest.get("fingerprint")
-        key = fingerprint.held(self.quantization, self.dtype)
-        why = fingerprint.fault(published, self._bare_states, self._probe_states(slot), key)
+        key = fingerprint.base_key(self.quantization, self.dtype)
+        why = fingerprint.find_mismatch(published, self._bare_states, self._probe_states(slot), key)
         if why:
             raise _refusal(slot.version.ref, why)
 

@@ -2,31 +2,21 @@
 
 from __future__ import annotations
 
-import os
-import signal
-import socket
-import subprocess
-import sys
 import threading
-import time
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 from huggingface_hub import constants, hf_hub_download
-from huggingface_hub.utils import close_session
 
 from errors import ModelError
 from hub import models
 from hub.client import Unreachable, silent
 from hub.models import Hub, cached_snapshot
-from settings import REPOSITORY
-from tests.helpers.fake_hub import FakeHub, SilentPort, model_files, point_to, serving, silent_hub
+from tests.helpers.fake_hub import FakeHub, SilentPort, model_files, serving, silent_hub
 from tests.helpers.waiting import until
 
 REPO = "org/name"
-
-
 EXTRA = [
     *("pytorch_model.bin", "evil.py", "onnx/config.json", "onnx/model.safetensors", "original/x.pth"),
     *("model.fp16.safetensors", "consolidated.00.safetensors", "README.md", "chat_template.jinja"),
@@ -59,17 +49,9 @@ def test_a_fetch_takes_the_safe_files_of_one_commit(hub: FakeHub) -> None:
     assert all(f"/{sha}/" in request for request in hub.requests if "/resolve/" in request)
 
 
-def test_the_cache_answers_without_the_network(hub: FakeHub) -> None:
-    assert cached_snapshot(REPO, None) is None
-    path, sha = Hub().fetch(REPO, None, silent)
-    hub.requests.clear()
-    assert cached_snapshot(REPO, sha) == path
-    assert hub.requests == []
-
-
 @pytest.mark.parametrize("parts", [["vocab.txt"], ["config.json", "vocab.txt"]])
 def test_r42_a_part_of_a_model_in_the_cache_is_no_model(hub: FakeHub, parts: list[str]) -> None:
-    """As another program leaves it that wanted the tokenizer alone."""
+    """Another program may have downloaded the tokenizer alone."""
     for name in parts:
         hf_hub_download(REPO, name)
     assert cached_snapshot(REPO, None) is None
@@ -86,9 +68,8 @@ def test_a_refusal_of_the_hub_says_why(hub: FakeHub) -> None:
     with pytest.raises(ModelError, match="not a model id"):
         Hub().fetch("org/a--b", None, silent)
     hub.gated.add(REPO)
-    with pytest.raises(ModelError, match="gated") as caught:
+    with pytest.raises(ModelError, match=r"gated.*HF_TOKEN"):
         Hub().fetch(REPO, None, silent)
-    assert "HF_TOKEN" in caught.value.next
 
 
 def test_r02_pickles_are_refused_before_anything_is_downloaded(hub: FakeHub) -> None:
@@ -109,7 +90,7 @@ def test_a_model_that_does_not_fit_on_the_disk_is_not_fetched(hub: FakeHub, monk
 
 
 @pytest.mark.parametrize("status", [403, 429, 500, 503])
-def test_an_error_status_is_said_after_one_request(hub: FakeHub, status: int) -> None:
+def test_an_error_status_is_reported_after_one_request(hub: FakeHub, status: int) -> None:
     hub.status = status
     with pytest.raises(ModelError if status == 403 else Unreachable, match=str(status)):
         Hub().fetch(REPO, None, silent)
@@ -133,26 +114,14 @@ def test_an_error_of_the_callback_cancels_and_is_raised(hub: FakeHub) -> None:
         Hub().fetch(REPO, None, cancel)
 
 
-def test_an_incomplete_snapshot_is_not_taken(hub: FakeHub) -> None:
+def test_a_whole_snapshot_is_found_without_the_network_and_an_incomplete_one_is_not(hub: FakeHub) -> None:
     path, sha = Hub().fetch(REPO, None, silent)
+    hub.requests.clear()
+    assert cached_snapshot(REPO, sha) == path
     (path / "vocab.txt").unlink()
-    assert cached_snapshot(REPO, sha) is None
+    assert cached_snapshot(REPO, sha) is None and hub.requests == []
     Hub().fetch(REPO, None, silent)
     assert cached_snapshot(REPO, sha) == path
-
-
-def test_a_process_killed_in_a_download_leaves_nothing_whole(hub: FakeHub, tmp_path: Path) -> None:
-    hub.stall["model.safetensors"] = 1000
-    code = f"from hub.models import Hub; Hub().fetch({REPO!r}, None, lambda *_: None)"
-    environment = {**os.environ, "PYTHONPATH": str(REPOSITORY), "HF_ENDPOINT": constants.ENDPOINT,
-                   "HF_HOME": str(tmp_path), "HF_HUB_CACHE": constants.HF_HUB_CACHE, "HF_HUB_OFFLINE": "0"}  # fmt: skip
-    with subprocess.Popen([sys.executable, "-c", code], env=environment) as process:
-        assert hub.stalled.wait(20)
-        process.send_signal(signal.SIGKILL)
-    hub.stall.clear()
-    assert cached_snapshot(REPO, hub.branches["main"]) is None
-    path, _ = Hub().fetch(REPO, None, silent)
-    assert (path / "model.safetensors").read_bytes() == hub.repositories[REPO]["model.safetensors"]
 
 
 def test_a_hub_that_never_answers_is_asked_once(silence: SilentPort, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -168,7 +137,7 @@ def test_a_hub_that_never_answers_is_asked_once(silence: SilentPort, monkeypatch
     for thread in threads:
         thread.join()
     assert silence.connections == 1
-    monkeypatch.setattr(models, "FORGET_SECONDS", 0.0)
+    monkeypatch.setattr(models, "SILENCE_SECONDS", 0.0)
     ask()
     assert silence.connections == 1, "it is still remembered"
     hub = Hub()
@@ -177,30 +146,21 @@ def test_a_hub_that_never_answers_is_asked_once(silence: SilentPort, monkeypatch
     assert silence.connections == 3, "forgotten at once, so asked again"
 
 
-def test_a_look_up_that_is_given_up_ends(silence: SilentPort) -> None:
-    with pytest.raises(Unreachable):
-        Hub().fetch(REPO, None, silent)
-    until(lambda: not any(thread.name == "hub-look-up" for thread in threading.enumerate()))
-
-
 def test_a_hub_that_answers_too_slowly_is_given_up(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def looking() -> bool:
+        return any(thread.name == "hub-look-up" for thread in threading.enumerate())
+
     assert models.REACH_SECONDS <= 3
-    started = time.monotonic()
     with silent_hub(monkeypatch, tmp_path / "cache", trickle=True), pytest.raises(Unreachable):
         Hub().fetch(REPO, None, silent)
-    assert time.monotonic() - started < 4, "the answer takes 5 s, each byte of it arrives in time"
+    assert looking(), "each byte of the answer arrives in time"
+    until(lambda: not looking())
 
 
-def test_a_closed_port_is_no_hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    with socket.create_server(("127.0.0.1", 0)) as server:
-        port = server.getsockname()[1]
-    point_to(monkeypatch, f"http://127.0.0.1:{port}", tmp_path)
-    with pytest.raises(Unreachable):
-        Hub().fetch(REPO, None, silent)
-    close_session()
-
-
-def test_a_login_page_is_no_hub(hub: FakeHub) -> None:
+def test_a_closed_port_or_a_login_page_is_no_hub(hub: FakeHub, monkeypatch: pytest.MonkeyPatch) -> None:
     hub.status = 200  # every address answers {}
     with pytest.raises(Unreachable, match="something else"):
+        Hub().fetch(REPO, None, silent)
+    monkeypatch.setattr(constants, "ENDPOINT", "http://127.0.0.1:9")
+    with pytest.raises(Unreachable, match="did not answer"):
         Hub().fetch(REPO, None, silent)

@@ -1,4 +1,4 @@
-"""chat_template.py: only the assistant's words and the end of its turn are learned; text never becomes a command."""
+"""models/chat_template.py: labels are the assistant's words and ends of turns; text never becomes a special token."""
 
 from __future__ import annotations
 
@@ -49,33 +49,25 @@ CHAT = [
 SHAPES = {"one turn": CHAT[1:3], "system": CHAT[:3], "two turns": CHAT[1:], "all": CHAT}
 
 
-def learned_text(tokenizer: Any, ids: list[int], learned: list[Span]) -> str:
-    return str(tokenizer.decode([t for start, end in learned for t in ids[start:end]]))
+def label_text(tokenizer: Any, ids: list[int], labels: list[Span]) -> str:
+    return str(tokenizer.decode([t for start, end in labels for t in ids[start:end]]))
 
 
 @pytest.mark.parametrize("shape", SHAPES)
 @pytest.mark.parametrize("name", TEMPLATES)
-def test_only_the_assistants_words_and_its_end_are_learned(name: str, shape: str) -> None:
+def test_labels_are_the_assistants_words_and_ends_and_the_row_begins_as_its_question(name: str, shape: str) -> None:
     tokenizer, messages = TOKENIZERS[name], SHAPES[shape]
-    ids, learned = encode(tokenizer, messages)
-    spoken = "".join(m["content"] + END[name] for m in messages if m["role"] == "assistant")
-    assert learned_text(tokenizer, ids, learned) == spoken
+    ids, labels = encode(tokenizer, messages)
+    answers = "".join(m["content"] + END[name] for m in messages if m["role"] == "assistant")
+    assert label_text(tokenizer, ids, labels) == answers
     for message in messages:
         assert message["content"] in tokenizer.decode(ids)
+    question, before = encode(tokenizer, messages[:-1], answer_next=True)
+    assert ids[: len(question)] == question and labels[:-1] == before
+    assert labels[-1][0] == len(question), "the first token after the question is the first of the answer"
 
 
-@pytest.mark.parametrize("shape", SHAPES)
-@pytest.mark.parametrize("name", TEMPLATES)
-def test_the_question_when_answering_is_how_the_trained_row_begins(name: str, shape: str) -> None:
-    tokenizer, messages = TOKENIZERS[name], SHAPES[shape]
-    row, learned = encode(tokenizer, messages)
-    asked, before = encode(tokenizer, messages[:-1], answer_next=True)
-    assert row[: len(asked)] == asked
-    assert learned[-1][0] == len(asked), "the first token after the question is the first of the answer"
-    assert learned[:-1] == before
-
-
-def test_turns_of_the_fallback_stand_on_lines_of_their_own() -> None:
+def test_turns_of_the_fallback_template_begin_new_lines() -> None:
     text, _ = render(TOKENIZERS["fallback"], CHAT, answer_next=False)
     assert text.startswith("System:\nBe brief.\nUser:\nOù est mon colis ?\nAssistant:\nIt left 昨天 🎉</s>\nUser:\n")
 
@@ -98,18 +90,17 @@ def test_r36_special_tokens_in_a_message_stay_text(name: str, place: str) -> Non
 
 @given(content=st.text(max_size=40), answer=st.text(min_size=1, max_size=40))
 @settings(max_examples=60, suppress_health_check=[HealthCheck.too_slow], deadline=None)
-def test_whatever_the_text_the_mask_covers_the_answer_alone(content: str, answer: str) -> None:
+def test_labels_cover_the_answer_alone_for_any_text(content: str, answer: str) -> None:
     for name in ("fallback", "chatml"):
         tokenizer = TOKENIZERS[name]
-        ids, learned = encode(tokenizer, as_messages(content, "", answer))
-        spoken = neutralize(tokenizer, answer.strip()) + END[name]
-        assert learned_text(tokenizer, ids, learned) == spoken
-        asked = encode(tokenizer, as_messages(content, ""), answer_next=True)[0]
-        assert ids[: len(asked)] == asked
-        assert learned == [(len(asked), learned[0][1])]
+        ids, labels = encode(tokenizer, as_messages(content, "", answer))
+        assert label_text(tokenizer, ids, labels) == neutralize(tokenizer, answer.strip()) + END[name]
+        question = encode(tokenizer, as_messages(content, ""), answer_next=True)[0]
+        assert ids[: len(question)] == question
+        assert labels == [(len(question), labels[0][1])]
 
 
-def test_a_batch_is_encoded_as_each_alone() -> None:
+def test_a_batch_is_encoded_as_each_conversation_alone() -> None:
     for tokenizer in TOKENIZERS.values():
         alone = [encode(tokenizer, messages) for messages in SHAPES.values()]
         assert encode_batch(tokenizer, list(SHAPES.values())) == alone
@@ -117,7 +108,7 @@ def test_a_batch_is_encoded_as_each_alone() -> None:
 
 @given(content=st.lists(st.text(min_size=1, max_size=12), min_size=2, max_size=6))
 @settings(max_examples=60, deadline=None)
-def test_what_is_learned_is_what_the_offsets_say_token_by_token(content: list[str]) -> None:
+def test_labels_are_those_that_offsets_give_token_by_token(content: list[str]) -> None:
     messages = [{"role": ("user", "assistant")[i % 2], "content": text} for i, text in enumerate(content)]
     for name in ("fallback", "llama3"):
         text, spans = render(TOKENIZERS[name], messages, answer_next=False)
@@ -125,8 +116,8 @@ def test_what_is_learned_is_what_the_offsets_say_token_by_token(content: list[st
         mask = [any(start < last and end > first for first, last in spans) for start, end in offsets]
         for _, last in spans:
             mask[next(i for i, (start, end) in enumerate(offsets) if start >= last and end > start)] = True
-        learned = encode(TOKENIZERS[name], messages)[1]
-        assert [i for start, end in learned for i in range(start, end)] == [i for i, m in enumerate(mask) if m]
+        labels = encode(TOKENIZERS[name], messages)[1]
+        assert [i for start, end in labels for i in range(start, end)] == [i for i, m in enumerate(mask) if m]
 
 
 def test_a_prompt_is_put_around_the_text_once() -> None:
@@ -143,15 +134,13 @@ def test_content_in_parts_is_read_as_text(content: object, text: str) -> None:
     assert as_text(content) == text
 
 
-def test_a_template_that_leaves_a_message_out_is_told() -> None:
+@pytest.mark.parametrize(
+    ("template", "why"),
+    [("{% for m in messages if m.role != 'system' %}{{ m.content }}{% endfor %}", "leaves out the system message"),
+     ("{{ raise_exception('System role not supported') }}", "System role not supported")],
+)  # fmt: skip
+def test_a_template_that_refuses_or_leaves_out_a_message_is_an_error(template: str, why: str) -> None:
     tokenizer = tokenizer_for("chatml")
-    tokenizer.chat_template = "{% for m in messages if m.role != 'system' %}{{ m.content }}{% endfor %}"
-    with pytest.raises(InputError, match="leaves out the system message number 1"):
-        encode(tokenizer, CHAT)
-
-
-def test_a_template_that_refuses_is_told_in_its_own_words() -> None:
-    tokenizer = tokenizer_for("chatml")
-    tokenizer.chat_template = "{{ raise_exception('System role not supported') }}"
-    with pytest.raises(InputError, match="System role not supported"):
+    tokenizer.chat_template = template
+    with pytest.raises(InputError, match=why):
         encode(tokenizer, CHAT)

@@ -11,7 +11,7 @@ from errors import AdapterError
 from models import fingerprint
 from models.resolve import ModelStore
 from serving.loaded import Loaded
-from store.adapters import AdapterStore, Version
+from store.adapters import Version
 from tests.conftest import Trained
 from tests.helpers import tiny
 from tests.helpers.exact import ON_GPU
@@ -26,34 +26,31 @@ def load(loaded: Loaded, version: Version) -> None:
         pass
 
 
-def found(loaded: Loaded, version: Version) -> torch.Tensor:
-    """What the resident sees the version change."""
-    resident = loaded.base
-    with resident.slots.pin(version) as slot:
-        return (resident._probe_states(slot) - resident._bare_states).cpu()
-
-
 def difference(loaded: Loaded, version: Version) -> float:
-    told = version.manifest["fingerprint"]
-    values = torch.tensor(told["values"])
-    return float((found(loaded, version)[told["at"]] - values).norm() / values.norm())
+    """Return the relative difference between the recorded effect of a version and that on a loaded base."""
+    recorded = version.manifest["fingerprint"]
+    values = torch.tensor(recorded["values"])
+    with loaded.base.slots.pin(version) as slot:
+        change = (loaded.base._probe_states(slot) - loaded.base._bare_states).cpu()
+    return float((change[recorded["at"]] - values).norm() / values.norm())
 
 
 @pytest.mark.parametrize("quantize", ["none", "4bit", "8bit"])
 @pytest.mark.parametrize("family", ["bert", "llama"])
-def test_a_resident_finds_what_training_told(
+def test_a_loaded_version_has_the_recorded_effect(
     family: str, quantize: str, request: pytest.FixtureRequest, tmp_path: Path
 ) -> None:
     trained: Trained = request.getfixturevalue(family)
     version = train(trained.spec, tmp_path, quantize=quantize, precision="float32")
-    told = version.manifest["fingerprint"]
-    assert told["held"] == f"{quantize} float32" and told["change"] == max(map(abs, told["values"])) > 0
+    recorded = version.manifest["fingerprint"]
+    assert recorded["held"] == f"{quantize} float32"
+    assert recorded["change"] == max(map(abs, recorded["values"])) > 0
     rounded = ON_GPU and quantize == "8bit"  # LLM.int8 in float16, as `tests.helpers.exact` has it
     assert difference(Loaded(trained.model, quantize), version) < (fingerprint.TOLERANCE if rounded else 1e-3)
 
 
 @pytest.mark.parametrize("family", ["bert", "llama"])
-def test_training_in_bfloat16_is_told_of_in_float32(
+def test_a_fingerprint_of_training_in_bfloat16_is_in_float32(
     family: str, request: pytest.FixtureRequest, tmp_path: Path
 ) -> None:
     trained: Trained = request.getfixturevalue(family)
@@ -70,7 +67,7 @@ def test_training_in_bfloat16_is_told_of_in_float32(
 
 
 @pytest.mark.parametrize("family", FAMILIES)
-def test_every_family_finds_what_training_told(family: str, tmp_path: Path) -> None:
+def test_a_loaded_version_of_every_family_has_the_recorded_effect(family: str, tmp_path: Path) -> None:
     spec = spec_of(family, tiny.make(family, tmp_path / family))
     version = train(spec, tmp_path, precision="float32")
     loaded = Loaded(ModelStore(tmp_path / "models", offline=True).resolve(spec.model), "none")
@@ -81,16 +78,10 @@ def test_every_family_finds_what_training_told(family: str, tmp_path: Path) -> N
 def test_r14_other_weights_under_the_same_manifest_are_refused(
     family: str, request: pytest.FixtureRequest, tmp_path: Path
 ) -> None:
-    """Published with hashes of its own, so that only its effect can give it away."""
+    """The hashes are those of the other weights, so that only their effect gives them away."""
     trained: Trained = request.getfixturevalue(family)
     loaded = trained.load()
-    told = trained.first.manifest["fingerprint"]
-    with AdapterStore(tmp_path).staging() as staging:
-        for path in trained.second.path.iterdir():
-            if path.name != "manifest.json":
-                (staging / path.name).write_bytes(path.read_bytes())
-        facts = {k: v for k, v in trained.second.manifest.items() if k not in ("files", "name", "number")}
-        swapped = AdapterStore(tmp_path).publish(staging, "swapped", {**facts, "fingerprint": told})
+    swapped = copy_of(trained.second, tmp_path, "swapped", fingerprint=trained.first.manifest["fingerprint"])
     swapped.check_files()
     with pytest.raises(AdapterError, match=r"on a fixed probe it is off by \d+ %"):
         load(loaded, swapped)
@@ -107,43 +98,32 @@ def test_weights_that_were_changed_are_refused(bert: Trained, tmp_path: Path, fa
 
 
 @pytest.mark.parametrize("quantize", ["none", "4bit", "8bit"])
-def test_an_adapter_that_was_zeroed_is_refused_on_every_base(bert: Trained, tmp_path: Path, quantize: str) -> None:
-    zeroed = copy_of(bert.first, tmp_path, "zeroed", tensors(fill("lora_B", 0.0)))
+@pytest.mark.parametrize("recorded", [True, False])
+def test_an_adapter_that_changes_nothing_is_refused_on_every_base(
+    bert: Trained, tmp_path: Path, quantize: str, recorded: bool
+) -> None:
+    facts = {} if recorded else {"fingerprint": None}
+    loaded = Loaded(bert.model, quantize)
+    load(loaded, copy_of(bert.first, tmp_path, "whole", **facts))
     with pytest.raises(AdapterError, match="changes nothing"):
-        load(Loaded(bert.model, quantize), zeroed)
+        load(loaded, copy_of(bert.first, tmp_path, "zeroed", tensors(fill("lora_B", 0.0)), **facts))
 
 
-def test_a_version_without_a_fingerprint_loads_if_it_acts(bert: Trained, tmp_path: Path) -> None:
-    def publish(name: str, source: Version) -> Version:
-        with AdapterStore(tmp_path).staging() as staging:
-            for path in source.path.iterdir():
-                if path.name != "manifest.json":
-                    (staging / path.name).write_bytes(path.read_bytes())
-            old = {k: v for k, v in source.manifest.items() if k not in ("files", "name", "number", "fingerprint")}
-            return AdapterStore(tmp_path).publish(staging, name, old)
-
-    loaded = bert.load()
-    load(loaded, publish("old", bert.first))
-    zeroed = copy_of(bert.first, tmp_path, "zeroed", tensors(fill("lora_B", 0.0)))
-    with pytest.raises(AdapterError, match="changes nothing"):
-        load(loaded, publish("oldzero", zeroed))
-
-
-def test_values_are_compared_between_bases_held_alike() -> None:
+def test_values_are_compared_in_float32_on_bases_with_the_same_key() -> None:
     base, change = torch.arange(32.0), torch.linspace(-1, 2, 32)
-    told = fingerprint.fingerprint(base, base + change, "none float32")
-    assert told["change"] == 2 and told["at"][0] == 31 and len(told["values"]) == fingerprint.PLACES
-    assert fingerprint.fault(told, base, base + change, "none float32") == ""
-    assert "off by 200 %" in fingerprint.fault(told, base, base - change, "none float32")
-    assert fingerprint.fault(told, base, base - change, "4bit float32") == ""
+    recorded = fingerprint.fingerprint(base, base + change, "none float32")
+    assert recorded["change"] == 2 and recorded["at"][0] == 31 and len(recorded["values"]) == fingerprint.PLACES
+    assert fingerprint.find_mismatch(recorded, base, base + change, "none float32") == ""
+    assert "off by 200 %" in fingerprint.find_mismatch(recorded, base, base - change, "none float32")
+    assert fingerprint.find_mismatch(recorded, base, base - change, "4bit float32") == ""
     half = fingerprint.fingerprint(base, base + change, "none bfloat16")
-    assert fingerprint.fault(half, base, base - change, "none bfloat16") == "", "rounding may be as large"
-    assert "another width" in fingerprint.fault(told, base[:9], (base + change)[:9], "none float32")
-    assert "off by inf" in fingerprint.fault(told, base, base + change * float("inf"), "none float32")
+    assert fingerprint.find_mismatch(half, base, base - change, "none bfloat16") == "", "rounding may be as large"
+    assert "another width" in fingerprint.find_mismatch(recorded, base[:9], (base + change)[:9], "none float32")
+    assert "off by inf" in fingerprint.find_mismatch(recorded, base, base + change * float("inf"), "none float32")
 
 
-def test_attention_alone_is_seen_by_the_probe(llama: Trained) -> None:
-    """A probe of one token would not: its attention is 1 whatever the queries and keys are."""
+def test_a_change_of_queries_alone_is_seen_by_the_probe(llama: Trained) -> None:
+    """With one token it would not be: its attention is 1 for all queries and keys."""
     loaded = llama.load()
     assert loaded.base._probe["input_ids"].shape == (1, fingerprint.PROBE_TOKENS)
     with loaded.base.slots.pin(llama.first) as slot:

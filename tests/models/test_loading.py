@@ -26,14 +26,14 @@ def resolved(family: str, folder: Path) -> Model:
 def test_a_model_with_halved_embeddings_answers_nearly_the_same(family: str, tmp_path: Path) -> None:
     net = load_model(resolved(family, tmp_path), "AutoModel")[0].requires_grad_(requires_grad=False)
     ids = torch.arange(4, 20, device=net.device).view(2, 8)
-    asked = {"input_ids": ids, **({"decoder_input_ids": ids} if net.config.is_encoder_decoder else {})}
+    inputs = {"input_ids": ids, **({"decoder_input_ids": ids} if net.config.is_encoder_decoder else {})}
     with torch.inference_mode():
-        before, size = net(**asked).last_hidden_state, held_bytes(net)
+        before, size = net(**inputs).last_hidden_state, held_bytes(net)
     words = net.get_input_embeddings().weight.numel()
     shared = sum(p is net.get_input_embeddings().weight for m in net.modules() for p in m.parameters(recurse=False)) > 1
     count = halve_embeddings(net)
     with torch.inference_mode():
-        after = net(**asked).last_hidden_state
+        after = net(**inputs).last_hidden_state
     assert after.dtype == before.dtype == net.dtype == torch.float32
     torch.testing.assert_close(after, before, atol=5e-3, rtol=5e-3)
     if shared:
@@ -70,7 +70,7 @@ def test_a_quantized_base_has_halved_embeddings_and_counts_its_scales(quantize: 
 def test_a_base_is_refused_where_its_weights_do_not_fit(
     quantize: str, width: int, least: float, bert: Trained, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(loading, "SPARE", 0)
+    monkeypatch.setattr(loading, "MEMORY_RESERVE", 0)
     weights = (bert.model.path / "model.safetensors").stat().st_size // 4
     require_memory(bert.model, quantize, width, int(2 * least * weights))
     with pytest.raises(ModelError, match=f"no room for {bert.model.id}"):

@@ -1,4 +1,4 @@
-"""models/preflight.py: a folder is refused before it is loaded, for each way in which it could do harm."""
+"""models/preflight.py: a folder with code, pickles, or paths out of it is refused before it is loaded."""
 
 from __future__ import annotations
 
@@ -30,18 +30,15 @@ def refusal(folder: Path) -> str:
     return caught.value.why
 
 
-def test_a_folder_without_config_or_weights_is_refused(folder: Path, tmp_path: Path) -> None:
+def test_r02_a_folder_without_config_or_safetensors_is_refused(folder: Path, tmp_path: Path) -> None:
     assert check_model(folder, ID) == CONFIG
     assert "no config.json" in refusal(tmp_path / "nothing")
-    (folder / "model.safetensors").unlink()
+    (folder / "model.safetensors").rename(folder / "pytorch_model.bin")
+    assert "pytorch_model.bin" in refusal(folder)
+    (folder / "pytorch_model.bin").unlink()
     assert "no weights" in refusal(folder)
     (folder / "config.json").rename(folder / "adapter_config.json")
     assert "It is an adapter" in refusal(folder)
-
-
-def test_r02_pickled_weights_are_named(folder: Path) -> None:
-    (folder / "model.safetensors").rename(folder / "pytorch_model.bin")
-    assert "pytorch_model.bin" in refusal(folder)
 
 
 @pytest.mark.parametrize("key", sorted(CODE_KEYS))
@@ -66,6 +63,7 @@ def test_harmless_configurations_pass(folder: Path) -> None:
     keys = {"vocab_file": "vocab.txt", "merges_file": None, "special_tokens_map_file": "/home/author/map.json"}
     (folder / "tokenizer_config.json").write_text(json.dumps(keys))
     (folder / "again.safetensors").symlink_to("model.safetensors")
+    (folder / "model.safetensors.index.json").write_text('{"weight_map": {"encoder.weight": "model.safetensors"}}')
     assert check_model(folder, ID) == CONFIG
 
 
@@ -74,31 +72,18 @@ def test_harmless_configurations_pass(folder: Path) -> None:
      "model.safetensors\n", "pytorch_model.bin", ".safetensors", "gone.safetensors",
      "9" * 400 + ".safetensors", "é" * 200 + ".safetensors"])))  # fmt: skip
 def test_r05_shards_outside_the_folder_are_refused(shard: str, tmp_path_factory: pytest.TempPathFactory) -> None:
-    folder = tmp_path_factory.mktemp("m")
+    folder = tmp_path_factory.mktemp("m") / "A"
     model_files(folder)
+    model_files(folder.parent / "B")
     (folder / "model.safetensors.index.json").write_text(json.dumps({"weight_map": {"encoder.weight": shard}}))
     if shard != "model.safetensors":
         assert "index.json" in refusal(folder)
-
-
-def test_r05_a_shard_that_exists_elsewhere_is_refused(folder: Path, tmp_path: Path) -> None:
-    model_files(tmp_path / "other")
-    for shard in ("../other/model.safetensors", str(tmp_path / "other" / "model.safetensors")):
-        (folder / "model.safetensors.index.json").write_text(json.dumps({"weight_map": {"w": shard}}))
-        assert "not one of its" in refusal(folder)
 
 
 @pytest.mark.parametrize("index", [[], {}, {"weight_map": []}, {"weight_map": {"a": 3}}])
 def test_an_index_of_another_shape_is_refused(folder: Path, index: object) -> None:
     (folder / "model.safetensors.index.json").write_text(json.dumps(index))
     assert "index.json" in refusal(folder)
-
-
-def test_a_whole_sharded_folder_passes(folder: Path) -> None:
-    (folder / "model.safetensors").rename(folder / "model-00001-of-00001.safetensors")
-    index = {"weight_map": {"encoder.weight": "model-00001-of-00001.safetensors"}}
-    (folder / "model.safetensors.index.json").write_text(json.dumps(index))
-    assert check_model(folder, ID) == CONFIG
 
 
 @pytest.mark.parametrize("value", ["/etc/passwd", "../vocab.txt", "a/b", "a\\b", "..", "a" * 400, ["x"], {"a": "b"}])
@@ -150,10 +135,8 @@ def test_r05_links_from_a_cache_to_another_repository_are_refused(tmp_path: Path
     (tmp_path / "models--other--secret" / "blobs" / "x").write_text("x")
     (snapshot / "extra.json").symlink_to("../../../models--other--secret/blobs/x")
     assert "extra.json" in refusal(snapshot)
-
-
-def test_r05_blobs_that_are_a_link_do_not_count(tmp_path: Path) -> None:
-    snapshot = cache_layout(tmp_path / "cache")
-    (tmp_path / "cache" / "models--org--name" / "blobs").rename(tmp_path / "elsewhere")
-    (tmp_path / "cache" / "models--org--name" / "blobs").symlink_to(tmp_path / "elsewhere")
+    (snapshot / "extra.json").unlink()
+    blobs = tmp_path / "models--org--name" / "blobs"
+    blobs.rename(tmp_path / "elsewhere")
+    blobs.symlink_to(tmp_path / "elsewhere")
     assert "link" in refusal(snapshot)

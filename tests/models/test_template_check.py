@@ -39,14 +39,14 @@ def test_r25_a_template_that_would_not_end_is_refused(trap: str) -> None:
         check_templates(TRAPS[trap], "org/base")
 
 
-def test_r25_a_template_that_is_tried_reaches_for_nothing(tmp_path: Path) -> None:
+def test_r25_a_template_runs_no_code(tmp_path: Path) -> None:
     canary = tmp_path / "canary"
     check_templates(f"{{{{ cycler.__init__.__globals__.os.mkdir('{canary}') }}}}", "org/base")
     assert not canary.exists()
 
 
 @pytest.mark.parametrize("template", WALKS)
-def test_r25_a_template_reaches_for_nothing(template: str) -> None:
+def test_r25_a_template_reaches_no_object_of_python(template: str) -> None:
     check_templates(template, "org/base")
     try:
         rendered, _ = render_jinja_template([[{"role": "user", "content": "x"}]], chat_template=template)
@@ -63,7 +63,7 @@ def test_r25_a_base_with_such_a_template_is_not_loaded_and_a_good_one_is(tmp_pat
     model = ModelStore(tmp_path, offline=True).resolve(str(folder))
     assert load_tokenizer(model).chat_template
     (folder / "chat_template.jinja").unlink(missing_ok=True)
-    told = json.loads((folder / "tokenizer_config.json").read_text())
-    (folder / "tokenizer_config.json").write_text(json.dumps({**told, "chat_template": LOOPS}))
+    facts = json.loads((folder / "tokenizer_config.json").read_text())
+    (folder / "tokenizer_config.json").write_text(json.dumps({**facts, "chat_template": LOOPS}))
     with pytest.raises(ModelError, match="takes more than 2 s"):
         load_tokenizer(model)

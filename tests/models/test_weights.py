@@ -4,11 +4,9 @@ from __future__ import annotations
 
 import json
 import struct
-import sys
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import psutil
 import pytest
 import torch
@@ -75,17 +73,12 @@ def test_the_identity_survives_ties_buffers_prefixes_and_shards(tmp_path: Path, 
     [b"[]", {"w": 3}, {"w": ENTRY | {"data_offsets": [0, 80]}}, {"w": ENTRY | {"data_offsets": [-8, 8]}},
      {"w": {"dtype": "F32", "shape": [2]}}, b"[" * 100_000],
 )  # fmt: skip
-def test_damaged_weights_are_refused(tmp_path: Path, header: Any) -> None:
-    write(tmp_path / "model.safetensors", header)
-    with pytest.raises(ModelError, match="whole safetensors"):
-        identity(tmp_path)
-
-
-@pytest.mark.parametrize("data", [b"", b"1234567", struct.pack("<Q", 10**12) + b"{}"])
-def test_weights_that_were_cut_short_are_refused(tmp_path: Path, data: bytes) -> None:
-    (tmp_path / "model.safetensors").write_bytes(data)
-    with pytest.raises(ModelError, match="whole safetensors"):
-        identity(tmp_path)
+def test_damaged_or_cut_weights_are_refused(tmp_path: Path, header: Any) -> None:
+    path = write(tmp_path / "model.safetensors", header)
+    for cut in (None, 7, 0):
+        path.write_bytes(path.read_bytes()[:cut])
+        with pytest.raises(ModelError, match="whole safetensors"):
+            identity(tmp_path)
 
 
 def test_the_identity_reads_little_of_large_files(tmp_path: Path) -> None:
@@ -100,13 +93,6 @@ def test_the_identity_reads_little_of_large_files(tmp_path: Path) -> None:
     before = psutil.Process().io_counters().read_chars
     identity(tmp_path)
     assert psutil.Process().io_counters().read_chars - before < 4 * 2**20
-
-
-def test_values_are_rounded_as_torch_does(tmp_path: Path) -> None:
-    values = torch.from_numpy(np.random.default_rng(1).normal(size=64).astype("f4"))
-    assert sys.byteorder == "little"
-    one, two = save(tmp_path / "a", {"w": values}), save(tmp_path / "b", {"w": values.bfloat16()})
-    assert identity(one) == identity(two)
 
 
 def test_the_header_of_an_ordinary_adapter_gives_its_shapes(tmp_path: Path) -> None:

@@ -82,7 +82,7 @@ class Acknowledged:
                     found.append(f"{ref} has other weights")
             except GraftError as error:
                 found.append(str(error))
-        there = {correction.asked for correction in Corrections(home).list(TAB)}
+        there = {correction.question for correction in Corrections(home).list(TAB)}
         found += [f"the correction {text!r} is gone" for text in self.corrections - there]
         live = store.live(TAB)
         if self.live and (live.ref if live else "base") not in self.live:

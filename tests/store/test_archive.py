@@ -1,4 +1,4 @@
-"""store/archive.py: what of a zip or a folder is taken, and what is refused unseen."""
+"""store/archive.py: one adapter is unpacked from a zip or a folder, and everything unsafe is refused."""
 
 from __future__ import annotations
 
@@ -17,26 +17,17 @@ from store.archive import CONFIG
 PARTS = {CONFIG: b'{"r": 4}', WEIGHTS: b"weights"}
 
 
-def packed(tmp: Path, files: dict[str, bytes], **entry: object) -> Path:
+def packed(tmp: Path, files: dict[str, bytes], mode: int = 0) -> Path:
     path = tmp / "theirs.zip"
     with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
         for name, content in files.items():
             info = zipfile.ZipInfo(name)
-            for key, value in entry.items():
-                setattr(info, key, value)
+            info.external_attr = (mode | 0o777) << 16
             archive.writestr(info, content, zipfile.ZIP_DEFLATED)
     return path
 
 
-def folder(tmp: Path, files: dict[str, bytes]) -> Path:
-    path = tmp / "theirs"
-    path.mkdir()
-    for name, content in files.items():
-        (path / name).write_bytes(content)
-    return path
-
-
-def taken(source: Path, tmp: Path) -> archive.Parcel:
+def taken(source: Path, tmp: Path) -> archive.UnpackedAdapter:
     (tmp / "out").mkdir()
     found = archive.unpack(source, tmp / "out")
     assert [path.name for path in (tmp / "out").iterdir()] == [WEIGHTS]
@@ -53,7 +44,10 @@ def test_an_adapter_is_found_wherever_it_lies_in_a_zip(tmp_path: Path, inside: s
 
 
 def test_a_folder_is_taken_but_nothing_that_a_link_points_at(tmp_path: Path) -> None:
-    source = folder(tmp_path, PARTS)
+    source = tmp_path / "theirs"
+    source.mkdir()
+    for name, content in PARTS.items():
+        (source / name).write_bytes(content)
     (source / "config.json").symlink_to("/etc/hostname")
     assert taken(source, tmp_path).labels == []
     (source / WEIGHTS).unlink()
@@ -72,51 +66,32 @@ def test_a_folder_is_taken_but_nothing_that_a_link_points_at(tmp_path: Path) -> 
         ({"manifest.json": {"labels": "xy", "prompt": 3}}, [], None),
     ],
 )
-def test_labels_and_prompt_are_read_where_they_are_told(tmp_path: Path, extra, labels, prompt) -> None:
-    told = {name: json.dumps(value).encode() for name, value in extra.items()}
-    found = taken(packed(tmp_path, PARTS | told), tmp_path)
+def test_labels_and_prompt_are_read_from_either_file(tmp_path: Path, extra, labels, prompt) -> None:
+    extra = {name: json.dumps(value).encode() for name, value in extra.items()}
+    found = taken(packed(tmp_path, PARTS | extra), tmp_path)
     assert (found.labels, found.prompt) == (labels, prompt)
 
 
-@pytest.mark.parametrize(
-    "name", ["../adapter_config.json", "/etc/passwd", "a/../../b", "a\\b", "c:x", "a//b", "./a", "bad\x1bname"]
-)
-def test_names_that_lead_out_are_refused(tmp_path: Path, name: str) -> None:
-    with pytest.raises(AdapterError, match="not a plain name"):
-        archive.unpack(packed(tmp_path, PARTS | {name: b""}), tmp_path)
-    assert not (tmp_path / WEIGHTS).exists()
+NOT_PLAIN = ["../adapter_config.json", "/etc/passwd", "a/../../b", "a\\b", "c:x", "a//b", "./a", "bad\x1bname"]
+REFUSED = [
+    *((PARTS | {name: b""}, 0, "not a plain name") for name in NOT_PLAIN),
+    *((PARTS, kind, "a link or a device") for kind in (stat.S_IFLNK, stat.S_IFIFO, stat.S_IFCHR)),
+    ({CONFIG: b"{}", "adapter_model.bin": b"code"}, 0, r"adapter_model\.bin.*can run code.*save_pretrained"),
+    ({"a.txt": b""}, 0, "holds no adapter_config.json"),
+    ({"config.json": b"{}", "model.safetensors": b""}, 0, "It looks like a whole model"),
+    ({CONFIG: b"{}", f"b/{CONFIG}": b"{}", WEIGHTS: b""}, 0, "holds 2 adapters"),
+    ({CONFIG: b"[]", WEIGHTS: b""}, 0, "not a JSON object"),
+    ({CONFIG: b"{", WEIGHTS: b""}, 0, "not a JSON object"),
+    ({CONFIG: b"{}", f"b/{WEIGHTS}": b""}, 0, f"holds no {WEIGHTS}"),
+]
 
 
-@pytest.mark.parametrize("kind", [stat.S_IFLNK, stat.S_IFIFO, stat.S_IFCHR])
-def test_links_and_devices_are_refused(tmp_path: Path, kind: int) -> None:
-    with pytest.raises(AdapterError, match="a link or a device"):
-        archive.unpack(packed(tmp_path, PARTS, external_attr=(kind | 0o777) << 16), tmp_path)
-
-
-def test_weights_that_can_run_code_are_refused_with_the_way_out(tmp_path: Path) -> None:
-    source = packed(tmp_path, {CONFIG: b"{}", "adapter_model.bin": b"code"})
-    with pytest.raises(AdapterError, match=r"adapter_model.bin.*can run code") as caught:
-        archive.unpack(source, tmp_path)
-    assert "safetensors" in caught.value.next
-    (tmp_path / "adapter.pt").write_bytes(b"code")
-    with pytest.raises(AdapterError, match=r"\.pt files can run code"):
-        archive.unpack(tmp_path / "adapter.pt", tmp_path)
-
-
-@pytest.mark.parametrize(
-    ("files", "why"),
-    [
-        ({"a.txt": b""}, "holds no adapter_config.json"),
-        ({"config.json": b"{}", "model.safetensors": b""}, "It looks like a whole model"),
-        ({CONFIG: b"{}", f"b/{CONFIG}": b"{}", WEIGHTS: b""}, "holds 2 adapters"),
-        ({CONFIG: b"[]", WEIGHTS: b""}, "not a JSON object"),
-        ({CONFIG: b"{", WEIGHTS: b""}, "not a JSON object"),
-        ({CONFIG: b"{}", f"b/{WEIGHTS}": b""}, f"holds no {WEIGHTS}"),
-    ],
-)
-def test_a_zip_without_one_adapter_is_refused(tmp_path: Path, files, why: str) -> None:
+@pytest.mark.parametrize(("files", "mode", "why"), REFUSED)
+def test_a_zip_that_is_not_one_safe_adapter_is_refused(tmp_path: Path, files, mode: int, why: str) -> None:
+    source = packed(tmp_path, files, mode)
     with pytest.raises(AdapterError, match=why):
-        archive.unpack(packed(tmp_path, files), tmp_path)
+        archive.unpack(source, tmp_path)
+    assert {path.name for path in tmp_path.iterdir()} <= {source.name, WEIGHTS}
 
 
 def test_a_file_larger_than_its_limit_is_refused_whatever_the_zip_says(tmp_path: Path, monkeypatch) -> None:
@@ -148,9 +123,13 @@ def test_a_damaged_or_encrypted_zip_is_refused(tmp_path: Path) -> None:
         archive.unpack(source, tmp_path)
 
 
-def test_a_path_that_is_not_there_or_no_adapter_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(AdapterError, match="no such file or folder"):
-        archive.unpack(tmp_path / "gone.zip", tmp_path)
-    (tmp_path / "notes.txt").write_text("hello")
-    with pytest.raises(AdapterError, match="neither a zip nor a folder"):
-        archive.unpack(tmp_path / "notes.txt", tmp_path)
+@pytest.mark.parametrize(
+    ("name", "why"),
+    [("gone.zip", "no such file or folder"), ("notes.txt", "neither a zip nor a folder"),
+     ("adapter.pt", r"\.pt files can run code")],
+)  # fmt: skip
+def test_a_path_of_anything_else_is_refused(tmp_path: Path, name: str, why: str) -> None:
+    if name != "gone.zip":
+        (tmp_path / name).write_text("hello")
+    with pytest.raises(AdapterError, match=why):
+        archive.unpack(tmp_path / name, tmp_path)

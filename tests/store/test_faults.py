@@ -181,7 +181,7 @@ def live(home: Path) -> str:
 
 
 def targets(home: Path) -> dict[str, str]:
-    return {one.asked: one.target for one in Corrections(home).list("echo")}
+    return {one.question: one.target for one in Corrections(home).list("echo")}
 
 
 def problems(home: Path, scenario: str, acknowledged: bool) -> list[str]:

@@ -38,26 +38,24 @@ def test_a_write_that_fails_leaves_the_old_file(tmp_path: Path, monkeypatch: pyt
     assert (tmp_path / "a").read_text() == "old"
 
 
-def test_seal_never_replaces_what_is_there(tmp_path: Path) -> None:
+def test_sealing_never_replaces_a_folder_and_staging_is_removed(tmp_path: Path) -> None:
     (tmp_path / "1").mkdir()
     (tmp_path / "1" / "kept").write_text("kept")
-    staging = files.new_staging(tmp_path)
-    (staging / "new").write_text("new")
-    with pytest.raises(OSError, match="not empty"):
+    with pytest.raises(OSError, match="not empty"), files.staging(tmp_path) as staging:
+        (staging / "new").write_text("new")
         files.seal(staging, tmp_path / "1")
-    assert [p.name for p in (tmp_path / "1").iterdir()] == ["kept"]
+    assert [path.name for path in tmp_path.rglob("*")] == ["1", "kept"]
 
 
-def test_leftovers_of_an_earlier_day_are_swept_and_fresh_ones_are_not(tmp_path: Path) -> None:
-    old, fresh = files.new_staging(tmp_path), files.new_staging(tmp_path)
-    (old / "half").write_text("half")
-    before = time.time() - files.STALE_AFTER_S - 60
-    os.utime(old, (before, before))
-    files.sweep(tmp_path)
-    assert not old.exists() and fresh.exists()
+def test_only_leftovers_of_an_earlier_day_are_swept(tmp_path: Path) -> None:
+    with files.staging(tmp_path) as old, files.staging(tmp_path) as fresh:
+        (old / "half").write_text("half")
+        os.utime(old, (time.time() - files.STALE_AFTER_S - 60,) * 2)
+        files.sweep(tmp_path)
+        assert not old.exists() and fresh.exists()
 
 
-def test_a_digest_is_that_of_the_bytes_and_reports_how_many_were_read(tmp_path: Path) -> None:
+def test_a_digest_is_that_of_the_bytes_and_reports_its_progress(tmp_path: Path) -> None:
     data, seen = os.urandom(2_500_000), list[int]()
     (tmp_path / "a").write_bytes(data)
     assert files.sha256(tmp_path / "a", seen.append) == hashlib.sha256(data).hexdigest()
@@ -78,16 +76,21 @@ def test_a_lock_holds_between_processes(tmp_path: Path) -> None:
     assert (tmp_path / "counter").read_text() == "150"
 
 
-def test_a_use_is_shared_and_keeps_others_from_removing(tmp_path: Path) -> None:
+def test_a_lock_that_stays_held_is_given_up_after_its_seconds(tmp_path: Path) -> None:
+    path = tmp_path / "runs.lock"
+    with files.lock(path), pytest.raises(TimeoutError, match=r"has held runs\.lock for 0\.05 s"):
+        files.lock(path, 0.05).__enter__()
+    with files.lock(path, 0.05), files.try_lock(path) as free:
+        assert not free
+
+
+def test_a_shared_lock_keeps_the_exclusive_one_away_until_all_are_released(tmp_path: Path) -> None:
     path = tmp_path / "new" / "use"
-    first, second = files.Use(path), files.Use(path)
-    for use, left in ((first, False), (second, True)):
-        with files.unused(path) as unused:
-            assert not unused
-        use.end()
-        with files.unused(path) as unused:
-            assert unused is left
-    third = files.Use(path)
+    first, second, third = (files.SharedLock(path) for _ in range(3))
+    for release in (first.release, second.release, lambda: None):
+        with files.try_lock(path) as free:
+            assert not free
+        release()
     del third
-    with files.unused(path) as unused:
-        assert unused, "it ends with whoever claimed it"
+    with files.try_lock(path) as free:
+        assert free, "it ends with its holder"

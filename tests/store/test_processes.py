@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Mapping
+from collections.abc import Iterator
 from pathlib import Path
 
 import psutil
@@ -14,37 +14,29 @@ from store import processes
 from tests.helpers.waiting import until
 
 
-def died() -> DataError:
-    return DataError("It ended early.")
+def lines_of(code: str, seconds: float | None = None) -> Iterator[str]:
+    died = DataError("It ended early.")
+    return processes.lines([sys.executable, "-c", code], DataError.from_dict, died, seconds=seconds)
 
 
-def lines_of(code: str, seconds: float | None = None) -> list[str]:
-    def refused(facts: Mapping[str, str]) -> DataError:
-        return DataError.from_dict(facts)
-
-    return list(processes.lines([sys.executable, "-c", code], refused, died, seconds=seconds))
-
-
-def test_lines_arrive_as_a_child_prints_them() -> None:
-    assert lines_of("print('one'); print('two')") == ["one\n", "two\n"]
-
-
-def test_a_refusal_of_a_child_is_raised_with_all_its_parts() -> None:
+def test_the_lines_of_a_child_arrive_and_its_refusal_is_raised_with_all_parts() -> None:
     code = "import sys; from errors import DataError; from store.processes import fail; print('one')"
+    lines = lines_of(f"{code}; sys.exit(fail(DataError('No rows.', 'It is empty.', 'Add some.')))")
+    assert next(lines) == "one\n"
     with pytest.raises(DataError) as raised:
-        lines_of(f"{code}; sys.exit(fail(DataError('No rows.', 'It is empty.', 'Add some.')))")
+        next(lines)
     assert (raised.value.what, raised.value.why, raised.value.next) == ("No rows.", "It is empty.", "Add some.")
 
 
 @pytest.mark.parametrize("code", ["raise SystemExit(3)", "raise SystemExit(2)", "import os; os.kill(os.getpid(), 9)"])
 def test_a_child_that_ends_without_a_reason_is_an_error_too(code: str) -> None:
     with pytest.raises(DataError, match="It ended early"):
-        lines_of(code)
+        list(lines_of(code))
 
 
 def test_a_child_that_takes_too_long_is_ended() -> None:
     with pytest.raises(TimeoutError):
-        lines_of("import time; time.sleep(600)", seconds=0.5)
+        list(lines_of("import time; time.sleep(600)", seconds=0.5))
 
 
 def test_a_reader_that_goes_away_ends_the_child_and_what_it_started() -> None:
@@ -53,7 +45,7 @@ def test_a_reader_that_goes_away_ends_the_child_and_what_it_started() -> None:
         "child = subprocess.Popen([sys.executable, '-c', 'import time; time.sleep(600)']); "
         "print(child.pid, flush=True); time.sleep(600)"
     )
-    reader = processes.lines([sys.executable, "-c", code], lambda facts: died(), died)
+    reader = lines_of(code)
     grandchild = int(next(reader))
     reader.close()
     until(lambda: not psutil.pid_exists(grandchild) or psutil.Process(grandchild).status() == psutil.STATUS_ZOMBIE)

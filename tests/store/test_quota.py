@@ -24,21 +24,21 @@ def test_a_full_home_is_refused_and_linked_files_count_once(tmp_path: Path) -> N
         quota.check(replace(settings, disk_bytes=disk), "Not now.")
 
 
-def test_free_disk_is_that_of_the_folder_to_be(tmp_path: Path) -> None:
+def test_free_disk_is_known_for_a_folder_that_does_not_exist_yet(tmp_path: Path) -> None:
     assert 0 < quota.free_disk(tmp_path / "not" / "yet") <= psutil.disk_usage(str(tmp_path)).total
 
 
 @pytest.mark.parametrize("files", quota.LIMIT_FILES)
-def test_the_limit_of_a_control_group_leaves_what_its_file_cache_could_give(
+def test_memory_below_a_control_groups_limit_includes_its_file_cache(
     files: tuple[str, str, str], tmp_path: Path
 ) -> None:
     limit, used, cache = files
     for name, text in ((limit, "1000\n"), (used, "700\n"), ("memory.stat", f"anon 1\n{cache} 50\n")):
         (tmp_path / name).write_text(text)
-    assert quota._left(tmp_path) == 350
+    assert quota._free_in_group(tmp_path) == 350
     for unlimited in ("max\n", f"{1 << 62}\n"):
         (tmp_path / limit).write_text(unlimited)
-        assert quota._left(tmp_path) == quota.UNLIMITED
+        assert quota._free_in_group(tmp_path) == quota.UNLIMITED
 
 
 def test_free_memory_is_at_most_that_of_the_machine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,9 +1,8 @@
-"""store/staging.py: a placed folder is whole or absent, however many ask for it and whenever they die."""
+"""store/staging.py: a placed folder is whole or absent, built once, and built again where it was damaged."""
 
 from __future__ import annotations
 
 import os
-import signal
 import subprocess
 import sys
 import time
@@ -64,13 +63,17 @@ def check_whole(root: Path) -> None:
     assert (root / "m" / "b").read_text() == "second"
 
 
-def test_a_killed_process_leaves_nothing_that_is_taken_for_whole(tmp_path: Path) -> None:
+def test_a_killed_builder_leaves_no_folder_and_its_leftovers_are_swept(tmp_path: Path) -> None:
     with child(tmp_path, "hang") as process:
         assert process.stdout is not None and process.stdout.readline() == "half\n"
-        process.send_signal(signal.SIGKILL)
-    assert read_manifest(tmp_path / "m") is None
+        [staging] = tmp_path.glob(f"{STAGING_PREFIX}*")
+        sweep(tmp_path)
+        assert staging.exists(), "its builder lives"
+        process.kill()
     assert not (tmp_path / "m").exists()
-    place(tmp_path, "m", FACTS, build)  # and the dead process holds no lock
+    sweep(tmp_path)
+    assert not staging.exists()
+    place(tmp_path, "m", FACTS, build)  # the dead process holds no lock
     check_whole(tmp_path)
 
 
@@ -129,15 +132,14 @@ def test_a_damaged_folder_is_set_aside_and_built_again(tmp_path: Path) -> None:
     assert [(path / "b").read_text() for path in aside] == ["secon"]
 
 
-def test_a_folder_with_other_facts_is_replaced(tmp_path: Path) -> None:
+def test_a_folder_with_other_facts_is_replaced_and_a_discarded_one_is_gone(tmp_path: Path) -> None:
     place(tmp_path, "m", FACTS, build)
-
-    def other(work: Path, out: Path) -> None:
-        (out / "c").write_text("third")
-
-    place(tmp_path, "m", {"revision": "2"}, other)
-    manifest = read_manifest(tmp_path / "m")
-    assert manifest is not None and list(manifest["files"]) == ["c"] and manifest["revision"] == "2"
+    place(tmp_path, "m", {"revision": "2"}, lambda work, out: (out / "c").touch())
+    assert (read_manifest(tmp_path / "m") or {}).keys() == {"files", "revision"}
+    assert [path.name for path in (tmp_path / "m").glob("[!m]*")] == ["c"]
+    discard(tmp_path, "m")
+    discard(tmp_path, "m")
+    assert not (tmp_path / "m").exists()
 
 
 @pytest.mark.parametrize("text", ["", "[]", "{}", '{"files": []}', '{"files": {"a": 1}}'])
@@ -151,22 +153,3 @@ def test_with_hashes_a_changed_file_of_the_same_size_is_placed_again(tmp_path: P
     (folder / "a").write_text("FIRST")
     assert (place(tmp_path, "m", {}, build) / "a").read_text() == "FIRST", "sizes alone do not show it"
     assert (place(tmp_path, "m", {}, build, hashes=True) / "a").read_text() == "first"
-
-
-def test_a_sweep_removes_what_dead_builders_left_and_nothing_else(tmp_path: Path) -> None:
-    dead = child(tmp_path, "hang")
-    assert dead.stdout is not None and dead.stdout.readline() == "half\n"
-    [staging] = tmp_path.glob(".staging-*")
-    sweep(tmp_path)
-    assert staging.exists(), "its builder lives"
-    dead.kill()
-    dead.communicate()
-    sweep(tmp_path)
-    assert not staging.exists()
-
-
-def test_a_discarded_folder_is_gone(tmp_path: Path) -> None:
-    place(tmp_path, "m", {}, lambda work, out: None)
-    discard(tmp_path, "m")
-    discard(tmp_path, "m")
-    assert not [path for path in tmp_path.iterdir() if path.is_dir()]

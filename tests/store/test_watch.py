@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from store.watch import EVERY_S, Watch, look
+from store.watch import EVERY_S, Watch, snapshot
 from tests.helpers.waiting import until
 
 
@@ -32,16 +32,16 @@ def test_a_watch_notices_additions_replacements_and_removals(tmp_path: Path, exi
     assert EVERY_S <= 0.5, "a change is noticed within a second"
 
 
-def test_a_look_sees_files_of_a_version_and_neither_staging_nor_bytecode(tmp_path: Path) -> None:
+def test_a_snapshot_has_files_of_a_version_and_neither_staging_nor_bytecode(tmp_path: Path) -> None:
     version = tmp_path / "name" / "1"
     version.mkdir(parents=True)
-    before = look([tmp_path])
+    before = snapshot([tmp_path])
     (tmp_path / ".staging-x").mkdir()
     (tmp_path / "__pycache__").mkdir()
     (tmp_path / "__pycache__" / "echo.cpython-311.pyc").write_bytes(b"x")
-    assert look([tmp_path]) == before
+    assert snapshot([tmp_path]) == before
     (version / "manifest.json").write_text("{}")
-    assert look([tmp_path]) != before
+    assert snapshot([tmp_path]) != before
 
 
 def test_a_callback_that_fails_does_not_end_the_watch(tmp_path: Path) -> None:

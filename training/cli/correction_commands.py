@@ -42,7 +42,7 @@ def correct(options: argparse.Namespace, settings: Settings) -> None:
 
 def _list(corrections: Corrections, tab: TabSpec, options: argparse.Namespace) -> None:
     for one in corrections.list(tab.name):
-        texts = (" ".join(text.split())[:CLIPPED] for text in (one.asked, one.target))
+        texts = (" ".join(text.split())[:CLIPPED] for text in (one.question, one.target))
         asked, target = (json.dumps(text, ensure_ascii=False) for text in texts)
         print(one.id, one.taught or "new", asked, "->", target)
 

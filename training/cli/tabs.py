@@ -39,10 +39,7 @@ def print_tabs(options: argparse.Namespace, settings: Settings) -> None:
 
 def read_tabs() -> Mapping[str, Mapping[str, Any]]:
     """Return the facts of every tab by its name, read from a child process. Raises `GraftError`."""
-
-    def died() -> GraftError:
-        return ConfigError("GRAFT_PLUGINS", ["The process that imports the plugins ended early."])
-
+    died = ConfigError("GRAFT_PLUGINS", ["The process that imports the plugins ended early."])
     lines = processes.lines(processes.python("plugins"), GraftError.from_dict, died)
     # A plugin may print when it is imported; the facts are the lines that begin like this.
     tabs = [json.loads(line) for line in lines if line.startswith('{"name": ')]

@@ -72,7 +72,7 @@ class Prepared:
     """Number of the rows of the file that are in `train`."""
     alone: bool
     """True where no row could be held out, so that `held_out` has the corrections that are trained on."""
-    use: files.Use
+    use: files.SharedLock
 
 
 def prepare(
@@ -94,7 +94,7 @@ def prepare(
     known = sorted(known) if config.corrections else []
     facts = {**_facts(config, task, tokenizer, progress), "known": known}
     key = hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()[:32]
-    use, corrections = files.Use(_use_of(root, key)), read_corrections(config, task.answers)
+    use, corrections = files.SharedLock(_use_of(root, key)), read_corrections(config, task.answers)
 
     def build(work: Path, out: Path) -> None:
         # The rows are written once for themselves and once as tokens, of about the same size.
@@ -135,7 +135,7 @@ def make_room(root: Path, budget: int) -> None:
     for folder in sorted(folders, key=lambda folder: used.get(folder, 0.0)):
         if sum(sizes.values()) <= budget:
             return
-        with files.unused(_use_of(root, folder.name)) as unused:
+        with files.try_lock(_use_of(root, folder.name)) as unused:
             if unused:
                 staging.discard(root, folder.name)
                 del sizes[folder]

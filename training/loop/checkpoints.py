@@ -46,14 +46,10 @@ def save(folder: Path, step: int, tensors: Tensors, state: Mapping[str, Any]) ->
     target = root / f"{step:09d}"
     if target.exists():
         return
-    staging = files.new_staging(root)
-    try:
+    with files.staging(root) as staging:
         save_file({name: tensor.contiguous() for name, tensor in tensors.items()}, staging / TENSORS)
         files.write_json(staging / STATE, {"step": step, **state})
         files.seal(staging, target)
-    except BaseException:
-        shutil.rmtree(staging, ignore_errors=True)
-        raise
     for old in _all(folder)[:-KEPT]:
         shutil.rmtree(old, ignore_errors=True)
 

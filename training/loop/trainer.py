@@ -22,7 +22,7 @@ from peft import PeftModel
 from peft.helpers import disable_input_dtype_casting
 
 from errors import RunError
-from models.loading import computing, held_bytes
+from models.loading import autocast, held_bytes
 from training.config import TrainConfig
 from training.estimate.training_memory import micro_batch_tokens
 from training.events import PAUSE, Events
@@ -139,7 +139,7 @@ class Trainer:
             examples = [self._rows[row] for row in group]
             batch = pack(examples) if config.packing else collate(examples, self._pad, self._widest)
             batch = {name: tensor.to(self._net.device) for name, tensor in batch.items()}
-            with computing(self._dtype):
+            with autocast(self._dtype):
                 summed = row_loss(self._net, batch)[0] if batch["labels"].dim() == 1 else token_loss(self._net, batch)
             self._scaler.scale(summed / learned).backward()  # type: ignore[no-untyped-call]
             loss += float(summed.detach()) / learned

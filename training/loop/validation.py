@@ -16,7 +16,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from models.loading import computing
+from models.loading import autocast
 from training.config import TrainConfig
 from training.data.tokens import Example
 from training.estimate.training_memory import EVALUATED_ROWS, EVALUATED_TOKENS
@@ -74,7 +74,7 @@ class Validation:
         loss, right, labelled = 0.0, 0, False
         for _, batch in padded_batches(self.rows, self.rows.lengths, self.pad, EVALUATED_TOKENS, net.device):
             labelled = batch["labels"].dim() == 1
-            with computing(self.dtype), _without_dropout(net):
+            with autocast(self.dtype), _without_dropout(net):
                 if labelled:
                     summed, logits = row_loss(net, batch)
                     right += int((logits.argmax(-1) == batch["labels"]).sum())

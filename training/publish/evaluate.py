@@ -15,7 +15,7 @@ from torch import nn
 from transformers import PreTrainedTokenizerBase
 
 from models.chat_template import neutralize_all
-from models.loading import computing, mean_vectors, similarity_probabilities, training_dtype
+from models.loading import autocast, mean_vectors, similarity_probabilities, training_dtype
 from models.resolve import Model
 from models.tokenizer import window
 from store.adapters import Version
@@ -90,7 +90,7 @@ class Evaluation:
     def predict(self, net: Any, labels: Sequence[str] = ()) -> Predictions:  # noqa: ANN401 - a PreTrainedModel or PeftModel
         """Return a model's predictions; `labels` are those of its head, by default the rows' own."""
         net.eval()
-        with computing(training_dtype(self.config.precision)):
+        with autocast(training_dtype(self.config.precision)):
             if not self.labels:
                 return self._write(net)
             return self._classify(lambda batch: net(**batch).logits, labels or self.labels, net.device)
@@ -106,7 +106,7 @@ class Evaluation:
             states = body(**batch).last_hidden_state
             return mean_vectors(states, torch.ones_like(batch["input_ids"]) if mask is None else mask)
 
-        with computing(training_dtype(self.config.precision)):
+        with autocast(training_dtype(self.config.precision)):
             texts = neutralize_all(self.tokenizer, self.labels)
             names = vectors(dict(self.tokenizer(texts, padding=True, return_tensors="pt").to(device)))
             return self._classify(

@@ -37,7 +37,7 @@ def export_merged(version: Version, target: Path, settings: Settings, base: str 
     """
     models = ModelStore(settings.home / "models", settings.offline)
     key = base or Origins(settings.home, settings.models.values()).id_of(version)
-    model = (models.resolve if base or os.path.isabs(key) else models.named)(key)
+    model = (models.resolve if base or os.path.isabs(key) else models.resolve_hub_id)(key)
     write = merge_into_zip if target.suffix == ".zip" else merge
     write(version, model, target, say)
 
@@ -61,8 +61,7 @@ def merge(version: Version, model: Model, target: Path, say: Say = bool) -> Path
         options = {"num_labels": len(labels), "id2label": labels, "label2id": {v: k for k, v in labels.items()}}
         options["ignore_mismatched_sizes"] = True
     net, _ = load_model(model, TASKS[version.manifest["task"]].auto_class, dtype=torch.float32, **options)
-    staging = files.new_staging(target.absolute().parent)
-    try:
+    with files.staging(target.absolute().parent) as staging:
         say("merge")
         merged = PeftModel.from_pretrained(net, version.path).merge_and_unload(safe_merge=True)
         say("write")
@@ -73,8 +72,6 @@ def merge(version: Version, model: Model, target: Path, say: Say = bool) -> Path
         load_tokenizer(model).save_pretrained(staging)
         shutil.copyfile(version.path / "README.md", staging / "README.md")
         files.seal(staging, target.absolute())
-    finally:
-        shutil.rmtree(staging, ignore_errors=True)
     return target
 
 

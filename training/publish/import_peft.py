@@ -20,7 +20,7 @@ from transformers import PreTrainedModel
 
 from errors import AdapterError
 from models import fingerprint
-from models.adapter_check import HEADS, PLAIN, PREFIX, Adapter, read_adapter
+from models.adapter_check import HEADS, REQUIRED, PREFIX, Adapter, read_adapter
 from models.loading import LINEAR, features, load_model, require_memory, resolve_quantization, training_dtype
 from models.resolve import Model, ModelStore, Origins
 from models.tokenizer import first_line, load_tokenizer
@@ -28,7 +28,7 @@ from models.weights import Shapes, read_header
 from settings import Settings
 from store import files
 from store.adapters import WEIGHTS, AdapterStore, Version, check_name
-from store.archive import CONFIG, Parcel, refused, unpack
+from store.archive import CONFIG, UnpackedAdapter, refusal, unpack
 from tasks import TabSpec, resident_class, task_for
 from training.publish.lineage import base_facts, libraries
 from training.publish.model_card import readme_of_import
@@ -44,7 +44,7 @@ SCALES = {
     "use_dora",
     "fan_in_fan_out",
 }
-"""Fields of PEFT's configuration that are kept, beside those of `PLAIN`."""
+"""Fields of PEFT's configuration that are kept, beside those of `REQUIRED`."""
 OF_THE_BASE = ("pissa", "olora", "corda", "loftq", "lora_ga")
 """Initializations that also change the base's own weights: such an adapter fits that changed base alone."""
 LONGEST_LABEL = 100
@@ -109,7 +109,7 @@ def plain_config(given: Mapping[str, Any], keys: Iterable[str], base: str, peft_
 
     A pattern of layers becomes the names of those in the file. Raises `AdapterError`, in which the adapter is `name`.
     """
-    what, known = f"{name} was refused.", {*LAYERS, *SCALES, *PLAIN}
+    what, known = f"{name} was refused.", {*LAYERS, *SCALES, *REQUIRED}
     begun = str(given.get("init_lora_weights", True)).lower()
     if begun.startswith(OF_THE_BASE):
         why = f"It began as {begun}, which changes the weights of the base beside it."
@@ -124,11 +124,11 @@ def plain_config(given: Mapping[str, Any], keys: Iterable[str], base: str, peft_
     return {"peft_type": "LORA", **config, "init_lora_weights": True, "inference_mode": True, **bound}
 
 
-def _labels_of(size: int, parcel: Parcel, given: Sequence[str]) -> list[str]:
+def _labels_of(size: int, parcel: UnpackedAdapter, given: Sequence[str]) -> list[str]:
     """Return a classifier's labels, the given ones or the parcel's; raises `AdapterError` unless one for each logit."""
     if not size:
         why = "It holds no classifier's head, and without one its answers have no labels."
-        raise refused(parcel.name, why, 'Save it with its head: modules_to_save=["classifier"] or ["score"] in PEFT.')
+        raise refusal(parcel.name, why, 'Save it with its head: modules_to_save=["classifier"] or ["score"] in PEFT.')
     names = [label.strip() for label in given if label.strip()] or parcel.labels
     what = f"{parcel.name} has a head of {size} labels."
     if len(names) != size:
@@ -161,12 +161,12 @@ def _check_head(net: Any, adapter: Adapter, missing: set[str], labels: list[str]
     for key, tensor in adapter.whole.items():
         if shapes.get(key) != tuple(tensor.shape):
             wanted = f"this base needs {shapes[key]}" if key in shapes else "this base has none"
-            raise refused(name, f"Its {key} is of shape {tuple(tensor.shape)}; {wanted}.")
+            raise refusal(name, f"Its {key} is of shape {tuple(tensor.shape)}; {wanted}.")
     body = f"{net.base_model_prefix}."
     needed = {key for key in shapes if not key.startswith(body) or key in missing} if labels else set()
     if absent := sorted(needed - set(adapter.whole)):
         why = f"It does not bring {absent[0]}, and an adapter of a classifier brings its whole head."
-        raise refused(name, why, "Train it with that module in PEFT's modules_to_save.")
+        raise refusal(name, why, "Train it with that module in PEFT's modules_to_save.")
 
 
 def _fingerprint(net: Any, staging: Path, model: Model, quantize: str, dtype: torch.dtype) -> dict[str, Any]:  # noqa: ANN401
@@ -176,14 +176,14 @@ def _fingerprint(net: Any, staging: Path, model: Model, quantize: str, dtype: to
         try:
             trained = PeftModel.from_pretrained(net, staging).eval()
         except (ValueError, TypeError, KeyError, AttributeError, RuntimeError) as error:
-            raise refused("The adapter", f"PEFT cannot load it: {first_line(error)}") from error
-    found = fingerprint.of_trained(trained, load_tokenizer(model), quantize, dtype)
+            raise refusal("The adapter", f"PEFT cannot load it: {first_line(error)}") from error
+    found = fingerprint.measure(trained, load_tokenizer(model), quantize, dtype)
     if not (math.isfinite(found["change"]) and found["change"] > 0):
-        raise refused("The adapter", "It changes nothing: its answers to a fixed probe are those of the base.")
+        raise refusal("The adapter", "It changes nothing: its answers to a fixed probe are those of the base.")
     return found
 
 
-def _prompt(spec: TabSpec, parcel: Parcel, given: str | None) -> str:
+def _prompt(spec: TabSpec, parcel: UnpackedAdapter, given: str | None) -> str:
     prompt = next((p for p in (given, parcel.prompt) if p is not None), spec.prompt)
     if prompt and prompt.count("{text}") != 1:
         why = f"{prompt[:80]!r} does not contain {{text}} once."
@@ -191,7 +191,7 @@ def _prompt(spec: TabSpec, parcel: Parcel, given: str | None) -> str:
     return prompt
 
 
-def _origin(parcel: Parcel, staging: Path) -> dict[str, Any]:
+def _origin(parcel: UnpackedAdapter, staging: Path) -> dict[str, Any]:
     """Return the origin as far as it is known; a path of another machine is cut to its name."""
     base, tool = str(parcel.config.get("base_model_name_or_path") or ""), str(parcel.config.get("peft_version") or "")
     if PurePath(base).is_absolute() or base.count("/") > 1 or "\\" in base:

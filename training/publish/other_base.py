@@ -69,7 +69,7 @@ class OtherBase:
             return self.models.resolve(self.own)
         key = self.origins.id_of(live, self.own)
         own = key == self.own or Path(key).is_absolute()
-        return (self.models.resolve if own else self.models.named)(key)
+        return (self.models.resolve if own else self.models.resolve_hub_id)(key)
 
     def _load(self, model: Model, auto_class: str, precision: str, labels: Sequence[str] = ()) -> Any:  # noqa: ANN401
         options = {"num_labels": len(labels), "ignore_mismatched_sizes": True} if labels else {}

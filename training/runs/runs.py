@@ -46,6 +46,8 @@ log = logging.getLogger("graft")
 COMMAND = (sys.executable, "-m", "training.runs.child")
 """Command of a run's process, without its last argument, the folder."""
 LOCK = "runs.lock"
+LOCK_PATIENCE_S = 30.0
+"""Seconds after which the process that holds the lock must be suspended; it is usually held for milliseconds."""
 LARGE = 64_000_000
 """Bytes from which a file is linked into a run's folder, not copied; its hash is in the manifest either way."""
 REMEMBERED = 8
@@ -86,16 +88,12 @@ class Runs:
             advice.check(plan)
         folder = self._root / (id or new_id())
         try:
-            staging = files.new_staging(self._root)
-            try:
+            with files.staging(self._root) as staging:
                 files.write_json(self._home / HOME_RECORD, check_release(self._home))
                 config = _with_own_data(config, staging, folder)
                 (staging / CONFIG).write_text(config.to_json(), encoding="utf-8")
                 (staging / QUEUED).write_text(str(time.time()), encoding="utf-8")
                 files.seal(staging, folder)
-            except BaseException:
-                shutil.rmtree(staging, ignore_errors=True)
-                raise
         except OSError as error:
             why = f"{error.strerror or error}."
             raise RunError("The training could not be queued.", why, "Free some space or memory.") from error
@@ -180,11 +178,13 @@ class Runs:
     def _locked(self) -> Iterator[None]:
         """Keep every other process and thread from looking at runs or changing them. Raises `RunError`."""
         try:
-            with files.lock(self._home / LOCK):
+            with files.lock(self._home / LOCK, LOCK_PATIENCE_S):
                 yield
         except OSError as error:
             why = f"{error.strerror or error}."
             next = "See that GRAFT_HOME can be read and written and that its disk is not full."
+            if isinstance(error, TimeoutError):
+                next = "Continue or end the Graft process that is suspended; `ps` shows its state as T."
             raise RunError("The runs cannot be looked after.", why, next) from error
 
     def _read(self) -> Sequence[Run]:

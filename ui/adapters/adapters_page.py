@@ -151,7 +151,7 @@ class Section:
     def refresh_kept(self, say: Words, ref: str | None, kind: str | None, search: str | None) -> Updates:
         """Return updates of the buttons, the history, and the rows of the card."""
         store = self._context.adapters
-        live, before, any_ = store.live(self._tab), store.way_back(self._tab), bool(store.versions(self._tab))
+        live, before, any_ = store.live(self._tab), store.rollback_target(self._tab), bool(store.versions(self._tab))
         back = say("adapters.roll_back_to", version=say("task.base") if before == BASE else before or "")
         return {
             self._promote: gr.update(visible=any_ and ref != (live.ref if live else None)),

@@ -49,7 +49,7 @@ def lines(arguments: Sequence[str], home: Path, refused: str) -> Iterator[str]:
     return processes.lines(
         processes.python("training", *arguments, ONE_LINE),
         lambda facts: AdapterError(refused, str(GraftError.from_dict(facts))),
-        lambda: died,
+        died,
         child_environment(GRAFT_HOME=str(home.absolute())),
     )
 

@@ -38,7 +38,7 @@ def question(say: Words, correction: Correction) -> Html:
     """Show a question, and its answer by a version."""
     version = say("task.base") if correction.version in ("", BASE) else correction.version
     return div(
-        "g-asked", div("g-quote", short(correction.asked, 400)), span("g-dim", f"{version}: "), _answer(correction)
+        "g-asked", div("g-quote", short(correction.question, 400)), span("g-dim", f"{version}: "), _answer(correction)
     )
 
 
@@ -100,7 +100,7 @@ def _row(say: Words, correction: Correction) -> Html:
     mark = span("g-live", correction.taught) if correction.taught else span("g-dim", say("teach.new"))
     answers = div("", _answer(correction), " → ", tag("b", short(correction.target)))
     attributes = {"type": "button", "data_correction": correction.id, "title": say("teach.edit")}
-    return tag("button", div("g-quote", short(correction.asked)), answers, mark, **attributes, class_="g-correction")
+    return tag("button", div("g-quote", short(correction.question)), answers, mark, **attributes, class_="g-correction")
 
 
 def _answer(correction: Correction) -> Html:

@@ -186,14 +186,14 @@ def test_the_least_recently_used_data_is_evicted_and_none_in_use(tmp_path: Path)
     make_room(root, 0)
     assert len(folders(tmp_path)) == 3, "all of them are in use"
     for data in made:
-        data.use.end()
+        data.use.release()
     make_room(root, 10 * one)
     assert len(folders(tmp_path)) == 3
-    claimed = files.Use(root / f".{made[0].fingerprint}.use")
+    claimed = files.SharedLock(root / f".{made[0].fingerprint}.use")
     os.utime(root / f".{made[0].fingerprint}.use", (0, 0))
     make_room(root, one * 5 // 2)
     assert folders(tmp_path) == sorted([made[0].fingerprint, made[2].fingerprint])
-    claimed.end()
+    claimed.release()
     own = prepared(configure(tmp_path, "bert", seed=5), tmp_path, budget=0)
     assert folders(tmp_path) == [own.fingerprint] and len(own.train) > 8, "however small the budget"
 

@@ -155,6 +155,15 @@ def test_r20_a_home_that_takes_all_it_may_takes_no_run(home: Path) -> None:
     assert runs.list() == []
 
 
+def test_r31_a_suspended_process_that_holds_the_lock_is_an_error(
+    runs: Runs, home: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("training.runs.runs.LOCK_PATIENCE_S", 0.1)
+    with files.lock(home / LOCK), pytest.raises(RunError, match=r"Another process has held runs\.lock.*suspended"):
+        runs.list()
+    assert runs.list() == []
+
+
 def test_half_a_submission_leaves_nothing(runs: Runs, home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def full(*_: object) -> None:
         raise OSError(28, "No space left on device")

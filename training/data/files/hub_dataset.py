@@ -16,7 +16,7 @@ from pathlib import Path
 from errors import DataError
 from hub.client import Progress, silent
 from hub.dataset_card import Labels, read_card
-from hub.datasets import ID, HubRows, Listing
+from hub.datasets import ID, HubDatasets, Listing
 from hub.splits import DEFAULT, Layout, lay_out
 from settings import Settings
 from training.data.files.formats import FORMATS, SELECTION_SUFFIX, Selection, read_selection
@@ -81,7 +81,7 @@ class HubData:
     def __init__(self, settings: Settings, token: bool | None = None) -> None:
         """`token`: None sends the user's token to the Hub, False none."""
         self._root = settings.home / FOLDER
-        self._rows = HubRows(self._root, settings.offline, settings.download_bytes, token)
+        self._rows = HubDatasets(self._root, settings.offline, settings.download_bytes, token)
 
     def look_up(self, wanted: HubSplit) -> DataSet:
         """Ask the Hub for a data set; returns the last answer where it cannot be reached. Raises `DataError`."""

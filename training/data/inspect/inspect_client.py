@@ -79,7 +79,7 @@ class Inspection:
             yield from processes.lines(
                 processes.python("training.data.inspect", self.to_json(), *arguments),
                 raises=lambda facts: (UnknownColumns if "columns" in facts else DataError).from_dict(facts),
-                died=lambda: died,
+                died=died,
                 environment=child_environment(GRAFT_HOME=str(home), **FRUGAL),
                 seconds=self._patience(),
             )
