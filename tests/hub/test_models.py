@@ -59,7 +59,10 @@ def test_r42_a_part_of_a_model_in_the_cache_is_no_model(hub: FakeHub, parts: lis
     assert cached_snapshot(REPO, None) == path
 
 
-def test_a_refusal_of_the_hub_says_why(hub: FakeHub) -> None:
+def test_a_refusal_of_the_hub_says_why_and_the_users_token_is_sent(
+    hub: FakeHub, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HF_TOKEN", "hf_canary")
     assert Hub().fetch(REPO, "dev", silent)[1] == hub.branches["dev"]
     with pytest.raises(ModelError, match="no model org/none"):
         Hub().fetch("org/none", None, silent)
@@ -70,6 +73,7 @@ def test_a_refusal_of_the_hub_says_why(hub: FakeHub) -> None:
     hub.gated.add(REPO)
     with pytest.raises(ModelError, match=r"gated.*HF_TOKEN"):
         Hub().fetch(REPO, None, silent)
+    assert set(hub.tokens) == {"Bearer hf_canary"}
 
 
 def test_r02_pickles_are_refused_before_anything_is_downloaded(hub: FakeHub) -> None:

@@ -18,7 +18,10 @@ from tests.helpers.exact import ON_GPU
 from tests.helpers.training_helpers import spec_of, train
 from tests.helpers.versions import copy_of, fill, tensors
 
-FAMILIES = ("distilbert", "gpt2", "t5", "bart")
+BASES = [
+    *((family, "none") for family in ("bert", "llama", "distilbert", "gpt2", "t5", "bart")),
+    *((family, quantize) for family in ("bert", "llama") for quantize in ("4bit", "8bit")),
+]
 
 
 def load(loaded: Loaded, version: Version) -> None:
@@ -35,18 +38,16 @@ def difference(loaded: Loaded, version: Version) -> float:
     return float((change[recorded["at"]] - values).norm() / values.norm())
 
 
-@pytest.mark.parametrize("quantize", ["none", "4bit", "8bit"])
-@pytest.mark.parametrize("family", ["bert", "llama"])
-def test_a_loaded_version_has_the_recorded_effect(
-    family: str, quantize: str, request: pytest.FixtureRequest, tmp_path: Path
-) -> None:
-    trained: Trained = request.getfixturevalue(family)
-    version = train(trained.spec, tmp_path, quantize=quantize, precision="float32")
+@pytest.mark.parametrize(("family", "quantize"), BASES)
+def test_a_loaded_version_has_the_recorded_effect(family: str, quantize: str, tmp_path: Path) -> None:
+    spec = spec_of(family, tiny.make(family, tmp_path / family))
+    version = train(spec, tmp_path, quantize=quantize, precision="float32")
     recorded = version.manifest["fingerprint"]
     assert recorded["held"] == f"{quantize} float32"
     assert recorded["change"] == max(map(abs, recorded["values"])) > 0
+    loaded = Loaded(ModelStore(tmp_path / "models", offline=True).resolve(spec.model), quantize)
     rounded = ON_GPU and quantize == "8bit"  # LLM.int8 in float16, as `tests.helpers.exact` has it
-    assert difference(Loaded(trained.model, quantize), version) < (fingerprint.TOLERANCE if rounded else 1e-3)
+    assert difference(loaded, version) < (fingerprint.TOLERANCE if rounded else 1e-3)
 
 
 @pytest.mark.parametrize("family", ["bert", "llama"])
@@ -66,14 +67,6 @@ def test_a_fingerprint_of_training_in_bfloat16_is_in_float32(
     load(Loaded(trained.model, "4bit"), quantized)
 
 
-@pytest.mark.parametrize("family", FAMILIES)
-def test_a_loaded_version_of_every_family_has_the_recorded_effect(family: str, tmp_path: Path) -> None:
-    spec = spec_of(family, tiny.make(family, tmp_path / family))
-    version = train(spec, tmp_path, precision="float32")
-    loaded = Loaded(ModelStore(tmp_path / "models", offline=True).resolve(spec.model), "none")
-    assert difference(loaded, version) < 1e-3
-
-
 @pytest.mark.parametrize("family", ["bert", "llama"])
 def test_r14_other_weights_under_the_same_manifest_are_refused(
     family: str, request: pytest.FixtureRequest, tmp_path: Path
@@ -88,13 +81,6 @@ def test_r14_other_weights_under_the_same_manifest_are_refused(
     assert loaded.base.slots.loaded == []
     load(loaded, trained.first)
     load(loaded, trained.second)
-
-
-@pytest.mark.parametrize("factor", [-1.0, 0.25])
-def test_weights_that_were_changed_are_refused(bert: Trained, tmp_path: Path, factor: float) -> None:
-    change = tensors(lambda held: [held[key].mul_(factor) for key in held if "lora_B" in key])
-    with pytest.raises(AdapterError, match="off by"):
-        load(bert.load(), copy_of(bert.first, tmp_path, "scaled", change))
 
 
 @pytest.mark.parametrize("quantize", ["none", "4bit", "8bit"])

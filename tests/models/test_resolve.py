@@ -107,18 +107,6 @@ def test_the_cache_answers_after_the_hub(store: ModelStore, hub: FakeHub) -> Non
     assert store.resolve(f"{REPO}@dev").revision == hub.branches["dev"]
 
 
-def test_a_refusal_of_the_hub_is_raised_and_the_users_token_is_sent(
-    store: ModelStore, hub: FakeHub, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setenv("HF_TOKEN", "hf_canary")
-    with pytest.raises(ModelError, match=r"^There is no model org/none"):
-        store.resolve("org/none")
-    hub.gated.add(REPO)
-    with pytest.raises(ModelError, match=r"^org/name is gated"):
-        store.resolve(REPO)
-    assert set(hub.tokens) == {"Bearer hf_canary"}
-
-
 def test_r01_remote_code_from_the_hub_is_refused(store: ModelStore, hub: FakeHub) -> None:
     bad = {**hub.repositories[REPO], "config.json": b'{"auto_map": {"AutoModel": "x.Y"}}'}
     hub.repositories = {REPO: bad}

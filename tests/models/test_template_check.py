@@ -28,7 +28,7 @@ WALKS = [
     "{{ ''.__class__.__mro__[1].__subclasses__() }}",
     "{{ messages.__init__.__globals__ }}{{ messages.__init__.__globals__.x }}",
     "{{ messages.append(1) }}",
-    "{{ cycler.__init__.__globals__.os.popen('id').read() }}",
+    "{{ cycler.__init__.__globals__.os.popen('touch canary; id').read() }}",
     "{{ '{0.__class__.__init__}'.format(messages) }}",
 ]
 
@@ -39,15 +39,10 @@ def test_r25_a_template_that_would_not_end_is_refused(trap: str) -> None:
         check_templates(TRAPS[trap], "org/base")
 
 
-def test_r25_a_template_runs_no_code(tmp_path: Path) -> None:
-    canary = tmp_path / "canary"
-    check_templates(f"{{{{ cycler.__init__.__globals__.os.mkdir('{canary}') }}}}", "org/base")
-    assert not canary.exists()
-
-
 @pytest.mark.parametrize("template", WALKS)
-def test_r25_a_template_reaches_no_object_of_python(template: str) -> None:
+def test_r25_a_template_runs_no_code_and_reaches_no_object_of_python(template: str) -> None:
     check_templates(template, "org/base")
+    assert not Path("canary").exists(), "a child runs in the repository's folder"
     try:
         rendered, _ = render_jinja_template([[{"role": "user", "content": "x"}]], chat_template=template)
     except (SecurityError, TemplateError):
