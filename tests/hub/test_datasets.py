@@ -60,7 +60,9 @@ def test_fetched_files_are_found_without_the_network(fake: FakeHub, rows: HubDat
         offline.look_up("org/other")
 
 
-def test_a_hub_that_does_not_answer_is_an_error(rows: HubDatasets, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_a_hub_that_does_not_answer_is_an_error(
+    rows: HubDatasets, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
     monkeypatch.setattr(datasets, "REACH_SECONDS", 0.3)
     why = "The Hugging Face Hub cannot be reached: it did not answer"
     with silent_hub(monkeypatch, tmp_path / "cache"), pytest.raises(DataError, match=why):

@@ -25,7 +25,9 @@ JSON = st.recursive(
     lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=8), inner, max_size=3),
     max_leaves=6,
 )
-FIELDS = sorted({*CONFIG, *adapter_check.REQUIRED, *adapter_check.FIELD_TYPES, "use_dora", "use_rslora", "fan_in_fan_out"})
+FIELDS = sorted(
+    {*CONFIG, *adapter_check.REQUIRED, *adapter_check.FIELD_TYPES, "use_dora", "use_rslora", "fan_in_fan_out"}
+)
 
 
 def write(folder: Path, config: Any = CONFIG, layers: Any = tuple(LAYERS)) -> Path:

@@ -6,11 +6,15 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+import torch
+from safetensors.torch import load_file
 
 from errors import ModelError
 from hub.package_index import Mirror, Package
 from models import resolve
+from models.loading import load_model
 from models.resolve import ModelStore
+from tests.helpers import tiny
 from tests.helpers.fake_hub import CONFIG, FakeHub, SilentPort, model_files, serving, silent_hub, wheel
 
 REPO, PACKED = "org/name", "org/packed"
@@ -52,13 +56,6 @@ def store(tmp_path: Path) -> ModelStore:
 
 def test_r02_pickled_weights_beside_other_files_are_not_opened(tmp_path: Path) -> None:
     """The folder has safetensors, so that it is not refused at once, but those of something else."""
-    # Here, because the processes that this module starts need none of them.
-    import torch
-    from safetensors.torch import load_file
-
-    from models.loading import load_model
-    from tests.helpers import tiny
-
     folder = tiny.make("bert", tmp_path / "base")
     torch.save(load_file(folder / "model.safetensors"), folder / "pytorch_model.bin")
     (folder / "model.safetensors").rename(folder / "other.safetensors")
@@ -115,15 +112,15 @@ def test_r01_remote_code_from_the_hub_is_refused(store: ModelStore, hub: FakeHub
             store.resolve(REPO)
 
 
-def test_offline_asks_nobody(tmp_path: Path, silence: SilentPort, packed: Mirror) -> None:
+def test_nothing_is_requested_offline(tmp_path: Path, silence: SilentPort, packed: Mirror) -> None:
     for model_id in (REPO, PACKED):
         with pytest.raises(ModelError, match="offline"):
             ModelStore(tmp_path / "models", offline=True).resolve(model_id)
     assert silence.connections == 0
 
 
-def test_the_package_is_taken_when_there_is_no_hub(
-    store: ModelStore, silence: SilentPort, packed: Mirror, tmp_path: Path
+def test_without_a_hub_the_package_is_used_until_a_newer_one_is_pinned(
+    store: ModelStore, silence: SilentPort, packed: Mirror, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     phases: list[str] = []
     model = store.resolve(PACKED, lambda phase, _: phases.append(phase))
@@ -133,7 +130,10 @@ def test_the_package_is_taken_when_there_is_no_hub(
     phases.clear()
     offline = ModelStore(tmp_path / "models", offline=True).resolve(PACKED, lambda phase, _: phases.append(phase))
     assert offline.path == model.path and phases == []
-    assert silence.connections == 1
+    monkeypatch.setattr(resolve, "MIRRORS", {PACKED: package(tmp_path, "2.0", 2)})
+    newer = store.resolve(PACKED)
+    assert newer.revision == "packed==2.0" and silence.connections == 1
+    assert (newer.path / "model.safetensors").read_bytes() == (tmp_path / "2.0" / "model.safetensors").read_bytes()
 
 
 def test_a_kept_package_stays_the_base(store: ModelStore, hub: FakeHub, packed: Mirror, tmp_path: Path) -> None:
@@ -150,13 +150,3 @@ def test_a_revision_never_comes_from_a_package_and_a_silent_hub_is_asked_once(
         with pytest.raises(ModelError, match="cannot be reached"):
             store.resolve(model_id)
     assert silence.connections == 1
-
-
-def test_a_newer_package_replaces_the_kept_one(
-    store: ModelStore, silence: SilentPort, packed: Mirror, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    first = store.resolve(PACKED)
-    monkeypatch.setattr(resolve, "MIRRORS", {PACKED: package(tmp_path, "2.0", 2)})
-    second = store.resolve(PACKED)
-    assert (first.revision, second.revision) == ("packed==1.0", "packed==2.0")
-    assert (second.path / "model.safetensors").read_bytes() == (tmp_path / "2.0" / "model.safetensors").read_bytes()

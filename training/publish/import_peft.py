@@ -20,7 +20,7 @@ from transformers import PreTrainedModel
 
 from errors import AdapterError
 from models import fingerprint
-from models.adapter_check import HEADS, REQUIRED, PREFIX, Adapter, read_adapter
+from models.adapter_check import HEADS, PREFIX, REQUIRED, Adapter, read_adapter
 from models.loading import LINEAR, features, load_model, require_memory, resolve_quantization, training_dtype
 from models.resolve import Model, ModelStore, Origins
 from models.tokenizer import first_line, load_tokenizer
