@@ -8,7 +8,6 @@ import re
 from functools import cache
 from pathlib import Path
 
-import pytest
 from PIL import Image
 
 from plugins import TaskPlugin

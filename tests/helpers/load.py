@@ -88,7 +88,7 @@ class Load:
         self.change(ref, lambda: self.store.promote(self.spec.name, ref))
 
     def roll_back(self) -> None:
-        self.change(str(self.store.way_back(self.spec.name)), lambda: self.store.roll_back(self.spec.name))
+        self.change(str(self.store.rollback_target(self.spec.name)), lambda: self.store.roll_back(self.spec.name))
 
     def change(self, ref: str, change: Callable[[], object]) -> None:
         """Make a version live, and wait until it has answered once more."""
