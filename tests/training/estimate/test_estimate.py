@@ -53,8 +53,9 @@ def test_parts_follow_the_settings() -> None:
     assert peak(rank=64) > plain.peak
     assert peak(micro_batch_tokens=8000, batch_size=16) > plain.peak
     assert estimate_run(plan_of(gradient_checkpointing="on")).memory["activations"] < plain.memory["activations"]
-    small = {"quantize": "4bit", "max_length": 16, "batch_size": 1, "micro_batch_tokens": 16}
-    loading = [estimate_run(plan_of(replace(ROOMY, gpu=n), **small)).memory["loading"] for n in (0, 10**11)]
+    large = next(base.shape for base in BASES if base.shape.parameters > 7e9)
+    short = replace(plan_of(quantize="4bit"), shape=large, lengths=LengthHistogram((100.0,), (300.0,), 0.4, "rows"))
+    loading = [estimate_run(replace(short, available=replace(ROOMY, gpu=n))).memory["loading"] for n in (0, 10**11)]
     assert loading[0] > 0 == loading[1], "a GPU gets one tensor after the other"
     assert estimate_run(plan_of(keep_best=True)).disk["checkpoints"] > plain.disk["checkpoints"]
     assert (plain.steps, estimate_run(plan_of(epochs=6.0)).steps) == (204, 408), "270 rows, 4 a step, 3 epochs"
