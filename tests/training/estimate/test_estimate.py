@@ -54,7 +54,7 @@ def test_parts_follow_the_settings() -> None:
     assert peak(micro_batch_tokens=8000, batch_size=16) > plain.peak
     assert estimate_run(plan_of(gradient_checkpointing="on")).memory["activations"] < plain.memory["activations"]
     large = next(base.shape for base in BASES if base.shape.parameters > 7e9)
-    short = replace(plan_of(quantize="4bit"), shape=large, lengths=LengthHistogram((100.0,), (300.0,), 0.4, "rows"))
+    short = replace(plan_of(quantize="4bit"), shape=large, rows=LengthHistogram((100.0,), (300.0,), 0.4, "rows"))
     loading = [estimate_run(replace(short, available=replace(ROOMY, gpu=n))).memory["loading"] for n in (0, 10**11)]
     assert loading[0] > 0 == loading[1], "a GPU gets one tensor after the other"
     assert estimate_run(plan_of(keep_best=True)).disk["checkpoints"] > plain.disk["checkpoints"]
