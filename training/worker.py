@@ -34,7 +34,7 @@ from training.data.prepare import Prepared, prepare
 from training.data.tokens import encode_rows
 from training.estimate import advice, machine
 from training.estimate.estimate import Estimate, plan_run
-from training.estimate.lengths import of_rows
+from training.estimate.lengths import from_rows
 from training.events import CONFIG, RESULT, Events
 from training.loop import checkpoints, lora
 from training.loop.tracking import Tracking
@@ -147,7 +147,7 @@ class Session:
 
         Raises `RunError` where it cannot fit.
         """
-        lengths, held_out = of_rows(data.train.lengths, data.train.learned), len(data.held_out.examples)
+        lengths, held_out = from_rows(data.train.lengths, data.train.learned), len(data.held_out.examples)
         free = machine.measure(self.settings.home, [self.folder])
         plan = plan_run(self.config, self.settings.home, lengths, len(data.labels), free)
         found = advice.check(replace(plan, held_out=held_out)) if plan else None

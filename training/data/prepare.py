@@ -290,7 +290,7 @@ class _Preparation:
         known = [row for row in compress(rows, other.usable) if not labels or row["target"] in labels]
         if not known:
             raise nothing_known(other.report, labels)
-        return other.asked(table.texts, table.normalized), self.corrections.exclude_corrected(known)
+        return other.contains(table.texts, table.normalized), self.corrections.exclude_corrected(known)
 
     def _write(
         self,

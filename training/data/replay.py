@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from errors import DataError
 from training.config import TrainConfig
 from training.data.files.formats import Limits
-from training.data.rows import Answers, Row, RowProblem, asked, to_row
+from training.data.rows import Answers, Row, RowProblem, question_of, to_row
 from training.data.table import Digests, Mask, text_digest
 
 
@@ -38,12 +38,12 @@ class CorrectionRows:
 
     def digests(self, seed: int) -> Digests:
         """Return the `text_digest` of each row's question."""
-        return np.array([text_digest(seed, asked(row)) for row in self.rows], np.uint64)
+        return np.array([text_digest(seed, question_of(row)) for row in self.rows], np.uint64)
 
     def exclude_corrected(self, rows: Iterable[Row]) -> list[Row]:
         """Return the rows without those whose question is also a correction's."""
-        corrected = {asked(row).strip() for row in self.rows}
-        return [row for row in rows if asked(row).strip() not in corrected]
+        corrected = {question_of(row).strip() for row in self.rows}
+        return [row for row in rows if question_of(row).strip() not in corrected]
 
 
 def read_corrections(config: TrainConfig, answers: Answers) -> CorrectionRows:

@@ -101,7 +101,7 @@ def to_row(record: Mapping[str, Any], mapping: Mapping[str, str], answers: Answe
     return {"text": text, "target": target.strip() if answers == "label" else target}
 
 
-def asked(row: Row) -> str:
+def question_of(row: Row) -> str:
     """Return the question of a row: its text, or every message before the last one."""
     if "messages" in row:
         return "\n".join(message["content"] for message in row["messages"][:-1])

@@ -29,10 +29,10 @@ from training.data.rows import (
     Answers,
     Row,
     RowProblem,
-    asked,
     choose_columns,
     columns_read,
     count_characters,
+    question_of,
     texts_of,
     to_row,
 )
@@ -102,7 +102,7 @@ class RowDigests:
 
     def add(self, number: int, row: Row) -> tuple[int, int]:
         """Append the row of the record `number`; returns the digests of its question and of its whole content."""
-        text, texts = asked(row), [text.strip() for text in texts_of(row)]
+        text, texts = question_of(row), [text.strip() for text in texts_of(row)]
         roles = [message["role"] for message in row.get("messages", ())]
         content, digest = _hash((*roles, *texts)), text_digest(self._seed, text)
         label = self._label(row["target"]) if self._by_label else 0
@@ -229,7 +229,7 @@ class Table:
     _repeats: tuple[NDArray[np.uint32], NDArray[np.uint32]]
     """Numbers of the records that repeat an earlier one, ascending, and the numbers of those."""
 
-    def asked(self, texts: Digests, normalized: Digests) -> Mask:
+    def contains(self, texts: Digests, normalized: Digests) -> Mask:
         """Return the mask of other rows, given by digests, whose question is in this table in any form."""
         return np.isin(texts, self.texts) | np.isin(normalized, self.normalized)
 

@@ -13,7 +13,7 @@ from tasks import TASKS, TabSpec
 from training.config import TrainConfig
 from training.estimate.base_shapes import BASES, Base, find_shape
 from training.estimate.estimate import Estimate, estimate_run
-from training.estimate.lengths import of_limit
+from training.estimate.lengths import from_limit
 from training.estimate.machine import FreeResources
 from training.estimate.training_memory import BYTES, HALVED, RunPlan
 
@@ -132,7 +132,7 @@ def _advise(base: Base, spec: TabSpec, settings: Settings, available: FreeResour
     config = TrainConfig.for_tab(tab, Path("data"), "advice", preset)
     found, here = find_shape(base.id, settings.home)
     shape = found or base.shape
-    estimate = estimate_run(RunPlan(config, shape, of_limit(config.max_length, ROWS), 2, available))
+    estimate = estimate_run(RunPlan(config, shape, from_limit(config.max_length, ROWS), 2, available))
     if available.gpu and settings.quantize in ("auto", "4bit"):
         serving = shape.multiplied * BYTES["4bit"] + (shape.parameters - shape.multiplied) * HALVED
     else:

@@ -86,7 +86,7 @@ class Shape:
         return tuple(layer for layer in self.linear if selects(targets, layer.name))
 
 
-def of_config(config: Mapping[str, Any]) -> Shape | None:
+def shape_from_config(config: Mapping[str, Any]) -> Shape | None:
     """Return the shape that a `config.json` describes, or None for a family with other names."""
     text = config.get("text_config") or config
     found = {size: next((text[name] for name in names if text.get(name)), 0) for size, names in NAMES.items()}
@@ -147,9 +147,9 @@ def _shape(
     return Shape(*sizes, stored=2 * parameters, window=window)
 
 
-def of_model(model: Model) -> Shape | None:
+def shape_from_files(model: Model) -> Shape | None:
     """Return the shape of a base on this disk, with the layers in its files; raises `ModelError` for damaged ones."""
-    shape = of_config(model.config)
+    shape = shape_from_config(model.config)
     return _with_files(shape, model.path) if shape else None
 
 
@@ -236,5 +236,5 @@ def find_shape(id: str, home: Path) -> tuple[Shape | None, bool]:
     """Return the shape of a base, from its files or else the table, and whether it is on this disk."""
     from_table = next((base.shape for base in BASES if base.id == id.partition("@")[0]), None)
     with suppress(GraftError):
-        return of_model(ModelStore(home / "models", offline=True).resolve(id)) or from_table, True
+        return shape_from_files(ModelStore(home / "models", offline=True).resolve(id)) or from_table, True
     return from_table, False

@@ -57,7 +57,7 @@ class LengthHistogram:
         return replace(self, rows=tuple(rows * share for rows in self.rows))
 
 
-def of_rows(tokens: NDArray[np.int32], learned: NDArray[np.int32]) -> LengthHistogram:
+def from_rows(tokens: NDArray[np.int32], learned: NDArray[np.int32]) -> LengthHistogram:
     """Return the histogram of prepared rows, from the tokens (rows,) and learned tokens (rows,) of each."""
     counts, edges = np.histogram(tokens, bins=min(BINS, int(np.ptp(tokens)) + 1))
     sums, _ = np.histogram(tokens, bins=edges, weights=tokens.astype(float))
@@ -68,12 +68,12 @@ def of_rows(tokens: NDArray[np.int32], learned: NDArray[np.int32]) -> LengthHist
     return LengthHistogram(tuple(means), tuple(counts[kept].tolist()), min(1.0, share), "rows")
 
 
-def of_limit(limit: int, rows: int) -> LengthHistogram:
+def from_limit(limit: int, rows: int) -> LengthHistogram:
     """Return the histogram of unknown rows, assumed to have `limit` tokens each."""
     return LengthHistogram((float(limit),), (float(rows),), LEARNED, "limit")
 
 
-def of_report(report: Report) -> LengthHistogram:
+def from_report(report: Report) -> LengthHistogram:
     """Return the histogram of a report's usable rows, from their tokens or else estimated from their words."""
     found = report.tokens
     if found and sum(found.counts):
@@ -93,5 +93,5 @@ def of_report(report: Report) -> LengthHistogram:
 def lengths_of(config: TrainConfig, report: Report | None) -> tuple[LengthHistogram, int]:
     """Return the lengths of a run's rows and the number of labels, from the report where there is one."""
     if report is None:
-        return of_limit(config.max_length, 1_000), 2
-    return of_report(report), len(report.labels)
+        return from_limit(config.max_length, 1_000), 2
+    return from_report(report), len(report.labels)

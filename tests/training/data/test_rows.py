@@ -8,7 +8,7 @@ import pytest
 
 from errors import DataError
 from tasks import Columns
-from training.data.rows import Row, RowProblem, asked, choose_columns, columns_read, parse_columns, to_row
+from training.data.rows import Row, RowProblem, choose_columns, columns_read, parse_columns, question_of, to_row
 
 PAIR = Columns(text="text", target="summary")
 LABEL = Columns(text="text", target="label")
@@ -198,8 +198,8 @@ def test_a_prompt_may_be_a_list_of_messages(answer: object):
 
 
 def test_the_question_of_a_row_lacks_its_answer():
-    assert asked({"messages": [{"role": "system", "content": "s"}, USER, ASSISTANT]}) == "s\na"
-    assert asked({"text": "a", "target": "b"}) == "a"
+    assert question_of({"messages": [{"role": "system", "content": "s"}, USER, ASSISTANT]}) == "s\na"
+    assert question_of({"text": "a", "target": "b"}) == "a"
 
 
 def test_a_choice_of_columns_is_parsed():

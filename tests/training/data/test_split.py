@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from training.data import split as module
-from training.data.rows import Row, asked
+from training.data.rows import Row, question_of
 from training.data.split import MOST_HELD_OUT
 from training.data.table import text_digest
 
@@ -26,7 +26,7 @@ def split(
     rows: list[Row], fraction: float, seed: int, by_label: bool, most: int = MOST_HELD_OUT
 ) -> tuple[list[Row], list[Row]]:
     """Return rows to train on and rows held out."""
-    texts = np.array([text_digest(seed, asked(row)) for row in rows], np.uint64)
+    texts = np.array([text_digest(seed, question_of(row)) for row in rows], np.uint64)
     names = sorted({row["target"] for row in rows}) if by_label else []
     labels = np.array([names.index(row["target"]) for row in rows], np.uint16) if by_label else None
     held = module.split(texts, labels, fraction, most)
@@ -38,7 +38,7 @@ def by_the_row(rows: list[Row], fraction: float, seed: int, by_label: bool, limi
     """Return the rows held out by the same rule, one row and one text at a time."""
     texts, strata = defaultdict(list), defaultdict(list)
     for index, row in enumerate(rows):
-        texts[asked(row).strip()].append(index)
+        texts[question_of(row).strip()].append(index)
     for text, members in texts.items():
         label = min(rows[index]["target"] for index in members) if by_label else ""
         strata[label].append(((text_digest(seed, text) >> 16) / 2**48, members))
@@ -73,7 +73,7 @@ def test_a_text_is_on_one_side_whatever_the_order_of_rows(
 ):
     train, held = split(rows, fraction, seed, by_label)
     assert sorted(map(str, train + held)) == sorted(map(str, rows)) and len(held) <= len(rows) / 2
-    assert not {asked(row) for row in train} & {asked(row) for row in held}
+    assert not {question_of(row) for row in train} & {question_of(row) for row in held}
     shuffler.shuffle(rows)
     assert Counter(map(str, split(rows, fraction, seed, by_label)[1])) == Counter(map(str, held))
 
@@ -93,7 +93,7 @@ def test_added_rows_move_no_text(first: int, more: int, fraction: float, seed: i
     random.Random(seed).shuffle(rows)
     held = [row for row in rows if text_digest(seed, row["text"]) / 2**64 < fraction]
     for some in (rows[:first], rows):
-        share = len(set(map(asked, some)) & set(map(asked, held))) / len(some)
+        share = len(set(map(question_of, some)) & set(map(question_of, held))) / len(some)
         if fraction / 2 <= share <= min(fraction * 2, 0.5):  # else the rule corrects
             assert split(some, fraction, seed, False)[1] == [row for row in some if row in held]
 

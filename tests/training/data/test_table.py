@@ -163,7 +163,7 @@ def read_or_refuse(path: Path, answers: Any, columns: Columns) -> None:
     names = sorted(report.labels)
     assert [names[i] for i in table.labels if names] == [row["target"] for row in usable if names]
     assert Report.from_json(report.to_json()) == report
-    assert table.asked(table.texts, table.normalized).all()
+    assert table.contains(table.texts, table.normalized).all()
     assert write_bad_rows(table, path.with_suffix(".bad")) == report.left_out
     lines = path.with_suffix(".bad").read_text(encoding="utf-8").splitlines()
     assert all(json.loads(line).keys() == {"number", "reason", "row"} for line in lines)

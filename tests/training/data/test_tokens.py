@@ -77,6 +77,16 @@ def test_r35_a_row_whose_answer_does_not_fit_is_left_out_and_counted(family: str
     assert found.truncated == 2
 
 
+def test_a_conversation_is_left_out_where_only_its_answer_fits() -> None:
+    messages = [{"role": role, "content": f"{role} says"} for role in ("user", "assistant", "user", "assistant")]
+    ids, spans = encode(TOKENIZERS["llama"], messages)
+    answer = len(ids) - spans[-1][0]
+    found = [
+        encode_one("llama", {"messages": messages}, max_length=length) for length in (answer, answer + 1, len(ids))
+    ]
+    assert [(len(one.kept), one.truncated) for one in found] == [(0, 1), (1, 1), (1, 0)]
+
+
 def test_the_loss_is_over_each_answer_and_the_end_of_its_turn() -> None:
     messages = [{"role": role, "content": f"{role}{i}"} for i in range(2) for role in ("user", "assistant")]
     [example] = encode_one("llama", {"messages": messages}, max_length=256).examples

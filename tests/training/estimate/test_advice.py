@@ -11,7 +11,7 @@ import pytest
 from settings import REPOSITORY, Settings
 from tasks import Columns, TabSpec
 from training.estimate import advice
-from training.estimate.base_shapes import BASES, Base, of_model
+from training.estimate.base_shapes import BASES, Base, shape_from_files
 from training.estimate.machine import FreeResources
 
 ROOMY, TIGHT = (FreeResources(memory=size * 10**9, disk=10**12) for size in (20, 3))
@@ -67,6 +67,6 @@ def test_the_sizes_of_the_table_add_up_to_those_published(base: Base, size: floa
 
 def test_the_sizes_of_the_table_are_those_of_the_files(minilm, smollm) -> None:
     for model in (minilm, smollm):
-        listed, found = next(base.shape for base in BASES if base.id == model.id), of_model(model)
+        listed, found = next(base.shape for base in BASES if base.id == model.id), shape_from_files(model)
         assert replace(listed, linear=(), parameters=0, stored=0) == replace(found, linear=(), parameters=0, stored=0)
         assert abs(listed.multiplied / found.multiplied - 1) < 0.02

@@ -1,4 +1,4 @@
-"""training/estimate: parts that add up and follow the settings, refusals with advice, and time from earlier runs."""
+"""Tests of training/estimate: memory by part, refusals with suggestions, and time from earlier runs."""
 
 from __future__ import annotations
 
@@ -22,9 +22,9 @@ from tests.helpers.run_helpers import STAND_IN
 from tests.helpers.training_helpers import config_of, run_worker, spec_of
 from training.config import TrainConfig
 from training.estimate import advice, machine
-from training.estimate.base_shapes import BASES, of_model
+from training.estimate.base_shapes import BASES, shape_from_files
 from training.estimate.estimate import estimate_run, seconds_a_step
-from training.estimate.lengths import LengthHistogram, of_report, of_rows
+from training.estimate.lengths import LengthHistogram, from_report, from_rows
 from training.estimate.machine import FreeResources
 from training.estimate.training_memory import RunPlan
 from training.events import RESULT, read_events
@@ -90,7 +90,8 @@ def test_gradient_checkpointing_is_used_where_a_run_fits_only_so() -> None:
 @pytest.mark.parametrize("family", tiny.FAMILIES)
 def test_the_shape_of_each_family_has_the_layers_that_are_adapted(family: str, tmp_path: Path) -> None:
     model = ModelStore(tmp_path, offline=True).resolve(str(tiny.make(family, tmp_path / family)))
-    shape = of_model(model)
+    shape = shape_from_files(model)
+    assert (shape.layers, shape.encoder_decoder) == ((4, True) if family in tiny.ENCODER_DECODERS else (2, False))
     net, _ = load_model(model, "AutoModel")
     layers = dict(net.named_modules())
     found = [features(layers[path]) for path in linear_paths(net) if "pooler" not in path]
@@ -101,23 +102,25 @@ def test_the_shape_of_each_family_has_the_layers_that_are_adapted(family: str, t
 
 
 def test_lengths_are_those_of_tokens_or_estimated_from_words() -> None:
-    exact = of_rows(np.array([10, 20, 400], np.int32), np.array([5, 5, 100], np.int32))
+    exact = from_rows(np.array([10, 20, 400], np.int32), np.array([5, 5, 100], np.int32))
     assert exact.longest == 400 and exact.count == 3 and 0.2 < exact.learned < 0.3
     assert exact.cut(50).longest == 50 and exact.cut(50).mean < exact.mean
     assert np.isclose(exact.mean, 430 / 3, rtol=0.1)
     words = SimpleNamespace(usable=100, words={"median": 50, "max": 400}, tokens=None)
-    guessed = of_report(words)  # type: ignore[arg-type]
+    guessed = from_report(words)  # type: ignore[arg-type]
     assert guessed.by == "words" and guessed.count == pytest.approx(100) and guessed.longest > 500
     tokens = SimpleNamespace(edges=(0, 10, 20, 40), counts=(5, 4, 1), longest=33, mean=11.0, learned_mean=5.5)
-    counted = of_report(SimpleNamespace(usable=1000, words={}, tokens=tokens))  # type: ignore[arg-type]
+    counted = from_report(SimpleNamespace(usable=1000, words={}, tokens=tokens))  # type: ignore[arg-type]
     assert (counted.by, counted.longest, counted.count, counted.learned) == ("sample", 33, 1000, 0.5)
 
 
-def test_free_resources_count_a_missing_home_and_the_memory_of_a_running_run(tmp_path: Path) -> None:
+def test_free_resources_include_the_memory_of_a_running_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     found = machine.measure(tmp_path / "not" / "there")
     assert 0 < found.memory < 1 << 50 and found.disk > 0 and machine.processor()[0]
     files.write_json(tmp_path / "process.json", {"pid": os.getpid(), "started": 1})
-    assert machine._resident(tmp_path) > 10_000_000 and machine._resident(tmp_path / "none") == 0
+    monkeypatch.setattr(machine.quota, "free_memory", lambda: 1000)
+    assert machine.measure(tmp_path, [tmp_path]).memory > 10_000_000
+    assert machine.measure(tmp_path, [tmp_path / "none"]).memory == 1000
 
 
 def test_the_time_of_a_step_is_that_of_earlier_runs_on_the_same_base(tmp_path: Path) -> None:

@@ -64,13 +64,13 @@ def _concatenate(chosen: Selection, paths: Sequence[Path], first: Source, limits
     if sum(sizes) > limits.file_bytes:
         why = f"Its files have {sum(sizes) / 1e6:,.0f} MB, the limit is {limits.file_bytes / 1e6:,.0f} MB."
         raise DataError(f"{chosen.id} is too large.", why, "Use a smaller split.")
-    done, now = 0, first
+    done, now, size = 0, first, sizes[0]
 
     def read(columns: Sequence[str]) -> Iterator[Record]:
-        nonlocal done, now
+        nonlocal done, now, size
         yield from first.read(columns)
-        for path, size in zip(paths[1:], sizes, strict=False):
-            done += size
+        for path, following in zip(paths[1:], sizes[1:], strict=True):
+            done, size = done + size, following
             with _open_file(path, limits) as now:
                 if not {name.partition(".")[0] for name in columns} <= {n.partition(".")[0] for n in now.columns}:
                     why = f"It has not the columns of {paths[0].name}, the first of {chosen.id}."
@@ -78,7 +78,7 @@ def _concatenate(chosen: Selection, paths: Sequence[Path], first: Source, limits
                 yield from now.read(columns)
 
     def progress() -> float:
-        return min(1.0, (done + now.progress() * sizes[0]) / max(1, sum(sizes)))
+        return min(1.0, (done + now.progress() * size) / max(1, sum(sizes)))
 
     return Source(
         first.format, first.columns, lambda columns: name_labels(read(columns), chosen.labels), progress, first.warnings

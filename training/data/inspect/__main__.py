@@ -29,7 +29,7 @@ from training.config import TrainConfig
 from training.data.files.formats import Limits
 from training.data.inspect.inspect_client import Inspection
 from training.data.inspect.report import LATER, HeldOut, Report, check_asks
-from training.data.rows import asked
+from training.data.rows import question_of
 from training.data.table import RowDigests, Sample, Table, read_table
 
 LONGEST = 2_000
@@ -84,11 +84,11 @@ def _compare(table: Table, held_out: Table, sample: Sample) -> HeldOut:
     """
     learned, report = table.report.labels, held_out.report
     unknown = {label: count for label, count in report.labels.items() if learned and label not in learned}
-    shared, digests = int(held_out.asked(table.texts, table.normalized).sum()), RowDigests(0, by_label=False)
+    shared, digests = int(held_out.contains(table.texts, table.normalized).sum()), RowDigests(0, by_label=False)
     for row in sample.rows:
         digests.add(0, row)
-    is_shared = table.asked(digests.rows["text"], digests.rows["normalized"])
-    examples = [asked(row)[:EXAMPLE_CHARACTERS] for row, same in zip(sample.rows, is_shared, strict=True) if same]
+    is_shared = table.contains(digests.rows["text"], digests.rows["normalized"])
+    examples = [question_of(row)[:EXAMPLE_CHARACTERS] for row, same in zip(sample.rows, is_shared, strict=True) if same]
     known = report.usable - sum(unknown.values())
     return HeldOut(report.file, report.rows, report.usable, known, unknown, shared, tuple(examples[:EXAMPLES]))
 
