@@ -63,7 +63,6 @@ SHORT = {
     "process_setup": "runs before torch and Gradio are imported",
     "training.loop.lean_imports": "runs before torch is imported",
     "serving.loaded": "keeps torch out of the pool",
-    "training.cli.tabs": "keeps plugins out of training",
     "models.tokenizer": "keeps torch out of the preview of rows",
     "ui.adapters.merge_export": "keeps the child process out of the page",
 }

@@ -13,19 +13,12 @@ import signal
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 
 from errors import GraftError
 from settings import Settings
 from store import processes
-from training.cli import (
-    correction_commands,
-    estimate_command,
-    inspect_command,
-    run_commands,
-    tabs,
-    train_command,
-    transfer_commands,
-)
+from training.cli import correction_commands, plan_commands, run_arguments, run_commands, transfer_commands
 from training.cli.terminal import INTERRUPTED
 
 PROGRAM = "python -m training"
@@ -42,23 +35,24 @@ class Command:
 
 
 COMMANDS: Mapping[str, Command] = {
-    DEFAULT: Command(train_command.train, "train a new version of an adapter for one tab", train_command.add_arguments),
-    "estimate": Command(estimate_command.estimate, "say what a run would need", estimate_command.add_arguments),
-    "inspect": Command(inspect_command.inspect, "say what is in a file of rows", inspect_command.add_arguments),
-    "bases": Command(estimate_command.bases, "list bases for a tab", estimate_command.add_bases_arguments),
-    "plugins": Command(tabs.print_tabs, "list the tabs"),
+    DEFAULT: Command(
+        run_commands.train, "train a new version of an adapter for one tab", run_commands.add_train_arguments
+    ),
+    "estimate": Command(
+        plan_commands.estimate, "say what a run would need", partial(run_arguments.add_arguments, named=False)
+    ),
+    "inspect": Command(plan_commands.inspect, "say what is in a file of rows", plan_commands.add_inspect_arguments),
+    "bases": Command(plan_commands.bases, "list bases for a tab", plan_commands.add_bases_arguments),
+    "plugins": Command(plan_commands.print_tabs, "list the tabs"),
     "runs": Command(run_commands.print_runs, "list every run, newest first"),
-    **{
-        verb: Command(function, help, run_commands.add_arguments)
-        for verb, (function, help) in run_commands.VERBS.items()
-    },
+    **{verb: Command(run_commands.act, help, run_commands.add_id) for verb, help in run_commands.VERBS.items()},
     "corrections": Command(
         correction_commands.correct, "list, change or export what was corrected", correction_commands.add_arguments
     ),
     "teach": Command(
-        train_command.teach_tab,
+        run_commands.teach_tab,
         "train on a tab's corrections, beside rows of its version's own",
-        train_command.add_teach_arguments,
+        run_commands.add_teach_arguments,
     ),
     "import": Command(
         transfer_commands.import_adapter, "take in an adapter made elsewhere", transfer_commands.add_import_arguments

@@ -1,4 +1,4 @@
-"""The configuration of one training run: JSON that validates itself and reports all its errors at once.
+"""The configuration of a training run: a dataclass that is saved as JSON and reports all invalid values at once.
 
 A hyperparameter is declared once, as a field of `TrainConfig` with its type, default, group, help and bounds;
 `HYPERPARAMETERS` has these for the command line and the page.
@@ -23,20 +23,20 @@ from tasks import TASKS, Columns, TabSpec
 
 SUBJECT = "The training configuration"
 TENSORBOARD, TRACKIO = "tensorboard", "trackio"
-"""Packages of trackers, and the folders that they write to: in a run's folder, and in the home."""
+"""Packages of trackers, and names of the folders they write to: one in the run's folder, the other in the home."""
 TRACKERS: Mapping[str, tuple[str, ...]] = {
     "none": (),
     "tensorboard": (TENSORBOARD,),
     "trackio": (TRACKIO,),
     "both": (TENSORBOARD, TRACKIO),
 }
-"""Values of `track`, and the packages that each needs."""
+"""Packages that each value of `track` needs."""
 LONGEST_LENGTH = 131_072
-"""Tokens of a row, at most."""
+"""Largest value of `max_length`, in tokens."""
 HUB = ("id", "revision", "config", "split")
 """The parts of a place on the Hugging Face Hub."""
 PRESET = "balanced"
-"""The one to begin with."""
+"""The default preset."""
 PRESETS: Mapping[str, Mapping[str, Mapping[str, Any]]] = {
     "label": {
         "quick": {"epochs": 3.0, "batch_size": 16, "learning_rate": 3e-3, "max_length": 128},
@@ -51,23 +51,23 @@ PRESETS: Mapping[str, Mapping[str, Mapping[str, Any]]] = {
         | {"rank": 16, "alpha": 32.0, "evaluations": 8, "keep_best": True, "patience": 3},
     },
 }
-"""Values by kind of answers; what a preset does not name is the field's default. Found by trying on the examples."""
+"""Hyperparameters by kind of answers and preset, tuned on the example files; others have the field's default."""
 
 
 @dataclasses.dataclass(frozen=True)
 class Hyperparameter:
-    """The declaration of a field of `TrainConfig`, for the command line, the page and the sentences of errors."""
+    """The declaration of a field of `TrainConfig`, for the command line, the page and messages of errors."""
 
     kind: Literal["whole", "number", "choice", "switch", "text", "names"]
     group: str = ""
-    """Section of the form: length, lora, optimizer, memory or watch; empty for fields that people do not set."""
+    """Section of the form: length, lora, optimizer, memory or watch; empty for fields that users do not set."""
     help: str = ""
     least: float = 0
     most: float = 0
     choices: tuple[str, ...] = ()
 
     def expected(self, value: object) -> str:
-        """Return a phrase for what the field takes, to somebody who gave it `value`."""
+        """Return a phrase for the values that the field accepts, as a reply to the invalid `value`."""
         if self.kind == "choice":
             return f"one of {', '.join(self.choices)}"
         if self.kind in ("whole", "number"):
@@ -89,12 +89,6 @@ def _check_name(name: str) -> str:
     except AdapterError as error:
         raise ValueError(f"{error.what} {error.why}") from error
     return name
-
-
-def _check_filled(value: str, info: ValidationInfo) -> str:
-    if not value:
-        raise ValueError(f"{info.field_name} is empty.")
-    return value
 
 
 def _check_task(task: str) -> str:
@@ -127,44 +121,44 @@ def _check_hub(hub: Mapping[str, str]) -> Mapping[str, str]:
     return hub
 
 
-Filled = Annotated[str, AfterValidator(_check_filled)]
-ByPart = Annotated[Mapping[str, str], AfterValidator(_check_parts)]
+NonEmpty = Annotated[str, Field(min_length=1)]
+ColumnNames = Annotated[Mapping[str, str], AfterValidator(_check_parts)]
 
 
 @dataclass(frozen=True, config=ConfigDict(strict=True, extra="forbid", use_attribute_docstrings=True))
 class TrainConfig:
-    """Everything a run needs to know. Raises `ConfigError` with every problem when made with invalid values."""
+    """The settings of a run. Constructing one with invalid values raises `ConfigError` with every problem."""
 
     name: Annotated[str, AfterValidator(_check_name)]
-    """The adapter that gets a new version."""
-    plugin: Filled
-    """The tab it is for."""
-    model: Filled
-    """The base: a Hub id or folder."""
+    """Name of the adapter that gets a new version."""
+    plugin: NonEmpty
+    """Name of the tab that the adapter is for."""
+    model: NonEmpty
+    """The base: a Hub id or a folder."""
     task: Annotated[str, AfterValidator(_check_task)]
     """The tab's task."""
     data: str
     """The file of rows."""
-    columns: Annotated[ByPart, AfterValidator(_check_columns)]
-    """The tab's own columns: text and target, or messages."""
+    columns: Annotated[ColumnNames, AfterValidator(_check_columns)]
+    """Names that the tab gives its columns: text and target, or messages."""
     tab_model: str = ""
-    """The tab's own base, which may be another than `model`."""
+    """The tab's default base; `model` may be another."""
     held_out_data: str = ""
-    """A file of rows to hold out, instead of a share of `data`."""
-    mapping: ByPart = Field(default_factory=dict)
-    """Columns of the file to use for them, where the user chose."""
+    """File of rows to hold out, instead of a share of `data`."""
+    mapping: ColumnNames = Field(default_factory=dict)
+    """Columns of the file that the user chose for text, target or messages; others are guessed."""
     hub: Annotated[Mapping[str, str], AfterValidator(_check_hub)] = Field(default_factory=dict)
-    """Place on the Hugging Face Hub of the rows of `data`: id, revision, config and split; empty for other rows."""
+    """Source of `data` on the Hugging Face Hub: id, revision, config and split; empty for a local file."""
     held_out_split: str = ""
-    """The split of the same data set that `held_out_data` has, where it is one."""
+    """Split of the same data set whose rows are in `held_out_data`; empty where that is another file."""
     prompt: Annotated[str, AfterValidator(_check_prompt)] = ""
-    """Template of a row's text for a model that answers with text, with one {text}; empty for the text itself."""
+    """Prompt template with one {text}, for a model that answers with text; empty for the text itself."""
     corrections: str = ""
-    """A file of rows that are always learned from and never held out; `data` may be empty beside it."""
+    """File of corrections, which are all trained on and never held out; `data` may then be empty."""
     correction_weight: int = Field(default=1, ge=1, le=1000)
-    """Repetitions of each of them in an epoch."""
+    """Repetitions of each correction in an epoch."""
     replay_rows: int = Field(default=0, ge=0, le=10**9)
-    """The most rows of `data` to learn from beside them; 0 is all."""
+    """Largest number of rows of `data` to train on beside corrections; 0 is all."""
 
     epochs: float = _set(3.0, "length", 0.01, 1000)
     """How many times every row is learned from."""
@@ -225,9 +219,9 @@ class TrainConfig:
     seed: int = _set(0, "watch", 0, 2**32 - 1)
     """The same seed and rows give the same run."""
     promote: bool = False
-    """Answer with the new version at once, if the card's gate passes."""
+    """Make the new version live at once, if the card's gate passes."""
     anyway: bool = False
-    """Start also where the estimate says that it does not fit."""
+    """Start even where the estimate says that the run does not fit."""
 
     @model_validator(mode="wrap")
     @classmethod
@@ -242,13 +236,13 @@ class TrainConfig:
         return config
 
     @property
-    def wanted(self) -> Columns:
-        """The tab's own columns."""
+    def tab_columns(self) -> Columns:
+        """The columns of the tab."""
         return Columns(**self.columns)
 
     @classmethod
     def for_tab(cls, spec: TabSpec, data: Path | None, name: str, preset: str = PRESET, **chosen: Any) -> TrainConfig:  # noqa: ANN401
-        """Make the configuration of a tab from a preset for its task, changed by what the user has `chosen`.
+        """Make the configuration for a tab from a preset; `chosen` values that are not None override it.
 
         `data` is None where `hub` names rows that are not on this computer yet.
         """
@@ -269,7 +263,7 @@ class TrainConfig:
 
     @classmethod
     def from_json(cls, text: str) -> TrainConfig:
-        """Make the configuration that `to_json` described; unknown and missing fields are among the errors."""
+        """Parse the output of `to_json`; raises `ConfigError`, also for unknown and missing fields."""
         try:
             values = json.loads(text)
         except (ValueError, RecursionError) as error:
@@ -281,11 +275,11 @@ class TrainConfig:
         return cls(**values)
 
     def to_json(self) -> str:
-        """Return readable JSON."""
+        """Return the configuration as indented JSON."""
         return json.dumps(dataclasses.asdict(self), indent=1, ensure_ascii=False) + "\n"
 
     def _contradictions(self) -> Iterator[str]:
-        """Yield what is wrong with values that are each valid by themselves."""
+        """Yield a sentence for each combination of valid values that contradict each other."""
         if not (self.data or self.corrections or self.hub):
             yield "data is empty."
         if self.held_out_split and self.held_out_split == self.hub.get("split"):
@@ -301,7 +295,7 @@ class TrainConfig:
 
 
 def _describe(field: FieldInfo) -> Hyperparameter:
-    """Convert the declaration of a field from pydantic's form."""
+    """Convert a field from pydantic's form."""
     annotation, extra = field.annotation, field.json_schema_extra
     bounds = {key: getattr(part, key) for part in field.metadata for key in ("ge", "le") if hasattr(part, key)}
     choices = get_args(annotation) if get_origin(annotation) is Literal else ()
@@ -318,16 +312,18 @@ def _describe(field: FieldInfo) -> Hyperparameter:
 
 _FIELDS = {name: _describe(field) for name, field in cast(Any, TrainConfig).__pydantic_fields__.items()}
 HYPERPARAMETERS: Mapping[str, Hyperparameter] = {name: field for name, field in _FIELDS.items() if field.group}
-"""The fields that people set, by name."""
+"""The fields that users set, by name."""
 
 
 def _sentence(error: Mapping[str, Any]) -> str:
-    """Return an error of pydantic's as a sentence that names the field, its value and what was expected."""
+    """Convert an error of pydantic to a sentence with the field, its value and what was expected."""
     if not error["loc"]:
         return "The name of a field is not text."
     key, *inside = error["loc"]
     if error["type"] == "value_error":
         return str(error["ctx"]["error"])
+    if error["type"] == "string_too_short":
+        return f"{key} is empty."
     if error["type"] == "missing":
         return f"{key} is missing."
     if error["type"] == "unexpected_keyword_argument":

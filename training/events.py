@@ -1,4 +1,4 @@
-"""The files of a run's folder, and its events: one JSON object a line, appended to `events.jsonl`, read at any time."""
+"""Names of the files in a run's folder, and its events: JSON lines that the run appends and others read meanwhile."""
 
 from __future__ import annotations
 
@@ -14,18 +14,18 @@ CONFIG = "config.json"
 LOG = "train.log"
 PROCESS = "process.json"
 PAUSE = "pause"
-"""Asks a run to stop at its next step, with a checkpoint and a result that says paused."""
+"""Request to the run to stop at its next step, with a checkpoint and a result that says paused."""
 QUEUED = "queued"
-"""Marks a run that waits its turn; holds when it was queued, in Unix seconds."""
+"""Mark of a run that waits; contains the time when it was queued, in Unix seconds."""
 CANCEL = "cancel"
-"""Marks a run that was cancelled: unless it is done, whatever else became of it is a consequence."""
+"""Mark of a cancelled run. It overrides every result but done: a process that is ended may report a failure."""
 CORRECTIONS = "corrections"
-"""Folder with the corrections of a run that learns from some; other runs have none."""
+"""Folder with the corrections of a run that trains on some; other runs have none."""
 CHECKPOINTS = "checkpoints/[0-9]*/state.json"
 """Pattern of the file that is written last into a checkpoint."""
 
 NOT_METRICS = ("kind", "at", "step", "steps")
-"""Keys of the events of steps and evaluations that are no metrics."""
+"""Keys that are no metrics in events of steps and evaluations."""
 PHASES = ("start", "data", "model", "train", "evaluate", "publish")
 
 
@@ -37,7 +37,7 @@ class Events:
         self._listeners: list[Callable[[Mapping[str, Any]], None]] = []
 
     def listen(self, listener: Callable[[Mapping[str, Any]], None]) -> None:
-        """Call `listener` with each event from now on, once it is written."""
+        """Call `listener` with each further event after it is written."""
         self._listeners.append(listener)
 
     def emit(self, kind: str, **values: Any) -> None:  # noqa: ANN401 - JSON values
@@ -54,18 +54,19 @@ class Events:
 
 
 def read_events(folder: Path) -> list[dict[str, Any]]:
-    """Return every whole event so far; a half-written line is left for the next time, a spoiled one for good."""
-    path = folder / EVENTS
-    if not path.exists():
+    """Return all events so far, without damaged lines and without a last line that is not complete yet."""
+    try:
+        # Bytes, because an incomplete line may end inside a character.
+        lines = (folder / EVENTS).read_bytes().split(b"\n")[:-1]
+    except FileNotFoundError:
         return []
-    # Bytes, because the half of a line that is there may end inside a character.
-    lines = path.read_bytes().split(b"\n")[:-1]
-    return [event for line in lines if (event := _event(line))]
+    return [event for line in lines if (event := parse_event(line))]
 
 
-def _event(line: bytes) -> dict[str, Any] | None:
+def parse_event(line: bytes) -> dict[str, Any]:
+    """Return the event in a line; empty for a line that a crash has damaged."""
     try:
         event = json.loads(line)
     except ValueError:
-        return None
-    return event if isinstance(event, dict) else None
+        return {}
+    return event if isinstance(event, dict) else {}

@@ -6,19 +6,17 @@ import json
 import resource
 import signal
 import sys
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
 
 from store.adapters import AdapterStore
+from tests.helpers.waiting import PATIENCE_S, until
 from training.config import TrainConfig
 from training.events import PROCESS
 from training.runs.run import Run
 from training.runs.runs import Runs
 
-PATIENCE_S = 60
 STAND_IN = (sys.executable, "-S", str(Path(__file__).with_name("stand_in.py")))
 
 
@@ -31,13 +29,6 @@ def plain(home: Path, name: str = "plain") -> TrainConfig:
     """Make a configuration that only the stand-in can follow."""
     columns = {"text": "text", "target": "label"}
     return TrainConfig(name, "classification", "org/base", "text-classification", str(home / "gone.csv"), columns)
-
-
-def wait(true: Callable[[], Any], patience_s: float = PATIENCE_S) -> None:
-    deadline = time.monotonic() + patience_s
-    while not true():
-        assert time.monotonic() < deadline
-        time.sleep(0.02)
 
 
 def pid_of(run: Run) -> int:
@@ -68,7 +59,7 @@ def states(runs: Runs) -> dict[str, str]:
 def begun(runs: Runs, home: Path, name: str = "plain") -> Run:
     """Submit a run of the stand-in; returns it once it has made a step."""
     run = runs.submit(plain(home, name))
-    wait(lambda: run.progress.step)
+    until(lambda: run.progress.step, PATIENCE_S)
     return runs.get(run.id)
 
 

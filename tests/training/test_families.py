@@ -26,17 +26,13 @@ def test_trained_version_answers_as_peft_does(family: str, quantize: str, tmp_pa
     answers_as_peft_does(Loaded(model, "none"), version, atol=ATOL)
 
 
-def test_an_encoder_decoder_is_refused_as_a_classifier_before_it_trains(tmp_path: Path) -> None:
+def test_an_encoder_decoder_is_refused_as_a_classifier_and_for_packing_before_it_trains(tmp_path: Path) -> None:
+    """The tab's task does not forbid packing: a tab that writes works on decoder-only bases and on these."""
     base = tiny.make("t5", tmp_path / "t5")
-    spec = TabSpec("classification", str(base), "text-classification", Columns(text="text", target="label"))
-    result = run_worker(config_of(spec, tmp_path, "t5"), tmp_path)
-    assert result["state"] == "failed" and "encoder-decoder" in result["why"] and "BERT" in result["next"]
-    assert not (tmp_path / "runs" / "t5" / "checkpoints").exists()
-
-
-def test_packing_is_refused_for_an_encoder_decoder_before_it_trains(tmp_path: Path) -> None:
-    """The tab's task does not tell: a tab that writes works on decoder-only bases and on these."""
-    spec = spec_of("t5", tiny.make("t5", tmp_path / "t5"))
-    (tmp_path / "t5" / "model.safetensors").write_bytes(b"not read")
-    result = run_worker(config_of(spec, tmp_path, "packed", packing=True), tmp_path)
-    assert result["state"] == "failed" and "encoder-decoder" in result["why"] and "decoder-only" in result["next"]
+    labels = TabSpec("classification", str(base), "text-classification", Columns(text="text", target="label"))
+    refused = run_worker(config_of(labels, tmp_path, "labels"), tmp_path)
+    assert refused["state"] == "failed" and "encoder-decoder" in refused["why"] and "BERT" in refused["next"]
+    (base / "model.safetensors").write_bytes(b"not read")
+    refused = run_worker(config_of(spec_of("t5", base), tmp_path, "packed", packing=True), tmp_path)
+    assert refused["state"] == "failed" and "encoder-decoder" in refused["why"] and "decoder-only" in refused["next"]
+    assert not list(tmp_path.glob("runs/*/checkpoints"))

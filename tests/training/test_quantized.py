@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import threading
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -21,11 +23,13 @@ from tests.helpers.training_helpers import train
 from tests.helpers.versions import copy_of
 
 QUANTIZED = ["4bit", "8bit"]
+Residents = dict[tuple[str, str], Loaded]
+"""Bases by family and quantization."""
 
 
 @pytest.fixture(scope="module")
 def versions(bert: Trained, llama: Trained, tmp_path_factory: pytest.TempPathFactory) -> dict[tuple[str, str], Version]:
-    """By family, and by how the base was held in training."""
+    """Versions by family and quantization of the base in training."""
     found = {("bert", "none"): bert.first, ("llama", "none"): llama.first}
     for family, trained in (("bert", bert), ("llama", llama)):
         found[family, "4bit"] = train(trained.spec, tmp_path_factory.mktemp(family), quantize="4bit")
@@ -33,7 +37,7 @@ def versions(bert: Trained, llama: Trained, tmp_path_factory: pytest.TempPathFac
 
 
 @pytest.fixture(scope="module")
-def residents(bert: Trained, llama: Trained) -> dict[tuple[str, str], Loaded]:
+def residents(bert: Trained, llama: Trained) -> Residents:
     return {(f, q): Loaded(t.model, q) for f, t in (("bert", bert), ("llama", llama)) for q in QUANTIZED}
 
 
@@ -41,27 +45,20 @@ def residents(bert: Trained, llama: Trained) -> dict[tuple[str, str], Loaded]:
 @pytest.mark.parametrize("resident_at", QUANTIZED)
 @pytest.mark.parametrize("family", ["bert", "llama"])
 def test_a_quantized_resident_answers_as_peft_on_the_same_base(
-    family: str,
-    resident_at: str,
-    trained_on: str,
-    residents: dict[tuple[str, str], Loaded],
-    versions: dict[tuple[str, str], Version],
+    family: str, resident_at: str, trained_on: str, residents: Residents, versions: dict[tuple[str, str], Version]
 ) -> None:
     loaded, version = residents[family, resident_at], versions[family, trained_on]
     assert loaded.base.quantization == resident_at
     answers_as_peft_does(loaded, version, atol=INT8_ATOL if resident_at == "8bit" else 1e-4)
 
 
-def in_threads(work: list) -> None:
+def in_threads(*work: Callable[[], object]) -> None:
     with ThreadPoolExecutor(len(work)) as pool:
-        for one in [pool.submit(one) for one in work]:
-            one.result()
+        list(pool.map(lambda act: act(), work))
 
 
 @pytest.mark.parametrize("quantize", QUANTIZED)
-def test_texts_of_concurrent_callers_are_those_of_one(
-    quantize: str, residents: dict[tuple[str, str], Loaded], llama: Trained
-) -> None:
+def test_texts_of_concurrent_callers_are_those_of_one(quantize: str, residents: Residents, llama: Trained) -> None:
     loaded = residents["llama", quantize]
 
     def ask(version: Version | None, text: str) -> str:
@@ -69,29 +66,31 @@ def test_texts_of_concurrent_callers_are_those_of_one(
             return write(loaded, text, "Sum up: {text}", slot, max_new_tokens=8)
 
     asked = [(v, t) for v in (None, llama.first, llama.second) for t in TEXTS[:2]]
-    golden = [ask(v, t) for v, t in asked]
+    golden = [ask(*one) for one in asked]
     assert len(set(golden)) > 2
 
     def work(n: int) -> None:
-        answers = [ask(*asked[(i + n) % len(asked)]) for i in range(len(asked))]
-        assert answers == [golden[(i + n) % len(asked)] for i in range(len(asked))]
+        assert [ask(*one) for one in asked[n:] + asked[:n]] == golden[n:] + golden[:n]
 
-    in_threads([lambda n=n: work(n) for n in range(5)])
+    in_threads(*(partial(work, n) for n in range(5)))
 
 
 @pytest.mark.parametrize("quantize", QUANTIZED)
 def test_labels_embeddings_and_swaps_side_by_side(
-    quantize: str, residents: dict[tuple[str, str], Loaded], bert: Trained, tmp_path: Path
+    quantize: str, residents: Residents, bert: Trained, tmp_path: Path
 ) -> None:
-    """Two kinds of passes, and the proof of each newly loaded version, at the same time on one 8bit base."""
+    """Two kinds of passes, and the check of each newly loaded version, at the same time on one base."""
     loaded = residents["bert", quantize]
 
     def classify(version: Version, text: str) -> dict[str, float]:
         with loaded.base.slots.pin(version) as slot:
             return loaded.classifier.classify(text, slot)
 
+    def match(text: str) -> dict[str, float]:
+        return loaded.classifier.zero_shot(text, ["praise", "delay"])
+
     golden = {(v.ref, t): classify(v, t) for v in (bert.first, bert.second) for t in TEXTS}
-    own = {t: loaded.classifier.zero_shot(t, ["praise", "delay"]) for t in TEXTS}
+    matched = {t: match(t) for t in TEXTS}
     copies = [copy_of(bert.first, tmp_path, f"copy{i}") for i in range(12)]
 
     def label(seed: int) -> None:
@@ -99,21 +98,20 @@ def test_labels_embeddings_and_swaps_side_by_side(
             version, text = (bert.first, bert.second)[(i + seed) % 2], TEXTS[i % 3]
             assert classify(version, text) == pytest.approx(golden[version.ref, text], abs=2e-2)
 
-    def match() -> None:
-        for i in range(30):
-            text = TEXTS[i % 3]
-            assert loaded.classifier.zero_shot(text, ["praise", "delay"]) == pytest.approx(own[text], abs=2e-2)
+    def match_all() -> None:
+        for text in TEXTS[:3] * 10:
+            assert match(text) == pytest.approx(matched[text], abs=2e-2)
 
     def swap() -> None:
         for version in copies:
             assert classify(version, TEXTS[0]) == pytest.approx(golden[bert.first.ref, TEXTS[0]], abs=2e-2)
 
-    in_threads([lambda: label(0), lambda: label(1), match, match, swap])
+    in_threads(partial(label, 0), partial(label, 1), match_all, match_all, swap)
 
 
 @pytest.mark.parametrize("quantize", QUANTIZED)
 def test_passes_overlap_unless_the_base_is_8bit(
-    quantize: str, residents: dict[tuple[str, str], Loaded], bert: Trained, tmp_path: Path
+    quantize: str, residents: Residents, bert: Trained, tmp_path: Path
 ) -> None:
     """bitsandbytes' 8-bit layers keep state of the running pass in the module."""
     loaded, inside, overlapped = residents["bert", quantize], list[int](), threading.Event()
@@ -135,7 +133,7 @@ def test_passes_overlap_unless_the_base_is_8bit(
     body = loaded.base.body
     hooks = [body.register_forward_pre_hook(enter), body.register_forward_hook(leave)]
     try:
-        in_threads([*(lambda v=v: encode(v) for v in copies), lambda: loaded.classifier.embed("a text")])
+        in_threads(*(partial(encode, copy) for copy in copies), partial(loaded.classifier.embed, "a text"))
     finally:
         for hook in hooks:
             hook.remove()

@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import json
 import os
 import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import pytest
@@ -15,9 +13,11 @@ import pytest
 from settings import REPOSITORY, Settings
 from store.adapters import AdapterStore
 from tests.helpers import tiny
+from tests.helpers.run_helpers import alive, pid_of
 from tests.helpers.training_helpers import spec_of, write_rows
+from tests.helpers.waiting import until
 from training import __main__ as command
-from training.cli import train_command
+from training.cli import run_arguments
 from training.runs.runs import Runs
 
 PATIENCE_S = 240
@@ -27,6 +27,12 @@ QUICK = ["--max-steps", "2", "--batch-size", "4", "--max-length", "64", "--learn
 @pytest.fixture(scope="module")
 def base(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return tiny.make("bert", tmp_path_factory.mktemp("base") / "bert")
+
+
+@pytest.fixture
+def rows(base: Path, home: Path) -> list[str]:
+    """Arguments with a file of rows."""
+    return ["--plugin", "classification", "--data", str(write_rows(spec_of("bert", base), home / "rows"))]
 
 
 def start(home: Path, base: Path, *arguments: str, **more: str) -> subprocess.Popen[str]:
@@ -45,21 +51,14 @@ def run(home: Path, base: Path, *arguments: str) -> tuple[int, str, str]:
     return process.returncode, out, err
 
 
-def rows(base: Path, home: Path) -> str:
-    home.mkdir(parents=True, exist_ok=True)
-    return str(write_rows(spec_of("bert", base), home / "rows"))
-
-
-def test_a_version_is_published_promoted_and_its_card_printed(base: Path, tmp_path: Path) -> None:
-    home = tmp_path / "home"
-    arguments = ["--plugin", "classification", "--data", rows(base, home), "--name", "tickets", "--promote", *QUICK]
-    code, out, err = run(home, base, *arguments)
+def test_a_version_is_published_promoted_and_its_card_printed(base: Path, home: Path, rows: list[str]) -> None:
+    code, out, err = run(home, base, *rows, "--name", "tickets", "--promote", *QUICK)
     assert code == 0, err
     store = AdapterStore(home)
     version = store.get("tickets@1")
     assert "rows.csv: 24 of 24 rows can be used." in out
-    for figure, value in version.card["new"].items():
-        assert any(line.startswith(figure) and f"{value:.3f}" in line for line in out.splitlines())
+    for metric, value in version.card["new"].items():
+        assert any(line.startswith(metric) and f"{value:.3f}" in line for line in out.splitlines())
     assert version.card["gate"]["why"] in out and "tickets@1 is published." in out
     live = store.live("classification")
     assert ("It answers now." in out) == version.card["gate"]["pass"] == (live is not None and live.ref == "tickets@1")
@@ -68,105 +67,72 @@ def test_a_version_is_published_promoted_and_its_card_printed(base: Path, tmp_pa
     assert version.manifest["base"]["id"] in (str(base), base.name) and version.manifest["measured"]["steps"] == 2
 
 
-def test_a_run_that_fails_says_why_and_exits_with_1(base: Path, tmp_path: Path) -> None:
-    home = tmp_path / "home"
-    arguments = [
-        "--plugin",
-        "classification",
-        "--data",
-        rows(base, home),
-        "--name",
-        "tickets",
-        *QUICK,
-        "--targets",
-        "nowhere",
-    ]
-    code, out, err = run(home, base, *arguments)
-    assert code == 1
-    assert "has no layer named nowhere; its layers are" in err
-    assert "is published" not in out and AdapterStore(home).versions() == []
-
-
 REFUSED = {
-    "bad data": (["--name", "tickets"], "text,label\nonly,one\n", "rows.csv has only 1 row to learn from."),
-    "bad name": (["--name", "No Name"], None, "'No Name' cannot name an adapter."),
-    "bad number": (["--name", "tickets", "--rank", "0"], None, "rank is 0: expected 1 to 256."),
-    "bad columns": (["--name", "tickets", "--columns", "body"], None, "The choice of columns cannot be read."),
-    "no base": (["--name", "tickets", "--base", "nobody/nothing"], None, "The model nobody/nothing is not available."),
+    "bad data": (["--name", "tickets"], "rows.csv has only 1 row to learn from."),
+    "bad name": (["--name", "No Name"], "'No Name' cannot name an adapter."),
+    "bad number": (["--name", "tickets", "--rank", "0"], "rank is 0: expected 1 to 256."),
+    "bad columns": (["--name", "tickets", "--columns", "body"], "The choice of columns cannot be read."),
+    "no base": (["--name", "tickets", "--base", "nobody/nothing"], "The model nobody/nothing is not available."),
 }
 
 
 @pytest.mark.parametrize("case", REFUSED)
-def test_what_cannot_be_trained_is_refused_before_anything_starts(
-    case: str, base: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+def test_invalid_arguments_are_refused_before_a_run_starts(
+    case: str,
+    base: Path,
+    home: Path,
+    rows: list[str],
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
-    options, content, told = REFUSED[case]
-    home = tmp_path / "home"
-    data = rows(base, home)
-    if content:
-        Path(data).write_text(content)
-    arguments = ["--plugin", "classification", "--data", data, *options]
+    options, message = REFUSED[case]
     if case == "bad data":
-        code, _, err = run(home, base, *arguments)
+        Path(rows[-1]).write_text("text,label\nonly,one\n")
+        code, _, err = run(home, base, *rows, *options)
     else:  # in this process, and without asking the plugins each time
         monkeypatch.setenv("GRAFT_HOME", str(home))
         monkeypatch.setenv("HF_HUB_OFFLINE", "1")
-        monkeypatch.setattr(train_command, "find_tab", lambda _, other: spec_of("bert", Path(other or base)))
-        code, err = command.main(arguments), capsys.readouterr().err
+        monkeypatch.setattr(run_arguments, "find_tab", lambda _, other: spec_of("bert", Path(other or base)))
+        code, err = command.main([*rows, *options]), capsys.readouterr().err
     assert code == 2
-    assert told in err and "Traceback" not in err and len(err.splitlines()) <= 3
+    assert message in err and "Traceback" not in err and len(err.splitlines()) <= 3
     assert not (home / "runs").exists(), "no run, so no model was loaded"
 
 
-def test_an_unknown_tab_is_told_with_those_there_are(base: Path, tmp_path: Path) -> None:
-    code, _, err = run(tmp_path, base, "--plugin", "painting", "--data", "x.csv", "--name", "tickets")
+def test_an_unknown_tab_is_refused_with_a_list_of_the_tabs(base: Path, home: Path) -> None:
+    code, _, err = run(home, base, "--plugin", "painting", "--data", "x.csv", "--name", "tickets")
     assert code == 2
     assert "painting" in err and all(tab in err for tab in ("classification", "summarization", "generation"))
 
 
-def test_a_detached_run_goes_on_alone_and_the_next_waits_its_turn(base: Path, tmp_path: Path) -> None:
-    home = tmp_path / "home"
-    arguments = ["--plugin", "classification", "--data", rows(base, home), *QUICK]
-    code, out, err = run(home, base, *arguments, "--name", "first", "--detach")
+def test_a_detached_run_goes_on_alone_and_the_next_waits_its_turn(base: Path, home: Path, rows: list[str]) -> None:
+    code, out, err = run(home, base, *rows, *QUICK, "--name", "first", "--detach")
     assert code == 0 and "has begun" in out, err
-    code, out, err = run(home, base, *arguments, "--name", "second")
+    code, out, err = run(home, base, *rows, *QUICK, "--name", "second")
     assert code == 0 and "second@1 is published." in out, err
-    runs = Runs(Settings(home=home)).list()
-    assert [(found.name, found.state) for found in runs] == [("second", "done"), ("first", "done")]
-    assert runs[0].started >= runs[1].ended
+    second, first = Runs(Settings(home=home)).list()
+    assert [(run.name, run.state) for run in (second, first)] == [("second", "done"), ("first", "done")]
+    assert second.started >= first.ended
 
 
-def test_ctrl_c_before_the_run_has_begun_ends_quietly(base: Path, tmp_path: Path) -> None:
-    home = tmp_path / "home"
-    (tmp_path / "plugins").mkdir()
-    begun = tmp_path / "begun"
-    slow = f"import pathlib, time\npathlib.Path({str(begun)!r}).touch()\ntime.sleep(600)\n"
-    (tmp_path / "plugins" / "slow.py").write_text(slow)
-    arguments = ["--plugin", "classification", "--data", rows(base, home), "--name", "tickets"]
-    process = start(home, base, *arguments, GRAFT_PLUGINS=str(tmp_path / "plugins"))
-    deadline = time.monotonic() + PATIENCE_S
-    while not begun.exists():
-        assert time.monotonic() < deadline and process.poll() is None
-        time.sleep(0.05)
+def test_ctrl_c_before_the_run_has_begun_ends_quietly(base: Path, home: Path, rows: list[str]) -> None:
+    begun, slow = home / "begun", home / "slow.py"
+    slow.write_text(f"import pathlib, time\npathlib.Path({str(begun)!r}).touch()\ntime.sleep(600)\n")
+    process = start(home, base, *rows, "--name", "tickets", GRAFT_PLUGINS=str(home))
+    until(lambda: begun.exists() or process.poll() is not None, PATIENCE_S)
     process.send_signal(signal.SIGINT)
     _, err = process.communicate(timeout=PATIENCE_S)
     assert (process.returncode, err) == (130, "Cancelled; nothing was published.\n")
     assert Runs(Settings(home=home)).list() == []
 
 
-def test_ctrl_c_cancels_the_run(base: Path, tmp_path: Path) -> None:
-    home = tmp_path / "home"
-    arguments = ["--plugin", "classification", "--data", rows(base, home), "--name", "tickets", *QUICK]
-    process = start(home, base, *arguments, "--max-steps", "100000", "--learning-rate", "0.00001")
-    runs = Runs(Settings(home=home))
-    deadline = time.monotonic() + PATIENCE_S
-    while not any(r.progress.step for r in runs.list()):
-        assert time.monotonic() < deadline and process.poll() is None
-        time.sleep(0.1)
+def test_ctrl_c_cancels_the_run(base: Path, home: Path, rows: list[str]) -> None:
+    endless = ["--max-steps", "100000", "--learning-rate", "0.00001"]
+    process, runs = start(home, base, *rows, "--name", "tickets", *QUICK, *endless), Runs(Settings(home=home))
+    until(lambda: any(run.progress.step for run in runs.list()) or process.poll() is not None, PATIENCE_S)
     process.send_signal(signal.SIGINT)
     _, err = process.communicate(timeout=PATIENCE_S)
     assert process.returncode == 130
     assert "Cancelled; nothing was published." in err and "Traceback" not in err
     [found] = runs.list()
-    assert found.state == "cancelled" and AdapterStore(home).versions() == []
-    assert not Path(f"/proc/{json.loads((found.folder / 'process.json').read_text())['pid']}").exists()
+    assert found.state == "cancelled" and AdapterStore(home).versions() == [] and not alive(pid_of(found))

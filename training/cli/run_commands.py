@@ -1,4 +1,7 @@
-"""The commands about runs: `runs`, `show`, `pause`, `resume`, `cancel`, `delete` and `log`."""
+"""The commands that start runs, `train` and `teach`, list them, `runs`, and show or change one of them.
+
+`train` and `teach` follow their run with a progress bar until its card; Ctrl-C cancels it.
+"""
 
 from __future__ import annotations
 
@@ -7,18 +10,113 @@ import shutil
 import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 
+from errors import GraftError
+from models.resolve import ModelStore
 from settings import Settings
-from training.cli.terminal import describe_place, print_card, print_failure, print_table
+from training.cli import plan_commands, run_arguments
+from training.cli.run_arguments import find_tab
+from training.cli.terminal import (
+    INTERRUPTED,
+    describe_place,
+    download_bar,
+    follow,
+    print_card,
+    print_failure,
+    print_result,
+    print_table,
+)
+from training.data.inspect.report import Report
+from training.estimate.estimate import estimate_run
 from training.events import LOG
 from training.runs.run import Run
-from training.runs.runs import Runs
+from training.runs.runs import Runs, inspection_of, new_id
+from training.runs.teach import teach
 
 HEAD = ("run", "state", "adapter", "tab", "result", "began", "took")
+VERBS: Mapping[str, str] = {
+    "show": "say how far a run is, or how it ended",
+    "pause": "stop a run at its next step, with a checkpoint",
+    "resume": "let a paused or interrupted run go on",
+    "cancel": "end a run; nothing is published",
+    "delete": "remove a run and its folder; versions stay",
+    "log": "print the output of a run's process",
+}
+"""Commands about one run, and their help."""
 
 
-def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Declare the argument of every command but `runs`."""
+def add_train_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare the arguments of `train`."""
+    run_arguments.add_arguments(parser)
+    _add_detach(parser)
+
+
+def add_teach_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare the arguments of `teach`."""
+    parser.add_argument("--plugin", required=True, help="the tab")
+    _add_detach(parser)
+
+
+def train(options: argparse.Namespace, settings: Settings) -> int:
+    """Train one version and print its card; returns the exit status. Raises `GraftError`."""
+
+    def submit(runs: Runs, id: str) -> Run:
+        config = run_arguments.configure(options, settings)
+        *_, report = runs.look(inspection_of(config))
+        _print_report(report)
+        with download_bar(config.model) as progress:
+            ModelStore(settings.home / "models", settings.offline).resolve(config.model, progress)
+        if plan := runs.plan(config):
+            print(f"It {plan_commands.sentence(estimate_run(plan), settings.home)}.")
+        return runs.submit(config, id)
+
+    return _queue(settings, submit, options.detach)
+
+
+def teach_tab(options: argparse.Namespace, settings: Settings) -> int:
+    """Train on the corrections of a tab; returns the exit status. Raises `GraftError`."""
+
+    def submit(runs: Runs, id: str) -> Run:
+        run, warning = teach(settings, runs, find_tab(options.plugin), id)
+        if warning:
+            print(warning, file=sys.stderr)
+        return run
+
+    return _queue(settings, submit, options.detach)
+
+
+def _queue(settings: Settings, submit: Callable[[Runs, str], Run], detach: bool) -> int:
+    """Queue a run with `submit`, and follow it unless `detach` is set; Ctrl-C cancels it."""
+    runs, id = Runs(settings), new_id()
+    try:
+        run = submit(runs, id)
+        if not detach:
+            return print_result(follow(runs, id))
+    except KeyboardInterrupt:
+        with suppress(GraftError):
+            runs.cancel(id)
+        print("Cancelled; nothing was published.", file=sys.stderr)
+        return INTERRUPTED
+    print(describe_place(run) if run.place else f"{run.id} has begun.")
+    print(f"python -m training show {run.id}")
+    return 0
+
+
+def _add_detach(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--detach", action="store_true", help="leave once it is queued, instead of following it")
+
+
+def _print_report(report: Report) -> None:
+    print(f"{report.file}: {report.usable:,} of {report.rows:,} rows can be used.")
+    for bad in report.bad[:5]:
+        print(f"  row {bad.number:,}: {bad.reason}")
+    for warning in report.warnings:
+        print(f"  {warning}")
+
+
+def add_id(parser: argparse.ArgumentParser) -> None:
+    """Declare the argument of the commands in `VERBS`."""
     parser.add_argument("id", help="as `runs` lists it")
 
 
@@ -27,74 +125,50 @@ def print_runs(options: argparse.Namespace, settings: Settings) -> None:
     _print_runs(Runs(settings).list())
 
 
-def show(options: argparse.Namespace, settings: Settings) -> None:
-    """Print how far a run is, or how it ended. Raises `RunError`."""
-    run = Runs(settings).get(options.id)
+def act(options: argparse.Namespace, settings: Settings) -> None:
+    """Carry out one of `VERBS` and print its effect. Raises `RunError`."""
+    runs, id = Runs(settings), options.id
+    match options.command:
+        case "show":
+            _show(runs.get(id))
+        case "pause":
+            runs.pause(id)
+            print("It stops at its next step, with a checkpoint.")
+        case "resume":
+            runs.resume(id)
+            run = runs.get(id)
+            print(describe_place(run) if run.state == "queued" else f"{id} goes on.")
+        case "cancel":
+            runs.cancel(id)
+            print(f"{id} is {runs.get(id).state}.")
+        case "delete":
+            runs.delete(id)
+            print(f"{id} is deleted; what it published stays.")
+        case "log":
+            log = runs.get(id).folder / LOG
+            if log.exists():
+                with log.open(encoding="utf-8", errors="replace") as file:
+                    shutil.copyfileobj(file, sys.stdout)
+
+
+def _show(run: Run) -> None:
+    """Print the progress of a run, or its result."""
     progress = run.progress
     _print_runs([run])
     print(run.folder)
     if run.state == "queued":
         print(describe_place(run))
     if progress.steps:
-        figures = (f"{key} {value:.4g}" for key, value in progress.latest.items())
-        print(f"step {progress.step} of {progress.steps}:", ", ".join(figures))
+        metrics = (f"{name} {value:.4g}" for name, value in progress.latest.items())
+        print(f"step {progress.step} of {progress.steps}:", ", ".join(metrics))
     if run.state in ("failed", "interrupted"):
         print_failure(run)
     if card := run.result.get("card"):
         print_card(card)
 
 
-def pause(options: argparse.Namespace, settings: Settings) -> None:
-    """Pause a run. Raises `RunError`."""
-    Runs(settings).pause(options.id)
-    print("It stops at its next step, with a checkpoint.")
-
-
-def resume(options: argparse.Namespace, settings: Settings) -> None:
-    """Queue a paused or interrupted run again. Raises `RunError`."""
-    runs = Runs(settings)
-    runs.resume(options.id)
-    run = runs.get(options.id)
-    print(describe_place(run) if run.state == "queued" else f"{run.id} goes on.")
-
-
-def cancel(options: argparse.Namespace, settings: Settings) -> None:
-    """End a run. Raises `RunError`."""
-    runs = Runs(settings)
-    runs.cancel(options.id)
-    print(f"{options.id} is {runs.get(options.id).state}.")
-
-
-def delete(options: argparse.Namespace, settings: Settings) -> None:
-    """Remove a run and its folder. Raises `RunError`."""
-    Runs(settings).delete(options.id)
-    print(f"{options.id} is deleted; what it published stays.")
-
-
-def print_log(options: argparse.Namespace, settings: Settings) -> None:
-    """Print the output of a run's process. Raises `RunError`."""
-    path = Runs(settings).get(options.id).folder / LOG
-    if path.exists():
-        with path.open(encoding="utf-8", errors="replace") as file:
-            shutil.copyfileobj(file, sys.stdout)
-
-
-VERBS: Mapping[str, tuple[Callable[[argparse.Namespace, Settings], None], str]] = {
-    "show": (show, "say how far a run is, or how it ended"),
-    "pause": (pause, "stop a run at its next step, with a checkpoint"),
-    "resume": (resume, "let a paused or interrupted run go on"),
-    "cancel": (cancel, "end a run; nothing is published"),
-    "delete": (delete, "remove a run and its folder; versions stay"),
-    "log": (print_log, "print the output of a run's process"),
-}
-"""Functions and help of the commands about one run."""
-
-
 def _print_runs(runs: Sequence[Run]) -> None:
-    lines = [HEAD]
-    for run in runs:
-        lines.append((run.id, _state(run), run.name, run.plugin, _outcome(run), *_times(run)))
-    print_table(lines)
+    print_table([HEAD, *((run.id, _state(run), run.name, run.plugin, _outcome(run), *_times(run)) for run in runs)])
 
 
 def _state(run: Run) -> str:
@@ -106,8 +180,8 @@ def _state(run: Run) -> str:
 
 
 def _outcome(run: Run) -> str:
-    figure = f" {run.metric} {run.figure:.3f}" if run.metric and run.figure is not None else ""
-    return f"{run.version or ''}{figure}"
+    metric = f" {run.metric} {run.figure:.3f}" if run.metric and run.figure is not None else ""
+    return f"{run.version or ''}{metric}"
 
 
 def _times(run: Run) -> tuple[str, str]:

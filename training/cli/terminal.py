@@ -1,4 +1,4 @@
-"""Text that several commands print: tables, cards, the progress of a run and its end, the progress of a download."""
+"""Output that several commands share: tables, cards, the progress and the result of a run, and downloads."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from training.runs.run import Run
 from training.runs.runs import Runs
 
 FAILED, PAUSED, INTERRUPTED = 1, 3, 130
-"""Exit statuses of a command that has followed a run."""
+"""Exit statuses of a command that followed a run."""
 POLL_S = 0.3
 
 
@@ -28,16 +28,16 @@ def print_table(lines: Sequence[Sequence[str]]) -> None:
 
 
 def print_card(card: Mapping[str, Any]) -> None:
-    """Print the before/after table of a card."""
-    contenders = [name for name in ("base", "live", "new") if card[name]]
-    print(f"\n{card['held_out']} held-out rows".ljust(22), *(name.rjust(10) for name in contenders))
-    for figure in card["new"]:
-        print(figure.ljust(21), *(f"{card[name][figure]:10.3f}" for name in contenders))
-    changes = ("better", "worse") if card.get("better") or card.get("worse") else ("fixed", "broken")
-    if taught := card.get("corrections"):
-        before = f", {taught['before']} before" if taught["before"] is not None else ""
-        print(f"{taught['new']} of {taught['rows']} corrections are answered right{before}.")
-    print(f"{card[changes[0]]} rows {changes[0]}, {card[changes[1]]} {changes[1]}. {card['gate']['why']}\n")
+    """Print the table of a card, with a column for each model that was compared."""
+    columns = [name for name in ("base", "live", "new") if card[name]]
+    print(f"\n{card['held_out']} held-out rows".ljust(22), *(name.rjust(10) for name in columns))
+    for metric in card["new"]:
+        print(metric.ljust(21), *(f"{card[name][metric]:10.3f}" for name in columns))
+    up, down = ("better", "worse") if card.get("better") or card.get("worse") else ("fixed", "broken")
+    if counts := card.get("corrections"):
+        before = f", {counts['before']} before" if counts["before"] is not None else ""
+        print(f"{counts['new']} of {counts['rows']} corrections are answered right{before}.")
+    print(f"{card[up]} rows {up}, {card[down]} {down}. {card['gate']['why']}\n")
 
 
 def print_failure(run: Run) -> None:
@@ -48,7 +48,7 @@ def print_failure(run: Run) -> None:
 
 
 def print_result(run: Run) -> int:
-    """Print how a run ended, for somebody who has followed it; returns the exit status."""
+    """Print the result of a run that was followed; returns the exit status."""
     if run.state == "paused":
         print(f"Paused. python -m training resume {run.id}", file=sys.stderr)
         return PAUSED
@@ -66,13 +66,13 @@ def print_result(run: Run) -> int:
 
 
 def describe_place(run: Run) -> str:
-    """Return a sentence on the place of a queued run."""
+    """Return a sentence on the place of a run in the queue."""
     behind = "the run that goes on" if run.place == 1 else f"{run.place} others"
     return f"{run.id} waits its turn behind {behind}."
 
 
 def follow(runs: Runs, id: str) -> Run:
-    """Draw a run's progress until it ends; without a terminal, print each phase once."""
+    """Draw the progress of a run until it ends; where the output is no terminal, print each phase once."""
     shown = ""
     with tqdm(total=None, unit="step", disable=None) as bar:
         while (run := runs.get(id)).active:
@@ -94,7 +94,7 @@ def follow(runs: Runs, id: str) -> Run:
 
 @contextmanager
 def download_bar(name: str) -> Iterator[Progress]:
-    """Draw the progress of a download, which is reported to the function that this yields."""
+    """Draw the progress of a download; yields the function to report it to."""
     with tqdm(total=100, desc=name, unit="%", leave=False, disable=None) as bar:
 
         def report(phase: str, fraction: float | None) -> None:

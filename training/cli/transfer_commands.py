@@ -1,4 +1,4 @@
-"""The commands `import`, for an adapter that was made elsewhere, and `export`, for a version; the page runs them too.
+"""The commands `import`, for an adapter made elsewhere, and `export`, for a version; the page runs them too.
 
     python -m training import tickets-lora.zip --plugin classification --name theirs --labels billing,bug,praise
     python -m training export tickets@1 tickets.zip
@@ -20,12 +20,12 @@ from errors import GraftError
 from settings import Settings
 from store.adapters import AdapterStore
 from store.archive import pack
-from training.cli.tabs import find_tab
+from training.cli.run_arguments import find_tab, parse_base
 
 NICENESS = 5
-"""Serving on the same machine comes first."""
+"""Lower priority than serving on the same machine."""
 ONE_LINE = "--refuse-in-one-line"
-"""Hidden option of a child of the page: a refusal is printed as `store.processes.fail` does."""
+"""Hidden option for child processes of the page: errors are printed as by `store.processes.fail`."""
 
 _say = partial(print, flush=True)
 
@@ -37,7 +37,7 @@ def add_import_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--name", required=True, help="the adapter's name here; it gets its next version")
     parser.add_argument("--labels", default="", help="of a classifier, in the order of its logits: billing,bug,praise")
     parser.add_argument("--prompt", help="the prompt it was trained with, with one {text}, if not the tab's")
-    parser.add_argument("--base", help="another base than the tab's: a Hub id or a folder")
+    parser.add_argument("--base", type=parse_base, help="another base than the tab's: a Hub id or a folder")
     parser.add_argument(ONE_LINE, action="store_true", help=argparse.SUPPRESS)
 
 

@@ -267,7 +267,7 @@ class _Preparation:
         table = read_table(
             Path(path),
             self.task.answers,
-            config.wanted,
+            config.tab_columns,
             config.mapping,
             self.limits,
             config.seed,

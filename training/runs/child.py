@@ -1,7 +1,7 @@
 """The process of one run: `python -m training.runs.child RUN_DIR`, started by `training.runs.runs` alone.
 
-It waits until its start is recorded, then for the machine, which only one run may use at a time, and only then loads
-what is heavy and does the work. Last it starts the next run, so that the queue goes on without page and terminal.
+It waits until its start is recorded and until no other run uses the machine, imports torch and does the work. At last
+it starts the next run, so that the queue goes on without a page or a terminal.
 """
 
 from __future__ import annotations
@@ -27,24 +27,25 @@ from training.runs.run_process import GO
 from training.runs.runs import Runs
 
 DEVICE_LOCK = "device.lock"
-"""Held by the one process that trains."""
+"""File locked by the one process that trains."""
 NEVER_BEGAN = 75
+"""Exit status of a child that its parent did not record."""
 NEVER_PAUSED = 76
-"""Exit statuses of a child whose parent did not let it go, and of one that did not pause when its time was over."""
+"""Exit status of a child that did not pause when its time was over."""
 MEMORY_FACTOR = 2.0
-"""Limit over estimate; of fifteen real runs none needed more than 1.13 of it (`python -m bench estimate`)."""
+"""Limit of memory as a multiple of the estimate; of fifteen real runs none needed more than 1.13 of it."""
 MEMORY_BESIDE = 2 * 2**30
-"""Bytes for what the estimate does not count: stacks of threads, and what allocators reserve."""
+"""Bytes added for stacks of threads and reserves of allocators, which the estimate does not count."""
 PAUSING_S = 900.0
 """Seconds that the current step and its checkpoint may take once a run's time is over."""
 NICENESS = 5
-"""Serving on the same machine comes first."""
+"""Lower priority than serving on the same machine."""
 
 
 def main(folder: Path) -> int:
     """Carry out the run in `folder`; returns the exit status, 0 when a version was published."""
     if sys.stdin.buffer.read(len(GO)) != GO:
-        return NEVER_BEGAN  # its parent died, or could not record it
+        return NEVER_BEGAN  # the parent died, or could not record it
     (folder / QUEUED).unlink(missing_ok=True)
     logging.basicConfig(level=logging.WARNING, stream=sys.stderr)
     with suppress(OSError):
@@ -53,7 +54,7 @@ def main(folder: Path) -> int:
     try:
         settings = Settings.from_env()
     except GraftError as error:
-        # Interrupted, not failed: the run is whole, and goes on where a Graft that can read its home resumes it.
+        # Interrupted, not failed: a Graft that can read this home can resume the run.
         files.write_json(folder / RESULT, {"state": "interrupted", **error.to_dict()})
         return REFUSED
     with files.lock(settings.home / DEVICE_LOCK):
@@ -67,38 +68,38 @@ def main(folder: Path) -> int:
     return status
 
 
-def limit_memory(expected: Estimate, settings: Settings) -> int:
-    """Limit the memory of this process from here on; returns the limit in bytes.
+def limit_memory(estimate: Estimate, settings: Settings) -> int:
+    """Limit the memory of this process from now on; returns the limit in bytes.
 
-    0 is no limit, as on a GPU, whose driver reserves freely.
+    0 is no limit, as on a GPU, whose driver reserves address space freely.
     """
-    most = settings.run_memory_bytes
-    if not most and expected.available.gpu:
+    limit = settings.run_memory_bytes
+    if not limit and estimate.available.gpu:
         return 0
-    most = most or int(MEMORY_FACTOR * expected.peak) + MEMORY_BESIDE
+    limit = limit or int(MEMORY_FACTOR * estimate.peak) + MEMORY_BESIDE
     _, hard = resource.getrlimit(resource.RLIMIT_DATA)
     if hard != resource.RLIM_INFINITY:
-        most = min(most, hard)
-    resource.setrlimit(resource.RLIMIT_DATA, (most, hard))
-    return most
+        limit = min(limit, hard)
+    resource.setrlimit(resource.RLIMIT_DATA, (limit, hard))
+    return limit
 
 
 def limit_time(folder: Path, seconds: float, grace_s: float = PAUSING_S) -> None:
-    """Pause the run after `seconds`; end a process that has not paused `grace_s` seconds later."""
+    """Pause the run after `seconds`; end the process if it has not paused `grace_s` seconds later."""
     for after, act in ((seconds, (folder / PAUSE).touch), (seconds + grace_s, partial(os._exit, NEVER_PAUSED))):
         timer = threading.Timer(after, act)
         timer.daemon = True
         timer.start()
 
 
-def work(folder: Path, foreseen: Callable[[Estimate], object] = bool) -> int:
-    """Train as the run in `folder` says, importing no more than that needs; `foreseen` is called with its estimate."""
-    from training.loop import lean_imports  # noqa: PLC0415 - torch, and only now
+def work(folder: Path, on_estimate: Callable[[Estimate], object] = bool) -> int:
+    """Carry out the run in `folder` with only the libraries that it needs; returns the exit status of the worker."""
+    from training.loop import lean_imports  # noqa: PLC0415 - imports torch
 
     lean_imports.leave_out(folder)
-    from training import worker  # noqa: PLC0415 - transformers, without what was left out
+    from training import worker  # noqa: PLC0415 - imports transformers, which must not find what was left out
 
-    return worker.main(folder, foreseen)
+    return worker.main(folder, on_estimate)
 
 
 if __name__ == "__main__":

@@ -1,15 +1,17 @@
-"""A run, read from its folder, which alone decides what state it is in.
+"""A run as read from its folder, whose files alone decide its state.
 
-    queued        there is a file `queued`, and no process
-    cancelled     there is a file `cancel`, and the run is neither done nor running
-    done, failed, paused, interrupted   as `result.json` says
-    running       there is neither, and its process lives
-    interrupted   there is neither, and no process
+| state | files and process |
+|---|---|
+| running | its process lives, and there is no result, or a file `queued` that is not removed yet |
+| queued | a file `queued`, and no process |
+| cancelled | a file `cancel`, and no result that says done |
+| done, failed, paused, interrupted | as `result.json` says |
+| interrupted | neither a result nor a process |
 
     queued -> running -> done | failed | cancelled | interrupted | paused
     paused, interrupted -> queued (resume);  queued, paused -> cancelled
 
-Each change makes, replaces or removes one file, so a process that is killed leaves the state before or the one after.
+Each change of state writes or removes one file, so a crash leaves the state before or the one after.
 """
 
 from __future__ import annotations
@@ -32,9 +34,7 @@ State = Literal["queued", "running", "paused", "done", "failed", "cancelled", "i
 Verb = Literal["pause", "resume", "cancel", "delete"]
 STATES: tuple[State, ...] = get_args(State)
 ENDS: tuple[State, ...] = ("paused", "done", "failed", "cancelled", "interrupted")
-"""States that a result can name."""
-BY_ITSELF = ("paused", "done", "failed")
-"""States whose result the run's own process wrote."""
+"""States that a result can name. Only the run's own process writes the first three."""
 MAY: Mapping[Verb, tuple[State, ...]] = {
     "pause": ("running",),
     "resume": ("paused", "interrupted"),
@@ -49,44 +49,45 @@ LOG_BYTES = 20_000
 
 @dataclass(frozen=True)
 class Run:
-    """One run as it was when it was read; times in Unix seconds."""
+    """A snapshot of a run; times are in Unix seconds."""
 
     id: str
     folder: Path
     state: State
     name: str
-    """The adapter's name."""
+    """Name of the adapter."""
     plugin: str
-    """The tab that it is for."""
+    """Name of the tab."""
     data: str
-    """The name of its file of rows."""
+    """Name of the file of rows."""
     created: float
     queued: float
     started: float | None
-    """When its process was started last."""
+    """Time of the last start of its process."""
     ended: float | None
     seconds: float
-    """How long it ran before `started`."""
+    """Seconds that it ran before `started`."""
     version: str | None
     metric: str | None
+    """The main metric of its card."""
     figure: float | None
-    """The new version's value of `metric`, the main one of its card."""
+    """Value of `metric` for the new version."""
     place: int = 0
     """Position in the queue, from 1; 0 outside it."""
 
     @property
     def active(self) -> bool:
-        """True while its state can change by itself."""
+        """True while its state can change without a user's action."""
         return self.state in ("queued", "running")
 
     @property
     def config(self) -> TrainConfig:
-        """Its configuration; raises `GraftError` where its folder no longer has a valid one."""
+        """The configuration, read from its folder; raises `GraftError` where that is invalid or gone."""
         return read_config(self.folder)
 
     @property
     def result(self) -> dict[str, Any]:
-        """How it ended; empty while it is active. Where it did not succeed: what, why, next and the end of its log."""
+        """The content of `result.json`, with the end of the log where it failed; empty while the run is active."""
         if self.active:
             return {}
         if self.state == "cancelled":
@@ -96,17 +97,17 @@ class Run:
 
     @property
     def progress(self) -> Progress:
-        """Its progress, from its events."""
+        """The progress by the events so far."""
         return progress_of(self.folder)
 
     @property
     def teaches(self) -> bool:
-        """True for a run on corrections."""
+        """True for a run that trains on corrections."""
         return (self.folder / CORRECTIONS).is_dir()
 
     @property
     def resumable(self) -> bool:
-        """True where there is a checkpoint; without one a resumed run begins anew."""
+        """True where there is a checkpoint; without one a resumed run starts from the beginning."""
         return any(self.folder.glob(CHECKPOINTS))
 
     @property
@@ -116,23 +117,23 @@ class Run:
 
     @property
     def duration(self) -> float:
-        """Seconds that it has run."""
+        """Seconds that it has run, all starts together."""
         if self.started is None:
             return self.seconds
         return self.seconds + max(0.0, (self.ended if self.ended is not None else time.time()) - self.started)
 
     def may(self, verb: Verb) -> bool:
-        """Return whether `verb` can be done with it now."""
+        """Return whether the run can be paused, resumed and so on now."""
         return self.state in MAY[verb] and not (verb == "pause" and self.pausing)
 
     def require(self, verb: Verb) -> None:
-        """Raise `RunError` where `verb` cannot be done with it."""
+        """Raise `RunError` where the state of the run does not allow `verb`."""
         if self.state not in MAY[verb]:
             why = f"Only one that is {' or '.join(MAY[verb])} can be {PARTICIPLES[verb]}."
             raise RunError(f"The run {self.id} is {self.state}.", why)
 
     def log_tail(self, lines: int = LOG_LINES) -> list[str]:
-        """Return the last lines that its process printed."""
+        """Return the last lines of its process's output that are not blank."""
         try:
             with (self.folder / LOG).open("rb") as file:
                 file.seek(max(0, (self.folder / LOG).stat().st_size - LOG_BYTES))
@@ -143,12 +144,12 @@ class Run:
 
 
 def read_run(folder: Path) -> Run | None:
-    """Read the run in a folder; None for a folder that has no valid configuration."""
+    """Read the run in a folder; returns None for a folder without a valid configuration."""
     try:
         config, created = read_config(folder), (folder / CONFIG).stat().st_mtime
     except (GraftError, OSError):
         return None
-    state, result, note = read_state(folder), read_result(folder), run_process.read_note(folder)
+    state, result, process = read_state(folder), read_result(folder), run_process.read_record(folder)
     card = result.get("card") or {}
     metric = card.get("metric")
     return Run(
@@ -160,9 +161,9 @@ def read_run(folder: Path) -> Run | None:
         data=title(Path(config.data or config.corrections)),
         created=created,
         queued=_queued(folder) or created,
-        started=note.begun,
+        started=process.started,
         ended=None if state == "running" else _ended(folder, state),
-        seconds=note.seconds,
+        seconds=process.seconds,
         version=result.get("version"),
         metric=metric,
         figure=(card.get("new") or {}).get(metric),
@@ -173,14 +174,14 @@ def read_state(folder: Path) -> State:
     """Read the state of the run in a folder."""
     result = read_result(folder)
     if (folder / QUEUED).exists():
-        # Both: the process that started it was killed before it took the run out of the queue.
+        # With a process: whoever started it was killed before it removed the file.
         return "running" if run_process.alive(folder) else "queued"
     if not result:
         if run_process.alive(folder):
             return "running"
-        result = read_result(folder)  # a run may end, and leave a result, between the two looks
+        result = read_result(folder)  # the run may have ended between the two checks
     state: State = result.get("state", "interrupted")
-    # A process that is ended by a signal may call that a failure.
+    # A process that is ended by a signal may report a failure.
     return "cancelled" if (folder / CANCEL).exists() and state != "done" else state
 
 
@@ -193,7 +194,7 @@ def read_config(folder: Path) -> TrainConfig:
 
 
 def read_result(folder: Path) -> dict[str, Any]:
-    """Read the result in a run's folder; empty where there is none, or it is not whole."""
+    """Read the result in a run's folder; empty where there is none or it is damaged."""
     try:
         result = files.read_json(folder / RESULT)
     except (OSError, ValueError):
@@ -209,8 +210,8 @@ def _queued(folder: Path) -> float | None:
 
 
 def _ended(folder: Path, state: State) -> float | None:
-    """Return when a run ended; that of a process without a result may have been seen only long after."""
-    names = (RESULT,) if state in BY_ITSELF else (PROCESS, EVENTS, LOG)
+    """Return the time when a run ended: of its result, or of its last output where another process wrote that later."""
+    names = (RESULT,) if state in ENDS[:3] else (PROCESS, EVENTS, LOG)
     return max((at for name in names if (at := _modified(folder / name))), default=None)
 
 

@@ -1,11 +1,10 @@
-"""The runs of a home: submitted, queued, one at a time, paused, resumed, cancelled and deleted.
+"""The runs of a home: queued, started one at a time, paused, resumed, cancelled and deleted.
 
     home/runs/<id>/   config.json  data/  corrections/  events.jsonl  train.log  process.json  result.json  checkpoints/
                       and, as long as they apply, `queued`, `pause` and `cancel`
 
-The folders are all there is: each process that looks reads them, one at a time under the lock `runs.lock`, notes which
-runs have ended and starts the next. So it does not matter which process that is, or whether it was there when a run
-began. No torch is imported here.
+The folders are the only state. Any process that lists runs reads them under the lock `runs.lock`, records which have
+ended, and can start the next one; it need not be the process that queued or started a run. No torch is imported here.
 """
 
 from __future__ import annotations
@@ -26,6 +25,7 @@ from typing import Any
 from errors import DataError, GraftError, RunError
 from settings import HOME_RECORD, Settings, check_release
 from store import files, quota
+from store.staging import discard
 from tasks import TabSpec
 from training.config import TrainConfig, require_trackers
 from training.data.files.formats import is_selection, read_selection
@@ -50,18 +50,17 @@ LOCK_PATIENCE_S = 30.0
 """Seconds after which the process that holds the lock must be suspended; it is usually held for milliseconds."""
 LARGE = 64_000_000
 """Bytes from which a file is linked into a run's folder, not copied; its hash is in the manifest either way."""
-REMEMBERED = 8
-"""Reports that are kept, because what follows an inspection needs the same one."""
+KEPT_REPORTS = 8
 EVERY_S = 1.0
-"""Seconds between two looks of a server at the queue."""
+"""Seconds between two checks of the queue by a server."""
 SETTLED_S = 2.0
-"""Seconds after which a folder's time of change tells the next change from the last one."""
+"""Age in seconds from which a folder's modification time is sure to differ after the next change."""
 STOPPED = "The training stopped before it was done; nothing was published."
 SHORT_OF_MEMORY = "If memory was short, use a smaller batch, a shorter longest length or a smaller base."
 
 
 def new_id() -> str:
-    """Return an id that no run has; ids sort by time."""
+    """Return a unique id for a run; ids sort by time."""
     now = time.time()
     return f"{time.strftime('%Y%m%d-%H%M%S', time.localtime(now))}-{int(now % 1 * 10**6):05x}{secrets.token_hex(2)}"
 
@@ -70,17 +69,17 @@ class Runs:
     """The runs under one home."""
 
     def __init__(self, settings: Settings, command: Sequence[str] = COMMAND) -> None:
-        """`command` is the process of a run, for tests."""
+        """`command` replaces the process of a run, for tests."""
         self._settings, self._home, self._command = settings, settings.home.absolute(), tuple(command)
         self._root = self._home / "runs"
         self._reports: dict[tuple[object, int], Report] = {}
         self._known: dict[Path, tuple[int, Run | None]] = {}
-        """Runs whose folders have not changed since they were read, by the time of that change in nanoseconds."""
+        """Runs whose folders have not changed since they were read, with their modification times in nanoseconds."""
 
     def submit(self, config: TrainConfig, id: str | None = None) -> Run:
-        """Queue a run, and start it if nothing else runs; returns at once. Raises `GraftError`.
+        """Queue a run, and start it if no other is running; returns at once. Raises `GraftError`.
 
-        One that cannot fit in memory or on the disk is refused, with advice, unless its configuration says anyway.
+        A run that does not fit in memory or on the disk is refused, with advice, unless `config.anyway` is set.
         """
         require_trackers(config.track)
         quota.check(self._settings, "The training cannot be queued.")
@@ -101,25 +100,25 @@ class Runs:
         return self.get(folder.name)
 
     def advance(self) -> None:
-        """Start the next run if none is running. Any process may call this at any time. Raises `RunError`."""
+        """Start the next run if none is running; any process may call this at any time. Raises `RunError`."""
         with self._locked():
             runs = self._read()
-            waiting = sorted((run for run in runs if run.place), key=lambda run: run.place)
-            if waiting and not any(run.state == "running" for run in runs):
-                self._start(waiting[0])
+            first = next((run for run in runs if run.place == 1), None)
+            if first and not any(run.state == "running" for run in runs):
+                self._start(first)
 
     def attend(self, stop: threading.Event | None = None, every_s: float = EVERY_S) -> None:
-        """Advance the queue until `stop` is set, or for ever; for a thread of a server's."""
-        warned, stop = "", stop or threading.Event()
+        """Advance the queue regularly until `stop` is set, or for ever; for a thread of a server."""
+        logged, stop = "", stop or threading.Event()
         while not stop.wait(every_s):
             try:
                 self.advance()
-                warned = ""
+                logged = ""
             except Exception as error:
                 # A full disk or a damaged file may be mended while the server goes on.
-                if str(error) != warned:
+                if str(error) != logged:
                     log.warning("The queue of runs is held up. %s", error, exc_info=not isinstance(error, GraftError))
-                warned = str(error)
+                logged = str(error)
 
     def list(self) -> list[Run]:
         """Return every run, newest first. Raises `RunError`."""
@@ -132,7 +131,7 @@ class Runs:
             return self._find(id)
 
     def wait(self, id: str, every_s: float = 0.5) -> Run:
-        """Return the run of that id when nothing more happens to it by itself; meanwhile the queue goes on."""
+        """Return the run of that id once it is no longer active, advancing the queue meanwhile."""
         while (run := self.get(id)).active:
             self.advance()
             time.sleep(every_s)
@@ -154,7 +153,7 @@ class Runs:
         self.advance()
 
     def cancel(self, id: str) -> None:
-        """End a run and everything it started; nothing is published. One that has ended stays what it is."""
+        """End a run and all that it started; nothing is published. A run that has ended stays as it is."""
         with self._locked():
             run = self._find(id)
             if run.may("cancel"):
@@ -165,18 +164,16 @@ class Runs:
         self.advance()
 
     def delete(self, id: str) -> None:
-        """Remove a run that is not running, its folder with it; versions that it published stay. Raises `RunError`."""
+        """Delete the folder of a run that is not running; its versions stay. Raises `RunError`."""
         with self._locked():
             run = self._find(id)
             run.require("delete")
-            away = self._root / f"{files.STAGING_PREFIX}{secrets.token_hex(16)}"
-            run.folder.rename(away)
-        shutil.rmtree(away, ignore_errors=True)
+            discard(self._root, run.id)
         self.advance()
 
     @contextmanager
     def _locked(self) -> Iterator[None]:
-        """Keep every other process and thread from looking at runs or changing them. Raises `RunError`."""
+        """Keep other processes and threads from reading or changing runs. Raises `RunError`."""
         try:
             with files.lock(self._home / LOCK, LOCK_PATIENCE_S):
                 yield
@@ -188,7 +185,7 @@ class Runs:
             raise RunError("The runs cannot be looked after.", why, next) from error
 
     def _read(self) -> Sequence[Run]:
-        """Read every run, newest first, with its place in the queue; notes those that ended without a result."""
+        """Read every run, newest first, with its place in the queue; records the end of those without a result."""
         run_process.reap()
         folders = sorted(self._root.glob("[!.]*"), reverse=True)
         self._known = {folder: self._known[folder] for folder in folders if folder in self._known}
@@ -198,7 +195,7 @@ class Runs:
         return [replace(run, place=places.get(run.id, 0)) for run in runs]
 
     def _read_one(self, folder: Path) -> Run | None:
-        """Read a run, or take it as known where nothing in its folder was made, replaced or removed since."""
+        """Read a run, unless no file in its folder was made, replaced or removed since it was read."""
         try:
             changed = folder.stat().st_mtime_ns
         except FileNotFoundError:
@@ -207,10 +204,10 @@ class Runs:
             return self._known[folder][1]
         run = read_run(folder)
         if run and run.state == "running":
-            _enforce(run)
+            _finish_cancel(run)
         elif run and run.state in ("cancelled", "interrupted") and not read_result(folder):
             run_process.sweep(folder)
-            _note_end(run, run_process.death(folder))
+            _write_result(run, run_process.explain_end(folder))
         elif time.time() - changed / 1e9 > SETTLED_S:
             self._known[folder] = (changed, run)
         return run
@@ -225,13 +222,13 @@ class Runs:
         try:
             run_process.start(self._command, run.folder, self._home, run.duration)
         except OSError as error:
-            _note_end(run, f"Its process could not be started: {error.strerror or error}.")
+            _write_result(run, f"Its process could not be started: {error.strerror or error}.")
             (run.folder / QUEUED).unlink(missing_ok=True)
 
     def plan(self, config: TrainConfig) -> RunPlan | None:
-        """Return the plan of a run, to be estimated; None where its base is not on this disk or not understood.
+        """Return the plan of a run, to estimate its needs; None where its base is not on this disk or not known.
 
-        The rows are those of the report, read anew where nobody has asked for it yet.
+        Raises `UnknownColumns` where no columns of the rows were chosen or could be guessed.
         """
         if find_shape(config.model, self._home)[0] is None:
             return None
@@ -241,32 +238,29 @@ class Runs:
         return plan_run(config, self._home, lengths, labels, machine.measure(self._home, running))
 
     def _report(self, config: TrainConfig) -> Report | None:
-        """Return the report on the rows of a run; None where they cannot be read, as the run itself will say.
-
-        One that was made for another longest length is good enough. Raises `UnknownColumns`, which no run can mend.
-        """
-        spec = TabSpec(config.plugin, config.model, config.task, config.wanted, config.prompt)
-        inspection = Inspection(Path(config.data), spec, config.mapping, config.max_length)
-        rows = inspection.key()[0]
-        known = next((report for (of, _), report in self._reports.items() if of == rows), None)
-        if known is None:
-            try:
-                *_, known = self.look(inspection)
-            except UnknownColumns:
-                raise
-            except DataError:
-                known = None
-        return known
+        """Return the report on the rows of a run, by any longest length; None for rows that the run will refuse."""
+        inspection = inspection_of(config)
+        rows, _ = inspection.key()
+        for (other, _), report in self._reports.items():
+            if other == rows:
+                return report
+        try:
+            *_, report = self.look(inspection)
+        except UnknownColumns:
+            raise
+        except DataError:
+            return None
+        return report
 
     def inspect(
         self, path: Path, spec: TabSpec, mapping: Mapping[str, str] | None = None, max_length: int = 512
     ) -> Report:
-        """Return the whole report on a file of rows, made by a child process with little memory. Raises `DataError`."""
+        """Return the complete report on a file of rows. Raises `DataError`."""
         *_, report = self.look(Inspection(path, spec, dict(mapping or {}), max_length))
         return report
 
     def look(self, inspection: Inspection) -> Iterator[Report]:
-        """Yield the report each time that more of it is known; at once where it was made lately. Raises `DataError`."""
+        """Yield the report of a child process as it grows, or a complete one that was kept. Raises `DataError`."""
         if (key := inspection.key()) in self._reports:
             yield self._reports[key]
             return
@@ -277,7 +271,7 @@ class Runs:
         if report and report.untokenized != LATER:
             chosen = replace(inspection, mapping=report.mapping)
             plain = replace(chosen, held_out=None)
-            kept = [*self._reports.items()][-REMEMBERED:]
+            kept = [*self._reports.items()][-KEPT_REPORTS:]
             self._reports = {**dict(kept), **dict.fromkeys((key, chosen.key(), plain.key()), report)}
 
     def write_bad_rows(self, inspection: Inspection, out: Path) -> int:
@@ -285,24 +279,30 @@ class Runs:
         return inspection.write_bad_rows(self._home, out)
 
 
-def _enforce(run: Run) -> None:
-    """End a run that was cancelled long ago, by somebody who did not live to end it."""
+def inspection_of(config: TrainConfig) -> Inspection:
+    """Return the inspection of the rows of a run."""
+    spec = TabSpec(config.plugin, config.model, config.task, config.tab_columns, config.prompt)
+    return Inspection(Path(config.data), spec, config.mapping, config.max_length)
+
+
+def _finish_cancel(run: Run) -> None:
+    """End a run that was cancelled by a process which did not live to end it."""
     with suppress(FileNotFoundError):
         if time.time() - (run.folder / CANCEL).stat().st_mtime > 2 * run_process.GRACE_S:
             run_process.end(run.folder, grace_s=0)
 
 
-def _note_end(run: Run, why: str) -> None:
+def _write_result(run: Run, why: str) -> None:
     """Write the result of a run whose process left none."""
     after = "Resume it: it goes on from its last checkpoint." if run.resumable else "Resume it: it begins anew."
     result = {"state": "interrupted", "what": STOPPED, "why": why, "next": f"{after} {SHORT_OF_MEMORY}"}
-    # On a full disk it is tried again at the next look; the state is the same without it.
+    # On a full disk it is tried again at the next reading; the state is the same without it.
     with suppress(OSError):
         files.write_json(run.folder / RESULT, {"state": "cancelled"} if run.state == "cancelled" else result)
 
 
 def _with_own_data(config: TrainConfig, staging: Path, folder: Path) -> TrainConfig:
-    """Return the configuration with files of its own, because uploads go when the server stops.
+    """Return the configuration with copies of its files, because uploads are deleted when the server stops.
 
     The copies are written into `staging`, and named as they will be found when that has become `folder`.
     """
@@ -317,28 +317,27 @@ def _with_own_data(config: TrainConfig, staging: Path, folder: Path) -> TrainCon
         if getattr(config, field) and source.is_file():
             (staging / place).mkdir()
             if is_selection(source):
-                _keep_parts(source, staging / place)
-            if is_selection(source) or _keep(source, staging / place / source.name):
+                _copy_parts(source, staging / place)
+            if is_selection(source) or _copy(source, staging / place / source.name):
                 copies[field] = str(folder / place / source.name)
     return replace(config, **copies)
 
 
-def _keep_parts(source: Path, folder: Path) -> None:
-    """Keep the files of a selection, and write a selection that names where they are now."""
+def _copy_parts(source: Path, folder: Path) -> None:
+    """Copy or link the files of a selection, and write a selection that names the copies."""
     chosen = read_selection(source)
-    names = [f"{i:05d}-{path.name}" for i, path in enumerate(chosen.paths(source))]
     paths = [path.resolve() for path in chosen.paths(source)]
-    kept = [name if _keep(path, folder / name) else str(path) for path, name in zip(paths, names, strict=True)]
-    replace(chosen, files=tuple(kept)).write(folder / source.name)
+    names = [f"{i:05d}-{path.name}" for i, path in enumerate(chosen.paths(source))]
+    copied = [name if _copy(path, folder / name) else str(path) for path, name in zip(paths, names, strict=True)]
+    replace(chosen, files=tuple(copied)).write(folder / source.name)
 
 
-def _keep(source: Path, copy: Path) -> bool:
-    """Keep a file for as long as its run; returns False for a large one on another disk, which cannot be linked."""
+def _copy(source: Path, copy: Path) -> bool:
+    """Copy a file, or link a large one; returns False for a large one on another disk, which cannot be linked."""
     if source.stat().st_size <= LARGE:
         shutil.copyfile(source, copy)
         return True
-    try:
+    with suppress(OSError):
         os.link(source, copy)
-    except OSError:
-        return False
-    return True
+        return True
+    return False

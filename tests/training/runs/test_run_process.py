@@ -6,66 +6,83 @@ import os
 import signal
 import socket
 import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from settings import REPOSITORY, Settings, child_environment
+from settings import Settings
 from store import files
-from tests.helpers.run_helpers import alive, begun, pid_of, plain, wait
-from training.events import PROCESS
+from tests.helpers.child import run as run_python
+from tests.helpers.run_helpers import alive, begun, pid_of, plain
+from tests.helpers.waiting import until
+from training.events import CANCEL, PROCESS, QUEUED
 from training.runs import run_process
 from training.runs.run_process import MARK
 from training.runs.runs import Runs
 
 
-@pytest.mark.parametrize("how", ["SIGKILL", "exit"])
+@pytest.mark.parametrize("how", ["SIGKILL", "code 3"])
 def test_r12_a_death_is_an_interruption_with_its_reason(runs: Runs, home: Path, how: str) -> None:
     run = begun(runs, home)
-    if how == "exit":
-        (run.folder / "crash").touch()
-    else:
+    if how == "SIGKILL":
         os.kill(pid_of(run), signal.SIGKILL)
+    else:
+        (run.folder / "crash").touch()
     run = runs.wait(run.id)
     assert run.state == "interrupted" and not run.resumable and run.may("resume")
     result = run.result
     assert "nothing was published" in result["what"] and "begins anew" in result["next"]
-    assert ("SIGKILL" if how != "exit" else "code 3") in result["why"] and "log" in result
+    assert how in result["why"] and "log" in result
     assert Runs(Settings(home=home)).get(run.id).result == result, "the reason is in the folder"
     (run.folder / "crash").unlink(missing_ok=True)
     runs.resume(run.id)
-    wait(lambda: runs.get(run.id).state == "running")
+    until(lambda: runs.get(run.id).state == "running")
 
 
-def test_r18_a_server_that_was_killed_finds_its_run_again(home: Path, runs: Runs) -> None:
-    code = f"""
-import sys
+SUBMIT = """
+import os, sys
 from pathlib import Path
 from settings import Settings
+from store import files, processes
+from tests.helpers.child import run as run_python
 from tests.helpers.run_helpers import STAND_IN, plain
-from training.runs.run_process import MARK
 from training.runs.runs import Runs
-home = Path({str(home)!r})
-print(Runs(Settings(home=home), STAND_IN).submit(plain(home)).id, flush=True)
-sys.stdin.read()
+home, step = Path(sys.argv[1]), sys.argv[2]
+def killed(*_):
+    os.kill(os.getpid(), 9)
+def write(path, value, write=files.write_json):
+    if path.name != "process.json" or step in ("released", "submitted"):
+        return write(path, value)
+    if step == "recorded":
+        write(path, value)
+    killed()
+def unlink(path, missing_ok=False, unlink=Path.unlink):
+    if path.name == "queued" and step != "submitted":
+        killed()
+    return unlink(path, missing_ok)
+files.write_json, Path.unlink = write, unlink
+if step == "queued":
+    processes.start_detached = killed
+Runs(Settings(home=home), STAND_IN).submit(plain(home))
+killed()
 """
-    server = subprocess.Popen(
-        [sys.executable, "-c", code], cwd=REPOSITORY, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
-    )
-    assert server.stdout is not None and server.stdin is not None
-    id = server.stdout.readline().strip()
-    server.kill()
-    server.wait()
-    server.stdin.close()
-    server.stdout.close()
-    run = runs.get(id)
-    assert run.state == "running" and alive(pid_of(run))
-    before = run.progress.step
-    wait(lambda: run.progress.step > before)
-    os.kill(pid_of(run), signal.SIGKILL)
-    assert runs.wait(id).state == "interrupted" and "is gone" in runs.get(id).result["why"]
+
+
+@pytest.mark.parametrize("step", ["queued", "started", "recorded", "released", "submitted"])
+def test_r18_a_server_that_is_killed_after_each_step_of_a_start_leaves_one_process_at_most(
+    runs: Runs, home: Path, step: str
+) -> None:
+    """The next server finds the run again, and its end."""
+    assert run_python("-c", SUBMIT, str(home), step).returncode == -signal.SIGKILL
+    [run] = runs.list()
+    until(lambda: runs.advance() or run.progress.step)
+    [run] = runs.list()
+    assert run.state == "running" and not (run.folder / QUEUED).exists()
+    until(lambda: [process.pid for process in run_process.find_processes(run.folder)] == [pid_of(run)])
+    if step == "submitted":
+        os.kill(pid_of(run), signal.SIGKILL)
+        assert runs.wait(run.id).state == "interrupted" and "is gone" in runs.get(run.id).result["why"]
 
 
 @pytest.mark.parametrize("name", ["stubborn", "deaf"])
@@ -82,11 +99,11 @@ def test_r18_nothing_that_a_run_started_is_left(runs: Runs, home: Path, name: st
         os.kill(pids[0], signal.SIGKILL)
         runs.wait(run.id)
     assert runs.get(run.id).state == ("cancelled" if how == "cancel" else "interrupted")
-    wait(lambda: not any(map(alive, pids)), 30)
+    until(lambda: not any(map(alive, pids)))
 
 
 def test_r38_a_run_holds_nothing_open_of_the_page(runs: Runs, home: Path) -> None:
-    """Neither a socket nor a file, also one that whoever opened it lets children have."""
+    """Neither a socket nor a file, not even an inheritable one."""
     with socket.socket() as held:
         held.bind(("127.0.0.1", 0))
         held.listen()
@@ -97,8 +114,7 @@ def test_r38_a_run_holds_nothing_open_of_the_page(runs: Runs, home: Path) -> Non
     assert mine.startswith("socket:") and mine not in opened and len(opened) >= 3
 
 
-def test_a_process_clears_away_what_it_started_and_lives(tmp_path: Path) -> None:
-    code = """
+SWEEP = """
 import subprocess, sys
 from pathlib import Path
 from training.runs.run_process import sweep
@@ -106,39 +122,30 @@ child = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(900)"],
 sweep(Path(sys.argv[1]))
 print(child.wait(30))
 """
+
+
+def test_a_process_ends_its_children_and_lives(tmp_path: Path) -> None:
     others = subprocess.Popen(["sleep", "900"], env={MARK: f"{tmp_path}-other"})
-    ended = subprocess.run(
-        [sys.executable, "-c", code, str(tmp_path)], cwd=REPOSITORY, env=child_environment(**{MARK: str(tmp_path)}),
-        capture_output=True, text=True, check=True,
-    )  # fmt: skip
-    assert ended.stdout.strip() == str(-signal.SIGKILL) and alive(others.pid)
+    assert run_python("-c", SWEEP, str(tmp_path), **{MARK: str(tmp_path)}).stdout == f"{-signal.SIGKILL}\n"
+    assert alive(others.pid)
     others.kill()
     others.wait()
 
 
-def test_r18_a_canceller_that_died_is_finished_by_whoever_looks(
-    runs: Runs, home: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_r18_a_cancel_by_a_process_that_died_is_finished_by_another(runs: Runs, home: Path) -> None:
     run = begun(runs, home, "deaf")
-    (run.folder / "cancel").touch()
+    (run.folder / CANCEL).touch()
     assert runs.get(run.id).state == "running", "it has a grace"
-    os.utime(run.folder / "cancel", (1, 1))
+    os.utime(run.folder / CANCEL, (1, 1))
     runs.advance()
-    wait(lambda: runs.get(run.id).state == "cancelled")
+    until(lambda: runs.get(run.id).state == "cancelled")
     assert not alive(pid_of(run))
-
-
-def test_a_run_that_answers_to_being_ended_with_a_failure_is_cancelled(runs: Runs, home: Path) -> None:
-    run = begun(runs, home, "deaf")
-    (run.folder / "cancel").touch()
-    (run.folder / "fail").touch()
-    assert runs.wait(run.id).state == "cancelled"
 
 
 def test_r20_a_disk_that_is_full_after_the_process_began_leaves_none(
     runs: Runs, home: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The note of the process cannot be written: the process ends before it has done anything, and the run says why."""
+    """The process cannot be recorded: it ends before it has done anything, and the run says why."""
     write, seen = files.write_json, []
 
     def full(path: Path, value: Any) -> None:
@@ -153,44 +160,4 @@ def test_r20_a_disk_that_is_full_after_the_process_began_leaves_none(
     assert len(seen) == 1 and not alive(seen[0]) and run.progress.step == 0
     monkeypatch.undo()
     runs.resume(run.id)
-    wait(lambda: run.progress.step)
-
-
-KILLED = """
-import os, sys
-from pathlib import Path
-from settings import Settings
-from store import files, processes
-from tests.helpers.run_helpers import STAND_IN, plain
-from training.runs.runs import Runs
-def killed(*_):
-    os.kill(os.getpid(), 9)
-def write(path, value, write=files.write_json):
-    if path.name != "process.json" or sys.argv[2] == "released":
-        return write(path, value)
-    if sys.argv[2] == "recorded":
-        write(path, value)
-    killed()
-def unlink(path, missing_ok=False, unlink=Path.unlink):
-    if path.name == "queued":
-        killed()
-    return unlink(path, missing_ok)
-files.write_json, Path.unlink = write, unlink
-if sys.argv[2] == "queued":
-    processes.start_detached = killed
-home = Path(sys.argv[1])
-Runs(Settings(home=home), STAND_IN).submit(plain(home))
-"""
-
-
-@pytest.mark.parametrize("step", ["queued", "started", "recorded", "released"])
-def test_r18_a_server_that_is_killed_after_each_step_of_a_start_leaves_one_process_at_most(
-    runs: Runs, home: Path, step: str
-) -> None:
-    ended = subprocess.run([sys.executable, "-c", KILLED, str(home), step], cwd=REPOSITORY, check=False)
-    assert ended.returncode == -signal.SIGKILL
-    [run] = runs.list()
-    wait(lambda: runs.advance() or run.progress.step)
-    [run] = runs.list()
-    assert run.state == "running" and not (run.folder / "queued").exists()
-    wait(lambda: [process.pid for process in run_process._leftovers(run.folder)] == [pid_of(run)])
+    until(lambda: run.progress.step)

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import json
 import os
 import shutil
 import threading
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 
@@ -15,12 +15,13 @@ import training.runs.runs
 from errors import GraftError, RunError
 from settings import Settings
 from store import files
-from tests.helpers.run_helpers import STAND_IN, begun, plain, states, wait
-from training.events import CONFIG, LOG, PROCESS, RESULT, read_events
+from tests.helpers.run_helpers import STAND_IN, begun, plain, states
+from tests.helpers.waiting import until
+from training.events import CONFIG, LOG, PROCESS, read_events
 from training.runs.runs import LOCK, Runs
 
 
-def test_one_runs_and_the_others_say_their_place(runs: Runs, home: Path) -> None:
+def test_one_run_goes_on_and_the_others_wait_in_order(runs: Runs, home: Path) -> None:
     ids = [runs.submit(plain(home, name)).id for name in ("a", "b", "c")]
     assert states(runs) == {"a": "running", "b": "queued", "c": "queued"}
     assert [runs.get(id).place for id in ids] == [0, 1, 2]
@@ -50,19 +51,15 @@ def test_r31_many_that_advance_at_once_start_one(runs: Runs, home: Path) -> None
     for name in ("a", "b", "c"):
         runs.submit(plain(home, name))
     runs.cancel(runs.list()[-1].id)
-    others = [Runs(Settings(home=home), STAND_IN) for _ in range(6)]
-    threads = [threading.Thread(target=other.advance) for other in others]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
+    with ThreadPoolExecutor(6) as pool:
+        list(pool.map(lambda _: Runs(Settings(home=home), STAND_IN).advance(), range(6)))
     assert states(runs) == {"a": "cancelled", "b": "running", "c": "queued"}
 
 
-def test_pause_and_resume_go_on_from_the_checkpoint(runs: Runs, home: Path) -> None:
+def test_a_paused_run_resumes_from_its_checkpoint(runs: Runs, home: Path) -> None:
     run, other = begun(runs, home), runs.submit(plain(home, "other"))
     runs.pause(run.id)
-    wait(lambda: runs.get(run.id).state == "paused")
+    until(lambda: runs.get(run.id).state == "paused")
     paused = runs.get(run.id)
     step = paused.progress.step
     assert paused.resumable and paused.result["step"] == step and not paused.pausing
@@ -72,8 +69,10 @@ def test_pause_and_resume_go_on_from_the_checkpoint(runs: Runs, home: Path) -> N
     runs.resume(run.id)
     again = runs.get(run.id)
     assert again.state == "queued" and again.place == 1 and again.result == {}
+    with pytest.raises(RunError, match=r"is queued.*can be paused"):
+        runs.pause(run.id)
     runs.cancel(other.id)
-    wait(lambda: runs.get(run.id).progress.step > step)
+    until(lambda: runs.get(run.id).progress.step > step)
     assert runs.get(run.id).state == "running" and runs.get(run.id).duration > paused.duration
     (run.folder / "finish").touch()
     ended = runs.wait(run.id)
@@ -87,20 +86,7 @@ def test_r19_a_run_that_prints_without_a_reader_goes_on(runs: Runs, home: Path) 
     assert (run.folder / LOG).stat().st_size > 10 * 2**20 and len("".join(run.log_tail())) <= 20_000
 
 
-def test_folders_of_old_installs_appear(runs: Runs, home: Path) -> None:
-    """They had no mark for waiting; one may have died without a word."""
-    for name, result in {"ended": {"state": "failed", "what": "w"}, "died": None}.items():
-        folder = home / "runs" / f"20260101-000000-{name}"
-        folder.mkdir(parents=True)
-        (folder / CONFIG).write_text(plain(home, name).to_json())
-        (folder / PROCESS).write_text(json.dumps({"pid": os.getpid(), "started": 1}))
-        if result:
-            (folder / RESULT).write_text(json.dumps(result))
-    assert states(runs) == {"ended": "failed", "died": "interrupted"}
-    assert "is gone" in runs.get("20260101-000000-died").result["why"]
-
-
-def test_folders_that_are_no_runs_are_passed_over(runs: Runs, home: Path) -> None:
+def test_folders_that_are_no_runs_are_left_out(runs: Runs, home: Path) -> None:
     run = begun(runs, home)
     for name, text in {"c-empty": None, "d-half": '{"name": "x', "e-list": "[]", "f-old": '{"name": "x"}'}.items():
         (home / "runs" / name).mkdir()
@@ -113,14 +99,10 @@ def test_folders_that_are_no_runs_are_passed_over(runs: Runs, home: Path) -> Non
             runs.get(id)
 
 
-def test_a_folder_that_was_removed_by_hand_is_no_longer_listed(runs: Runs, home: Path) -> None:
-    first, second = runs.submit(plain(home, "a")), runs.submit(plain(home, "b"))
+def test_a_run_that_was_deleted_is_no_longer_listed_and_a_running_one_cannot_be(runs: Runs, home: Path) -> None:
+    run, second = begun(runs, home), runs.submit(plain(home, "b"))
     shutil.rmtree(second.folder)
-    assert [run.id for run in runs.list()] == [first.id]
-
-
-def test_delete_takes_the_folder_and_never_a_running_one(runs: Runs, home: Path) -> None:
-    run = begun(runs, home)
+    assert [found.id for found in runs.list()] == [run.id], "removed by hand"
     with pytest.raises(RunError, match=r"is running.*can be deleted"):
         runs.delete(run.id)
     runs.cancel(run.id)
@@ -128,31 +110,6 @@ def test_delete_takes_the_folder_and_never_a_running_one(runs: Runs, home: Path)
     assert runs.list() == [] and list((home / "runs").iterdir()) == []
     with pytest.raises(RunError, match="There is no run"):
         runs.delete(run.id)
-
-
-@pytest.mark.parametrize(("verb", "state"), [("pause", "queued"), ("resume", "queued"), ("resume", "cancelled")])
-def test_what_is_not_possible_is_told(runs: Runs, home: Path, verb: str, state: str) -> None:
-    runs.submit(plain(home, "first"))
-    run = runs.submit(plain(home, "second"))
-    if state == "cancelled":
-        runs.cancel(run.id)
-    with pytest.raises(RunError, match=f"is {state}") as caught:
-        getattr(runs, verb)(run.id)
-    assert f"can be {verb}" in str(caught.value) and runs.get(run.id).state == state
-
-
-def test_a_home_that_cannot_be_written_is_told(home: Path, tmp_path: Path) -> None:
-    (tmp_path / "file").write_text("")
-    with pytest.raises(RunError, match="could not be queued"):
-        Runs(Settings(home=tmp_path / "file")).submit(plain(home))
-
-
-def test_r20_a_home_that_takes_all_it_may_takes_no_run(home: Path) -> None:
-    (home / "large").write_bytes(b"x" * 10_000)
-    runs = Runs(Settings(home=home, disk_bytes=5_000), STAND_IN)
-    with pytest.raises(GraftError, match=r"cannot be queued.*GRAFT_DISK_GB"):
-        runs.submit(plain(home))
-    assert runs.list() == []
 
 
 def test_r31_a_suspended_process_that_holds_the_lock_is_an_error(
@@ -164,17 +121,24 @@ def test_r31_a_suspended_process_that_holds_the_lock_is_an_error(
     assert runs.list() == []
 
 
-def test_half_a_submission_leaves_nothing(runs: Runs, home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_r20_a_submission_that_cannot_be_written_leaves_nothing(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (home / "file").write_bytes(b"x" * 10_000)
+    with pytest.raises(RunError, match="could not be queued"):
+        Runs(Settings(home=home / "file")).submit(plain(home))
+    with pytest.raises(GraftError, match=r"cannot be queued.*GRAFT_DISK_GB"):
+        Runs(Settings(home=home, disk_bytes=5_000), STAND_IN).submit(plain(home))
+
     def full(*_: object) -> None:
         raise OSError(28, "No space left on device")
 
+    runs = Runs(Settings(home=home), STAND_IN)
     monkeypatch.setattr(files, "seal", full)
     with pytest.raises(RunError, match="No space left"):
         runs.submit(plain(home, "half"))
     assert list((home / "runs").iterdir()) == [] and runs.list() == []
 
 
-def test_a_server_looks_after_the_queue_and_outlives_trouble(
+def test_a_server_advances_the_queue_and_outlives_trouble(
     runs: Runs, home: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     first, second = begun(runs, home, "first"), runs.submit(plain(home, "second"))
@@ -184,12 +148,12 @@ def test_a_server_looks_after_the_queue_and_outlives_trouble(
     try:
         (home / LOCK).unlink()
         (home / LOCK).mkdir()
-        wait(lambda: "cannot be looked after. Is a directory." in caplog.text)
+        until(lambda: "cannot be looked after. Is a directory." in caplog.text)
         (home / LOCK).rmdir()
         (first.folder / "finish").touch()
-        wait(lambda: second.progress.step)
+        until(lambda: second.progress.step)
     finally:
         stop.set()
         thread.join()
     assert states(runs) == {"first": "done", "second": "running"}
-    assert caplog.text.count("held up") <= 3, "said once, not each time"
+    assert caplog.text.count("held up") <= 3, "logged once, not each time"

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 import os
 import shutil
 import signal
@@ -12,20 +11,12 @@ from pathlib import Path
 
 from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
-from hypothesis.stateful import (
-    Bundle,
-    MultipleResults,
-    RuleBasedStateMachine,
-    consumes,
-    initialize,
-    invariant,
-    multiple,
-    rule,
-)
+from hypothesis.stateful import Bundle, RuleBasedStateMachine, consumes, initialize, invariant, rule
 
 from errors import RunError
 from settings import Settings
-from tests.helpers.run_helpers import STAND_IN, alive, end_all, pid_of, plain, wait
+from tests.helpers.run_helpers import STAND_IN, alive, end_all, pid_of, plain
+from tests.helpers.waiting import until
 from training.runs.run import ENDS, Run
 from training.runs.runs import Runs
 
@@ -43,19 +34,15 @@ class Machine(RuleBasedStateMachine):
         self.home = Path(tempfile.mkdtemp()) / "home"
         self.home.mkdir()
         self.runs = Runs(Settings(home=self.home), STAND_IN)
-        self.names = itertools.count()
         self.seen: dict[str, str] = {}
         self.pids: dict[int, str] = {}
 
     @initialize(target=submitted)
-    def some_are_there(self) -> MultipleResults[str]:
-        return multiple(*(self.submit_one("plain") for _ in range(2)))
+    def first(self) -> str:
+        return self.runs.submit(plain(self.home)).id
 
     @rule(target=submitted, kind=st.sampled_from(["plain", "plain", "stubborn"]))
     def submit(self, kind: str) -> str:
-        return self.submit_one(kind)
-
-    def submit_one(self, kind: str) -> str:
         return self.runs.submit(plain(self.home, kind)).id
 
     @rule()
@@ -71,7 +58,7 @@ class Machine(RuleBasedStateMachine):
     def progress(self) -> None:
         if run := self.working():
             before = run.progress.step
-            wait(lambda: run.progress.step > before)
+            until(lambda: run.progress.step > before)
 
     @rule(how=st.sampled_from(["finish", "fail", "crash", "kill", "pause"]))
     def ends(self, how: str) -> None:
@@ -79,7 +66,7 @@ class Machine(RuleBasedStateMachine):
         run = self.working()
         if run is None:  # no precondition: which rules there are must not depend on when a process stops
             return
-        wait(lambda: run.progress.step)
+        until(lambda: run.progress.step)
         if how == "kill":
             os.kill(pid_of(run), signal.SIGKILL)
         elif how == "pause":
@@ -87,7 +74,7 @@ class Machine(RuleBasedStateMachine):
         else:
             (run.folder / how).touch()
         expected = {"finish": "done", "fail": "failed", "pause": "paused"}.get(how, "interrupted")
-        wait(lambda: self.runs.get(run.id).state == expected)
+        until(lambda: self.runs.get(run.id).state == expected)
         (run.folder / "crash").unlink(missing_ok=True)
 
     @rule(id=submitted, verb=st.sampled_from(["pause", "resume"]))
@@ -145,7 +132,7 @@ class Machine(RuleBasedStateMachine):
                 self.pids[int((run.folder / "grandchild").read_text())] = run.id
         for pid, id in self.pids.items():
             if id not in runs or runs[id].state in ("queued", "paused", *ENDS):
-                wait(lambda pid=pid: not alive(pid))
+                until(lambda pid=pid: not alive(pid))
 
     def teardown(self) -> None:
         end_all(self.runs)

@@ -1,4 +1,4 @@
-"""Teach: what a lesson is for each kind of version, and lessons of the real worker on a tiny base."""
+"""training/runs/teach.py: the plan of a lesson for each kind of version, and lessons of the real worker."""
 
 from __future__ import annotations
 
@@ -21,10 +21,10 @@ from tests.helpers.training_helpers import config_of, run_worker
 from training.config import TrainConfig
 from training.events import CORRECTIONS, PAUSE
 from training.runs.runs import Runs
-from training.runs.teach import REPLAY_ROWS, lessons, own_config, plan, teach
+from training.runs.teach import REPLAY_ROWS, find_config, lessons, plan, teach
 
 QUICK = {"max_steps": 4, "learning_rate": 5e-2}
-"""Of the tiny base, whose weights are random."""
+"""Settings for the tiny base, whose weights are random."""
 
 
 class Tab:
@@ -42,8 +42,8 @@ class Tab:
         for text, target in pairs:
             self.kept.add(self.spec.name, {"text": text, "target": target}, "wrong", self.version.ref)
 
-    def plan(self) -> TrainConfig:
-        return plan(self.settings, self.runs, self.spec, self.kept.list(self.spec.name)).config
+    def plan(self) -> tuple[TrainConfig, str]:
+        return plan(self.settings, self.runs, self.spec, self.kept.list(self.spec.name))
 
     def teach(self, config: TrainConfig, id: str = "lesson") -> dict:
         """The lesson with its corrections in a file, by the worker in this process."""
@@ -60,7 +60,8 @@ def tab(bert: Trained, home: Path) -> Tab:
 
 def test_a_lesson_trains_on_from_the_live_version_beside_its_own_rows(tab: Tab) -> None:
     tab.correct(("a purple sentence", "1"), ("purple once more", "1"), ("so purple", "1"))
-    config, own = tab.plan(), own_config(tab.version, tab.runs)
+    (config, warning), own = tab.plan(), find_config(tab.version, tab.runs)
+    assert warning == ""
     assert own and tab.version.manifest["run"] == "mine"
     assert (config.start_from, config.data, config.replay_rows) == (tab.version.ref, own.data, REPLAY_ROWS)
     assert (config.seed, config.held_out, config.prompt) == (own.seed, own.held_out, own.prompt)
@@ -77,14 +78,14 @@ def test_a_lesson_trains_on_from_the_live_version_beside_its_own_rows(tab: Tab) 
     # The next one begins from there, with the same rows held out, and goes through these corrections again.
     tab.store.promote(tab.spec.name, new.ref)
     tab.correct(("a green sentence", "0"))
-    again = tab.plan()
+    again, _ = tab.plan()
     assert (again.start_from, again.data) == (new.ref, own.data)
     assert tab.teach(again, "second")["card"]["held_out"] == card["held_out"]
 
 
 def test_a_lesson_that_was_paused_and_resumed_is_the_same(tab: Tab) -> None:
     tab.correct(("a purple sentence", "1"), ("so purple", "0"))
-    config = replace(tab.plan(), promote=False)
+    config = replace(tab.plan()[0], promote=False)
     straight = tab.store.get(tab.teach(config)["version"])
     folder = tab.home / "runs" / "halves"
     folder.mkdir()
@@ -96,13 +97,16 @@ def test_a_lesson_that_was_paused_and_resumed_is_the_same(tab: Tab) -> None:
     assert one.keys() == other.keys() and all((one[name] == other[name]).all() for name in one)
 
 
-def test_without_the_versions_rows_a_person_decides(tab: Tab) -> None:
+def test_a_person_decides_on_a_lesson_without_the_rows_of_the_version(tab: Tab) -> None:
+    with (tab.home / "mine.csv").open("a") as file:
+        file.write("one more,0\n")
+    assert find_config(tab.version, tab.runs) is None, "its rows have changed"
     shutil.rmtree(tab.home / "runs")
     tab.correct(("a purple sentence", "1"))
-    lesson = plan(tab.settings, tab.runs, tab.spec, tab.kept.list(tab.spec.name))
-    assert "mine@1" in lesson.warning and "a person decides" in lesson.warning
-    assert (lesson.config.data, lesson.config.start_from) == ("", "mine@1")
-    result = tab.teach(lesson.config)
+    config, warning = tab.plan()
+    assert "mine@1" in warning and "a person decides" in warning
+    assert (config.data, config.start_from) == ("", "mine@1")
+    result = tab.teach(config)
     assert result["card"]["alone"] and not result["card"]["gate"]["pass"] and not result["promoted"]
     assert tab.store.get(result["version"]).labels == ["0", "1"]
     tab.correct(("never seen", "2"))
@@ -110,18 +114,11 @@ def test_without_the_versions_rows_a_person_decides(tab: Tab) -> None:
         tab.plan()
 
 
-def test_changed_rows_are_not_the_versions_own(tab: Tab) -> None:
-    with (tab.home / "mine.csv").open("a") as file:
-        file.write("one more,0\n")
-    assert own_config(tab.version, tab.runs) is None
-
-
 def test_a_new_label_learns_everything_again(tab: Tab) -> None:
     tab.correct(("never seen", "2"))
-    lesson = plan(tab.settings, tab.runs, tab.spec, tab.kept.list(tab.spec.name))
-    assert lesson.config.start_from == "" and lesson.config.replay_rows == 0 and "2 is new" in lesson.warning
-    version = tab.store.get(tab.teach(lesson.config)["version"])
-    assert version.labels == ["0", "1", "2"]
+    config, warning = tab.plan()
+    assert config.start_from == "" and config.replay_rows == 0 and "2 is new" in warning
+    assert tab.store.get(tab.teach(config)["version"]).labels == ["0", "1", "2"]
 
 
 def test_a_base_learns_from_corrections_alone_if_they_tell_something_apart(home: Path) -> None:
@@ -148,7 +145,7 @@ def test_a_base_learns_from_corrections_alone_if_they_tell_something_apart(home:
 def test_texts_are_learned_and_counted_too(llama: Trained, home: Path) -> None:
     tab = Tab(llama, home)
     tab.correct(("notes of a new kind", "a new kind of summary"))
-    config = tab.plan()
+    config, _ = tab.plan()
     assert config.start_from == "mine@1" and config.prompt == tab.spec.prompt
     card = tab.teach(config)["card"]
     assert card["corrections"]["rows"] == 1 and card["held_out"] == tab.version.card["held_out"]

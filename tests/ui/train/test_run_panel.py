@@ -14,8 +14,9 @@ from errors import GraftError
 from settings import REPOSITORY
 from store import files
 from tests.helpers.browser import opened
-from tests.helpers.run_helpers import STAND_IN, begun, end_all, plain, wait
+from tests.helpers.run_helpers import STAND_IN, begun, end_all, plain
 from tests.helpers.ui_site import Site, make, serve
+from tests.helpers.waiting import until
 from training.config import TrainConfig
 from training.events import CONFIG, EVENTS, RESULT
 from training.runs.runs import LOCK, Runs
@@ -71,7 +72,7 @@ def test_buttons_are_there_where_they_are_possible(context, panel, home) -> None
     assert buttons(panel, [run.id, waits.id]) == set(), "of several, which?"
     assert "Number 1 in the queue" in shown(panel, waits)
     context.runs.pause(panel.one([run.id]).id)
-    wait(lambda: context.runs.get(run.id).state == "paused")
+    until(lambda: context.runs.get(run.id).state == "paused")
     assert buttons(panel, [run.id]) == {"resume", "cancel", "delete", "use"}
     assert "Paused at step" in shown(panel, run)
     context.runs.cancel(panel.one([waits.id]).id)

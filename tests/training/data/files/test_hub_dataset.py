@@ -162,8 +162,7 @@ def test_a_held_out_split_is_another_split_of_a_hub_data_set(fake: FakeHub, home
     options = read("--plugin x --data org/rows --name mine --held-out-split test")
     with pytest.raises(ConfigError, match="in a file and as a split"):
         run_arguments.to_config(Namespace(**vars(options) | {"held_out_data": "rows.csv"}), SPEC)
-    run_arguments.fetch_rows(Settings(home=home), options)
-    config = run_arguments.to_config(options, SPEC)
+    config = run_arguments.fetch_rows(run_arguments.to_config(options, SPEC), Settings(home=home))
     assert config.hub["split"] == "train" and config.held_out_split == "test"
     assert read_selection(Path(config.held_out_data)).split == "test"
 
