@@ -10,6 +10,7 @@ import time
 import traceback
 from collections.abc import Callable, Mapping
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -39,10 +40,10 @@ from training.events import CONFIG, RESULT, Events
 from training.loop import checkpoints, lora
 from training.loop.tracking import Tracking
 from training.loop.trainer import Paused, Trainer, peak_memory
-from training.loop.validation import Validation, choose_rows
-from training.publish import card, gate, lineage, model_card
+from training.loop.validation import choose_rows, validate
+from training.publish import card, lineage, model_card
 from training.publish.evaluate import Evaluation
-from training.publish.other_base import OtherBase
+from training.publish.other_base import measure_elsewhere
 from training.runs.run_process import age
 
 OnEstimate = Callable[[Estimate], object]
@@ -110,7 +111,7 @@ class Session:
         check_tokens(data.largest_token, vocabulary, self.model)
         self.events.phase("train", rows=len(rows), held_out=len(data.held_out.examples))
         started_s, pad = age(), int(self.tokenizer.pad_token_id)
-        validation = Validation(validation_rows, pad, self.dtype)
+        validation = partial(validate, rows=validation_rows, pad=pad, dtype=self.dtype)
         measured = Trainer(
             net, rows, pad, self.config, self.folder, self.events, data.fingerprint, validation, self.dtype
         ).run()
@@ -163,9 +164,9 @@ class Session:
             encoded = encode_rows(data.corrections.rows, self.tokenizer, self.config, data.labels, self.task.name)
             corrections = replace(evaluation, held_out=encoded) if encoded.kept else None
         if live is not None or default_base != self.config.model:  # the tab may answer from another base now
-            elsewhere = OtherBase(self.models, self.origins, default_base, self.quantize).measure
-        found = card.compare(net, evaluation, live, self.model, self.task, self.settings.gate, corrections, elsewhere)
-        return gate.hold_back(found) if data.alone else found
+            elsewhere = partial(measure_elsewhere, self.models, self.origins, default_base, self.quantize)
+        rule = self.settings.gate
+        return card.compare(net, evaluation, live, self.model, self.task, rule, corrections, elsewhere, data.alone)
 
     def _publish(self, net: PeftModel, comparison: dict[str, Any], facts: dict[str, Any]) -> Version:
         """Write the PEFT folder, the card and the README, verify the adapter as a server does, and publish them."""

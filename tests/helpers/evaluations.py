@@ -20,6 +20,7 @@ from tests.helpers import tiny
 from tests.helpers.answers import encode_texts
 from tests.helpers.training_helpers import bare_config, spec_of
 from training.data.tokens import Encoded, encode_rows
+from training.loop.lora import head_options
 from training.publish.evaluate import Evaluation, Predictions
 
 LABELS = ["late", "great", "odd"]
@@ -62,8 +63,7 @@ def peft_net(loaded: Loaded, version: Version) -> PeftModel:
     """Load a version by PEFT, on a base of its own that is held as the loaded one."""
     base = loaded.base
     task = task_for(version.manifest["task"], base.model.config)
-    head = {"num_labels": len(version.labels), "ignore_mismatched_sizes": True} if version.labels else {}
-    net, _ = load_model(base.model, task.auto_class, base.quantization, base.dtype, **head)
+    net, _ = load_model(base.model, task.auto_class, base.quantization, base.dtype, **head_options(version.labels))
     return PeftModel.from_pretrained(net, version.path).eval()
 
 

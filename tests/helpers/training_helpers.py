@@ -52,11 +52,17 @@ def bare_config(task: str, data: str = "d", **chosen: Any) -> TrainConfig:
     return TrainConfig(name="a", plugin="p", model="m", task=task, data=data, columns=columns, **chosen)
 
 
-def run_worker(config: TrainConfig, home: Path, id: str = "") -> dict:
-    """Run the worker as its own process would run it; returns its result."""
+def run_folder(config: TrainConfig, home: Path, id: str = "") -> Path:
+    """Return the folder of a run, made with its configuration."""
     folder = home / "runs" / (id or config.name)
     folder.mkdir(parents=True, exist_ok=True)
     (folder / CONFIG).write_text(config.to_json())
+    return folder
+
+
+def run_worker(config: TrainConfig, home: Path, id: str = "") -> dict:
+    """Run the worker as its own process would run it; returns its result."""
+    folder = run_folder(config, home, id)
     with pytest.MonkeyPatch.context() as patched:
         patched.setenv("GRAFT_HOME", str(home))
         main(folder)

@@ -54,9 +54,9 @@ def import_adapter(options: argparse.Namespace, settings: Settings) -> None:
     """Publish the adapter in a zip or folder, and print its version. Raises `GraftError`."""
     spec = find_tab(options.plugin, options.base)
     labels = options.labels.replace("，", ",").split(",")
-    take_in = importlib.import_module("training.publish.import_peft").take_in
+    publish = importlib.import_module("training.publish.import_peft").import_adapter
     try:
-        version = take_in(options.source, spec, options.name, settings, labels, options.prompt, _say)
+        version = publish(options.source, spec, options.name, settings, labels, options.prompt, _say)
     except OSError as error:
         raise GraftError(f"{options.source} could not be read.", f"{error.strerror or error}.") from error
     print(version.ref)

@@ -1,8 +1,8 @@
-"""Batches of a run as pure functions of lengths, seed and epoch, and the tensors of a micro-batch.
+"""Batches of a run, determined by lengths, seed and epoch, and the tensors of a micro-batch.
 
-A batch is what one optimizer step averages over. It goes through the model in micro-batches of rows of similar length,
-each within a budget of tokens: the gradient is that of the whole batch, memory depends on the budget alone, and there
-is little padding.
+An optimizer step averages over a batch. It goes through the model in micro-batches of rows of similar length, each
+within a budget of tokens: the gradient is that of the whole batch, memory depends on the budget alone, and there is
+little padding.
 """
 
 from __future__ import annotations
@@ -18,9 +18,9 @@ from training.data.tokens import IGNORED, Example
 
 WINDOW = 16
 """Batches within which rows are sorted by length; fewer pad more, more make the batches less random."""
-WIDTHS = 8
-"""Padded rows are a multiple of it wide. For every width, the C library's heap keeps holes and oneDNN a kernel: on
-MiniLM and short rows in bfloat16 that took a third more memory, and more time than the padding."""
+WIDTH_STEP = 8
+"""Padded rows have a multiple of it as width. The C library's heap keeps holes for each width, and oneDNN a kernel: on
+MiniLM and short rows in bfloat16 arbitrary widths took a third more memory, and more time than the padding."""
 
 RowLengths = NDArray[np.int32]
 
@@ -28,20 +28,17 @@ RowLengths = NDArray[np.int32]
 class Rows(Protocol):
     """Encoded rows by number."""
 
-    @property
-    def lengths(self) -> RowLengths:
-        """Tokens of each row, of shape (rows,)."""
-
-    @property
-    def learned(self) -> RowLengths:
-        """Learned tokens of each row, of shape (rows,); 1 for a label."""
+    lengths: RowLengths
+    """Tokens of each row, of shape (rows,)."""
+    learned: RowLengths
+    """Learned tokens of each row, of shape (rows,); 1 for a label."""
 
     def __len__(self) -> int: ...
     def __getitem__(self, index: int) -> Example: ...
 
 
 def epoch_batches(lengths: RowLengths, size: int, seed: int, epoch: int) -> list[NDArray[np.int64]]:
-    """Return the rows of each batch of one epoch: every row once, the last batch may be smaller.
+    """Return the row numbers of each batch of one epoch: every row once, the last batch may be smaller.
 
     Rows are shuffled, sorted by length within windows of `WINDOW` batches, cut into batches, and these are shuffled.
     """
@@ -66,7 +63,7 @@ def batches_of_run(lengths: RowLengths, size: int, seed: int, first: int, steps:
 def micro_batches(rows: Sequence[int] | NDArray[np.int64], lengths: RowLengths, budget: int) -> Iterator[list[int]]:
     """Yield the rows of a batch in groups of at most `budget` padded tokens (or one row), shortest first."""
     group: list[int] = []
-    for row in sorted((int(row) for row in rows), key=lambda row: int(lengths[row])):
+    for row in sorted(map(int, rows), key=lambda row: int(lengths[row])):
         if group and (len(group) + 1) * int(lengths[row]) > budget:
             yield group
             group = []
@@ -89,7 +86,7 @@ def collate(examples: Sequence[Example], pad: int, widest: int = 0) -> dict[str,
     """Return a padded micro-batch (rows, width) of int64, without `attention_mask` where nothing is padded.
 
     Labels of rows are (rows,), labels of positions are padded with `IGNORED`. Several rows are as wide as the next
-    multiple of `WIDTHS`, but no wider than `widest` (a model may not take more) or the longest of them.
+    multiple of `WIDTH_STEP`, but no wider than `widest` (a model may not take more) or the longest of them.
     """
     ids = [example["input_ids"] for example in examples]
     batch = {"input_ids": _padded(ids, pad, widest)}
@@ -116,5 +113,5 @@ def pack(examples: Sequence[Example]) -> dict[str, torch.Tensor]:
 
 def _padded(rows: Sequence[Sequence[int]], filler: int, widest: int) -> torch.Tensor:
     longest = max(map(len, rows))
-    width = max(longest, min(-(-longest // WIDTHS) * WIDTHS, widest)) if len(rows) > 1 else longest
+    width = max(longest, min(-(-longest // WIDTH_STEP) * WIDTH_STEP, widest)) if len(rows) > 1 else longest
     return torch.tensor([[*row, *[filler] * (width - len(row))] for row in rows])

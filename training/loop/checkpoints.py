@@ -1,9 +1,9 @@
-"""Checkpoints of a run: everything that decides how it goes on, in safetensors and JSON, without pickles.
+"""Checkpoints of a run: everything that it needs to continue, in safetensors and JSON, without pickles.
 
     runs/<id>/checkpoints/<step>/   state.safetensors  state.json
 
-A checkpoint appears by one rename, so that a run killed at any moment has the one before. It is bound to the
-configuration, the data and the libraries that made it: with others, the run would not be the same.
+A checkpoint appears by one rename, so that a run killed at any moment has the previous one. It records the
+configuration, the data and the libraries that made it: with others, the resumed run would be another one.
 """
 
 from __future__ import annotations
@@ -25,28 +25,28 @@ from training.config import TrainConfig
 
 FOLDER, STATE, TENSORS = "checkpoints", "state.json", "state.safetensors"
 KEPT = 2
-"""Newest checkpoints that are kept."""
-FREE = {"name", "promote", "anyway", "card_rows", "tab_model", "gradient_checkpointing"}
+"""Number of checkpoints that are kept."""
+UNBOUND = {"name", "promote", "anyway", "card_rows", "tab_model", "gradient_checkpointing"}
+"""Fields of the configuration that may change, because they do not affect what is learned."""
 FILES = {"data", "held_out_data", "corrections"}
-"""Fields of the configuration that may change: they do not decide what is learned, and the files' content is bound."""
+"""Fields that may change, because the fingerprint of the data covers the content of the files."""
 LIBRARIES = ("torch", "transformers", "peft")
 
 Tensors = dict[str, torch.Tensor]
 
 
 def binding(config: TrainConfig, data: str) -> dict[str, Any]:
-    """Return everything that a checkpoint is bound to; `data` is the fingerprint of the prepared rows."""
-    chosen = {key: value for key, value in asdict(config).items() if key not in FREE | FILES}
+    """Return the values that must be the same to resume; `data` is the fingerprint of the prepared rows."""
+    chosen = {key: value for key, value in asdict(config).items() if key not in UNBOUND | FILES}
     return {"data": data, **chosen, **{name: importlib.metadata.version(name) for name in LIBRARIES}}
 
 
 def save(folder: Path, step: int, tensors: Tensors, state: Mapping[str, Any]) -> None:
     """Write the checkpoint of `step`, and remove all but the newest two. Raises `OSError`."""
-    root = folder / FOLDER
-    target = root / f"{step:09d}"
+    target = folder / FOLDER / f"{step:09d}"
     if target.exists():
         return
-    with files.staging(root) as staging:
+    with files.staging(target.parent) as staging:
         save_file({name: tensor.contiguous() for name, tensor in tensors.items()}, staging / TENSORS)
         files.write_json(staging / STATE, {"step": step, **state})
         files.seal(staging, target)
@@ -55,7 +55,10 @@ def save(folder: Path, step: int, tensors: Tensors, state: Mapping[str, Any]) ->
 
 
 def load(folder: Path, bound: Mapping[str, Any]) -> tuple[Tensors, dict[str, Any]] | None:
-    """Return tensors and state of the newest whole checkpoint, or None; raises `RunError` for one of another run."""
+    """Return tensors and state of the newest readable checkpoint, or None.
+
+    Raises `RunError` where it was saved with another `bound`.
+    """
     for path in reversed(_all(folder)):
         try:
             state: dict[str, Any] = files.read_json(path / STATE)
@@ -76,11 +79,11 @@ def _all(folder: Path) -> list[Path]:
     return sorted(path for path in (folder / FOLDER).glob("[0-9]*") if (path / STATE).exists())
 
 
-def _check(was: Mapping[str, Any], now: Mapping[str, Any]) -> None:
+def _check(saved: Mapping[str, Any], bound: Mapping[str, Any]) -> None:
     changed = [
-        "the rows are others" if key == "data" else f"{key} was {was.get(key)} and is {now[key]}"
-        for key in now
-        if was.get(key) != now[key]
+        "the rows are others" if key == "data" else f"{key} was {saved.get(key)} and is {value}"
+        for key, value in bound.items()
+        if saved.get(key) != value
     ]
     if changed:
         raise RunError(

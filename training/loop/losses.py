@@ -16,23 +16,23 @@ from torch.nn import functional
 from training.data.tokens import IGNORED
 
 Batch = Mapping[str, torch.Tensor]
+"""The inputs of a model for several rows, by name; see `batches.collate` and `batches.pack`."""
 
 
-def row_loss(net: Any, batch: Batch) -> tuple[torch.Tensor, torch.Tensor]:  # noqa: ANN401 - a PreTrainedModel, or PEFT's
-    """Return the cross-entropy summed over a classifier's batch, in nats, and the logits (rows, labels)."""
-    inputs = {name: tensor for name, tensor in batch.items() if name != "labels"}
-    logits: torch.Tensor = net(**inputs).logits.float()
-    return functional.cross_entropy(logits, batch["labels"], reduction="sum"), logits
+def summed_loss(net: Any, batch: Batch) -> tuple[torch.Tensor, torch.Tensor | None]:  # noqa: ANN401 - a PreTrainedModel, or PEFT's
+    """Return the summed cross-entropy of a micro-batch in nats, and a classifier's logits (rows, labels).
 
-
-def token_loss(net: Any, batch: Batch) -> torch.Tensor:  # noqa: ANN401 - as above
-    """Return the cross-entropy summed over the learned tokens of a batch, in nats."""
-    losses, _ = token_losses(net, batch)
-    return losses.sum()
+    `labels` of the batch are (rows,) for a classifier; otherwise (rows, positions), and the logits are None.
+    """
+    if batch["labels"].dim() == 1:
+        inputs = {name: tensor for name, tensor in batch.items() if name != "labels"}
+        logits: torch.Tensor = net(**inputs).logits.float()
+        return functional.cross_entropy(logits, batch["labels"], reduction="sum"), logits
+    return token_losses(net, batch)[0].sum(), None
 
 
 def token_losses(net: Any, batch: Batch) -> tuple[torch.Tensor, torch.Tensor]:  # noqa: ANN401 - as above
-    """Return the loss of each learned token (tokens,), and the row of each (tokens,)."""
+    """Return the cross-entropy of each learned token in nats, and the number of its row; both of shape (tokens,)."""
     inputs = {name: tensor for name, tensor in batch.items() if name != "labels"}
     labels = batch["labels"]
     learned = labels != IGNORED
@@ -45,14 +45,14 @@ def token_losses(net: Any, batch: Batch) -> tuple[torch.Tensor, torch.Tensor]:  
         positions = torch.zeros_like(learned)
         learned[:, 0] = False
         positions[:, :-1] = learned[:, 1:]
-    with _only(net.get_output_embeddings(), positions):
+    with _positions_only(net.get_output_embeddings(), positions):
         logits = net(**inputs, use_cache=False).logits[0].float()
     return functional.cross_entropy(logits, labels[learned], reduction="none"), learned.nonzero()[:, 0]
 
 
 @contextmanager
-def _only(layer: torch.nn.Module, positions: torch.Tensor) -> Iterator[None]:
-    """Give `layer` (1, chosen, width) of (rows, positions, width) until the block ends."""
+def _positions_only(layer: torch.nn.Module, positions: torch.Tensor) -> Iterator[None]:
+    """Pass `layer` its input (rows, positions, width) at these positions alone, as (1, chosen, width)."""
     hook = layer.register_forward_pre_hook(lambda _, args: (args[0][positions].unsqueeze(0), *args[1:]))
     try:
         yield

@@ -1,13 +1,14 @@
 """The training loop: AdamW (Loshchilov and Hutter, 2019) over micro-batches, with validation and checkpoints.
 
-Unlike the Trainer of transformers, it resumes a run to the last bit, from checkpoints that are whole or absent and hold
-no pickles; a batch's memory depends on a budget of tokens and not on its longest rows; and a loss is computed only at
-learned positions.
+Unlike the Trainer of transformers, a resumed run has the same weights as an uninterrupted one, and its checkpoints hold
+no pickles; the memory of a batch depends on a budget of tokens and not on its longest rows; and the loss is computed
+only at learned positions.
 """
 
 from __future__ import annotations
 
 import math
+import re
 import resource
 import time
 from collections.abc import Callable
@@ -23,19 +24,20 @@ from peft.helpers import disable_input_dtype_casting
 
 from errors import RunError
 from models.loading import autocast, held_bytes
+from store.files import read_if_there
 from training.config import TrainConfig
 from training.estimate.training_memory import micro_batch_tokens
 from training.events import PAUSE, Events
 from training.loop import checkpoints
 from training.loop.batches import Rows, batches_of_run, collate, micro_batches, pack
-from training.loop.losses import row_loss, token_loss
+from training.loop.losses import summed_loss
 
 CHECKPOINT_S = 120.0
 """Seconds between checkpoints, unless the configuration counts steps."""
 STATUS = Path("/proc/self/status")
 
 Validate = Callable[[PeftModel], dict[str, float]]
-"""Returns the metrics of a model on validation rows, `loss` among them."""
+"""Computes the metrics of a model on validation rows, `loss` among them."""
 
 
 class Paused(Exception):
@@ -48,7 +50,7 @@ class Paused(Exception):
 
 @dataclass
 class TrainerState:
-    """The part of a checkpoint that is not tensors."""
+    """The state of a run beside its tensors; part of a checkpoint."""
 
     step: int = 0
     seconds: float = 0.0
@@ -58,8 +60,9 @@ class TrainerState:
     best: float = math.inf
     best_step: int = 0
     worse: int = 0
-    """Validations since the best one."""
+    """Number of validations since the best one."""
     bound: dict[str, Any] = field(default_factory=dict)
+    """Values that must be the same to resume: see `checkpoints.binding`."""
 
 
 class Trainer:
@@ -77,7 +80,7 @@ class Trainer:
         validate: Validate,
         dtype: torch.dtype,
     ) -> None:
-        """`pad` is the padding token, `data` the fingerprint of the rows, `dtype` that of matrix products."""
+        """Prepare a run; `pad` is the padding token, `data` the fingerprint of the rows, `dtype` of matrix products."""
         self._net, self._rows, self._pad, self._config = net, rows, pad, config
         self._folder, self._events, self._validate, self._dtype = folder, events, validate, dtype
         self._weights = {name: p for name, p in net.named_parameters() if p.requires_grad}
@@ -90,47 +93,47 @@ class Trainer:
         self._steps = config.max_steps or max(1, math.ceil(config.epochs * self._per_epoch))
         self._budget = config.micro_batch_tokens or micro_batch_tokens(net.device.type, dtype != torch.float32)
         self._best: dict[str, torch.Tensor] = {}
-        self._now = TrainerState(bound=checkpoints.binding(config, data))
+        self._state = TrainerState(bound=checkpoints.binding(config, data))
 
     def run(self) -> dict[str, float]:
-        """Train to the end, from the newest checkpoint if there is one; returns measurements for the manifest.
+        """Train, from the newest checkpoint if there is one, to the end; returns measurements for the manifest.
 
         Raises `Paused`, and `RunError` for a loss that is not a number or a checkpoint of another run.
         """
         self._resume()
         self._net.train()
-        now, config = self._now, self._config
-        began, saved = time.monotonic() - now.seconds, time.monotonic()
-        batches = batches_of_run(self._rows.lengths, config.batch_size, config.seed, now.step, self._steps)
+        state, config = self._state, self._config
+        began, saved = time.monotonic() - state.seconds, time.monotonic()
+        batches = batches_of_run(self._rows.lengths, config.batch_size, config.seed, state.step, self._steps)
         with disable_input_dtype_casting(self._net, active=self._dtype != torch.float32):
             for batch in batches if not self._is_patience_over() else ():
                 self._step(batch.tolist())
-                now.seconds = time.monotonic() - began
+                state.seconds = time.monotonic() - began
                 if self._validate_if_due():
                     break
                 if self._is_checkpoint_due(saved):
                     self._save()
                     saved = time.monotonic()
-                if (self._folder / PAUSE).exists() and now.step < self._steps:
+                if (self._folder / PAUSE).exists() and state.step < self._steps:
                     self._save()
-                    raise Paused(now.step, self._steps)
+                    raise Paused(state.step, self._steps)
         if config.keep_best and self._best:
             self._restore(self._best)
         self._save()
         return {
-            "seconds": round(now.seconds, 2),
-            "steps": now.step,
-            "loss": now.losses / max(1, now.step),
-            "tokens": now.tokens,
+            "seconds": round(state.seconds, 2),
+            "steps": state.step,
+            "loss": state.losses / max(1, state.step),
+            "tokens": state.tokens,
             "peak_memory": peak_memory(),
             "base_memory": held_bytes(self._net),
-            **({"best_step": now.best_step} if config.keep_best and self._best else {}),
+            **({"best_step": state.best_step} if config.keep_best and self._best else {}),
         }
 
     def _step(self, rows: list[int]) -> None:
         """Make one optimizer step over one batch."""
-        began, now, config = time.monotonic(), self._now, self._config
-        rate = config.learning_rate * schedule_factor(now.step, self._steps, config.warmup, config.schedule)
+        began, state, config = time.monotonic(), self._state, self._config
+        rate = config.learning_rate * schedule_factor(state.step, self._steps, config.warmup, config.schedule)
         for parameters in self._optimizer.param_groups:
             parameters["lr"] = rate
         learned = int(self._rows.learned[np.array(rows)].sum())
@@ -140,7 +143,7 @@ class Trainer:
             batch = pack(examples) if config.packing else collate(examples, self._pad, self._widest)
             batch = {name: tensor.to(self._net.device) for name, tensor in batch.items()}
             with autocast(self._dtype):
-                summed = row_loss(self._net, batch)[0] if batch["labels"].dim() == 1 else token_loss(self._net, batch)
+                summed, _ = summed_loss(self._net, batch)
             self._scaler.scale(summed / learned).backward()  # type: ignore[no-untyped-call]
             loss += float(summed.detach()) / learned
             tokens += int(self._rows.lengths[np.array(group)].sum())
@@ -150,12 +153,12 @@ class Trainer:
         self._scaler.step(self._optimizer)
         self._scaler.update()
         self._optimizer.zero_grad(set_to_none=True)
-        now.step, now.losses, now.tokens = now.step + 1, now.losses + loss, now.tokens + tokens
+        state.step, state.losses, state.tokens = state.step + 1, state.losses + loss, state.tokens + tokens
         self._events.emit(
             "step",
-            step=now.step,
+            step=state.step,
             steps=self._steps,
-            epoch=round(now.step / self._per_epoch, 3),
+            epoch=round(state.step / self._per_epoch, 3),
             loss=round(loss, 6),
             learning_rate=rate,
             grad_norm=round(norm, 4) if math.isfinite(norm) else None,
@@ -164,38 +167,37 @@ class Trainer:
         )
 
     def _check(self, loss: float, norm: float) -> None:
-        """Stop a run whose loss or gradient is not a number (the scaler of float16 skips steps of such gradients)."""
+        """Raise `RunError` if the loss or gradient is not finite; float16's scaler skips steps with such gradients."""
         if math.isfinite(loss) and (math.isfinite(norm) or self._scaler.is_enabled()):
             return
         raise RunError(
             "The training diverged and was stopped; nothing was published.",
-            f"At step {self._now.step + 1} the loss was {loss} and the gradient {norm}.",
+            f"At step {self._state.step + 1} the loss was {loss} and the gradient {norm}.",
             "Try a lower learning rate.",
         )
 
     def _validate_if_due(self) -> bool:
-        """Validate where it is due after this step, and keep the best state; returns whether to stop early."""
-        now = self._now
-        if not is_evaluated(now.step, self._steps, self._config.evaluations):
+        """Validate if it is due after this step, and keep the best weights; returns whether to stop early."""
+        state = self._state
+        if not is_evaluated(state.step, self._steps, self._config.evaluations):
             return False
         metrics = self._validate(self._net)
-        self._events.emit("eval", step=now.step, **{name: round(value, 6) for name, value in metrics.items()})
-        now.worse += 1
-        if metrics["loss"] < now.best:
-            now.best, now.best_step, now.worse = metrics["loss"], now.step, 0
+        self._events.emit("eval", step=state.step, **{name: round(value, 6) for name, value in metrics.items()})
+        state.worse += 1
+        if metrics["loss"] < state.best:
+            state.best, state.best_step, state.worse = metrics["loss"], state.step, 0
             self._best = {name: weight.detach().clone() for name, weight in self._weights.items()}
         return self._is_patience_over()
 
     def _is_patience_over(self) -> bool:
         """Return whether the last `patience` validations were all worse than the best."""
-        return bool(self._config.patience) and self._now.worse >= self._config.patience
+        return bool(self._config.patience) and self._state.worse >= self._config.patience
 
     def _is_checkpoint_due(self, saved: float) -> bool:
         every = self._config.checkpoint_steps
-        return self._now.step % every == 0 if every else time.monotonic() - saved > CHECKPOINT_S
+        return self._state.step % every == 0 if every else time.monotonic() - saved > CHECKPOINT_S
 
     def _save(self) -> None:
-        """Write a checkpoint."""
         tensors = {f"best.{name}": weight for name, weight in self._best.items()}
         for name, weight in self._weights.items():
             tensors[f"weight.{name}"] = weight.detach()
@@ -203,17 +205,17 @@ class Trainer:
         tensors["random.cpu"] = torch.get_rng_state()
         if torch.cuda.is_available():
             tensors["random.cuda"] = torch.cuda.get_rng_state()
-        state = {**vars(self._now), "best": str(self._now.best), "scaler": self._scaler.state_dict()}
-        checkpoints.save(self._folder, self._now.step, tensors, state)
+        state = {**vars(self._state), "best": str(self._state.best), "scaler": self._scaler.state_dict()}
+        checkpoints.save(self._folder, self._state.step, tensors, state)
 
     def _resume(self) -> None:
-        """Restore the newest checkpoint, if there is one."""
-        found = checkpoints.load(self._folder, self._now.bound)
+        """Load the newest checkpoint, if there is one."""
+        found = checkpoints.load(self._folder, self._state.bound)
         if found is None:
             return
         tensors, state = found
         self._scaler.load_state_dict(state.pop("scaler"))
-        self._now = TrainerState(**state | {"best": float(state["best"])})
+        self._state = TrainerState(**state | {"best": float(state["best"])})
         self._restore(_part(tensors, "weight"))
         self._best = {name: weight.to(self._net.device) for name, weight in _part(tensors, "best").items()}
         for key in ("step", "exp_avg", "exp_avg_sq"):
@@ -223,7 +225,7 @@ class Trainer:
         torch.set_rng_state(tensors["random.cpu"])
         with suppress(KeyError):
             torch.cuda.set_rng_state(tensors["random.cuda"])
-        self._events.emit("resume", step=self._now.step)
+        self._events.emit("resume", step=self._state.step)
 
     @torch.no_grad()
     def _restore(self, weights: dict[str, torch.Tensor]) -> None:
@@ -241,21 +243,19 @@ def schedule_factor(step: int, steps: int, warmup: float, schedule: str) -> floa
 
 
 def is_evaluated(step: int, steps: int, times: int) -> bool:
-    """Return whether a validation follows `step`: `times` of them, evenly over the run, one after the last step."""
+    """Return whether a validation follows `step`; `times` of them are evenly spaced, the last after the last step."""
     return times > 0 and step * times // steps > (step - 1) * times // steps
 
 
 def peak_memory() -> int:
-    """Return the most bytes that this process held at once so far: of the accelerator, or else of main memory.
+    """Return the peak memory of this process so far, in bytes: of the accelerator if there is one, else main memory.
 
-    Read from `/proc`: psutil has no peak on Linux, and `getrusage` begins with that of the process that started this.
+    Read from `/proc`: psutil has no peak on Linux, and `getrusage` includes the peak of the process that started this.
     """
     if torch.cuda.is_available():
         return int(torch.cuda.max_memory_allocated())
-    with suppress(OSError, StopIteration):
-        lines = STATUS.read_text(encoding="ascii", errors="replace").splitlines()
-        return int(next(line for line in lines if line.startswith("VmHWM:")).split()[1]) * 1024
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+    peak = re.search(r"^VmHWM:\s*(\d+)", read_if_there(STATUS), re.MULTILINE)
+    return 1024 * (int(peak[1]) if peak else resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)
 
 
 def _part(tensors: dict[str, torch.Tensor], key: str) -> dict[str, torch.Tensor]:

@@ -1,1 +1,1 @@
-"""training/publish."""
+"""Evaluate, describe and publish versions; import adapters and export merged models."""

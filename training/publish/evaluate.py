@@ -1,4 +1,4 @@
-"""Held-out rows put to one model after another: predictions, their losses, and metrics over both."""
+"""Evaluates models on held-out rows: their answers, the loss of the expected ones, and metrics over both."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import re
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import cache
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -28,32 +29,34 @@ from training.publish import metrics
 from training.publish.metrics import Floats, Metric
 
 WORD = re.compile(r"[\u3040-\u30ff\u3400-\u9fff]|[^\W_\u3040-\u30ff\u3400-\u9fff]+")
+"""A word of any script; a single character in Chinese and Japanese. ROUGE's own tokenizer knows only a-z and 0-9."""
 SAME_TEXT = 0.8
-"""ROUGE-L from which two texts count as saying the same."""
+"""ROUGE-L from which an answer counts as the expected one."""
 
 Batch = dict[str, torch.Tensor]
 
 
 @dataclass(frozen=True)
 class Predictions:
-    """Answers of one contender to the held-out rows, in their order."""
+    """Answers of one model to the held-out rows, in their order."""
 
     answers: list[str]
-    """Empty where none was written."""
+    """Labels, or texts; empty texts for rows after the first `WRITTEN_ROWS`."""
     loss: Floats
-    """Negative log-likelihood of the expected answer, in nats, summed over its tokens."""
+    """Negative log-likelihood of each expected answer, in nats, summed over its tokens."""
     tokens: Floats
-    """Tokens of the expected answer; 1 for a label."""
+    """Number of tokens of each expected answer; 1 for a label."""
 
     @property
     def row_losses(self) -> list[float]:
-        """Mean loss of a token, for each row."""
-        return [float(value) for value in self.loss / np.maximum(self.tokens, 1)]
+        """Mean loss per token, for each row."""
+        losses: list[float] = (self.loss / np.maximum(self.tokens, 1)).tolist()
+        return losses
 
 
 @dataclass(frozen=True)
 class Evaluation:
-    """Held-out rows, encoded for one base, to be put to models on it."""
+    """Held-out rows as tokens of one base, on which models with that base are evaluated."""
 
     held_out: Encoded
     tokenizer: PreTrainedTokenizerBase
@@ -70,41 +73,38 @@ class Evaluation:
         version: Version | None,
         task: str,
         tokenizer: PreTrainedTokenizerBase | None = None,
-        **changed: Any,  # noqa: ANN401 - fields of the configuration
+        max_length: int | None = None,
     ) -> Evaluation:
-        """Return the rows as `version` is asked them: with its own prompt, and the tokenizer of its base.
+        """Encode the rows with the prompt of `version`, and if given another base's `tokenizer` and `max_length`.
 
         Rows whose answer does not fit are dropped.
         """
-        if version is not None and not self.labels:
-            changed["prompt"] = str(version.manifest.get("prompt") or "")
-        if tokenizer is not None:
-            changed["task"] = task
-        config = replace(self.config, **changed)
+        prompt = self.config.prompt if version is None or self.labels else str(version.manifest.get("prompt") or "")
+        config = replace(self.config, prompt=prompt, max_length=max_length or self.config.max_length)
         if tokenizer is None and config == self.config:
             return self
-        held_out = encode_rows(self.held_out.kept, tokenizer or self.tokenizer, config, self.labels, task)
-        return Evaluation(held_out, tokenizer or self.tokenizer, self.labels, config)
+        tokenizer = tokenizer or self.tokenizer
+        held_out = encode_rows(self.held_out.kept, tokenizer, config, self.labels, task)
+        return Evaluation(held_out, tokenizer, self.labels, config)
 
     @torch.inference_mode()
     def predict(self, net: Any, labels: Sequence[str] = ()) -> Predictions:  # noqa: ANN401 - a PreTrainedModel or PeftModel
-        """Return a model's predictions; `labels` are those of its head, by default the rows' own."""
+        """Return a model's predictions; `labels` are those of its head in order, by default the rows' own."""
         net.eval()
         with autocast(training_dtype(self.config.precision)):
             if not self.labels:
-                return self._write(net)
+                return self._generate(net)
             return self._classify(lambda batch: net(**batch).logits, labels or self.labels, net.device)
 
     @torch.inference_mode()
     def predict_by_meaning(self, body: nn.Module) -> Predictions:
-        """Return the predictions of an encoder without a head: for each row the label of the most similar meaning."""
+        """Return the predictions of an encoder without a head: for each row the label with the most similar vector."""
         body.eval()
         device = next(body.parameters()).device
 
         def vectors(batch: Batch) -> torch.Tensor:
-            mask = batch.get("attention_mask")
-            states = body(**batch).last_hidden_state
-            return mean_vectors(states, torch.ones_like(batch["input_ids"]) if mask is None else mask)
+            mask = batch.get("attention_mask", torch.ones_like(batch["input_ids"]))
+            return mean_vectors(body(**batch).last_hidden_state, mask)
 
         with autocast(training_dtype(self.config.precision)):
             texts = neutralize_all(self.tokenizer, self.labels)
@@ -114,9 +114,10 @@ class Evaluation:
             )
 
     def predict_without_adapter(self, model: Model, load: Callable[[bool], Any]) -> tuple[Predictions, str]:
-        """Return the predictions of a base alone, and how it answers: by writing, by its own head, or by meaning.
+        """Return the predictions of a base alone, and how they were made: `writing`, `head` or `meaning`.
 
-        `load` is given whether the head is needed, and returns the model.
+        `load(with_head)` returns the base. Labels are chosen by its own head if that was trained on the rows' labels,
+        otherwise by the meaning of their names.
         """
         if not self.labels:
             return self.predict(load(True)), "writing"
@@ -129,7 +130,7 @@ class Evaluation:
         if self.labels:
             targets, answers = self.indices(self.targets), self.indices(predictions.answers)
             return {
-                "accuracy": metrics.accuracy(targets == answers),
+                "accuracy": metrics.mean(targets == answers),
                 "macro_f1": metrics.macro_f1(targets, answers, len(self.labels)),
                 "log_loss": metrics.mean(predictions.loss),
             }
@@ -149,7 +150,7 @@ class Evaluation:
         return np.array([index[label] for label in labels], dtype=np.int64)
 
     def count_correct(self, predictions: Predictions) -> tuple[int, int]:
-        """Return how many answers are correct, and of how many: all labels, or the texts that were written."""
+        """Return the number of correct answers, and the number of all: labels, or texts that were generated."""
         pairs = list(zip(self.targets, predictions.answers, strict=True))
         if self.labels:
             return sum(target == answer for target, answer in pairs), len(pairs)
@@ -165,7 +166,7 @@ class Evaluation:
     def _classify(
         self, score: Callable[[Batch], torch.Tensor], labels: Sequence[str], device: torch.device
     ) -> Predictions:
-        """`score`: a batch -> (rows, labels), which softmax makes into probabilities."""
+        """Classify all rows; `score` maps a batch to logits of shape (rows, labels)."""
         rows = self.held_out.kept
         answers, loss = [""] * len(rows), np.zeros(len(rows))
         expected = [labels.index(row["target"]) for row in rows]
@@ -176,8 +177,8 @@ class Evaluation:
                 answers[i], loss[i] = labels[best], -row[expected[i]]
         return Predictions(answers, loss, np.ones(len(rows)))
 
-    def _write(self, net: Any) -> Predictions:  # noqa: ANN401 - as above
-        """Return the loss of every row, and greedy answers to the first of them."""
+    def _generate(self, net: Any) -> Predictions:  # noqa: ANN401 - as above
+        """Return the loss of every row, and greedy answers to the first `WRITTEN_ROWS`."""
         examples = self.held_out.examples
         loss, tokens = np.zeros(len(examples)), np.zeros(len(examples))
         for group, batch in self._batches(net.device):
@@ -188,48 +189,46 @@ class Evaluation:
         return Predictions(answers + [""] * (len(examples) - len(answers)), loss, tokens)
 
     def _answers(self, net: Any, examples: Sequence[Example]) -> list[str]:  # noqa: ANN401 - as above
-        """Return greedy answers, rows of similar length in one padded batch."""
-        both = net.config.is_encoder_decoder
+        """Return greedy answers, generated in padded batches of rows of similar length."""
+        seq2seq = net.config.is_encoder_decoder
         answers = [""] * len(examples)
-        ids = [question(example, both) for example in examples]
+        ids = [question(example, seq2seq) for example in examples]
         lengths = np.array([len(asked) + WRITTEN_TOKENS for asked in ids], np.int32)
         longest = window(net.config, self.tokenizer)
         for group in micro_batches(range(len(ids)), lengths, WRITING_TOKENS):
             asked = {"input_ids": [ids[i] for i in group]}
-            side = "right" if both else "left"
+            side = "right" if seq2seq else "left"
             batch = self.tokenizer.pad(asked, padding_side=side, return_tensors="pt").to(net.device)
             width = batch["input_ids"].shape[1]
             out = net.generate(
                 **batch,
-                max_new_tokens=WRITTEN_TOKENS if both else max(1, min(WRITTEN_TOKENS, longest - width)),
+                max_new_tokens=WRITTEN_TOKENS if seq2seq else max(1, min(WRITTEN_TOKENS, longest - width)),
                 num_beams=1,
                 do_sample=False,
                 temperature=None,
                 top_p=None,
                 pad_token_id=self.tokenizer.pad_token_id,
             )
-            texts = self.tokenizer.batch_decode(out[:, 0 if both else width :], skip_special_tokens=True)
+            texts = self.tokenizer.batch_decode(out[:, 0 if seq2seq else width :], skip_special_tokens=True)
             for i, text in zip(group, texts, strict=True):
                 answers[i] = text.strip()
         return answers
 
 
 def own_labels(model: Model, labels: list[str]) -> list[str]:
-    """Return the rows' labels in the order of the base's own trained head; empty where it has none for them."""
-    architecture = next(iter(model.config.get("architectures") or ()), "")
-    names = model.config.get("id2label") or {}
-    mine = {label.casefold(): label for label in labels}
-    heads = [str(names[key]).casefold() for key in sorted(names, key=int)]
-    if not architecture.endswith("ForSequenceClassification") or sorted(heads) != sorted(mine):
-        return []
-    return [mine[name] for name in heads]
+    """Return `labels` in the order of the base's own head; empty where it was not trained on just these."""
+    architectures, names = model.config.get("architectures") or [""], model.config.get("id2label") or {}
+    by_name = {label.casefold(): label for label in labels}
+    head = [str(names[key]).casefold() for key in sorted(names, key=int)]
+    if architectures[0].endswith("ForSequenceClassification") and sorted(head) == sorted(by_name):
+        return [by_name[name] for name in head]
+    return []
 
 
 def question(example: Example, encoder_decoder: bool) -> list[int]:
-    """Return the part of an encoded row that a model is asked: everything before its last answer."""
-    if encoder_decoder:
-        return list(example["input_ids"])
-    return list(example["input_ids"][: last_answer([label != IGNORED for label in example["labels"]])])
+    """Return the tokens of an encoded row that come before its last answer."""
+    answer = None if encoder_decoder else last_answer([label != IGNORED for label in example["labels"]])
+    return list(example["input_ids"][:answer])
 
 
 def rouge_l(target: str, answer: str) -> float:
@@ -237,17 +236,9 @@ def rouge_l(target: str, answer: str) -> float:
     return float(_scorer().score(target, answer)["rougeL"].fmeasure)
 
 
-class _WordTokenizer:
-    """Words of any script for ROUGE, whose own tokenizer knows a-z and 0-9 only; Chinese and Japanese by character."""
-
-    def tokenize(self, text: str) -> list[str]:
-        """Return lower-case words."""
-        return WORD.findall(text.lower())
-
-
 @cache
 def _scorer() -> Any:  # noqa: ANN401 - a RougeScorer
     # Only where there are texts to compare: with nltk behind it, it is 60 MB and a second.
     from rouge_score.rouge_scorer import RougeScorer  # noqa: PLC0415
 
-    return RougeScorer(["rougeL"], tokenizer=_WordTokenizer())
+    return RougeScorer(["rougeL"], tokenizer=SimpleNamespace(tokenize=lambda text: WORD.findall(text.lower())))

@@ -1,4 +1,4 @@
-"""Imports an adapter that was made elsewhere: verified against a base, given a manifest, published as a version.
+"""Imports an adapter that was made elsewhere: verifies it against a base and publishes it as a version.
 
 Any PEFT LoRA folder or a zip of one: rsLoRA, DoRA, ranks and alphas by layer, a classifier's head, in float32, float16
 or bfloat16. It is loaded as PEFT loads it, and its fingerprint on a fixed probe goes into the manifest. It was not
@@ -8,7 +8,6 @@ measured on rows of this home, so it is never made live by itself.
 from __future__ import annotations
 
 import math
-import time
 import warnings
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path, PurePath
@@ -16,12 +15,11 @@ from typing import Any
 
 import torch
 from peft import PeftModel
-from transformers import PreTrainedModel
 
 from errors import AdapterError
 from models import fingerprint
 from models.adapter_check import HEADS, PREFIX, REQUIRED, Adapter, read_adapter
-from models.loading import LINEAR, features, load_model, require_memory, resolve_quantization, training_dtype
+from models.loading import resolve_quantization, training_dtype
 from models.resolve import Model, ModelStore, Origins
 from models.tokenizer import first_line, load_tokenizer
 from models.weights import Shapes, read_header
@@ -30,29 +28,25 @@ from store import files
 from store.adapters import WEIGHTS, AdapterStore, Version, check_name
 from store.archive import CONFIG, UnpackedAdapter, refusal, unpack
 from tasks import TabSpec, resident_class, task_for
-from training.publish.lineage import base_facts, libraries
-from training.publish.model_card import readme_of_import
+from training.loop import lora
+from training.publish.lineage import base_facts, library_facts
+from training.publish.model_card import readme
+from training.publish.other_base import load_base
 
-LAYERS = {"target_modules", "exclude_modules", "layers_to_transform", "layers_pattern", "modules_to_save"}
-SCALES = {
-    "r",
-    "lora_alpha",
-    "lora_dropout",
-    "rank_pattern",
-    "alpha_pattern",
-    "use_rslora",
-    "use_dora",
-    "fan_in_fan_out",
+KEPT = {
+    *("target_modules", "exclude_modules", "layers_to_transform", "layers_pattern", "modules_to_save"),
+    *("r", "lora_alpha", "lora_dropout", "rank_pattern", "alpha_pattern", "use_rslora", "use_dora", "fan_in_fan_out"),
+    *REQUIRED,
 }
-"""Fields of PEFT's configuration that are kept, beside those of `REQUIRED`."""
-OF_THE_BASE = ("pissa", "olora", "corda", "loftq", "lora_ga")
+"""Fields of PEFT's configuration that are kept; others are dropped, or refused where they would change answers."""
+CHANGES_BASE = ("pissa", "olora", "corda", "loftq", "lora_ga")
 """Initializations that also change the base's own weights: such an adapter fits that changed base alone."""
 LONGEST_LABEL = 100
-LAST = ("classifier", "score", "out_proj")
-"""Names of the last layer of a head, in every architecture that has one."""
+OUTPUT_LAYERS = ("classifier", "score", "out_proj")
+"""Names of the last layer of a classifier's head, in every supported architecture."""
 
 
-def take_in(
+def import_adapter(
     source: Path,
     spec: TabSpec,
     name: str,
@@ -63,7 +57,7 @@ def take_in(
 ) -> Version:
     """Publish the adapter in the zip or folder `source` as the next version of `name`.
 
-    `labels` are a classifier's, in the order of its logits, where the parcel does not name them; `prompt` is the one it
+    `labels` are a classifier's, in the order of its logits, where `source` does not name them; `prompt` is the one it
     was trained with, by default the tab's. `say` is called with each phase: unpack, base, verify, publish. Raises
     `GraftError` with the first reason against it.
     """
@@ -71,66 +65,65 @@ def take_in(
     store = AdapterStore(settings.home, settings.shipped)
     with store.staging() as staging:
         say("unpack")
-        parcel = unpack(source, staging)
-        shapes = read_header(staging / WEIGHTS, parcel.name)
+        bundle = unpack(source, staging)
+        shapes = read_header(staging / WEIGHTS, bundle.name)
         say("base")
         model = ModelStore(settings.home / "models", settings.offline).resolve(spec.model)
         task = task_for(spec.task, model.config)
-        names = _labels_of(_head_size(shapes), parcel, labels) if task.answers == "label" else []
+        names = _choose_labels(shapes, bundle, labels) if task.answers == "label" else []
         quantize, dtype = resolve_quantization(settings.quantize), training_dtype("auto")
-        accelerator = torch.cuda.mem_get_info()[0] if torch.cuda.is_available() else None
-        require_memory(model, quantize, dtype.itemsize, accelerator)
-        options = {"num_labels": len(names), "ignore_mismatched_sizes": True} if names else {}
-        net, missing = load_model(model, task.auto_class, quantize, dtype, **options)
+        net, missing = load_base(model, task.auto_class, quantize, dtype, names)
         say("verify")
         base = base_facts(spec.model, model, quantize)
-        files.write_json(staging / CONFIG, plain_config(parcel.config, shapes, base["id"], task.peft_type, parcel.name))
-        adapter = read_adapter(staging, _layers(net, model), parcel.name)
-        _check_head(net, adapter, missing, names, parcel.name)
+        files.write_json(staging / CONFIG, plain_config(bundle.config, shapes, base["id"], task.peft_type, bundle.name))
+        # Of a classifier's base, a server holds the body alone.
+        body = f"{net.base_model_prefix}." if resident_class(model.config) == "AutoModel" else ""
+        layers = {path: size for path, size in lora.layers(net).items() if path.startswith(body)}
+        _check_head(net, read_adapter(staging, layers, bundle.name), missing, names, bundle.name)
         facts = {
             "plugin": spec.name,
             "task": task.name,
             "labels": names,
-            "prompt": _prompt(spec, parcel, prompt),
+            "prompt": _choose_prompt(spec, bundle, prompt),
             "base": base,
             "fingerprint": _fingerprint(net, staging, model, quantize, dtype),
-            "created": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
-            "libraries": libraries(),
-            "made_elsewhere": _origin(parcel, staging),
+            **library_facts(),
+            "made_elsewhere": _origin(bundle, staging),
         }
         say("publish")
-        (staging / "README.md").write_text(readme_of_import(name, facts), encoding="utf-8")
+        (staging / "README.md").write_text(readme(name, facts), encoding="utf-8")
         Origins(settings.home, settings.models.values()).note(model)
         return store.publish(staging, name, facts)
 
 
 def plain_config(given: Mapping[str, Any], keys: Iterable[str], base: str, peft_type: str, name: str) -> dict[str, Any]:
-    """Return the configuration `given`, bound to the base of that id; `keys` are the file's tensors.
+    """Return the PEFT configuration `given` for the base with the id `base`; `keys` are the names of its tensors.
 
-    A pattern of layers becomes the names of those in the file. Raises `AdapterError`, in which the adapter is `name`.
+    A pattern of layers becomes their names. Raises `AdapterError`, in which the adapter is `name`.
     """
-    what, known = f"{name} was refused.", {*LAYERS, *SCALES, *REQUIRED}
-    begun = str(given.get("init_lora_weights", True)).lower()
-    if begun.startswith(OF_THE_BASE):
-        why = f"It began as {begun}, which changes the weights of the base beside it."
+    what = f"{name} was refused."
+    initialization = str(given.get("init_lora_weights", True)).lower()
+    if initialization.startswith(CHANGES_BASE):
+        why = f"It began as {initialization}, which changes the weights of the base beside it."
         next = "Save it as plain LoRA; PEFT's save_pretrained does that with path_initial_model_for_weight_conversion."
         raise AdapterError(what, why, next)
-    if odd := sorted(key for key, value in given.items() if key.startswith("use_") and value and key not in known):
+    if odd := sorted(key for key, value in given.items() if key.startswith("use_") and value and key not in KEPT):
         raise AdapterError(what, f"It was made with {odd[0]}, which cannot be served.", "Nothing was published.")
-    config = {key: value for key, value in given.items() if key in known}
+    config = {key: value for key, value in given.items() if key in KEPT}
     if isinstance(config.get("target_modules"), str):
         config["target_modules"] = sorted({k.removeprefix(PREFIX).split(".lora_")[0] for k in keys if ".lora_" in k})
     bound = {"base_model_name_or_path": base, "revision": None, "task_type": peft_type}
     return {"peft_type": "LORA", **config, "init_lora_weights": True, "inference_mode": True, **bound}
 
 
-def _labels_of(size: int, parcel: UnpackedAdapter, given: Sequence[str]) -> list[str]:
-    """Return a classifier's labels, the given ones or the parcel's; raises `AdapterError` unless one for each logit."""
+def _choose_labels(shapes: Shapes, bundle: UnpackedAdapter, given: Sequence[str]) -> list[str]:
+    """Return a classifier's labels, `given` or the bundle's; raises `AdapterError` unless one for each logit."""
+    size = _count_logits(shapes)
     if not size:
         why = "It holds no classifier's head, and without one its answers have no labels."
-        raise refusal(parcel.name, why, 'Save it with its head: modules_to_save=["classifier"] or ["score"] in PEFT.')
-    names = [label.strip() for label in given if label.strip()] or parcel.labels
-    what = f"{parcel.name} has a head of {size} labels."
+        raise refusal(bundle.name, why, 'Save it with its head: modules_to_save=["classifier"] or ["score"] in PEFT.')
+    names = [label.strip() for label in given if label.strip()] or bundle.labels
+    what = f"{bundle.name} has a head of {size} labels."
     if len(names) != size:
         why = f"There are names of {len(names)}: {', '.join(names[:5])}." if names else "It does not name them."
         raise AdapterError(what, why, "Name them all, in the order of the logits, separated by commas.")
@@ -140,23 +133,17 @@ def _labels_of(size: int, parcel: UnpackedAdapter, given: Sequence[str]) -> list
     return names
 
 
-def _head_size(shapes: Shapes) -> int:
-    """Return the number of logits of the head in a file, the rows of its last matrix; 0 where there is none."""
+def _count_logits(shapes: Shapes) -> int:
+    """Return the number of rows of a head's last matrix, by the shapes in a file; 0 where there is no head."""
     for key, shape in shapes.items():
         parts = key.split(".")
-        if HEADS & set(parts) and parts[-1] == "weight" and parts[-2] in LAST and ".lora_" not in key:
+        if HEADS & set(parts) and parts[-1] == "weight" and parts[-2] in OUTPUT_LAYERS and ".lora_" not in key:
             return shape[0]
     return 0
 
 
-def _layers(net: PreTrainedModel, model: Model) -> dict[str, tuple[int, int]]:
-    """Return (inputs, outputs) of the layers that a server can adapt, by their paths in the trained model."""
-    inside = f"{net.base_model_prefix}." if resident_class(model.config) == "AutoModel" else ""
-    return {path: features(m) for path, m in net.named_modules() if isinstance(m, LINEAR) and path.startswith(inside)}
-
-
 def _check_head(net: Any, adapter: Adapter, missing: set[str], labels: list[str], name: str) -> None:  # noqa: ANN401
-    """Refuse a head that does not fit, or that lacks a part of its own or one that the base's files lack."""
+    """Refuse a head of other shapes than the base's, or without a parameter that the base's files lack too."""
     shapes = {key: tuple(value.shape) for key, value in net.state_dict().items()}
     for key, tensor in adapter.whole.items():
         if shapes.get(key) != tuple(tensor.shape):
@@ -171,7 +158,7 @@ def _check_head(net: Any, adapter: Adapter, missing: set[str], labels: list[str]
 
 def _fingerprint(net: Any, staging: Path, model: Model, quantize: str, dtype: torch.dtype) -> dict[str, Any]:  # noqa: ANN401
     with warnings.catch_warnings():
-        # A base without a vocabulary of its own in the configuration, or a GPT-2 whose layers lie the other way round.
+        # PEFT warns of bases whose configuration has no vocabulary size, and of GPT-2's transposed layers.
         warnings.simplefilter("ignore")
         try:
             trained = PeftModel.from_pretrained(net, staging).eval()
@@ -183,17 +170,17 @@ def _fingerprint(net: Any, staging: Path, model: Model, quantize: str, dtype: to
     return found
 
 
-def _prompt(spec: TabSpec, parcel: UnpackedAdapter, given: str | None) -> str:
-    prompt = next((p for p in (given, parcel.prompt) if p is not None), spec.prompt)
+def _choose_prompt(spec: TabSpec, bundle: UnpackedAdapter, given: str | None) -> str:
+    prompt = next((p for p in (given, bundle.prompt) if p is not None), spec.prompt)
     if prompt and prompt.count("{text}") != 1:
         why = f"{prompt[:80]!r} does not contain {{text}} once."
         raise AdapterError("The prompt cannot be used.", why, "Write it as the adapter saw it in training.")
     return prompt
 
 
-def _origin(parcel: UnpackedAdapter, staging: Path) -> dict[str, Any]:
-    """Return the origin as far as it is known; a path of another machine is cut to its name."""
-    base, tool = str(parcel.config.get("base_model_name_or_path") or ""), str(parcel.config.get("peft_version") or "")
+def _origin(bundle: UnpackedAdapter, staging: Path) -> dict[str, Any]:
+    """Return file, hash, base and PEFT's version as far as they are known, without paths of another machine."""
+    base, tool = str(bundle.config.get("base_model_name_or_path") or ""), str(bundle.config.get("peft_version") or "")
     if PurePath(base).is_absolute() or base.count("/") > 1 or "\\" in base:
         base = base.replace("\\", "/").rstrip("/").rpartition("/")[2]
-    return {"file": parcel.name[:100], "sha256": files.sha256(staging / WEIGHTS), "base": base[:100], "peft": tool[:40]}
+    return {"file": bundle.name[:100], "sha256": files.sha256(staging / WEIGHTS), "base": base[:100], "peft": tool[:40]}

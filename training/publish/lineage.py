@@ -1,4 +1,4 @@
-"""The origin of a version, for its manifest: base, rows, configuration, libraries and machine, all measured."""
+"""Facts for the manifest of a version: its base, rows, configuration, measurements, libraries and machine."""
 
 from __future__ import annotations
 
@@ -23,19 +23,18 @@ from training.data.files.formats import parts, title
 from training.data.prepare import Prepared
 from training.estimate.machine import processor
 
-ELSEWHERE = ("data", "held_out_data", "model", "tab_model", "prompt", "columns", "corrections", "hub")
-"""Fields of the configuration that are elsewhere in the manifest, without paths of this machine."""
+LEFT_OUT = ("data", "held_out_data", "model", "tab_model", "prompt", "columns", "corrections", "hub")
+"""Fields of the configuration that other facts of the manifest name, without paths of this machine."""
 LIBRARIES = ("torch", "transformers", "tokenizers", "peft", "accelerate", "bitsandbytes", "datasets", "numpy")
 
 
 def base_facts(named: str, model: Model, quantize: str) -> dict[str, Any]:
-    """Return the base, by the name it was `named`, and how it was held.
+    """Return the facts of a base: id, revision, digests and quantization; `named` is its name in the configuration.
 
-    A folder goes by its own name: a version travels, and paths of this machine must not go with it.
+    The id of a folder is its last part: a version travels, and paths of this machine must not go with it.
     """
-    folder = model.source == "folder"
     return {
-        "id": Path(named).name if folder else named.partition("@")[0],
+        "id": Path(named).name if model.source == "folder" else named.partition("@")[0],
         "revision": model.revision,
         "source": model.source,
         "identity": model.identity,
@@ -45,7 +44,7 @@ def base_facts(named: str, model: Model, quantize: str) -> dict[str, Any]:
 
 
 def data_facts(config: TrainConfig, data: Prepared) -> dict[str, Any]:
-    """Return the rows: files by name and hash, counts, and the fingerprint of everything that decided them."""
+    """Return the facts of the rows: names and hashes of their files, counts, and the fingerprint of prepared data."""
     other, report = Path(config.held_out_data) if config.held_out_data else None, data.report
     labels = Counter(row["target"] for row in data.held_out.kept) if data.labels else {}
     return {
@@ -66,30 +65,14 @@ def data_facts(config: TrainConfig, data: Prepared) -> dict[str, Any]:
 
 
 def _sha256(path: Path) -> str:
-    """Return the hash of a file, or of the hashes of a split's files."""
+    """Return the hash of a file, or for a split of several files the hash of their hashes."""
     found = [files.sha256(part) for part in parts(path)]
     return found[0] if len(found) == 1 else hashlib.sha256("\n".join(found).encode()).hexdigest()
 
 
 def run_facts(config: TrainConfig, measured: Mapping[str, float], started: float) -> dict[str, Any]:
     """Return the configuration, the measurements, the libraries and the machine; `started` is in Unix seconds."""
-    return {
-        "created": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
-        "config": {key: value for key, value in vars(config).items() if key not in ELSEWHERE},
-        "measured": {**measured, "total_seconds": round(time.time() - started, 1)},
-        "libraries": {"python": platform.python_version(), **libraries()},
-        "machine": machine(),
-    }
-
-
-def libraries() -> dict[str, str]:
-    """Return the versions of Graft and of the libraries that the weights depend on."""
-    return {"graft": RELEASE} | {name: importlib.metadata.version(name) for name in LIBRARIES}
-
-
-def machine() -> dict[str, Any]:
-    """Return processor, cores and threads, bytes of memory, and the GPU where there is one."""
-    found: dict[str, Any] = {
+    machine: dict[str, Any] = {
         "cpu": processor()[0],
         "cores": os.cpu_count(),
         "threads": torch.get_num_threads(),
@@ -97,5 +80,19 @@ def machine() -> dict[str, Any]:
     }
     if torch.cuda.is_available():
         device = torch.cuda.get_device_properties(0)
-        found |= {"gpu": device.name, "gpu_memory_bytes": device.total_memory}
-    return found
+        machine |= {"gpu": device.name, "gpu_memory_bytes": device.total_memory}
+    return {
+        **library_facts(),
+        "config": {key: value for key, value in vars(config).items() if key not in LEFT_OUT},
+        "measured": {**measured, "total_seconds": round(time.time() - started, 1)},
+        "machine": machine,
+    }
+
+
+def library_facts() -> dict[str, Any]:
+    """Return the time, and the versions of Graft, Python and the libraries that the weights depend on."""
+    return {
+        "created": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
+        "libraries": {"graft": RELEASE, "python": platform.python_version()}
+        | {name: importlib.metadata.version(name) for name in LIBRARIES},
+    }

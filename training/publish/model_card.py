@@ -1,4 +1,4 @@
-"""README.md of a version: a model card that the Hub understands, with what was measured and what was not.
+"""Writes README.md of a version: a model card for the Hub, with its metrics, its use and its limits.
 
 The licence is the publisher's to choose, and is left out.
 """
@@ -23,57 +23,67 @@ HUB_METRICS = {
 """Type and name of each metric on the Hub."""
 
 
-def readme(name: str, facts: Mapping[str, Any], card: Mapping[str, Any]) -> str:
-    """Return the text of README.md; `facts` as in the manifest, `card` as in card.json."""
+def readme(name: str, facts: Mapping[str, Any], card: Mapping[str, Any] | None = None) -> str:
+    """Return the text of README.md; `facts` are the manifest's, `card` is card.json or None for an imported version."""
+    base, labels, task = facts["base"], facts["labels"], TASKS[facts["task"]]
+    front = ModelCardData(
+        base_model=base["id"],
+        library_name="peft",
+        pipeline_tag=task.pipeline_tag,
+        tags=["lora", "graft"],
+        model_name=name,
+        eval_results=_results(facts, card) if card else None,
+    )
+    if labels:
+        answer = "It puts a text under one of these labels: " + ", ".join(f"`{label}`" for label in labels) + "."
+    elif facts["prompt"]:
+        answer = "It answers this prompt:\n\n" + "\n".join(f"    {line}" for line in facts["prompt"].splitlines())
+    else:
+        answer = "It answers a conversation."
+    parts = [
+        f"---\n{front.to_yaml()}\n---",
+        f"# {name}",
+        f"A LoRA adapter for `{base['id']}` (revision `{base['revision'] or 'none'}`), {_origin(facts)}",
+        answer,
+        *([_training(facts), *_metrics(card)] if card else []),
+        "## Use",
+        "In Graft, copy this folder to `data/adapters/<name>/<number>/`. With PEFT alone:",
+        _code(base["id"], task.auto_class, f", num_labels={len(labels)}" if labels else ""),
+        *(["The model's logits are those of the labels above, in their order."] if labels else []),
+        "## Limits",
+        "\n".join(f"- {line}" for line in _limits(facts, card)),
+    ]
+    return "\n\n".join(parts) + "\n"
+
+
+def _results(facts: Mapping[str, Any], card: Mapping[str, Any]) -> list[EvalResult]:
     data, kind = facts["data"], TASKS[facts["task"]].pipeline_tag
     rows = f"{data['held_out_file'] or data['file']}, {card['held_out']} held-out rows"
-    results = [
+    return [
         EvalResult(kind, "private", rows, HUB_METRICS[metric][0], round(value, 4), metric_name=HUB_METRICS[metric][1])
         for metric, value in card["new"].items()
     ]
-    made = f"made by Graft for its {facts['plugin']} tab on {facts['created']}."
-    origin = [_intro(facts, made), *_answer(facts), _training(facts)]
-    parts = [_front(name, facts, results), f"# {name}", *origin, *_metrics(card), *_use(facts), *_limits(facts, card)]
-    return "\n\n".join(parts) + "\n"
 
 
-def readme_of_import(name: str, facts: Mapping[str, Any]) -> str:
-    """Return the text of README.md for a version that was made elsewhere, of which nothing was measured."""
-    origin = facts["made_elsewhere"]
-    says = f", which says that it was made for `{origin['base']}`" if origin["base"] else ""
-    made = (
-        f"made elsewhere. Graft took it in for its {facts['plugin']} tab on {facts['created']} from `{origin['file']}` "
-        f"(sha256 of the weights `{origin['sha256'][:16]}`){says}."
-    )
-    limits = "## Limits\n\n- What it was trained on, and how: not known here.\n- How well it answers: not measured."
-    parts = [_front(name, facts), f"# {name}", _intro(facts, made), *_answer(facts), *_use(facts), limits]
-    return "\n\n".join(parts) + "\n"
+def _origin(facts: Mapping[str, Any]) -> str:
+    source, tab = facts.get("made_elsewhere"), f"for its {facts['plugin']} tab on {facts['created']}"
+    if not source:
+        return f"made by Graft {tab}."
+    says = f", which says that it was made for `{source['base']}`" if source["base"] else ""
+    weights = f"(sha256 of the weights `{source['sha256'][:16]}`)"
+    return f"made elsewhere. Graft took it in {tab} from `{source['file']}` {weights}{says}."
 
 
-def _front(name: str, facts: Mapping[str, Any], results: list[EvalResult] | None = None) -> str:
-    front = ModelCardData(
-        base_model=facts["base"]["id"],
-        library_name="peft",
-        pipeline_tag=TASKS[facts["task"]].pipeline_tag,
-        tags=["lora", "graft"],
-        model_name=name,
-        eval_results=results,
-    )
-    return f"---\n{front.to_yaml()}\n---"
+def _code(base: str, auto_class: str, head: str) -> str:
+    return f"""```python
+from peft import PeftModel
+from transformers import {auto_class}, AutoTokenizer
 
-
-def _intro(facts: Mapping[str, Any], made: str) -> str:
-    base = facts["base"]
-    return f"A LoRA adapter for `{base['id']}` (revision `{base['revision'] or 'none'}`), {made}"
-
-
-def _answer(facts: Mapping[str, Any]) -> Iterator[str]:
-    if facts["labels"]:
-        yield "It puts a text under one of these labels: " + ", ".join(f"`{label}`" for label in facts["labels"]) + "."
-    elif facts["prompt"]:
-        yield "It answers this prompt:\n\n" + "\n".join(f"    {line}" for line in facts["prompt"].splitlines())
-    else:
-        yield "It answers a conversation."
+base = "{base}"
+tokenizer = AutoTokenizer.from_pretrained(base)
+model = {auto_class}.from_pretrained(base{head})
+model = PeftModel.from_pretrained(model, ".").eval()  # this folder, or its name on the Hub
+```"""
 
 
 def _training(facts: Mapping[str, Any]) -> str:
@@ -93,12 +103,15 @@ def _training(facts: Mapping[str, Any]) -> str:
 
 
 def _metrics(card: Mapping[str, Any]) -> Iterator[str]:
-    who = [name for name in ("base", "live", "new") if card[name]]
-    names = {"base": "base", "live": f"before ({card['live_ref']})", "new": "this version"}
+    models = {"base": "base", "live": f"before ({card['live_ref']})", "new": "this version"}
+    measured = [name for name in models if card[name]]
     intervals = card["certainty"]["intervals"]
-    lines = [f"| | {' | '.join(names[name] for name in who)} | difference |", "|---" * (len(who) + 2) + "|"]
+    lines = [
+        f"| | {' | '.join(models[name] for name in measured)} | difference |",
+        "|---" * (len(measured) + 2) + "|",
+    ]
     for metric in card["new"]:
-        cells = [f"{card[name][metric]:.3f} ({_interval(intervals[metric][name])})" for name in who]
+        cells = [f"{card[name][metric]:.3f} ({_interval(intervals[metric][name])})" for name in measured]
         lines.append(f"| {' | '.join([metric, *cells, _interval(intervals[metric]['difference'], '+')])} |")
     yield "## Figures"
     yield (
@@ -113,26 +126,9 @@ def _interval(bounds: list[float], sign: str = "") -> str:
     return f"{bounds[0]:{sign}.3f} to {bounds[1]:{sign}.3f}"
 
 
-def _use(facts: Mapping[str, Any]) -> Iterator[str]:
-    auto_class = TASKS[facts["task"]].auto_class
-    head = f", num_labels={len(facts['labels'])}" if facts["labels"] else ""
-    yield "## Use"
-    yield "In Graft, copy this folder to `data/adapters/<name>/<number>/`. With PEFT alone:"
-    yield f"""```python
-from peft import PeftModel
-from transformers import {auto_class}, AutoTokenizer
-
-base = "{facts["base"]["id"]}"
-tokenizer = AutoTokenizer.from_pretrained(base)
-model = {auto_class}.from_pretrained(base{head})
-model = PeftModel.from_pretrained(model, ".").eval()  # this folder, or its name on the Hub
-```"""
-    if facts["labels"]:
-        yield "The model's logits are those of the labels above, in their order."
-
-
-def _limits(facts: Mapping[str, Any], card: Mapping[str, Any]) -> Iterator[str]:
-    yield "## Limits"
+def _limits(facts: Mapping[str, Any], card: Mapping[str, Any] | None) -> list[str]:
+    if card is None:
+        return ["What it was trained on, and how: not known here.", "How well it answers: not measured."]
     lines = ["Texts unlike those it was trained on: not measured.", "Bias and safety: not measured."]
     if not card["certainty"]["sure"]:
         lines.insert(0, "The difference to what answered before may be chance.")
@@ -140,5 +136,4 @@ def _limits(facts: Mapping[str, Any], card: Mapping[str, Any]) -> Iterator[str]:
         lines.append("A version that answered before: not measured.")
     if "rouge_l" in card["new"]:
         lines.append("ROUGE-L is of the first answers alone; the loss is of all held-out rows.")
-    lines.append(f"Rows longer than {facts['config']['max_length']} tokens are cut.")
-    yield "\n".join(f"- {line}" for line in lines)
+    return [*lines, f"Rows longer than {facts['config']['max_length']} tokens are cut."]

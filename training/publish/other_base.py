@@ -1,18 +1,17 @@
-"""Measures what a tab answers with now, where that is on another base than the run's, in a pass of its own.
+"""Loads another base than that of a run, and evaluates the baseline on it.
 
-Tokens differ from base to base, so losses are compared as nats of a whole answer, divided by the new version's tokens.
+Tokens differ from base to base, so the loss of a whole answer is divided by the number of the new version's tokens.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import torch
 from peft import PeftModel
-from transformers import AutoConfig
+from transformers import AutoConfig, PreTrainedModel
 
 from errors import ModelError
 from models.loading import load_model, require_memory, training_dtype
@@ -25,52 +24,57 @@ from training.publish.card import Baseline, baseline_or_reason
 from training.publish.evaluate import Evaluation, Predictions
 
 
-@dataclass(frozen=True)
-class OtherBase:
-    """The stores that other bases are found in, and how bases are held."""
+def measure_elsewhere(
+    models: ModelStore,
+    origins: Origins,
+    own: str,
+    quantize: str,
+    evaluation: Evaluation,
+    live: Version | None,
+    new: Predictions,
+) -> Baseline:
+    """Evaluate the live version on its base, or without one the tab's base `own`; returns a reason where that fails.
 
-    models: ModelStore
-    origins: Origins
-    own: str
-    """The tab's own base."""
-    quantize: str
+    `new` are the predictions of the run's version, on the run's base.
+    """
+    name = live.ref if live else Path(own.partition("@")[0]).name
 
-    def measure(self, evaluation: Evaluation, live: Version | None, new: Predictions) -> Baseline:
-        """Return the live version as a baseline, or without one the tab's own base; or the reason why it is none."""
-        name = live.ref if live else Path(self.own.partition("@")[0]).name
-        return baseline_or_reason(name, "elsewhere", lambda: self._measure(evaluation, live, new, name))
-
-    def _measure(self, evaluation: Evaluation, live: Version | None, new: Predictions, name: str) -> Baseline:
-        model, precision = self._resolve(live), evaluation.config.precision
+    def evaluate() -> Baseline:
+        model = _resolve(models, origins, own, live)
         if live and not fits(live, model):
             raise ModelError(f"The base of {name} has other weights.", "")
-        accelerator = torch.cuda.mem_get_info()[0] if torch.cuda.is_available() else None
-        require_memory(model, self.quantize, training_dtype(precision).itemsize, accelerator)
         task, tokenizer = task_for(evaluation.config.task, model.config), load_tokenizer(model)
         shape = AutoConfig.from_pretrained(model.path, trust_remote_code=False, local_files_only=True)
         longest = min(evaluation.config.max_length, window(shape, tokenizer))
-        asked = evaluation.encoded_for(live, task.name, tokenizer, max_length=longest)
-        if len(asked.held_out.kept) < len(evaluation.held_out.kept):
+        rows = evaluation.encoded_for(live, task.name, tokenizer, longest)
+        if len(rows.held_out.kept) < len(evaluation.held_out.kept):
             return Baseline(name, why="rows")
+
+        def load(auto_class: str, labels: Sequence[str] = ()) -> PreTrainedModel:
+            return load_base(model, auto_class, quantize, training_dtype(evaluation.config.precision), labels)[0]
+
         if live:
             live.check_files()
-            net = self._load(model, task.auto_class, precision, live.labels)
+            net = load(task.auto_class, live.labels)
             lora.verify(net, live.path, live.ref)
-            predictions = asked.predict(PeftModel.from_pretrained(net, live.path), live.labels)
+            predictions = rows.predict(PeftModel.from_pretrained(net, live.path), live.labels)
         else:
             body = resident_class(model.config)
-            predictions, _ = asked.predict_without_adapter(
-                model, lambda head: self._load(model, task.auto_class if head else body, precision)
-            )
-        return Baseline(name).predicted(replace(predictions, tokens=new.tokens), "elsewhere")
+            predictions, _ = rows.predict_without_adapter(model, lambda head: load(task.auto_class if head else body))
+        return Baseline(name).with_predictions(replace(predictions, tokens=new.tokens), "elsewhere")
 
-    def _resolve(self, live: Version | None) -> Model:
-        if live is None:
-            return self.models.resolve(self.own)
-        key = self.origins.id_of(live, self.own)
-        own = key == self.own or Path(key).is_absolute()
-        return (self.models.resolve if own else self.models.resolve_hub_id)(key)
+    return baseline_or_reason(name, "elsewhere", evaluate)
 
-    def _load(self, model: Model, auto_class: str, precision: str, labels: Sequence[str] = ()) -> Any:  # noqa: ANN401
-        options = {"num_labels": len(labels), "ignore_mismatched_sizes": True} if labels else {}
-        return load_model(model, auto_class, self.quantize, training_dtype(precision), **options)[0]
+
+def load_base(
+    model: Model, auto_class: str, quantize: str, dtype: torch.dtype, labels: Sequence[str] = ()
+) -> tuple[PreTrainedModel, set[str]]:
+    """Load a base, for `labels` with a new head, if there is memory for it; returns and raises as `load_model`."""
+    free = torch.cuda.mem_get_info()[0] if torch.cuda.is_available() else None
+    require_memory(model, quantize, dtype.itemsize, free)
+    return load_model(model, auto_class, quantize, dtype, **lora.head_options(labels))
+
+
+def _resolve(models: ModelStore, origins: Origins, own: str, live: Version | None) -> Model:
+    key = origins.id_of(live, own) if live else own
+    return (models.resolve if key == own or Path(key).is_absolute() else models.resolve_hub_id)(key)

@@ -96,8 +96,8 @@ def work(folder: Path, on_estimate: Callable[[Estimate], object] = bool) -> int:
     """Carry out the run in `folder` with only the libraries that it needs; returns the exit status of the worker."""
     from training.loop import lean_imports  # noqa: PLC0415 - imports torch
 
-    lean_imports.leave_out(folder)
-    from training import worker  # noqa: PLC0415 - imports transformers, which must not find what was left out
+    lean_imports.block_unused(folder)
+    from training import worker  # noqa: PLC0415 - imports transformers, which must not find what is blocked
 
     return worker.main(folder, on_estimate)
 

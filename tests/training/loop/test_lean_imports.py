@@ -1,4 +1,4 @@
-"""What a run's process holds of the libraries that are installed: those that the run needs."""
+"""training/loop/lean_imports.py: a run's process imports only the installed libraries that it needs."""
 
 from __future__ import annotations
 
@@ -10,9 +10,9 @@ import pytest
 
 from settings import REPOSITORY, child_environment
 from tests.helpers import tiny
-from tests.helpers.training_helpers import config_of, spec_of
-from training.events import CONFIG
-from training.loop.lean_imports import QUANTIZING, UNUSED, leave_out, unneeded
+from tests.helpers.training_helpers import config_of, run_folder, spec_of
+from training.loop import lean_imports
+from training.loop.lean_imports import QUANTIZING, UNUSED
 
 LARGE = [*UNUSED, QUANTIZING, "pandas", "datasets", "nltk"]
 RUN = f"""
@@ -25,32 +25,21 @@ sys.exit(code)
 """
 
 
-def written(home: Path, **chosen: object) -> Path:
-    folder = home / "runs" / "lean"
-    folder.mkdir(parents=True)
-    spec = spec_of("bert", tiny.make("bert", home / "bert"))
-    (folder / CONFIG).write_text(config_of(spec, home, "lean", **chosen).to_json())
-    return folder
+def make_run(home: Path, **chosen: object) -> Path:
+    return run_folder(config_of(spec_of("bert", tiny.make("bert", home / "bert")), home, "lean", **chosen), home)
 
 
-def test_a_plain_run_of_a_classifier_holds_none_of_the_large_ones(tmp_path: Path) -> None:
-    folder = written(tmp_path)
-    command, env = [sys.executable, "-c", RUN, str(folder)], child_environment(GRAFT_HOME=str(tmp_path))
+def test_a_plain_run_of_a_classifier_imports_no_large_library(tmp_path: Path) -> None:
+    command, env = [sys.executable, "-c", RUN, str(make_run(tmp_path))], child_environment(GRAFT_HOME=str(tmp_path))
     child = subprocess.run(command, cwd=REPOSITORY, env=env, capture_output=True, text=True)
     assert child.returncode == 0, child.stderr
     assert child.stdout.splitlines()[-1] == "[]"
 
 
-def test_a_quantized_run_keeps_what_it_quantizes_with(tmp_path: Path) -> None:
-    assert unneeded(written(tmp_path, quantize="4bit")) == [*UNUSED]
-
-
-def test_a_run_that_cannot_be_read_leaves_nothing_out(tmp_path: Path) -> None:
-    assert unneeded(tmp_path) == []
-
-
-def test_what_is_already_there_stays(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    folder = written(tmp_path)
-    monkeypatch.setattr(sys, "modules", {"scipy": subprocess})
-    leave_out(folder)
-    assert sys.modules["scipy"] is subprocess and sys.modules["sklearn"] is None
+def test_a_quantized_or_unreadable_run_keeps_bitsandbytes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    blocked: list[str] = []
+    monkeypatch.setattr(lean_imports, "block_modules", lambda *names: blocked.extend(names))
+    lean_imports.block_unused(tmp_path)
+    assert blocked == []
+    lean_imports.block_unused(make_run(tmp_path, quantize="4bit"))
+    assert blocked == [*UNUSED]

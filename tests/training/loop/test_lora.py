@@ -1,9 +1,10 @@
-"""training/loop/lora.py and the worker around it: layers that are trained, and failures that publish nothing."""
+"""training/loop/lora.py and training/worker.py: the layers that are trained, and failures that publish nothing."""
 
 from __future__ import annotations
 
 import json
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -24,80 +25,59 @@ from tests.helpers import tiny
 from tests.helpers.evaluations import answers_as_peft_does
 from tests.helpers.exact import ATOL
 from tests.helpers.training_helpers import config_of, run_worker, spec_of, train
-from training import worker
+from tests.helpers.versions import fill
 from training.loop import lora
 
 
-def nothing_is_left(home: Path) -> bool:
-    return not list(home.rglob(f"{STAGING_PREFIX}*")) and AdapterStore(home).versions() == []
+def assert_nothing_is_left(home: Path) -> None:
+    assert not list(home.rglob(f"{STAGING_PREFIX}*")) and AdapterStore(home).versions() == []
 
 
-def change_weights(folder: Path, change: Any) -> None:
+def change_weights(folder: Path, change: Callable[[dict[str, torch.Tensor]], object]) -> None:
     path = folder / "model.safetensors"
     held = load_file(path)
     change(held)
     save_file(held, path, metadata={"format": "pt"})
 
 
-def fill(part: str, value: float) -> Any:
-    def change(held: dict[str, torch.Tensor]) -> None:
-        keys = [key for key in held if part in key]
-        assert keys
-        for key in keys:
-            held[key] = torch.full_like(held[key], value)
-
-    return change
-
-
-@pytest.mark.parametrize("value", [float("nan"), float("inf")])
-@pytest.mark.parametrize("family", ["bert", "llama"])
-def test_r13_a_loss_that_is_no_number_fails_the_run(family: str, value: float, tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("family", "layer", "value"),
+    [("bert", "layer.1.output.dense.weight", float("nan")), ("llama", "layers.1.mlp.down_proj", float("inf"))],
+)
+def test_r13_a_loss_that_is_not_finite_fails_the_run(family: str, layer: str, value: float, tmp_path: Path) -> None:
     base = tiny.make(family, tmp_path / family)
-    change_weights(base, fill("layer.1.output.dense.weight" if family == "bert" else "layers.1.mlp.down_proj", value))
+    change_weights(base, fill(layer, value))
     result = run_worker(config_of(spec_of(family, base), tmp_path, "diverged"), tmp_path)
     assert result["state"] == "failed"
     assert "diverged" in result["what"] and "lower learning rate" in result["next"]
-    assert nothing_is_left(tmp_path)
+    assert_nothing_is_left(tmp_path)
 
 
-FULL = "Error while serializing: I/O error: No space left on device (os error 28)"
-
-
-@pytest.mark.parametrize("error", [OSError(28, "No space left on device"), SafetensorError(FULL)])
-def test_r20_a_failure_while_publishing_leaves_nothing(
-    bert: Trained, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, error: Exception
+@pytest.mark.parametrize(
+    ("changed", "error", "what"),
+    [
+        ("training.loop.lora.verify", OSError(28, "No space left on device"), "The disk is full."),
+        ("training.loop.lora.verify", SafetensorError("I/O error: (os error 28)"), "The disk is full."),
+        ("training.worker.Trainer.run", MemoryError(), "ran out of memory"),
+        ("training.worker.Trainer.run", RuntimeError("not enough memory: you tried to allocate 9 GB"), "out of memory"),
+        ("training.worker.Trainer.run", None, "changed nothing"),
+    ],
+)
+def test_r12_r13_r20_a_run_that_fails_says_why_and_publishes_nothing(
+    changed: str, error: Exception | None, what: str, bert: Trained, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def full(*_: Any) -> None:
-        raise error
+    def act(*_: Any) -> dict[str, int]:
+        if error:
+            raise error
+        return {"steps": 0}
 
-    monkeypatch.setattr(lora, "verify", full)
-    result = run_worker(config_of(bert.spec, tmp_path, "full"), tmp_path)
-    assert (result["state"], result["what"]) == ("failed", "The disk is full.")
-    assert nothing_is_left(tmp_path)
-
-
-def test_r13_an_adapter_that_learned_nothing_is_refused(
-    bert: Trained, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(worker.Trainer, "run", lambda _: {"steps": 0})
-    result = run_worker(config_of(bert.spec, tmp_path, "nothing"), tmp_path)
-    assert "changed nothing" in result["what"]
-    assert nothing_is_left(tmp_path)
+    monkeypatch.setattr(changed, act)
+    result = run_worker(config_of(bert.spec, tmp_path, "fails"), tmp_path)
+    assert result["state"] == "failed" and what in result["what"] and result["next"]
+    assert_nothing_is_left(tmp_path)
 
 
-@pytest.mark.parametrize("error", [MemoryError(), RuntimeError("not enough memory: you tried to allocate 9 GB")])
-def test_r12_out_of_memory_is_told_with_advice(
-    bert: Trained, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, error: Exception
-) -> None:
-    def exhaust(*_: Any, **__: Any) -> None:
-        raise error
-
-    monkeypatch.setattr(worker.Trainer, "run", exhaust)
-    result = run_worker(config_of(bert.spec, tmp_path, "big"), tmp_path)
-    assert "ran out of memory" in result["what"] and "smaller batch" in result["next"]
-
-
-def test_r41_where_nothing_can_be_quantized_a_run_says_so_before_it_looks_for_its_base(
+def test_r41_a_run_that_cannot_quantize_fails_before_it_looks_for_its_base(
     bert: Trained, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setitem(sys.modules, "bitsandbytes", None)
@@ -114,45 +94,31 @@ def build(spec: TabSpec, home: Path, quantize: str = "none", dtype: torch.dtype 
     return lora.build(config_of(spec, home, "built"), task, model, labels, quantize, dtype)
 
 
-WHOLE = {
-    "bert": {"classifier"},
-    "roberta": {"classifier"},
-    "distilbert": {"pre_classifier", "classifier"},
-    "llama": set(),
-    "gpt2": set(),
-    "t5": set(),
-}
+FULL = {"bert": {"classifier"}, "roberta": {"classifier"}, "distilbert": {"pre_classifier", "classifier"}}
+"""Modules of the heads that are trained themselves."""
 
 
-@pytest.mark.parametrize("family", WHOLE)
-def test_heads_are_trained_whole_and_linear_layers_by_lora(family: str, tmp_path: Path) -> None:
+@pytest.mark.parametrize("family", [*FULL, "llama", "gpt2", "t5"])
+def test_heads_are_fully_trained_and_linear_layers_by_lora(family: str, tmp_path: Path) -> None:
     net = build(spec_of(family, tiny.make(family, tmp_path / family)), tmp_path)
-    config = net.peft_config["default"]
+    config, full = net.peft_config["default"], FULL.get(family, set())
     present = {name.rpartition(".")[2] for name, _ in net.get_base_model().named_modules()}
-    assert set(config.modules_to_save or ()) & present == WHOLE[family]  # PEFT adds the usual names, there or not
+    assert set(config.modules_to_save or ()) & present == full  # PEFT adds the usual names, there or not
     assert config.target_modules
-    assert not any(set(path.split(".")) & WHOLE[family] for path in config.target_modules)
-    assert not any("lm_head" in path for path in config.target_modules)
+    assert not any(set(path.split(".")) & {"lm_head", *full} for path in config.target_modules)
     trained = {name for name, p in net.named_parameters() if p.requires_grad}
     assert all(".lora_" in name or ".modules_to_save." in name for name in trained)
 
 
-def without_pooler(base: Path) -> Path:
-    def drop(held: dict[str, torch.Tensor]) -> None:
-        for key in [key for key in held if "pooler" in key]:
-            del held[key]
-
-    change_weights(base, drop)
-    return base
-
-
 @pytest.mark.parametrize("quantize", ["none", "4bit"])
-def test_layers_that_the_base_lacks_are_trained_whole_and_served(quantize: str, tmp_path: Path) -> None:
+def test_layers_that_the_base_lacks_are_fully_trained_and_served(quantize: str, tmp_path: Path) -> None:
     """BERT files without a pooler are common: it starts at random in each process, so the version must bring it."""
-    spec = spec_of("bert", without_pooler(tiny.make("bert", tmp_path / "bert")))
+    base = tiny.make("bert", tmp_path / "bert")
+    change_weights(base, lambda held: [held.pop(key) for key in [*held] if "pooler" in key])
+    spec = spec_of("bert", base)
     version = train(spec, tmp_path, quantize=quantize)
-    whole = json.loads((version.path / "adapter_config.json").read_text())["modules_to_save"]
-    assert {"bert.pooler.dense", "classifier"} <= set(whole)
+    full = json.loads((version.path / "adapter_config.json").read_text())["modules_to_save"]
+    assert {"bert.pooler.dense", "classifier"} <= set(full)
     assert any("pooler.dense.weight" in key for key in load_file(version.path / WEIGHTS))
     model = ModelStore(tmp_path / "models", offline=True).resolve(spec.model)
     for _ in range(2):  # each with another random pooler
@@ -175,10 +141,9 @@ def test_a_quantized_base_keeps_its_heads_in_full_precision(family: str, quantiz
             assert parameter.dtype == torch.float32 and parameter.requires_grad, name
 
 
-def test_a_quantized_base_that_is_trained_in_16_bits_has_its_embeddings_in_them(tmp_path: Path) -> None:
+def test_a_quantized_base_that_is_trained_in_16_bits_has_16_bit_embeddings(tmp_path: Path) -> None:
     net = build(spec_of("bert", tiny.make("bert", tmp_path / "bert")), tmp_path, "4bit", torch.bfloat16)
-    embeddings = [module.weight.dtype for module in net.modules() if isinstance(module, nn.Embedding)]
-    assert set(embeddings) == {torch.float16}
+    assert {module.weight.dtype for module in net.modules() if isinstance(module, nn.Embedding)} == {torch.float16}
 
 
 def test_rows_longer_than_the_base_reads_are_cut_to_its_window(tmp_path: Path) -> None:
@@ -194,14 +159,11 @@ def test_rows_longer_than_the_base_reads_are_cut_to_its_window(tmp_path: Path) -
     assert manifest["data"]["truncated"] == manifest["data"]["trained"] > 0
 
 
-@pytest.mark.parametrize("trained", ["bert", "llama"])
-def test_training_continues_from_a_version(trained: str, request: pytest.FixtureRequest) -> None:
-    """One tiny step from a version leaves its matrices where they were, nearly; its head, rank and layers too."""
-    found: Trained = request.getfixturevalue(trained)
-    version = train(
-        found.spec, found.home, "further", start_from=found.first.ref, max_steps=1, learning_rate=1e-7, rank=3
-    )
-    was, now = (load_file(v.path / WEIGHTS) for v in (found.first, version))
+def test_training_continues_from_a_version(trained: Trained) -> None:
+    """One tiny step from a version leaves its matrices and head nearly as they were, and its rank and layers."""
+    options = {"start_from": trained.first.ref, "max_steps": 1, "learning_rate": 1e-7, "rank": 3}
+    version = train(trained.spec, trained.home, "further", **options)
+    was, now = (load_file(v.path / WEIGHTS) for v in (trained.first, version))
     assert was.keys() == now.keys()
     assert all(torch.allclose(was[key], now[key], atol=1e-5) for key in was)
     assert any(not torch.equal(was[key], now[key]) for key in was)

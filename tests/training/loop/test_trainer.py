@@ -1,9 +1,8 @@
-"""training/loop/trainer.py and checkpoints.py: a run that was stopped and taken up again is the same run."""
+"""training/loop/trainer.py and checkpoints.py: a resumed run has the losses and weights of an uninterrupted one."""
 
 from __future__ import annotations
 
 import os
-import signal
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -19,10 +18,10 @@ from errors import RunError
 from settings import REPOSITORY, child_environment
 from store.adapters import WEIGHTS, AdapterStore
 from tests.helpers import tiny
-from tests.helpers.training_helpers import config_of, run_worker, spec_of
+from tests.helpers.training_helpers import config_of, run_folder, run_worker, spec_of
 from tests.helpers.waiting import until
 from training.config import TrainConfig
-from training.events import CONFIG, PAUSE, RESULT, read_events
+from training.events import PAUSE, RESULT, read_events
 from training.loop import checkpoints, trainer
 from training.loop.trainer import is_evaluated, schedule_factor
 
@@ -43,36 +42,15 @@ def steps_of(folder: Path) -> dict[int, float]:
     return {event["step"]: event["loss"] for event in read_events(folder) if event["kind"] == "step"}
 
 
-def start(config: TrainConfig, home: Path) -> subprocess.Popen[bytes]:
-    """The worker as a process of its own, on one thread."""
-    folder = home / "runs" / config.name
-    folder.mkdir(parents=True, exist_ok=True)
-    (folder / CONFIG).write_text(config.to_json())
-    return subprocess.Popen(
-        [sys.executable, "-c", WORKER, str(folder)],
-        cwd=REPOSITORY,
-        env=child_environment(GRAFT_HOME=str(home), OMP_NUM_THREADS="1"),
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.DEVNULL,
-    )
-
-
 def kill_at(step: int, config: TrainConfig, home: Path) -> None:
-    """Let the worker run until it has made a step, and kill it."""
-    child = start(config, home)
-    until(lambda: child.poll() is not None or max(steps_of(home / "runs" / config.name), default=0) >= step, 600)
-    os.kill(child.pid, signal.SIGKILL)
+    """Let a process on one thread run the worker until it has made a step, and kill it."""
+    folder = run_folder(config, home)
+    command = [sys.executable, "-c", WORKER, str(folder)]
+    env = child_environment(GRAFT_HOME=str(home), OMP_NUM_THREADS="1")
+    child = subprocess.Popen(command, cwd=REPOSITORY, env=env, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    until(lambda: child.poll() is not None or max(steps_of(folder), default=0) >= step, 600)
+    child.kill()
     child.wait()
-
-
-def pause(config: TrainConfig, home: Path) -> dict[str, Any]:
-    """Let the run pause at its first step; its result."""
-    folder = home / "runs" / config.name
-    folder.mkdir(parents=True)
-    (folder / PAUSE).touch()
-    result = run_worker(config, home)
-    (folder / PAUSE).unlink()
-    return result
 
 
 @pytest.fixture(autouse=True)
@@ -85,14 +63,14 @@ def one_thread() -> Iterator[None]:
 
 
 def finish(config: TrainConfig, home: Path) -> dict[str, torch.Tensor]:
-    """Let the run end, in this process; the weights that it published."""
+    """Let a run end, in this process; returns the weights that it published."""
     result = run_worker(config, home)
     assert result["state"] == "done", result
     return load_file(AdapterStore(home).get(result["version"]).path / WEIGHTS)
 
 
 @pytest.mark.parametrize("family", ["bert", "llama"])
-def test_r21_a_run_killed_at_three_places_is_the_straight_run(family: str, tmp_path: Path) -> None:
+def test_r11_r21_a_run_killed_three_times_is_the_same_run(family: str, tmp_path: Path) -> None:
     straight = config_for(family, tmp_path, "straight")
     wanted = finish(straight, tmp_path)
     losses = steps_of(tmp_path / "runs" / "straight")
@@ -101,47 +79,40 @@ def test_r21_a_run_killed_at_three_places_is_the_straight_run(family: str, tmp_p
     assert [*losses] == [*range(1, event["steps"] + 1)] and len(losses) >= 10
     killed = config_for(family, tmp_path, "killed")
     folder = tmp_path / "runs" / "killed"
-    places = (2, len(losses) // 2, len(losses) - 2)
-    for place in places:
-        kill_at(place, killed, tmp_path)
+    for step in (2, len(losses) // 2, len(losses) - 2):
+        kill_at(step, killed, tmp_path)
         assert not (folder / RESULT).exists()
+    older, newest = sorted((folder / "checkpoints").glob("[0-9]*"))
+    damaged = newest / "state.safetensors"
+    damaged.write_bytes(damaged.read_bytes()[:1000])
     weights = finish(killed, tmp_path)
     resumed = [event["step"] for event in read_events(folder) if event["kind"] == "resume"]
-    assert len(resumed) == 3 and resumed[0] >= 1 and resumed == sorted(resumed)
-    assert steps_of(folder) == losses
+    assert len(resumed) == 3 and resumed == sorted(resumed) and resumed[-1] == int(older.name)
+    assert steps_of(folder) == losses and not (folder / "checkpoints").exists()
     assert weights.keys() == wanted.keys()
     assert all(torch.allclose(weights[key], wanted[key]) for key in wanted)
-
-
-def test_a_paused_run_says_where_it_is_and_goes_on(tmp_path: Path) -> None:
-    wanted = finish(config_for("bert", tmp_path, "straight"), tmp_path)
-    config = config_for("bert", tmp_path, "paused", checkpoint_steps=0)
-    folder, result = tmp_path / "runs" / "paused", pause(config, tmp_path)
-    assert (result["state"], result["step"]) == ("paused", 1) and result["steps"] > 1
-    (folder / RESULT).unlink()
-    weights = finish(config, tmp_path)
-    assert all(torch.allclose(weights[key], wanted[key]) for key in wanted)
-    assert not (folder / "checkpoints").exists()
 
 
 @pytest.mark.parametrize(
     ("change", "why"),
     [({"learning_rate": 1e-3}, "learning_rate was"), ({"seed": 3}, "seed was"), ({}, "the rows are others")],
 )
-def test_r21_another_configuration_or_other_rows_do_not_go_on_from_a_checkpoint(
+def test_r21_a_run_with_another_configuration_or_other_rows_is_not_resumed(
     change: dict[str, Any], why: str, tmp_path: Path
 ) -> None:
     config = config_for("bert", tmp_path, "changed")
-    pause(config, tmp_path)
+    folder = run_folder(config, tmp_path)
+    (folder / PAUSE).touch()
+    assert run_worker(config, tmp_path)["state"] == "paused"
+    (folder / PAUSE).unlink()
     if not change:
         Path(config.data).write_text(Path(config.data).read_text() + "one more row,1\n")
     result = run_worker(replace(config, **change), tmp_path)
     assert result["state"] == "failed" and why in result["why"] and "new run" in result["next"]
 
 
-def test_r21_other_libraries_do_not_go_on_from_a_checkpoint(tmp_path: Path) -> None:
-    config = config_for("bert", tmp_path, "libraries")
-    bound = checkpoints.binding(config, "rows")
+def test_r21_a_checkpoint_of_other_libraries_is_refused(tmp_path: Path) -> None:
+    bound = checkpoints.binding(config_for("bert", tmp_path, "libraries"), "rows")
     assert {"torch", "transformers", "peft"} <= bound.keys()
     checkpoints.save(tmp_path, 1, {"weight": torch.ones(2)}, {"bound": bound})
     found = checkpoints.load(tmp_path, bound)
@@ -166,18 +137,6 @@ def test_r11_a_checkpoint_is_on_the_disk_before_it_is_seen(tmp_path: Path, monke
     assert synced[-1] == (root.stat().st_ino, True)
 
 
-def test_r11_a_damaged_checkpoint_gives_way_to_the_one_before(tmp_path: Path) -> None:
-    config = config_for("bert", tmp_path, "damaged")
-    folder = tmp_path / "runs" / "damaged"
-    kill_at(4, config, tmp_path)
-    kept = sorted((folder / "checkpoints").glob("[0-9]*"))
-    assert len(kept) == 2
-    newest = kept[-1] / "state.safetensors"
-    newest.write_bytes(newest.read_bytes()[:1000])
-    finish(config, tmp_path)
-    assert [e["step"] for e in read_events(folder) if e["kind"] == "resume"] == [int(kept[0].name)]
-
-
 def test_micro_batches_do_not_change_what_is_learned(tmp_path: Path) -> None:
     options = {"precision": "float32", "dropout": 0.0, "batch_size": 6}
     whole = finish(config_for("llama", tmp_path, "whole", micro_batch_tokens=100_000, **options), tmp_path)
@@ -189,38 +148,38 @@ def test_micro_batches_do_not_change_what_is_learned(tmp_path: Path) -> None:
     assert steps_of(tmp_path / "runs" / "whole") == pytest.approx(steps_of(tmp_path / "runs" / "split"), abs=1e-3)
 
 
-def test_the_best_state_is_published_and_a_run_that_gets_worse_ends_early(tmp_path: Path) -> None:
+def test_a_run_that_gets_worse_ends_early_and_its_best_state_is_published(tmp_path: Path) -> None:
     chosen = {"keep_best": True, "patience": 2, "evaluations": 40, "epochs": 40.0, "learning_rate": 0.9}
     config = config_for("bert", tmp_path, "early", **chosen)
     result = run_worker(config, tmp_path)
     events = read_events(tmp_path / "runs" / "early")
-    looks = [event for event in events if event["kind"] == "eval"]
-    least = min(event["loss"] for event in looks)
-    best = [event for event in looks if event["loss"] == least]  # as told, which is rounded
-    assert len(looks) < 40 and looks[-3:][0]["loss"] == least
+    evaluations = [event for event in events if event["kind"] == "eval"]
+    least = min(event["loss"] for event in evaluations)
+    best = [event for event in evaluations if event["loss"] == least]  # rounded in the events
+    assert len(evaluations) < 40 and evaluations[-3:][0]["loss"] == least
     manifest = AdapterStore(tmp_path).get(result["version"]).manifest
     assert manifest["measured"]["best_step"] in [event["step"] for event in best]
     assert {"loss", "accuracy"} <= best[0].keys()
 
 
 @pytest.mark.parametrize("quantize", ["none", "4bit"])
-def test_validation_on_the_way_changes_nothing(quantize: str, tmp_path: Path) -> None:
+def test_validation_does_not_change_the_weights(quantize: str, tmp_path: Path) -> None:
     options = {"quantize": quantize, "dropout": 0.0}
-    blind = finish(config_for("llama", tmp_path, "blind", evaluations=0, **options), tmp_path)
-    looking = finish(config_for("llama", tmp_path, "looking", evaluations=9, **options), tmp_path)
-    assert len([e for e in read_events(tmp_path / "runs" / "looking") if e["kind"] == "eval"]) > 5
-    assert all(torch.equal(blind[key], looking[key]) for key in blind)
+    plain = finish(config_for("llama", tmp_path, "plain", evaluations=0, **options), tmp_path)
+    evaluated = finish(config_for("llama", tmp_path, "evaluated", evaluations=9, **options), tmp_path)
+    assert len([e for e in read_events(tmp_path / "runs" / "evaluated") if e["kind"] == "eval"]) > 5
+    assert all(torch.equal(plain[key], evaluated[key]) for key in plain)
 
 
-def test_r13_a_loss_that_is_no_number_midway_stops_the_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    real, calls = trainer.row_loss, []
+def test_r13_a_run_whose_loss_becomes_nan_is_stopped(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    real, calls = trainer.summed_loss, []
 
     def poisoned(*args: Any) -> Any:
         calls.append(1)
         summed, logits = real(*args)
         return (summed * float("nan") if len(calls) == 2 else summed), logits
 
-    monkeypatch.setattr(trainer, "row_loss", poisoned)
+    monkeypatch.setattr(trainer, "summed_loss", poisoned)
     result = run_worker(config_for("bert", tmp_path, "midway"), tmp_path)
     assert "diverged" in result["what"] and "At step 2" in result["why"] and "lower learning rate" in result["next"]
     assert len(calls) == 2 and AdapterStore(tmp_path).versions() == []
@@ -236,15 +195,14 @@ def test_the_learning_rate_rises_and_falls(schedule: str) -> None:
 
 
 def test_evaluations_are_even_and_the_last_follows_the_last_step() -> None:
-    looked = [step for step in range(1, 101) if is_evaluated(step, 100, 4)]
-    assert looked == [25, 50, 75, 100]
+    assert [step for step in range(1, 101) if is_evaluated(step, 100, 4)] == [25, 50, 75, 100]
     assert [step for step in range(1, 4) if is_evaluated(step, 3, 10)] == [1, 2, 3]
     assert not any(is_evaluated(step, 10, 0) for step in range(1, 11))
 
 
-def test_the_memory_of_a_run_is_its_own_and_not_that_of_who_started_it() -> None:
+def test_the_peak_memory_of_a_process_is_its_own_and_not_its_parents() -> None:
     ballast = bytearray(b"1" * 1_000_000_000)
     code = "from training.loop.trainer import peak_memory; print(peak_memory())"
-    env = child_environment(CUDA_VISIBLE_DEVICES="")  # without the memory of a GPU, which would be told instead
+    env = child_environment(CUDA_VISIBLE_DEVICES="")  # on a GPU, its memory would be returned
     found = subprocess.check_output([sys.executable, "-c", code], cwd=REPOSITORY, env=env)
     assert 50_000_000 < int(found) < len(ballast)

@@ -1,10 +1,11 @@
-"""training/publish/export.py and store/archive.py: what was taken away answers as the version does."""
+"""training/publish/export.py and packing in store/archive.py: an export answers as the version does."""
 
 from __future__ import annotations
 
 import json
 import shutil
 import zipfile
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -18,22 +19,17 @@ from store.adapters import AdapterStore
 from store.archive import pack
 from store.files import STAGING_PREFIX
 from store.staging import MANIFEST
+from tasks import TASKS
 from tests.conftest import Trained
 from tests.helpers import tiny
 from tests.helpers.run_helpers import file_limit
 from training.__main__ import main
-from training.publish.export import merge, merge_into_zip
-
-AUTO = {"bert": "AutoModelForSequenceClassification", "llama": "AutoModelForCausalLM"}
+from training.publish.export import merge
 
 
-@pytest.mark.parametrize("family", AUTO)
-def test_a_merged_model_answers_as_the_version_without_peft(
-    family: str, tmp_path: Path, request: pytest.FixtureRequest
-) -> None:
-    trained: Trained = request.getfixturevalue(family)
+def test_a_merged_model_answers_as_the_version_without_peft(trained: Trained, tmp_path: Path) -> None:
     folder = merge(trained.first, trained.model, tmp_path / "merged")
-    auto = getattr(transformers, AUTO[family])
+    auto = getattr(transformers, TASKS[trained.first.manifest["task"]].auto_class)
     options = {"num_labels": len(trained.first.labels)} if trained.first.labels else {}
     base = auto.from_pretrained(trained.model.path, **options)
     ids = torch.tensor([[5, 20, 30, 40, 7]])
@@ -55,42 +51,30 @@ def test_r32_another_base_is_refused_and_leaves_nothing(bert: Trained, tmp_path:
     assert not (tmp_path / "merged").exists()
 
 
-def test_r33_a_zip_unpacks_as_a_version_of_another_home(bert: Trained, tmp_path: Path) -> None:
-    archive = pack(bert.first, tmp_path / "first.zip")
+def test_r33_a_zip_holds_what_the_manifest_lists_and_unpacks_as_a_version(bert: Trained, tmp_path: Path) -> None:
+    shutil.copytree(bert.home / "adapters", tmp_path / "adapters")
+    version = AdapterStore(tmp_path).get(bert.first.ref)
+    (version.path / "rows.csv").write_text("a secret")
+    archive = pack(version, tmp_path / "first.zip")
     with zipfile.ZipFile(archive) as file:
+        assert {Path(name).name for name in file.namelist()} == {*version.manifest["files"], MANIFEST}
         file.extractall(tmp_path / "home" / "adapters")
     copied = AdapterStore(tmp_path / "home").get(bert.first.ref)
     copied.check_files()
     assert copied.manifest == bert.first.manifest
-    with pytest.raises(AdapterError, match="already there"):
-        pack(bert.first, archive)
 
 
-def test_r33_a_zip_holds_what_the_manifest_lists_and_no_more(bert: Trained, tmp_path: Path) -> None:
-    home = tmp_path / "adapters"
-    shutil.copytree(bert.home / "adapters", home)
-    version = AdapterStore(tmp_path).get(bert.first.ref)
-    (version.path / "rows.csv").write_text("a secret")
-    with zipfile.ZipFile(pack(version, tmp_path / "first.zip")) as file:
-        inside = {Path(name).name for name in file.namelist()}
-    assert inside == {*version.manifest["files"], MANIFEST} and "adapter_model.safetensors" in inside
-
-
-@pytest.mark.parametrize("write", [pack, merge, merge_into_zip])
-def test_r32_a_full_disk_leaves_nothing_half_written(write, bert: Trained, tmp_path: Path) -> None:
-    given = (bert.first, tmp_path / "first.zip") if write is pack else (bert.first, bert.model, tmp_path / "merged.zip")
+@pytest.mark.parametrize("name", ["first.zip", "merged.zip", "merged"])
+def test_r32_an_export_is_whole_or_absent_and_replaces_nothing(name: str, bert: Trained, tmp_path: Path) -> None:
+    target = tmp_path / name
+    write = partial(pack, bert.first) if name == "first.zip" else partial(merge, bert.first, bert.model)
     with file_limit(2_000), pytest.raises(OSError, match="File too large"):
-        write(*given)
+        write(target)
     assert list(tmp_path.iterdir()) == []
-
-
-def test_r32_nothing_that_is_there_is_written_over(bert: Trained, tmp_path: Path) -> None:
-    (tmp_path / "mine").mkdir()
-    (tmp_path / "mine.zip").write_text("mine")
-    for write in (merge, merge_into_zip):
-        with pytest.raises(AdapterError, match="already there"):
-            write(bert.first, bert.model, tmp_path / ("mine" if write is merge else "mine.zip"))
-    assert list((tmp_path / "mine").iterdir()) == [] and (tmp_path / "mine.zip").read_text() == "mine"
+    target.write_text("mine")
+    with pytest.raises(AdapterError, match="already there"):
+        write(target)
+    assert target.read_text() == "mine"
 
 
 def test_the_command_says_what_it_wrote_or_why_not(
@@ -99,9 +83,8 @@ def test_the_command_says_what_it_wrote_or_why_not(
     monkeypatch.setenv("GRAFT_HOME", str(bert.home))
     target = tmp_path / "merged"
     assert main(["export", bert.first.ref, str(target), "--merged", "--base", bert.spec.model]) == 0
-    assert (
-        capsys.readouterr().out.split() == ["merge", "write", str(target)] and (target / "model.safetensors").exists()
-    )
+    assert capsys.readouterr().out.split() == ["merge", "write", str(target)]
+    assert (target / "model.safetensors").exists()
     assert main(["export", bert.first.ref, str(tmp_path / "a.zip")]) == 0
     assert main(["export", "nothing@1", str(tmp_path / "b.zip")]) == 2
     assert "nothing@1" in capsys.readouterr().err

@@ -1,4 +1,4 @@
-"""training/publish/import_peft.py: adapters that PEFT alone made, taken in and served as PEFT answers with them."""
+"""training/publish/import_peft.py: adapters made by PEFT alone answer in a server as in PEFT, or are refused."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from errors import AdapterError, GraftError
+from errors import AdapterError
 from models.resolve import ModelStore
 from serving.loaded import Loaded
 from settings import Settings
@@ -24,17 +24,11 @@ from tests.helpers import tiny
 from tests.helpers.evaluations import LABELS, answers_as_peft_does, made_elsewhere
 from tests.helpers.training_helpers import spec_of
 from training.__main__ import main
-from training.publish.import_peft import plain_config, take_in
-
-
-def changed(folder: Path, **config: Any) -> Path:
-    path = folder / "adapter_config.json"
-    path.write_text(json.dumps(json.loads(path.read_text()) | config))
-    return folder
+from training.publish.import_peft import import_adapter
 
 
 class Bench:
-    """A base of one family, an adapter made for it elsewhere, and a home."""
+    """A base of one family, an adapter that PEFT made for it, and an empty home."""
 
     def __init__(self, family: str, tmp: Path, **chosen: Any) -> None:
         self.spec: TabSpec = spec_of(family, tiny.make(family, tmp / family))
@@ -42,21 +36,19 @@ class Bench:
         self.folder = made_elsewhere(family, tmp / family, tmp / "theirs", **chosen)
         self.store = AdapterStore(self.settings.home)
 
-    def take_in(self, **chosen: Any) -> Version:
-        labels = LABELS if self.spec.task == "text-classification" else []
-        return take_in(self.folder, self.spec, "theirs", self.settings, **{"labels": labels} | chosen)
+    def configure(self, **changes: Any) -> None:
+        path = self.folder / "adapter_config.json"
+        path.write_text(json.dumps(json.loads(path.read_text()) | changes))
 
-    def refused(self, why: str, **chosen: Any) -> GraftError:
+    def publish(self, **chosen: Any) -> Version:
+        labels = LABELS if self.spec.task == "text-classification" else []
+        return import_adapter(self.folder, self.spec, "theirs", self.settings, **{"labels": labels} | chosen)
+
+    def refused(self, why: str, **chosen: Any) -> None:
         with pytest.raises(AdapterError, match=why) as caught:
-            self.take_in(**chosen)
+            self.publish(**chosen)
         assert self.store.versions() == [] and caught.value.what and caught.value.next
         assert not list(self.store.root.glob(".staging-*"))
-        return caught.value
-
-
-@pytest.fixture
-def bert_bench(tmp_path: Path) -> Bench:
-    return Bench("bert", tmp_path)
 
 
 @pytest.mark.parametrize(
@@ -65,7 +57,7 @@ def bert_bench(tmp_path: Path) -> Bench:
 )
 def test_an_adapter_made_by_peft_answers_as_peft_does(family: str, dtype: str, tmp_path: Path) -> None:
     bench, phases = Bench(family, tmp_path, dtype=getattr(torch, dtype)), list[str]()
-    version = bench.take_in(say=phases.append)
+    version = bench.publish(say=phases.append)
     assert phases == ["unpack", "base", "verify", "publish"]
     assert bench.store.get("theirs@1").manifest == version.manifest and bench.store.live(bench.spec.name) is None
     assert version.labels == (LABELS if bench.spec.task == "text-classification" else [])
@@ -78,7 +70,7 @@ def test_an_adapter_made_by_peft_answers_as_peft_does(family: str, dtype: str, t
     answers_as_peft_does(Loaded(model, "none"), version, atol=1e-4)
 
 
-def test_a_zip_is_taken_in_by_the_command_and_not_made_live(tmp_path: Path, monkeypatch, capsys) -> None:
+def test_the_command_publishes_a_zip_that_is_not_made_live(tmp_path: Path, monkeypatch, capsys) -> None:
     base, home = tiny.make("bert", tmp_path / "bert"), tmp_path / "home"
     folder = made_elsewhere("bert", base, tmp_path / "theirs")
     archive = shutil.make_archive(str(tmp_path / "packed"), "zip", tmp_path, "theirs")
@@ -98,26 +90,25 @@ def test_a_zip_is_taken_in_by_the_command_and_not_made_live(tmp_path: Path, monk
 
 def test_an_export_of_graft_brings_its_labels(bert: Trained, tmp_path: Path) -> None:
     archive = pack(bert.first, tmp_path / "first.zip")
-    version = take_in(archive, bert.spec, "again", Settings(home=tmp_path / "home", quantize="none"))
+    version = import_adapter(archive, bert.spec, "again", Settings(home=tmp_path / "home", quantize="none"))
     assert version.labels == bert.first.labels and version.ref == "again@1"
-    told, found = bert.first.manifest["fingerprint"], version.manifest["fingerprint"]
-    assert found["values"] == pytest.approx(told["values"], rel=1e-3)
+    values = bert.first.manifest["fingerprint"]["values"]
+    assert version.manifest["fingerprint"]["values"] == pytest.approx(values, rel=1e-3)
 
 
-def test_labels_are_as_many_as_the_head_has(bert_bench: Bench) -> None:
-    bert_bench.refused("head of 3 labels.*names of 2", labels=["a", "b"])
-    bert_bench.refused("Two names are the same", labels=["a", "a", "b"])
-    (bert_bench.folder / "config.json").write_text(json.dumps({"id2label": {"0": "x", "1": "y", "2": "z"}}))
-    assert bert_bench.take_in(labels=[]).labels == ["x", "y", "z"]
-
-
-def test_a_head_must_be_whole_and_fit(bert_bench: Bench, tmp_path: Path) -> None:
-    weights = bert_bench.folder / WEIGHTS
+def test_a_head_must_be_whole_and_its_labels_as_many_as_its_logits(tmp_path: Path) -> None:
+    bench = Bench("bert", tmp_path)
+    bench.refused("head of 3 labels.*names of 2", labels=["a", "b"])
+    bench.refused("Two names are the same", labels=["a", "a", "b"])
+    weights = bench.folder / WEIGHTS
     tensors = load_file(weights)
     save_file({k: v for k, v in tensors.items() if not k.endswith("classifier.bias")}, weights)
-    bert_bench.refused("does not bring classifier.bias")
+    bench.refused("does not bring classifier.bias")
     save_file({k: v for k, v in tensors.items() if "classifier" not in k}, weights)
-    bert_bench.refused("holds no classifier's head")
+    bench.refused("holds no classifier's head")
+    save_file(tensors, weights)
+    (bench.folder / "config.json").write_text(json.dumps({"id2label": {"0": "x", "1": "y", "2": "z"}}))
+    assert bench.publish(labels=[]).labels == ["x", "y", "z"]
 
 
 def test_another_base_and_a_head_on_a_tab_that_writes_are_refused(tmp_path: Path) -> None:
@@ -146,7 +137,7 @@ def test_another_base_and_a_head_on_a_tab_that_writes_are_refused(tmp_path: Path
 )
 def test_a_configuration_that_cannot_be_served_is_refused(config: dict[str, Any], why: str, tmp_path: Path) -> None:
     bench = Bench("llama", tmp_path)
-    changed(bench.folder, **config)
+    bench.configure(**config)
     bench.refused(why)
 
 
@@ -165,19 +156,14 @@ def test_weights_that_cannot_be_served_are_refused(fault: str, why: str, tmp_pat
     bench.refused(why)
 
 
-def test_a_pattern_of_layers_becomes_their_names_and_nothing_else_is_kept(tmp_path: Path) -> None:
+def test_a_pattern_of_layers_becomes_their_names_and_the_base_is_ours(tmp_path: Path) -> None:
     bench = Bench("llama", tmp_path, rank_pattern={}, alpha_pattern={}, target_modules=["q_proj"])
-    changed(bench.folder, target_modules=r".*\.q_proj", megatron_core="os", base_model_name_or_path="/home/me/llama")
-    version = bench.take_in(prompt="Say: {text}")
+    theirs = {"base_model_name_or_path": "/home/me/llama", "revision": "abc", "megatron_core": "os"}
+    bench.configure(target_modules=r".*\.q_proj", **theirs)
+    version = bench.publish(prompt="Say: {text}")
     config = json.loads((version.path / "adapter_config.json").read_text())
     assert config["target_modules"] == [f"model.layers.{n}.self_attn.q_proj" for n in (0, 1)]
-    assert "megatron_core" not in config and config["base_model_name_or_path"] == "llama"
+    assert (config["base_model_name_or_path"], config["revision"]) == ("llama", None) and "megatron_core" not in config
     assert version.manifest["made_elsewhere"]["base"] == "llama" and version.manifest["prompt"] == "Say: {text}"
     with pytest.raises(AdapterError, match=r"does not contain .text. once"):
-        bench.take_in(prompt="no place")
-
-
-def test_the_plain_configuration_is_bound_to_the_base() -> None:
-    found = plain_config({"r": 2, "target_modules": ["q"], "revision": "abc"}, [], "org/base", "SEQ_CLS", "theirs")
-    assert found["base_model_name_or_path"] == "org/base" and found["revision"] is None
-    assert found["peft_type"] == "LORA" and found["init_lora_weights"] is True and found["inference_mode"] is True
+        bench.publish(prompt="no place")

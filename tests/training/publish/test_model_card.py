@@ -1,4 +1,4 @@
-"""model_card.py and lineage.py: what a version says of itself, to people, to the Hub and to PEFT."""
+"""training/publish/model_card.py and lineage.py: README.md and manifest of a version, for people, the Hub and PEFT."""
 
 from __future__ import annotations
 
@@ -9,7 +9,6 @@ import subprocess
 import sys
 from pathlib import Path
 
-import pytest
 import yaml
 from huggingface_hub import ModelCard
 from safetensors.torch import load_file
@@ -27,12 +26,11 @@ def text_of(version: Version) -> str:
     return (version.path / "README.md").read_text(encoding="utf-8")
 
 
-@pytest.mark.parametrize("family", ["bert", "llama"])
-def test_the_hub_reads_the_measured_metrics(family: str, request: pytest.FixtureRequest) -> None:
-    version: Version = request.getfixturevalue(family).first
+def test_the_hub_reads_the_measured_metrics(trained: Trained) -> None:
+    version = trained.first
     data = ModelCard.load(version.path / "README.md").data
-    assert (data.base_model, data.library_name, data.model_name) == (family, "peft", "first")
-    assert data.pipeline_tag == {"bert": "text-classification", "llama": "text-generation"}[family]
+    assert (data.base_model, data.library_name, data.model_name) == (Path(trained.spec.model).name, "peft", "first")
+    assert data.pipeline_tag == ("text-classification" if version.labels else "text-generation")
     assert data.license is None, "the publisher's to choose"
     found = {result.metric_name: result.metric_value for result in data.eval_results}
     assert sorted(found.values()) == sorted(round(value, 4) for value in version.card["new"].values())
@@ -41,18 +39,14 @@ def test_the_hub_reads_the_measured_metrics(family: str, request: pytest.Fixture
     assert set(front["model-index"][0]["results"][0]) == {"task", "dataset", "metrics"}
 
 
-def test_the_model_card_tells_what_was_measured_and_what_not(bert: Trained, llama: Trained) -> None:
+def test_the_model_card_says_what_was_measured_and_what_not(bert: Trained, llama: Trained, tmp_path: Path) -> None:
     text, card = text_of(bert.first), bert.first.card
     low, high = card["certainty"]["intervals"]["accuracy"]["new"]
     assert f"{card['new']['accuracy']:.3f} ({low:.3f} to {high:.3f})" in text
     assert "`0`, `1`" in text and "Bias and safety: not measured." in text
     assert "A version that answered before: not measured." in text and "may be chance" in text
     assert "    Sum up: {text}" in text_of(llama.first) and "ROUGE-L is of the first answers" in text_of(llama.first)
-
-
-def test_metrics_of_three_contenders_have_a_column_each(bert: Trained, tmp_path: Path) -> None:
-    before = train(bert.spec, tmp_path, "before")
-    AdapterStore(tmp_path).promote("classification", before.ref)
+    AdapterStore(tmp_path).promote("classification", train(bert.spec, tmp_path, "before").ref)
     text = text_of(train(bert.spec, tmp_path, "after"))
     assert "| | base | before (before@1) | this version | difference |\n|---|---|---|---|---|" in text
     assert "A version that answered before" not in text
@@ -65,14 +59,10 @@ print(type(model).__name__, sum(p.numel() for n, p in model.named_parameters() i
 """
 
 
-@pytest.mark.parametrize("family", ["bert", "llama"])
-def test_the_code_of_a_model_card_loads_it_with_peft_alone(
-    family: str, request: pytest.FixtureRequest, tmp_path: Path
-) -> None:
-    """As written: the base by its name, which for a folder is the folder's, and the version from where one stands."""
-    trained: Trained = request.getfixturevalue(family)
+def test_the_code_of_a_model_card_loads_it_with_peft_alone(trained: Trained, tmp_path: Path) -> None:
+    """Names in it are relative: the base by its folder's name, and the version as the working directory."""
     shutil.copytree(trained.first.path, tmp_path / "version")
-    shutil.copytree(trained.spec.model, tmp_path / "version" / family)
+    shutil.copytree(trained.spec.model, tmp_path / "version" / Path(trained.spec.model).name)
     (code,) = re.findall(r"^```python\n(.*?)^```$", text_of(trained.first), re.MULTILINE | re.DOTALL)
     command = [sys.executable, "-c", code + RUN]
     env = {"PATH": os.environ["PATH"], "HOME": str(tmp_path), "HF_HUB_OFFLINE": "1"}
@@ -80,11 +70,11 @@ def test_the_code_of_a_model_card_loads_it_with_peft_alone(
     assert child.returncode == 0, child.stderr
     tensors = load_file(trained.first.path / WEIGHTS)
     learned = sum(tensor.numel() for key, tensor in tensors.items() if "lora_B" in key and tensor.abs().max() > 0)
-    kind = "PeftModelForSequenceClassification" if family == "bert" else "PeftModelForCausalLM"
+    kind = "PeftModelForSequenceClassification" if trained.first.labels else "PeftModelForCausalLM"
     assert child.stdout.split() == [kind, str(learned)]
 
 
-def test_the_manifest_says_where_a_version_comes_from(bert: Trained) -> None:
+def test_the_manifest_records_rows_libraries_and_machine(bert: Trained) -> None:
     facts = bert.first.manifest
     data = facts["data"]
     assert data["sha256"] == sha256(bert.home / "first.csv") and data["file"] == "first.csv"
