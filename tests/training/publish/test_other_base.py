@@ -46,7 +46,7 @@ def test_a_baseline_that_cannot_be_measured_leaves_the_decision_to_a_person(
 ) -> None:
     store = AdapterStore(tmp_path)
     store.promote(bert.spec.name, train(bert.spec, tmp_path, "before").ref)
-    monkeypatch.setattr(loading, "SPARE", 10**15)  # of any memory, a GPU's too
+    monkeypatch.setattr(loading, "MEMORY_RESERVE", 10**15)  # of any memory, a GPU's too
     monkeypatch.setenv("GRAFT_GATE", rule)
     config = config_of(bert.spec, tmp_path, "after", promote=True, model=str(tiny.make("roberta", tmp_path / "base")))
     result = run_worker(config, tmp_path)
