@@ -65,8 +65,8 @@ class Hub:
         self._lock = threading.Lock()
         self._quiet_until = 0.0
 
-    def fetch(self, repo: str, revision: str | None, progress: Progress) -> tuple[Path, str]:
-        """Download a model and return its folder and its commit sha.
+    def fetch(self, repo: str, revision: str | None, progress: Progress) -> Path:
+        """Download a model and return its folder, which has the commit's sha as its name.
 
         Raises `ModelError` for what the Hub refuses, `Unreachable` when it does not answer.
         """
@@ -80,7 +80,7 @@ class Hub:
         # By name and not by commit, so that the cache records the commit of that name.
         path = client.request(MODEL, repo, revision, lambda: _snapshot(repo, revision, tqdm_class=byte_counter(meter)))
         meter.at(total)
-        return path, path.name
+        return path
 
     def _look_up(self, repo: str, revision: str | None) -> ModelInfo | DatasetInfo:
         """Return the commit and the files of a revision; one caller at a time, so that only one waits in vain."""

