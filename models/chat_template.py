@@ -69,7 +69,7 @@ def render(tokenizer: Any, messages: Sequence[Message], answer_next: bool) -> tu
     except TemplateError as error:
         raise InputError(
             "The conversation cannot be put to this model.",
-            f"Its chat template says: {str(error)[:200]}.",
+            Text("Its chat template says: {error}.", error=str(error)[:200]),
             "Change the order or the roles of its messages, or choose another base.",
         ) from error
     text, spans = "", []
@@ -78,7 +78,7 @@ def render(tokenizer: Any, messages: Sequence[Message], answer_next: bool) -> tu
         if not found:
             raise InputError(
                 "The conversation cannot be put to this model.",
-                f"Its chat template leaves out the {turn['role']} message number {i + 1}.",
+                Text("Its chat template leaves out the {role} message number {n}.", role=turn["role"], n=i + 1),
                 "Remove that message, or choose another base.",
             )
         start = len(text) + len(before)

@@ -1,9 +1,8 @@
-"""The plugin contract: one file in this folder, one class, one tab.
+"""The plugin contract: one file in this folder, with one class, is one tab.
 
-Facts are class attributes, work is one method. From them a tab gets its page, its API endpoint, the choice of adapter
-in each request, training on its columns, and new versions as they are published, without a line of its own.
-
-Plugins are trusted code: they run with all rights of the Graft process. For authors: docs/plugins.md.
+Facts are class attributes, and one method answers. The page, the API endpoint, the choice of version in each request,
+training and corrections follow from them. Plugins are trusted code: they run with all rights of the Graft process.
+For authors: docs/plugins.md.
 """
 
 from __future__ import annotations
@@ -38,8 +37,8 @@ class OwnModel:
 class TaskPlugin:
     """Base class of every tab.
 
-    A plugin names a base `model`, its `task` and the `columns` it learns from; or it overrides `load()` and brings a
-    torch module of its own, and then has its page and endpoint, but no versions: no training, correcting or comparing.
+    A plugin names a base `model`, its `task` and the `columns` to train on; or it overrides `load()` and brings a torch
+    module of its own, and then has no versions: no training, corrections or comparison.
     """
 
     name: ClassVar[str] = ""
@@ -57,9 +56,9 @@ class TaskPlugin:
     columns: ClassVar[Columns | None] = None
     """Columns of a training row."""
     prompt: ClassVar[str] = ""
-    """Template with one `{text}`, in which a model that answers with text gets the text of a row."""
+    """Template with one `{text}`, for models that answer with text."""
     examples: ClassVar[Sequence[Sequence[Any]]] = ()
-    """Rows for `inputs()`, offered to click."""
+    """Rows of values for `inputs()`, offered to click."""
 
     def inputs(self) -> list[Component]:
         """Return the Gradio components whose values `predict` receives, in order."""
@@ -78,11 +77,11 @@ class TaskPlugin:
         raise NotImplementedError
 
     def load(self) -> Any:  # noqa: ANN401 - the plugin's own module
-        """Build a module of the plugin's own, once, in the background; `predict` gets it as `lm.module`."""
+        """Build the plugin's own module, once, in the background; `predict` receives it as `lm.module`."""
 
     @classmethod
     def say(cls, english: str) -> I18nData | str:
-        """Return a text of the page in the reader's language, if `words` has it; for labels and placeholders."""
+        """Return a label or placeholder that the browser translates, if `words` has it."""
         translated = any(english in texts for texts in cls.words.values())
         return I18nData(f"{cls.name}: {english}") if translated else english
 

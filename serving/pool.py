@@ -290,9 +290,9 @@ class Pool:
         first = found[0]
         if first and spec.name in self._answered and self._is_loading(spec, first):
             before = self._answered[spec.name]
+            template = "{version} is live, but its base {base} is still loading; until then {name} answers."
             name = before.ref if before else BASE
-            base = short_name(first)
-            yield before, f"{first.ref} is live, but its base {base} is still loading; until then {name} answers."
+            yield before, Text(template, version=first.ref, base=short_name(first), name=name)
         yield from ((version, "") for version in found)
 
     def _is_loading(self, spec: TabSpec, version: Version) -> bool:

@@ -1,1 +1,1 @@
-"""The page: everything that Gradio draws. Only plugins, and in `bench` a page to compare with, import Gradio too."""
+"""The page: the modules that use Gradio. Besides, only plugins and a page of `bench` import it."""

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from errors import GraftError, PluginError
+from errors import GraftError, PluginError, Text
 from plugins import TaskPlugin
 from plugins._discovery import Tab
 from serving.pool import Pool
@@ -28,12 +28,15 @@ log = logging.getLogger("graft")
 F = TypeVar("F", bound=Callable[..., Any])
 
 RETRY_S = 30.0
-"""Seconds after which a base that failed to load is tried again, for example because the network is back."""
+"""Seconds after which a base that failed to load is tried again."""
 
 
 @dataclass
 class Context:
-    """Everything that handlers work with. `tabs` may be replaced at any time: ask for a plugin at each request."""
+    """Everything that handlers work with.
+
+    A reload replaces `tabs`, so a handler keeps the name of its plugin and calls `plugin()` for each request.
+    """
 
     settings: Settings
     tabs: Sequence[Tab]
@@ -41,15 +44,15 @@ class Context:
     adapters: AdapterStore
     runs: Runs
     changes: int = 0
-    """Number of changes of the versions on disk, by which pages notice one."""
+    """Number of changes of the versions on disk; pages compare it to notice one."""
     notices: dict[str, GraftError] = field(default_factory=dict)
-    """Errors of plugin files that could not be reloaded, by the tab's name; the tab goes on with its earlier code."""
-    places: dict[Path, int] = field(default_factory=dict)
-    """Number of each plugin file ever seen; the ids of its components begin there."""
+    """Errors of plugin files that could not be reloaded, by the tab's name; the tab keeps its earlier code."""
+    sections: dict[Path, int] = field(default_factory=dict)
+    """Section number of each plugin file ever loaded; see `shell.section`."""
     corrections: Corrections = field(init=False)
     access: Access = field(init=False)
     _failed: dict[str, float] = field(default_factory=dict)
-    """Time at which each base was first seen to have failed."""
+    """Time at which the failure of each base was noticed."""
     _ready: frozenset[str] = frozenset()
     """Bases that were in memory when live versions were last loaded."""
     _lock: threading.Lock = field(default_factory=threading.Lock)
@@ -60,17 +63,18 @@ class Context:
 
     def plugin(self, name: str) -> TaskPlugin:
         """Return the current plugin of a name. Raises `PluginError`."""
-        for tab in self.tabs:
-            if tab.plugin and tab.name == name:
-                return tab.plugin
-        raise PluginError(f"There is no tab {name!r}.", "Its file is gone or has an error.", "Reload the page.")
+        for plugin in self.plugins():
+            if plugin.name == name:
+                return plugin
+        what = Text("There is no tab {tab}.", tab=repr(name))
+        raise PluginError(what, "Its file is gone or has an error.", "Reload the page.")
 
     def spec(self, name: str) -> TabSpec:
-        """Return the facts of a tab, with the base that the operator chose."""
+        """Return the facts of a tab, with its base as the settings have it."""
         return self.plugin(name).spec(self.settings.models)
 
     def title(self, say: Words, name: str) -> str:
-        """Return a tab's title in the reader's language, or its name where the tab is gone."""
+        """Return the title of a tab in the language of `say`, or its name where the tab is gone."""
         plugin = next((plugin for plugin in self.plugins() if plugin.name == name), None)
         return plugin.words.get(say.language, {}).get(plugin.title, plugin.title) if plugin else name
 
@@ -80,10 +84,10 @@ class Context:
 
     def learners(self) -> list[TaskPlugin]:
         """Return the plugins that can be trained."""
-        return [plugin for plugin in self.plugins() if plugin.spec(self.settings.models).learns]
+        return [plugin for plugin in self.plugins() if self.spec(plugin.name).learns]
 
     def load_models(self) -> None:
-        """Begin to load every base that the tabs need and that has not begun, or failed a while ago; return at once."""
+        """Begin to load each base of the tabs that is neither loaded nor loading, or failed `RETRY_S` ago."""
         with self._lock:
             statuses = self.pool.status()
             failed = {status.id for status in statuses if status.phase == "failed"}
@@ -102,12 +106,12 @@ class Context:
                 threading.Thread(target=self._warm, name="graft-warm", daemon=True).start()
 
     def versions_changed(self) -> None:
-        """Count a change for the pages, and load new live versions before anybody asks for them."""
+        """Count a change of the versions on disk, and load new live versions before the first request."""
         self.changes += 1
         self._warm()
 
     def _warm(self) -> None:
-        """Load live versions, and their bases where these are others than the tabs' own."""
+        """Load live versions, and their bases where these are not the tabs' own."""
         for plugin in self.learners():
             try:
                 self.pool.warm(self.spec(plugin.name))
@@ -115,10 +119,10 @@ class Context:
                 log.warning("%s: %s", plugin.name, error)
 
     def allow(self, action: Action, handler: F, silently: bool = False) -> F:
-        """Return a handler that is `guarded`; every handler of the page passes through here."""
+        """Return the handler, `guarded`; every handler of the page is made so."""
         return guarded(self.access, action, handler, silently)
 
 
 def own_key(plugin: TaskPlugin) -> str:
-    """Return the pool's key of a module that a plugin brings itself."""
+    """Return the key in the pool of the module that a plugin loads itself."""
     return f"{plugin.name} (own model)"

@@ -1,14 +1,14 @@
 """Translation of the page. The browser translates labels; sentences are composed in the language of the request.
 
-t("train.start")                        # a label: the browser translates it
-words(request)("run.step", step=3, steps=9)
-asked().sentence(Text("{n} requests wait.", n=3))  # an error's English sentence, found by its template among `said.*`
+t("train.start")                                           # a label, which the browser translates
+words(request)("run.step", step=3, steps=9)                # a text by its key in `locales/`
+request_words().sentence(Text("{n} requests wait.", n=3))  # an error or note, by its English template: keys `said.*`
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping, Sequence
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -42,7 +42,7 @@ def readable(value: object) -> object:
 
 
 class Words:
-    """Composes texts in one language."""
+    """Texts of one language, by key."""
 
     def __init__(self, language: str = ENGLISH) -> None:
         self.language = language
@@ -52,54 +52,52 @@ class Words:
         return texts(self.language)[key].format(**{name: readable(value) for name, value in values.items()})
 
     def sentence(self, english: str) -> str:
-        """Translate a sentence of an error or note, by its template; one that has no translation stays English."""
+        """Translate a sentence of an error or note; one without a translation stays English."""
         template, values = (english.template, english.values) if isinstance(english, Text) else (english, {})
-        key = None if self.language == ENGLISH else _keys().get(template)
+        key = None if self.language == ENGLISH else _sentence_keys().get(template)
         return self(key, **values) if key else english
 
 
 @cache
-def _keys() -> Mapping[str, str]:
+def _sentence_keys() -> Mapping[str, str]:
     """Return the key of each English template of `said.*`."""
     return {text: key for key, text in texts(ENGLISH).items() if key.startswith("said.")}
 
 
-def asked() -> Words:
-    """Return the words in the language of the request that is being answered; English outside of any."""
+def request_words() -> Words:
+    """Return the texts in the language of the request whose handler runs in this context; English outside of any."""
     return words(current_request())
 
 
-def words(request: gr.Request | None) -> Words:
-    """Return the words in the language of a request, by its Accept-Language header."""
+def words(request: Any) -> Words:  # noqa: ANN401 - a request of Gradio or Starlette, or None
+    """Return the texts in the language of a request, by its Accept-Language header."""
     headers = getattr(request, "headers", None) or {}
     return Words(language_of(str(headers.get("accept-language") or "")))
 
 
 def language_of(accept: str) -> str:
-    """Return the first language of an Accept-Language header that we have, or else English."""
+    """Return the first language of an Accept-Language header that the page has, or else English."""
     for tag in accept.lower().split(","):
         if tag.strip().startswith("zh"):
             return CHINESE
         if tag.strip().startswith("en"):
-            return ENGLISH
+            break
     return ENGLISH
 
 
-def translations(plugins: Iterable[TaskPlugin]) -> gr.I18n:
-    """Return every text that the browser may have to show, with the plugins' own."""
-    own = list(plugins)
-    tables = {language: {**texts(language), **_plugin_texts(own, language)} for language in LANGUAGES}
-    # A browser set to plain `zh` reads Chinese too.
-    return gr.I18n(**tables, zh=tables[CHINESE])
+def translations(plugins: Sequence[TaskPlugin]) -> gr.I18n:
+    """Return the texts that the browser translates labels with: the page's and the plugins' own."""
+    tables = {language: {**texts(language), **_plugin_texts(plugins, language)} for language in LANGUAGES}
+    return gr.I18n(**tables, zh=tables[CHINESE])  # a browser may ask for plain `zh`
 
 
-def _plugin_texts(plugins: Iterable[TaskPlugin], language: str) -> dict[str, str]:
+def _plugin_texts(plugins: Sequence[TaskPlugin], language: str) -> dict[str, str]:
     every = ((p, english) for p in plugins for table in p.words.values() for english in table)
     return {f"{p.name}: {english}": p.words.get(language, {}).get(english, english) for p, english in every}
 
 
-def english(value: Any, plugins: Iterable[TaskPlugin]) -> Any:  # noqa: ANN401 - JSON
-    """Replace labels by their English text at any depth of `value`: no browser translates for API clients."""
+def english(value: Any, plugins: Sequence[TaskPlugin]) -> Any:  # noqa: ANN401 - JSON
+    """Replace labels at any depth of `value` by their English text, for API clients, which do not translate."""
     known = {**texts(ENGLISH), **_plugin_texts(plugins, ENGLISH)}
 
     def walk(part: Any) -> Any:  # noqa: ANN401

@@ -1,4 +1,4 @@
-"""Polling of an open page: one short request a second brings every part of it up to date that has changed."""
+"""Polling of an open page: one request a second refreshes the parts of the page that have changed."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from typing import Any
 import gradio as gr
 from gradio.components import Component
 
+from ui.html.tags import Html
 from ui.i18n import LANGUAGES, Words, texts, words
 from ui.web.access import Access, Action, User, guarded, permitted
 
@@ -19,12 +20,12 @@ log = logging.getLogger("graft")
 
 PULSE_S = 1.0
 QUIET: dict[str, Any] = {"queue": False, "show_progress": "hidden", "api_visibility": "private"}
-"""Options of events beside work: past the queue, without a sign on the page, not for API clients.
+"""Options of quick events: not queued, no sign of progress, not for API clients.
 
-Gradio shows no error of an event past the queue, so a click that may be refused needs `ASKED`.
+Gradio shows no errors of events that are not queued, so a click that may be refused needs `ASKED`.
 """
 ASKED: dict[str, Any] = {"show_progress": "hidden", "api_visibility": "private"}
-"""Options of events that a person asks for and that may be refused: as `QUIET`, but errors are shown."""
+"""Options of events that may be refused: as `QUIET`, but queued, so that errors are shown."""
 
 
 @dataclass(frozen=True)
@@ -32,18 +33,23 @@ class LiveView:
     """A part of the page that is refreshed when its mark changes."""
 
     inputs: Sequence[Component]
-    """Components whose values `mark` and `refresh` receive after the words."""
+    """Components whose values `mark` and `refresh` receive, after the `Words` of the request."""
     outputs: Sequence[Component]
     """Components that `refresh` updates."""
     mark: Callable[..., object]
-    """Returns a cheap value that differs whenever the part must be refreshed."""
+    """Returns a value, cheap to compute, that differs whenever the part must be refreshed."""
     refresh: Callable[..., Sequence[Any]]
     """Returns the updates of `outputs`."""
     action: Action = Action.LOOK
-    """Action that a user must be allowed; for others the part stays as the layout has it."""
+    """Action that a user must be permitted; for others the part is never refreshed."""
+
+    @classmethod
+    def of_html(cls, box: gr.HTML, shown: Callable[[Words], Html]) -> LiveView:
+        """Return a view of one component, whose HTML is its own mark."""
+        return cls([], [box], lambda say: hash(shown(say)), lambda say: [shown(say)])
 
     def handler(self, access: Access, silently: bool = False) -> Callable[..., Any]:
-        """Return `refresh` as an event handler, for changes that must not wait for the next poll."""
+        """Return `refresh` as an event handler, for a refresh before the next poll."""
 
         def refresh(request: gr.Request, *values: Any) -> Any:  # noqa: ANN401 - Gradio updates
             updates = list(self.refresh(words(request), *values))
@@ -53,10 +59,10 @@ class LiveView:
 
 
 class PagePoll:
-    """The page's one timer and the live views that it refreshes."""
+    """The timer of a page and the live views that it refreshes."""
 
     def __init__(self, access: Access, before: Callable[[], None]) -> None:
-        """`before` runs at each poll."""
+        """`before` is called at each poll."""
         self._access, self._before = access, before
         self.views: list[LiveView] = []
 
@@ -67,9 +73,9 @@ class PagePoll:
 
     @contextmanager
     def reserved(self, action: Action, others: bool = False) -> Iterator[None]:
-        """Place a column that is shown to users who may do `action`; with `others`, to all but them.
+        """Place a column that is shown to users who may do `action`; with `others`, to all other users.
 
-        Handlers in it must refuse by themselves: a browser can call them whatever the layout shows.
+        Its handlers must be `guarded` all the same: a browser can call them whatever the layout shows.
         """
         everybody = self._access.mode == "local"
         with gr.Column(visible=everybody != others, elem_classes="g-reserved") as column:
@@ -77,12 +83,13 @@ class PagePoll:
         self.add(LiveView([], [column], lambda say: "", lambda say: [gr.update(visible=not others)], action))
 
     def connect(self, demo: gr.Blocks) -> None:
-        """Place the timer. Call it once, after every `add`."""
+        """Place the timer; to be called once, after every `add`."""
         seen, timer = gr.State({}), gr.Timer(PULSE_S)
         inputs = [seen, *(c for view in self.views for c in view.inputs)]
         outputs = [seen, *(c for view in self.views for c in view.outputs)]
         poll = guarded(self._access, Action.LOOK, self._poll)
-        timer.tick(poll, inputs, outputs, js=_check(), **QUIET)
+        stale = json.dumps([texts(language)["page.stale"] for language in LANGUAGES])
+        timer.tick(poll, inputs, outputs, js=CHECK.replace("TEXTS", stale), **QUIET)
         demo.load(poll, inputs, outputs, **QUIET)
 
     def _poll(self, request: gr.Request, seen: dict[int, str], *values: Any) -> list[Any]:  # noqa: ANN401
@@ -104,23 +111,18 @@ CHECK = """async (...values) => {
   } catch (error) {
     return values;
   }
-  const said = navigator.language.startsWith('zh') ? WORDS[1] : WORDS[0];
+  const text = navigator.language.startsWith('zh') ? TEXTS[1] : TEXTS[0];
   if (document.querySelector('.g-stale')) return new Promise(() => {});
-  const box = Object.assign(document.createElement('button'), {className: 'g-stale', textContent: said});
+  const box = Object.assign(document.createElement('button'), {className: 'g-stale', textContent: text});
   box.onclick = () => location.reload();
   document.body.append(box);
   return new Promise(() => {});
 }"""
-"""Runs in the browser before each beat: a page whose tabs were exchanged behind it says so once and stops asking."""
-
-
-def _check() -> str:
-    said = [texts(language)["page.stale"] for language in LANGUAGES]
-    return CHECK.replace("WORDS", json.dumps(said))
+"""JavaScript before each poll: a page whose tabs were replaced offers a reload once and stops polling."""
 
 
 def look(view: LiveView, user: User, say: Words, values: Sequence[Any], seen: str | None) -> tuple[str, list[Any]]:
-    """Return a view's mark, and its updates if the mark is not the one that the page has seen."""
+    """Return a view's mark, and its updates if the mark is not `seen`, the one of the last refresh."""
     nothing: list[Any] = [gr.skip()] * len(view.outputs)
     if not permitted(user, view.action):
         return seen or "", nothing
@@ -129,14 +131,14 @@ def look(view: LiveView, user: User, say: Words, values: Sequence[Any], seen: st
         return (mark, nothing) if mark == seen else (mark, list(view.refresh(say, *values)))
     except Exception:
         # The failure of one part must not keep the others from being refreshed.
-        log.exception("a part of the page cannot be brought up to date")
+        log.exception("a part of the page cannot be refreshed")
         return seen or "", nothing
 
 
 def chosen_of(found: Sequence[tuple[str, str]], chosen: str | None, default: str | None) -> Any:  # noqa: ANN401 - an update
     """Return a menu's update: its choices, and `default` where the chosen value is none of them.
 
-    A valid choice is not sent back: another one made meanwhile would be undone.
+    A valid choice is not sent back, which would undo one that was made meanwhile.
     """
     known = chosen in {value for _, value in found}
     return gr.update(choices=found) if known else gr.update(choices=found, value=default)

@@ -3,18 +3,17 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
 from pathlib import Path
 
 import gradio as gr
 
 from errors import GraftError
-from plugins._discovery import Tab, load, unique
+from plugins._discovery import Tab, load, plugin_files, unique
 from settings import RELEASE
 from ui.adapters import adapters_page
 from ui.context import Context, own_key
 from ui.html import format
-from ui.html.tags import Html, failure, join, span
+from ui.html.tags import Html, failure, span
 from ui.i18n import Words, english, t, translations
 from ui.pulse import LiveView, PagePoll
 from ui.tab import task_tab
@@ -25,31 +24,31 @@ from ui.web.signin import place_account
 log = logging.getLogger("graft")
 Stamp = tuple[int, int]
 HEADER, TRAIN, ADAPTERS, PULSE, TABS = 1, 2, 3, 4, 10
-"""Numbers of the page's sections; tabs have those from `TABS` on."""
+"""Numbers of the page's sections; plugins have those from `TABS` on."""
 
 
 def build(context: Context) -> gr.Blocks:
     """Make the page for the current tabs."""
-    # Components are made before the page begins: one that fails then is an error tab, and the page is whole.
+    # Components are made before the page: a plugin whose components fail becomes an error tab of a whole page.
     made = [(tab, _parts(context, tab)) for tab in context.tabs]
-    pulse = PagePoll(context.access, context.load_models)
+    poll = PagePoll(context.access, context.load_models)
     begin_ids(0)
     demo = gr.Blocks(title="Graft", analytics_enabled=False, delete_cache=(3600, 86400), fill_width=True)
     with demo:
         section(HEADER, demo)
-        here = _header(context, pulse)
+        here = _header(context, poll)
         with gr.Tabs(elem_classes="g-tabs"):
             for tab, parts in made:
-                section(_place(context, tab), demo, 500)
-                _tab(context, tab, parts, pulse)
+                section(_number(context, tab), demo, 500)
+                _tab(context, tab, parts, poll)
             section(TRAIN, demo)
             with gr.Tab(t("train.title"), id="train"):
-                form = train_page.build(context, demo, pulse, here)
+                form = train_page.build(context, demo, poll, here)
             section(ADAPTERS, demo)
             with gr.Tab(t("adapters.title"), id="adapters"):
-                adapters_page.build(context, pulse, form)
+                adapters_page.build(context, poll, form)
         section(PULSE, demo)
-        pulse.connect(demo)
+        poll.connect(demo)
         gr.HTML(span("g-release", f"Graft {RELEASE}"))
     begin_ids(10**9)
     plugins = context.plugins()
@@ -59,65 +58,62 @@ def build(context: Context) -> gr.Blocks:
 
 
 def section(number: int, demo: gr.Blocks | None = None, after: int = 0) -> None:
-    """Begin the ids of components and events made next at numbers that depend on nothing else.
+    """Begin the ids of the components and events of a section at numbers that no other section changes.
 
-    Gradio numbers in order of making. An open page knows those numbers, so one tab must not move another's.
+    Gradio numbers them in the order in which they are made. An open page refers to them by these ids, so the reload of
+    one tab must not change those of another.
     """
     begin_ids(1000 * number + after, demo, 100 * number)
 
 
-def _place(context: Context, tab: Tab) -> int:
-    return context.places.setdefault(tab.path, TABS + len(context.places))
+def _number(context: Context, tab: Tab) -> int:
+    """Return the section number of a plugin's file, which it keeps for the life of the process."""
+    return context.sections.setdefault(tab.path, TABS + len(context.sections))
 
 
-def _header(context: Context, pulse: PagePoll) -> gr.Textbox:
-    """Place the header and return the hidden component through which the Train page learns of a loaded base."""
+def _header(context: Context, poll: PagePoll) -> gr.Textbox:
+    """Place the header; returns the hidden component that tells the Train page of a loaded base."""
     with gr.Row(elem_classes="g-header"):
         gr.HTML(span("g-name", "Graft"), elem_classes="g-brand")
         gr.Markdown(t("header.about"), elem_classes="g-tagline")
-        place_account(context, pulse)
+        place_account(context, poll)
     loading = gr.HTML("", elem_classes="g-models")
-
-    def shown(say: Words) -> Sequence[Html]:
-        return [format.models(say, context.pool.status())]
-
-    pulse.add(LiveView([], [loading], mark=lambda say: hash(shown(say)[0]), refresh=shown))
+    poll.add(LiveView.of_html(loading, lambda say: format.models(say, context.pool.status())))
     return gr.Textbox("", visible="hidden", show_label=False, elem_classes="g-unseen")
 
 
 def _parts(context: Context, tab: Tab) -> task_tab.Parts | GraftError:
     if tab.plugin is None:
         return tab.error or GraftError(f"{tab.path.name} has no plugin.")
-    section(_place(context, tab))
+    section(_number(context, tab))
     try:
         return task_tab.make_parts(tab.plugin)
     except GraftError as error:
         return error
 
 
-def _tab(context: Context, tab: Tab, parts: task_tab.Parts | GraftError, pulse: PagePoll) -> None:
+def _tab(context: Context, tab: Tab, parts: task_tab.Parts | GraftError, poll: PagePoll) -> None:
     title = tab.plugin.say(tab.title) if tab.plugin else f"{tab.title} ⚠"
     with gr.Tab(title, id=tab.name):
-        if tab.plugin is None or isinstance(parts, GraftError):
-            gr.HTML(failure(parts if isinstance(parts, GraftError) else GraftError("")))
-            return
-        _notice(context, tab.name, pulse)
-        task_tab.build(context, tab.plugin, parts, pulse)
+        if isinstance(parts, GraftError):
+            gr.HTML(failure(parts))
+        elif tab.plugin:
+            _notice(context, tab.name, poll)
+            task_tab.build(context, tab.plugin, parts, poll)
 
 
-def _notice(context: Context, name: str, pulse: PagePoll) -> None:
-    """Place the reason why a tab's file could not be reloaded; the tab goes on with its earlier code."""
-    box = gr.HTML("", elem_classes="g-list")
+def _notice(context: Context, name: str, poll: PagePoll) -> None:
+    """Place the reason why a tab's file could not be reloaded, above the tab of its earlier code."""
 
-    def shown(say: Words) -> Sequence[Html]:
+    def shown(say: Words) -> Html:
         error = context.notices.get(name)
-        return [join([failure(error)]) if error else Html("")]
+        return failure(error) if error else Html("")
 
-    pulse.add(LiveView([], [box], mark=lambda say: hash(shown(say)[0]), refresh=shown))
+    poll.add(LiveView.of_html(gr.HTML("", elem_classes="g-list"), shown))
 
 
 class Reloader:
-    """Rebuilds the tabs whose plugin files have changed, each time it is called."""
+    """Rebuilds the tabs whose plugin files have changed since the last call."""
 
     def __init__(self, context: Context, page: gr.Blocks) -> None:
         """`page` is the page that `build` made of `context`."""
@@ -125,7 +121,7 @@ class Reloader:
         self._stamps = _stamps(context.settings.plugins)
 
     def __call__(self) -> None:
-        """Reload the files that changed; the others are not touched."""
+        """Reload the changed files, and no others."""
         found, context = _stamps(self._context.settings.plugins), self._context
         old = {tab.path: tab for tab in context.tabs}
         tabs = [
@@ -142,29 +138,23 @@ class Reloader:
 
     def _reload(self, path: Path, before: Tab | None) -> Tab:
         """Return the tab of a new or changed file, or the earlier one if the new code fails."""
-        tab = load(path)
-        error = tab.error
-        try:
-            if tab.plugin:
-                task_tab.make_parts(tab.plugin)
-        except GraftError as problem:
-            error = problem
-        self._context.notices.pop(before.name if before else tab.name, None)
-        if error is None:
+        tab, notices = load(path), self._context.notices
+        parts = _parts(self._context, tab)
+        notices.pop(before.name if before else tab.name, None)
+        if not isinstance(parts, GraftError):
             log.info("reloaded %s", path.name)
             return tab
         if before is None or before.plugin is None:
-            return Tab(path, path.stem, path.stem, error=error)
-        self._context.notices[before.name] = error
+            return Tab.failed(path, parts)
+        notices[before.name] = parts
         return before
 
     def _exchange(self, fresh: gr.Blocks) -> None:
-        """Put the content of `fresh` into the page that is being served, unless it is the same."""
+        """Replace the content of the served page by that of `fresh`, unless it is the same."""
         if layout(self._page) != layout(fresh):
             exchange(self._page, fresh, translations(self._context.plugins()))
 
 
 def _stamps(folder: Path) -> dict[Path, Stamp]:
-    """Return the time and size of each plugin's file, in the order of tabs."""
-    paths = sorted(folder.glob("[!_.]*.py"))
-    return {path: (path.stat().st_mtime_ns, path.stat().st_size) for path in paths if path.exists()}
+    """Return the modification time and size of each plugin's file, in the order of tabs."""
+    return {path: (path.stat().st_mtime_ns, path.stat().st_size) for path in plugin_files(folder) if path.exists()}

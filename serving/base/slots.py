@@ -23,7 +23,7 @@ import torch
 from torch import nn
 from transformers import AutoModelForSequenceClassification, PretrainedConfig
 
-from errors import AdapterError, BusyError
+from errors import AdapterError, BusyError, Text
 from models.transformers_private import dense_weight
 from store.adapters import Version
 
@@ -250,8 +250,9 @@ class Slots:
         with self._freed:
             while sum(slot.users > 0 for slot in self._slots.values()) >= IN_USE:
                 if not self._freed.wait(deadline - time.monotonic()):
-                    why = f"{IN_USE} other versions are being answered with."
-                    raise BusyError(f"{version.ref} cannot be loaded now.", why, "Try again in a moment.")
+                    what = Text("{version} cannot be loaded now.", version=version.ref)
+                    why = Text("{n} other versions are being answered with.", n=IN_USE)
+                    raise BusyError(what, why, "Try again in a moment.")
 
     def _evict(self) -> None:
         unused = [ref for ref, slot in self._slots.items() if slot.users == 0]

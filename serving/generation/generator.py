@@ -110,7 +110,7 @@ class Generator:
                     yield answer.text
                     yielded = True
         if request.late:
-            request.notes.append(f"The answer was cut after {DEADLINE_S:.0f} seconds.")
+            request.notes.append(Text("The answer was cut after {n} seconds.", n=f"{DEADLINE_S:.0f}"))
         if answer.add((), last=True) or request.late or not yielded:
             yield answer.text
 

@@ -164,5 +164,5 @@ def _for_reader(error: BaseException | None) -> BaseException | None:
 
 
 def _too_late() -> BusyError:
-    why = f"Its turn did not come within {DEADLINE_S:.0f} seconds."
+    why = Text("Its turn did not come within {n} seconds.", n=f"{DEADLINE_S:.0f}")
     return BusyError("The answer was not begun.", why, "Try again when fewer people ask.")

@@ -16,7 +16,7 @@ from typing import Any
 import torch
 from transformers import TopPLogitsWarper
 
-from errors import InputError
+from errors import InputError, Text
 from models.transformers_private import generation_setup
 
 LIKELIEST = 512
@@ -40,11 +40,13 @@ class SamplingParams:
         if not all(isinstance(n, int | float) and not isinstance(n, bool) for n in numbers) or not (
             1 <= self.max_new_tokens < math.inf and 0 <= self.temperature <= 10 and 0 < self.top_p <= 1
         ):
-            why = f"Length {self.max_new_tokens}, temperature {self.temperature}, top-p {self.top_p}."
+            template = "Length {length}, temperature {temperature}, top-p {top_p}."
+            why = Text(template, length=self.max_new_tokens, temperature=self.temperature, top_p=self.top_p)
             then = "Length is 1 or more, temperature 0 to 10, top-p above 0 and at most 1."
             raise InputError("These options cannot be used.", why, then)
         if self.seed is not None and not (type(self.seed) is int and 0 <= self.seed < 2**63):
-            raise InputError("This seed cannot be used.", f"It is {self.seed!r}.", "Give a whole number from 0 on.")
+            why = Text("It is {seed}.", seed=repr(self.seed))
+            raise InputError("This seed cannot be used.", why, "Give a whole number from 0 on.")
 
     def arguments(self) -> dict[str, Any]:
         """Return keyword arguments of transformers' `generate`."""

@@ -1,5 +1,6 @@
 """A whole page with plugins of its own and a pool without models, served in this process. For the tests of `ui`."""
 
+from collections.abc import Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -91,8 +92,6 @@ class Chat(TaskPlugin):
         if message == "half":
             raise ValueError("a secret")
 """
-
-
 PASSWORD = "correct horse battery"  # noqa: S105 - of a page of these tests
 
 
@@ -155,10 +154,12 @@ class Site:
             return self.context.adapters.publish(staging, name, facts).ref
 
 
-def make(tmp: Path, **changes) -> tuple[Context, Pool, Path]:
+def make(tmp: Path, plugins: Mapping[str, str] | None = None, **changes) -> tuple[Context, Pool, Path]:
+    """Return the context of a page, its pool and its folder of plugins; `plugins` are further ones, source by name."""
     folder = tmp / "plugins"
     folder.mkdir(parents=True, exist_ok=True)
-    for name, text in (("echo", ECHO.format(mark="")), ("stream", STREAM), ("own", OWN), ("bad", "raise ValueError")):
+    sources = {"echo": ECHO.format(mark=""), "stream": STREAM, "own": OWN, "bad": "raise ValueError"}
+    for name, text in (sources | dict(plugins or {})).items():
         (folder / f"{name}.py").write_text(text, encoding="utf-8")
     settings = Settings(home=tmp / "home", shipped=tmp / "none", plugins=folder, port=0, **changes)
     adapters = AdapterStore(settings.home, settings.shipped)
@@ -168,6 +169,7 @@ def make(tmp: Path, **changes) -> tuple[Context, Pool, Path]:
 
 @contextmanager
 def serve(tmp: Path, **changes):
+    """Serve a page; arguments as for `make`."""
     context, pool, folder = make(tmp, **changes)
     demo = shell.build(context)
     options = server.options(context) | {"server_port": None}

@@ -1,9 +1,10 @@
-"""Discovery: each file is one tab or one error tab with its reason, and touches no other; facts as JSON lines."""
+"""plugins/: each file is one tab or one error tab with the reason, and affects no other; facts as JSON lines."""
 
 import inspect
 import json
 import os
 import pickle
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -20,12 +21,12 @@ import gradio as gr
 from plugins import TaskPlugin
 
 class Echo(TaskPlugin):
-    name, title = "{name}", "Echo"
+    name, title = "echo", "Echo"
     model, task = "org/base", "causal-lm"
 
     def inputs(self): return [gr.Textbox(label="Text", lines=1)]
     def outputs(self): return [gr.Textbox(label="Said")]
-    def predict(self, lm, text): return "{said}" + text
+    def predict(self, lm, text): return "1" + text
 """
 
 
@@ -42,33 +43,31 @@ def test_the_built_in_tabs() -> None:
 
 
 @pytest.mark.parametrize(
-    ("text", "said"),
+    ("text", "reason"),
     [
-        ("import nowhere_at_all\n", ["Line 1: ModuleNotFoundError", "nowhere_at_all"]),
-        ("x = 1\n\nraise SystemExit(3)\n", ["Line 3: SystemExit: 3"]),
-        ("def broken(:\n", ["Line 1: SyntaxError"]),
-        ("x = 1\n", ["must define one TaskPlugin class", "none"]),
-        (WHOLE.format(name="a", said="") + WHOLE.format(name="b", said="").replace("Echo(", "Other("), ["Echo, Other"]),
-        (WHOLE.format(name="", said=""), ["name is missing."]),
-        (WHOLE.format(name="Not Good", said=""), ["lower case"]),
-        (WHOLE.format(name="echo", said="").replace("causal-lm", "sing"), ["'sing' is none of"]),
-        (WHOLE.format(name="echo", said="").replace("def predict", "def other"), ["predict() is missing."]),
+        ("import nowhere_at_all\n", "Line 1: ModuleNotFoundError.*nowhere_at_all"),
+        ("x = 1\n\nraise SystemExit(3)\n", "Line 3: SystemExit: 3"),
+        ("def broken(:\n", "Line 1: SyntaxError"),
+        ("x = 1\n", "must define one TaskPlugin class.*none"),
+        (WHOLE + WHOLE.replace("Echo(", "Other("), "Echo, Other"),
+        (WHOLE.replace('"echo"', '""'), "name is missing."),
+        (WHOLE.replace('"echo"', '"Not Good"'), "lower case"),
+        (WHOLE.replace("causal-lm", "sing"), "'sing' is none of"),
+        (WHOLE.replace("def predict", "def other"), r"predict\(\) is missing."),
     ],
 )
-def test_r15_a_bad_file_is_an_error_tab_with_the_reason(tmp_path: Path, text: str, said: list[str]) -> None:
+def test_r15_a_bad_file_is_an_error_tab_with_the_reason(tmp_path: Path, text: str, reason: str) -> None:
     write(tmp_path, "bad.py", text)
-    write(tmp_path, "good.py", WHOLE.format(name="good", said=""))
+    write(tmp_path, "good.py", WHOLE.replace("echo", "good"))
     bad, good = discover(tmp_path)
     assert bad.plugin is None and bad.title == "bad" and good.plugin
-    for part in said:
-        assert part in str(bad.error)
-    assert "Traceback" not in str(bad.error)
+    assert re.search(reason, str(bad.error)) and "Traceback" not in str(bad.error)
 
 
 def test_r15_a_taken_name_is_an_error_for_the_later_file(tmp_path: Path) -> None:
     for file in ("a.py", "b.py"):
-        write(tmp_path, file, WHOLE.format(name="echo", said=""))
-    write(tmp_path, "c.py", WHOLE.format(name="train", said=""))
+        write(tmp_path, file, WHOLE)
+    write(tmp_path, "c.py", WHOLE.replace("echo", "train"))
     first, second, page = discover(tmp_path)
     assert first.plugin and second.plugin is None and second.name == "b"
     assert "a.py has it" in str(second.error)
@@ -84,32 +83,21 @@ def test_r15_only_a_python_file_right_in_the_folder_is_a_tab(tmp_path: Path) -> 
     assert discover(tmp_path) == []
 
 
-def test_a_saved_file_is_imported_fresh_even_within_a_second(tmp_path: Path) -> None:
-    path = write(tmp_path, "echo.py", WHOLE.format(name="echo", said="1"))
-    first = load(path)
-    os.utime(write(tmp_path, "echo.py", WHOLE.format(name="echo", said="2")), (1, 1))
-    second = load(path)
-    assert first.plugin and second.plugin
-    assert (first.plugin.predict(None, "x"), second.plugin.predict(None, "x")) == ("1x", "2x")
-
-
-def test_the_module_is_registered(tmp_path: Path) -> None:
-    tab = load(write(tmp_path, "echo.py", WHOLE.format(name="echo", said="")))
-    assert tab.plugin
-    assert type(pickle.loads(pickle.dumps(tab.plugin))) is type(tab.plugin)  # noqa: S301 - our own
-    assert "class Echo" in inspect.getsource(type(tab.plugin))
-
-
-def test_a_failed_reload_leaves_the_module_that_worked(tmp_path: Path) -> None:
-    path = write(tmp_path, "echo.py", WHOLE.format(name="echo", said=""))
-    load(path)
+def test_a_saved_file_is_imported_again_and_an_error_leaves_the_module_as_it_was(tmp_path: Path) -> None:
+    path = write(tmp_path, "echo.py", WHOLE)
+    first = load(path).plugin
+    os.utime(write(tmp_path, "echo.py", WHOLE.replace("1", "2")), (1, 1))  # as within one second
+    second = load(path).plugin
+    assert first and second
+    assert (first.predict(None, "x"), second.predict(None, "x")) == ("1x", "2x")
+    assert type(pickle.loads(pickle.dumps(second))) is type(second)  # noqa: S301 - our own
+    assert "class Echo" in inspect.getsource(type(second))
     module = sys.modules["graft_plugin_echo"]
     write(tmp_path, "echo.py", "raise ValueError")
-    assert load(path).error
-    assert sys.modules["graft_plugin_echo"] is module
+    assert load(path).error and sys.modules["graft_plugin_echo"] is module
 
 
-def test_check_names_every_missing_fact() -> None:
+def test_a_check_names_every_missing_fact() -> None:
     class Empty(TaskPlugin):
         pass
 
@@ -119,20 +107,14 @@ def test_check_names_every_missing_fact() -> None:
         assert f"{fact} is missing." in caught.value.why
 
 
-def test_facts_as_json_lines(tmp_path: Path) -> None:
+def test_the_command_prints_facts_as_json_lines(tmp_path: Path) -> None:
     write(tmp_path, "bad.py", "import nowhere_at_all")
-    write(tmp_path, "echo.py", WHOLE.format(name="echo", said=""))
+    write(tmp_path, "echo.py", WHOLE)
     env = {"PATH": os.environ["PATH"], "GRAFT_PLUGINS": str(tmp_path), "GRAFT_MODEL_ECHO": "org/other"}
     done = subprocess.run(
         [sys.executable, "-m", "plugins"], cwd=REPOSITORY, env=env, capture_output=True, text=True, check=True
     )
     bad, echo = [json.loads(line) for line in done.stdout.splitlines()]
     assert "cannot be imported" in bad["error"]
-    assert echo == {
-        "name": "echo",
-        "title": "Echo",
-        "model": "org/other",
-        "task": "causal-lm",
-        "columns": None,
-        "prompt": "",
-    }
+    assert (echo["name"], echo["title"], echo["model"], echo["task"]) == ("echo", "Echo", "org/other", "causal-lm")
+    assert echo["columns"] is None and echo["prompt"] == ""

@@ -6,6 +6,7 @@ import pytest
 from playwright import sync_api
 
 from tests.helpers.browser import CHROMIUM, FLAGS
+from tests.helpers.ui_site import Site, serve
 
 
 @pytest.fixture(scope="module")
@@ -15,3 +16,10 @@ def chromium() -> Iterator[sync_api.Browser]:
         browser = playwright.chromium.launch(executable_path=CHROMIUM, args=FLAGS)
         yield browser
         browser.close()
+
+
+@pytest.fixture(scope="module")
+def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
+    """A served page with the plugins of `ui_site`."""
+    with serve(tmp_path_factory.mktemp("site")) as found:
+        yield found

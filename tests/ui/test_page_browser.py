@@ -1,9 +1,9 @@
-"""What only a browser can show: words in the reader's language, no markup from values, a page that follows changes."""
+"""The page in a browser: the reader's language, no markup from values, and a page that follows changes."""
 
 import pytest
 from playwright import sync_api
 
-from tests.helpers.browser import opened
+from tests.helpers.browser import opened, seen
 from tests.helpers.ui_site import CHAT, ECHO, serve
 from ui.shell import Reloader
 from ui.web.access import Action
@@ -12,14 +12,8 @@ pytestmark = pytest.mark.filterwarnings("ignore")
 NASTY = "${window.__x=1}{{x}}`</div><img src=x onerror=window.__x=1>"
 
 
-@pytest.fixture(scope="module")
-def site(tmp_path_factory):
-    with serve(tmp_path_factory.mktemp("site")) as found:
-        yield found
-
-
-def test_r30_it_follows_new_versions_and_shows_values_as_text(chromium, site, monkeypatch) -> None:
-    page = opened(chromium, site, locale="en", viewport={"width": 1280, "height": 900})
+def test_r30_a_tab_follows_new_versions_and_shows_values_as_text(chromium, site, monkeypatch) -> None:
+    page = opened(chromium, site, viewport={"width": 1280, "height": 900})
     live = page.get_by_label("Answer with").locator("visible=true")
     sync_api.expect(live).to_have_value("live (base)")
     site.publish("mine")
@@ -29,7 +23,7 @@ def test_r30_it_follows_new_versions_and_shows_values_as_text(chromium, site, mo
 
     monkeypatch.setattr(type(site.context.plugin("echo")), "model", NASTY)
     page.get_by_label("Text").locator("visible=true").fill("ab")
-    page.get_by_role("button", name="Run").locator("visible=true").click()
+    seen(page, "button", "Run").click()
     page.wait_for_selector(".g-badge")
     badge = page.locator(".g-badge").first.inner_text()
     assert badge.startswith("mine@1 · ") and badge.endswith(" ms")
@@ -42,14 +36,14 @@ def test_r30_it_follows_new_versions_and_shows_values_as_text(chromium, site, mo
 @pytest.mark.parametrize("width", [1280, 390])
 def test_versions_answer_side_by_side(chromium, site, width) -> None:
     ref = site.publish("beside")
-    page = opened(chromium, site, locale="en", viewport={"width": width, "height": 900})
+    page = opened(chromium, site, viewport={"width": width, "height": 900})
     page.get_by_label("Text").locator("visible=true").fill("ab")
     page.get_by_role("button", name="Compare versions").locator("visible=true").click()
     third = page.get_by_label("Third").locator("visible=true")
     sync_api.expect(third).to_have_value(f"newest not live ({ref})")
     third.fill("nope@9")
     third.press("Enter")
-    page.get_by_role("button", name="Compare", exact=True).locator("visible=true").click()
+    seen(page, "button", "Compare").click()
     columns = page.locator(".g-compared > .column").locator("visible=true")
     sync_api.expect(columns.nth(2).locator(".g-bad")).to_contain_text("There is no version 'nope@9'")
     for column in (columns.nth(0), columns.nth(1)):
@@ -63,23 +57,20 @@ def test_versions_answer_side_by_side(chromium, site, width) -> None:
     assert page.problems == []
 
 
-def test_an_error_is_a_kind_sentence(chromium, site) -> None:
-    page = opened(chromium, site, locale="en")
-    page.get_by_role("button", name="Run").locator("visible=true").click()
+def test_an_error_is_shown_as_a_sentence(chromium, site) -> None:
+    page = opened(chromium, site)
     toast = page.locator(".toast-body").first
+    seen(page, "button", "Run").click()
     sync_api.expect(toast).to_contain_text("There is no text. The input is empty & blank. Type one.")
-
-
-def test_what_is_refused_on_a_click_is_said(chromium, site) -> None:
-    """Gradio shows nothing of an event that goes past its queue and fails."""
-    page = opened(chromium, site, locale="en")
+    page = opened(chromium, site)
     page.get_by_role("tab", name="Adapters").click()
-    page.get_by_role("button", name="Take in an adapter made elsewhere").locator("visible=true").click()
-    page.get_by_role("button", name="Take it in", exact=True).locator("visible=true").click()
+    seen(page, "button", "Take in an adapter made elsewhere").click()
+    seen(page, "button", "Take it in").click()
     sync_api.expect(page.locator(".toast-body").first).to_contain_text("There is no file. Nothing was chosen.")
 
 
 def test_events_that_may_be_refused_go_through_the_queue(site) -> None:
+    """Gradio shows no error of an event past its queue."""
     functions = [*site.demo.fns.values()]
     kept = [f for f in functions if getattr(f.fn, "action", None) in (Action.KEEP, Action.CORRECT)]
     acts = {f.name: f.queue for f in kept if f.targets and f.targets[0][1] == "click"}
@@ -87,7 +78,7 @@ def test_events_that_may_be_refused_go_through_the_queue(site) -> None:
 
 
 @pytest.mark.parametrize("theme", ["light", "dark"])
-def test_every_page_fits_a_phone_and_speaks_chinese(chromium, site, theme) -> None:
+def test_every_tab_fits_a_phone_and_is_in_chinese(chromium, site, theme) -> None:
     page = opened(chromium, site, locale="zh-CN", color_scheme=theme, viewport={"width": 390, "height": 800})
     for name in ("Stream", "训练", "适配器", "bad ⚠"):
         tab = page.get_by_role("tab", name=name, exact=True)
@@ -103,34 +94,12 @@ def test_every_page_fits_a_phone_and_speaks_chinese(chromium, site, theme) -> No
         text = page.locator("body").inner_text()
         assert "__i18n__" not in text and "task." not in text and "train." not in text
     assert "bad.py cannot be imported." in text
+    sync_api.expect(page.locator("footer .divider").locator("visible=true")).to_have_count(0)
     assert page.problems == []
 
 
-def test_a_phone_shows_no_mark_without_a_neighbour_no_cut_choice_and_no_empty_room(chromium, tmp_path) -> None:
-    with serve(tmp_path) as site:
-        page = opened(chromium, site, locale="en", viewport={"width": 390, "height": 800})
-        sync_api.expect(page.locator("footer .settings")).to_be_visible()
-        sync_api.expect(page.locator("footer .divider").locator("visible=true")).to_have_count(0)
-        choice = page.locator(".secondary-wrap input").locator("visible=true").first
-        text_end, arrow, overflow = choice.evaluate("""(input) => {
-            const style = getComputedStyle(input), arrow = input.parentElement.querySelector('.icon-wrap');
-            return [input.getBoundingClientRect().right - parseFloat(style.paddingRight),
-                    arrow.getBoundingClientRect().left, style.textOverflow];
-        }""")
-        assert text_end <= arrow + 2 and overflow == "ellipsis"
-        page.get_by_role("tab", name="Adapters", exact=True).click()
-        none = page.locator(".g-section .g-empty").locator("visible=true")
-        sync_api.expect(none).to_have_count(1)
-        ends = [box["y"] + box["height"] for box in (page.locator(".g-section").bounding_box(), none.bounding_box())]
-        assert ends[0] - ends[1] < 20
-        site.publish("mine")
-        site.context.versions_changed()
-        sync_api.expect(page.get_by_role("button", name="Make live").locator("visible=true")).to_be_visible()
-        assert page.problems == []
-
-
 def test_a_page_is_asked_to_reload_when_its_tabs_changed(chromium, site) -> None:
-    page = opened(chromium, site, locale="en")
+    page = opened(chromium, site)
     reload = Reloader(site.context, site.demo)
     (site.folder / "fresh.py").write_text(ECHO.format(mark="").replace('"echo"', '"fresh"'), encoding="utf-8")
     reload()
@@ -142,10 +111,8 @@ def test_a_page_is_asked_to_reload_when_its_tabs_changed(chromium, site) -> None
 
 
 def test_a_conversation_is_retried_undone_and_nothing_is_lost(chromium, tmp_path) -> None:
-    (tmp_path / "plugins").mkdir()
-    (tmp_path / "plugins" / "chat.py").write_text(CHAT, encoding="utf-8")
-    with serve(tmp_path) as site:
-        page = opened(chromium, site, locale="en")
+    with serve(tmp_path, plugins={"chat": CHAT}) as site:
+        page = opened(chromium, site)
         page.get_by_role("tab", name="Chat", exact=True).click()
         box = page.get_by_role("textbox", name="Message")
         answers = page.locator(".message.bot").locator("visible=true")

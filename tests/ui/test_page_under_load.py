@@ -1,10 +1,10 @@
-"""The page while many ask: what is quick stays quick, nothing is left waiting, and nobody is led to another machine."""
+"""The page under load: quick requests stay quick, the queue empties, and the server asks no other machine."""
 
 import json
+import select
+import socket
 import sys
-import threading
 from collections.abc import Iterator
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import gradio as gr
 import httpx
@@ -13,7 +13,6 @@ import pytest
 from tests.helpers.endpoints import by_queue, by_run, endpoints
 from tests.helpers.ui_site import Site, serve
 from tests.helpers.waiting import until
-from ui.shell import Reloader
 from ui.tab import chat
 from ui.web import server
 
@@ -45,10 +44,7 @@ ASKED = 60
 
 @pytest.fixture(scope="module")
 def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
-    with serve(tmp_path_factory.mktemp("site")) as found:
-        reload = Reloader(found.context, found.demo)
-        (found.folder / "block.py").write_text(BLOCK, encoding="utf-8")
-        reload()
+    with serve(tmp_path_factory.mktemp("site"), plugins={"block": BLOCK}) as found:
         found.publish("mine")
         yield found
 
@@ -60,14 +56,20 @@ def poll(site: Site, session: str = "look") -> httpx.Response:
     return httpx.post(f"{site.url}/gradio_api/run/any", json=body, timeout=20)
 
 
-def test_r26_what_is_quick_stays_quick_while_answers_wait_and_the_queue_empties(site: Site) -> None:
+def begin(site: Site, endpoint: str, data: list) -> str:
+    answer = httpx.post(f"{site.url}/gradio_api/call/{endpoint}", json={"data": data}, timeout=20)
+    assert answer.status_code == 200
+    return answer.json()["event_id"]
+
+
+def result(site: Site, endpoint: str, id: str) -> str:
+    return httpx.get(f"{site.url}/gradio_api/call/{endpoint}/{id}", timeout=60).text
+
+
+def test_r26_quick_requests_stay_quick_while_answers_wait_and_the_queue_empties(site: Site) -> None:
     plugin = sys.modules["graft_plugin_block"]
     texts = [*(f"text {i}" for i in range(ASKED - 3)), "raises", "ends", "gone"]
-    ids = {}
-    for text in texts:
-        answer = httpx.post(f"{site.url}/gradio_api/call/block", json={"data": [text, "live"]}, timeout=20)
-        assert answer.status_code == 200
-        ids[text] = answer.json()["event_id"]
+    ids = {text: begin(site, "block", [text, "live"]) for text in texts}
     until(lambda: len(plugin.waiting) == ASKED)
     assert poll(site).status_code == 200
     assert httpx.get(f"{site.url}/config", timeout=20).status_code == 200
@@ -78,33 +80,30 @@ def test_r26_what_is_quick_stays_quick_while_answers_wait_and_the_queue_empties(
     assert httpx.post(f"{site.url}/gradio_api/cancel", json=cancelled, timeout=20).status_code == 200
     plugin.gate.set()
     for text in texts[1:-3]:
-        assert text in httpx.get(f"{site.url}/gradio_api/call/block/{ids[text]}", timeout=60).text
-    assert "event: error" in httpx.get(f"{site.url}/gradio_api/call/block/{ids['raises']}", timeout=60).text
+        assert text in result(site, "block", ids[text])
+    assert "event: error" in result(site, "block", ids["raises"])
     queue = site.demo._queue
     until(lambda: len(queue) == 0 and not any(job for job in queue.active_jobs if job))
     assert "ab" in by_echo(site)
 
 
 def by_echo(site: Site) -> str:
-    joined = httpx.post(f"{site.url}/gradio_api/call/echo", json={"data": ["ab", 2, "live"]}, timeout=20)
-    return httpx.get(f"{site.url}/gradio_api/call/echo/{joined.json()['event_id']}", timeout=60).text
+    return result(site, "echo", begin(site, "echo", ["ab", 2, "live"]))
 
 
-def test_r26_a_queue_that_is_full_says_so_at_once(tmp_path, monkeypatch) -> None:
+def test_r26_a_full_queue_refuses_at_once(tmp_path, monkeypatch) -> None:
     monkeypatch.setattr(chat, "CONCURRENCY", 1)
-    (tmp_path / "plugins").mkdir()
-    (tmp_path / "plugins" / "full.py").write_text(BLOCK.replace('"block"', '"full"'), encoding="utf-8")
-    with serve(tmp_path, queue=2) as found:
+    with serve(tmp_path, plugins={"full": BLOCK.replace('"block"', '"full"')}, queue=2) as found:
         plugin, asked = sys.modules["graft_plugin_full"], f"{found.url}/gradio_api/call/full"
         assert httpx.post(asked, json={"data": ["a", "live"]}, timeout=20).status_code == 200
         until(lambda: plugin.waiting == ["a"])
-        told = [httpx.post(asked, json={"data": [text, "live"]}, timeout=20).status_code for text in "bcd"]
+        statuses = [httpx.post(asked, json={"data": [text, "live"]}, timeout=20).status_code for text in "bcd"]
         plugin.gate.set()
-        assert told == [200, 200, 503]
+        assert statuses == [200, 200, 503]
         until(lambda: len(found.demo._queue) == 0 and plugin.waiting == ["a", "b", "c"])
 
 
-def test_r37_sessions_that_nobody_holds_are_forgotten(site: Site) -> None:
+def test_r37_the_oldest_sessions_are_forgotten(site: Site) -> None:
     holder = site.demo.app.state_holder
     assert holder.capacity == server.options(site.context)["state_session_capacity"] <= 200
     holder.capacity = most = len(holder.session_data)
@@ -116,33 +115,21 @@ def test_r37_sessions_that_nobody_holds_are_forgotten(site: Site) -> None:
 
 
 @pytest.fixture
-def elsewhere() -> Iterator[tuple[str, list[str]]]:
-    """Another machine, and what it was asked."""
-    asked: list[str] = []
-
-    class Handler(BaseHTTPRequestHandler):
-        def do_GET(self) -> None:
-            asked.append(self.path)
-            self.send_response(200)
-            self.end_headers()
-
-        do_HEAD = do_POST = do_GET
-
-        def log_message(self, *_: object) -> None:
-            """Keep quiet."""
-
-    found = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-    thread = threading.Thread(target=found.serve_forever, args=(0.01,))
-    thread.start()
-    yield f"http://127.0.0.1:{found.server_port}", asked
-    found.shutdown()
-    found.server_close()
-    thread.join()
+def elsewhere() -> Iterator[socket.socket]:
+    """Another machine, which nobody may connect to."""
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        yield listener
+        assert not connected(listener)
+        with socket.create_connection(listener.getsockname()):
+            assert connected(listener)
 
 
-def test_r24_no_text_and_no_file_makes_the_server_ask_another_machine(site: Site, elsewhere) -> None:
-    url, asked = elsewhere
-    assert httpx.get(f"{url}/hello").status_code == 200 and asked == ["/hello"]
+def connected(listener: socket.socket) -> bool:
+    return bool(select.select([listener], [], [], 0)[0])
+
+
+def test_r24_no_value_makes_the_server_ask_another_machine(site: Site, elsewhere: socket.socket) -> None:
+    url = f"http://127.0.0.1:{elsewhere.getsockname()[1]}"
     sys.modules["graft_plugin_block"].gate.set()
     offered = [
         f"{url}/text", {"path": f"{url}/path", "meta": {"_type": "gradio.FileData"}},
@@ -150,26 +137,25 @@ def test_r24_no_text_and_no_file_makes_the_server_ask_another_machine(site: Site
     ]  # fmt: skip
     with httpx.Client(base_url=site.url, timeout=60) as client:
         for number, (name, function) in endpoints(site.demo).items():
-            if name == "hub_form._fetch.fetch":
-                continue
-            for value in offered:
-                way = by_queue if function.queue else by_run
-                way(client, number, function, value)
-    assert asked == ["/hello"]
+            for value in offered if name != "hub_form._fetch.fetch" else []:
+                (by_queue if function.queue else by_run)(client, number, function, value)
 
 
-def test_r24_r40_the_routes_of_files_give_nothing_of_elsewhere(site: Site, elsewhere) -> None:
-    url, asked = elsewhere
-    home = site.context.settings.home
+def test_r24_r40_the_routes_of_files_serve_no_private_file_and_no_other_machine(
+    site: Site, elsewhere: socket.socket
+) -> None:
+    home, host = site.context.settings.home, f"127.0.0.1:{elsewhere.getsockname()[1]}"
     home.mkdir(exist_ok=True)
     (home / "graft.db").touch()
+    manifest = site.context.adapters.get("mine@1").path / "manifest.json"
     paths = [
-        "/etc/passwd", "app.py", "settings.py", str(home / "graft.db"), "..%2F..%2Fetc%2Fpasswd", "%2Fetc%2Fpasswd",
-        "....//....//etc/passwd", "/proc/self/environ", f"{url}/x", f"//{url[7:]}/x", "~/.bashrc",
+        "/etc/passwd", "app.py", "settings.py", f"{home}/graft.db", manifest, "%2Fetc%2Fpasswd", "~/.bashrc",
+        "..%2F..%2Fetc%2Fpasswd", "....//....//etc/passwd", "/proc/self/environ", f"http://{host}/x", f"//{host}/x",
     ]  # fmt: skip
     for path in paths:
         for route in ("file=", "proxy=", "file/"):
             answer = httpx.get(f"{site.url}/gradio_api/{route}{path}", follow_redirects=False)
             assert answer.status_code >= 400 or answer.headers.get("location", "").startswith("http"), (route, path)
             assert "root:" not in answer.text
-    assert asked == []
+    for path in ("/monitoring/summary", "/docs", "/openapi.json"):
+        assert httpx.get(site.url + path).status_code in (403, 404), path

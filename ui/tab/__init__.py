@@ -1,1 +1,1 @@
-"""ui/tab."""
+"""The tab of a plugin: its components, answers, comparison and corrections."""

@@ -1,7 +1,7 @@
-"""Answers of a tab: a request is bound to a version, passed to the plugin's `predict` and streamed to the page.
+"""Answers of a tab: a request is bound to a version, passed to the plugin's `predict`, and streamed to the page.
 
-Several requests begin at once and share the model's batches: the columns of a comparison. One alone is a tab's own.
-A request that waits shows how many are before it.
+The columns of a comparison are several requests that begin at once and share the model's batches. A request that waits
+shows its place in the queue.
 """
 
 from __future__ import annotations
@@ -25,22 +25,22 @@ from serving.lm import check_new_tokens
 from settings import Settings
 from store.adapters import BASE, LIVE, Version
 from ui.context import Context, own_key
-from ui.i18n import Words, asked
+from ui.i18n import Words, request_words, t
 from ui.pulse import chosen_of
-from ui.train.continue_from import label
+from ui.train.continue_from import label as version_label
+from ui.web.gradio_private import describe
 
 LOOK_S = 0.5
-"""Seconds between two looks at a waiting request's place in the queue."""
+"""Seconds after which the place of a waiting request in the queue is read again."""
 UPDATE_S = 0.025
-"""Seconds between two updates of a page, for each page that is answered: updates take time from the answers. One alone
-sees every word as it is written; eight see five updates a second."""
-ADAPTER_SCHEMA = {"type": "string", "additional_description": "live, base, a name, or a version such as name@7"}
+"""Seconds between two updates of a page, times the number of pages that receive answers, since updates take time from
+the answers: one page is updated with every word, eight pages five times a second."""
 _pages: set[SimpleQueue[Any]] = set()
-"""A queue of news for each page that is answered."""
+"""One queue of updates for each page that receives an answer."""
 
 
 def check(settings: Settings, given: Mapping[str, Any]) -> None:
-    """Raise `InputError` for the arguments of a tab's `predict` where they are beyond the settings."""
+    """Raise `InputError` where arguments of `predict` exceed the limits of the settings."""
     length = sum(len(text) for text in _texts(list(given.values())))
     if length > settings.text_length:
         template = "It says {n} characters; the limit is {limit} (GRAFT_TEXT_LENGTH)."
@@ -64,8 +64,7 @@ def _texts(waiting: list[Any]) -> Iterator[str]:
 
 
 def described(handler: Callable[..., Any], parameters: Sequence[inspect.Parameter], *more: str) -> Callable[..., Any]:
-    """Give `handler` the signature that its API shows: the arguments of `predict`, and `more` behind them."""
-    # Every argument can be left out by an API client; one that is None gets predict's own default.
+    """Give `handler` the signature that the API shows: the arguments of `predict`, then `more`, all optional."""
     names = [*(p.name for p in parameters), *more]
     shown = [inspect.Parameter(n, inspect.Parameter.POSITIONAL_OR_KEYWORD, default=None) for n in names]
     handler.__signature__ = inspect.Signature(shown)  # type: ignore[attr-defined]
@@ -75,13 +74,13 @@ def described(handler: Callable[..., Any], parameters: Sequence[inspect.Paramete
 
 
 def fill(parameters: Sequence[inspect.Parameter], given: Sequence[Any]) -> dict[str, Any]:
-    """Return the arguments of `predict` by name, without those that were left out and have a default."""
+    """Return the arguments of `predict` by name, except those that are None and have a default."""
     pairs = zip(parameters, given, strict=True)
     return {p.name: value for p, value in pairs if value is not None or p.default is p.empty}
 
 
 def plain_answer(outputs: Sequence[Any]) -> str | None:
-    """Return the first output as one text: the likeliest label, the last turn of a conversation; None for any other."""
+    """Return the first output as a text: the likeliest label, or the last turn of a conversation; else None."""
     answer = outputs[0] if outputs else None
     if isinstance(answer, Mapping):
         return max(answer, key=answer.__getitem__, default=None)
@@ -101,19 +100,19 @@ class Answer:
     notes: Sequence[str]
     """Notes for the reader, in English."""
     asked: Mapping[str, Any]
-    """The question as a training row has it; empty where no row could hold it."""
+    """The question as a training row; empty where no row could hold it."""
     ms: int
     """Milliseconds since the request."""
 
     @property
     def badge(self) -> dict[str, Any]:
-        """Facts under the answer, in the language of the request; see `badge.FACTS`."""
-        notes = [asked().sentence(note) for note in self.notes]
+        """Value of the badge (`badge.PROPERTIES`), its notes in the language of the request."""
+        notes = [request_words().sentence(note) for note in self.notes]
         return {"version": self.version, "base": self.base, "ms": self.ms, "notes": notes}
 
     @property
     def record(self) -> dict[str, Any] | None:
-        """Row, answer, version and labels, for a correction; None where no row could hold the question."""
+        """Question, answer, version and labels, for a correction; None where no row could hold the question."""
         answer, first = plain_answer(self.value), next(iter(self.value), None)
         labels = [str(label) for label in first] if isinstance(first, Mapping) else []
         if not self.asked or answer is None:
@@ -130,7 +129,7 @@ class PendingAnswer:
     """Arguments of `predict`."""
     outputs: list[Any]
     badge: dict[str, Any] = field(default_factory=dict)
-    """Empty until something was answered."""
+    """Empty until the answer begins."""
     record: dict[str, Any] | None = None
     """See `Answer.record`."""
     error: BaseException | None = None
@@ -152,16 +151,16 @@ class PendingAnswer:
 
     @property
     def status(self) -> dict[str, Any] | None:
-        """The badge, or until there is one the place in the queue."""
+        """Value of the badge: of the answer, or the place in the queue."""
         return self.badge or ({"before": self.before} if self.before else None)
 
     def show(self, answer: Answer) -> None:
-        """Take the answer so far."""
+        """Update the fields from the answer so far."""
         self.outputs, self.badge, self.record = list(answer.value), answer.badge, answer.record
 
 
 def answers(context: Context, name: str, pending: PendingAnswer, adapter: str) -> Generator[Answer, None, None]:
-    """Call a tab's `predict`, and yield its answer each time it has grown. Raises `GraftError`."""
+    """Call `predict` and yield its answer each time it has grown. Raises `GraftError`."""
     start, filled = time.monotonic(), pending.filled
     context.load_models()
     plugin = context.plugin(name)
@@ -179,13 +178,14 @@ def answers(context: Context, name: str, pending: PendingAnswer, adapter: str) -
 
 @contextmanager
 def _bound(context: Context, plugin: TaskPlugin, adapter: str, lender: Version | None) -> Iterator[Any]:
-    """The `lm` that `predict` receives: an LM of the pool, or the plugin's own module."""
+    """Give the `lm` that `predict` receives: an LM of the pool, or the plugin's own module."""
     if plugin.brings_own():
         yield OwnModel(context.pool.own(own_key(plugin)), plugin.title)
         return
     spec = context.spec(plugin.name)
     if adapter not in (LIVE, BASE) and (version := context.adapters.get(adapter)).plugin != spec.name:
-        raise AdapterError(f"{version.ref} is not a version of {spec.name}.", f"It was made for {version.plugin}.")
+        what = Text("{version} is not a version of {tab}.", version=version.ref, tab=spec.name)
+        raise AdapterError(what, Text("It was made for {tab}.", tab=version.plugin))
     with context.pool.open(spec, adapter, lender) as lm:
         yield lm
 
@@ -193,13 +193,13 @@ def _bound(context: Context, plugin: TaskPlugin, adapter: str, lender: Version |
 def follow(
     context: Context, name: str, requests: Sequence[PendingAnswer], resolve: Callable[[str], str] = str
 ) -> Iterator[None]:
-    """Answer requests at the same time, each in a thread; yield when any has grown, ended or waits.
+    """Answer requests in one thread each; yields when any of them has changed.
 
-    `resolve` turns the choice of a version into a reference. Closing the iterator stops all of them.
+    `resolve` turns the choice of a version into a reference. Closing the iterator stops all requests.
     """
     news, stopped, due = SimpleQueue[PendingAnswer](), threading.Event(), 0.0
     for number, pending in enumerate(requests):
-        # Each has a copy of the context variables, in which Gradio keeps the caller's request.
+        # Gradio keeps the caller's request in context variables.
         run, work = contextvars.copy_context().run, (_answer, context, name, pending, resolve, news, stopped)
         threading.Thread(target=run, args=work, name=f"graft-answer-{number}", daemon=True).start()
     going = True
@@ -207,7 +207,7 @@ def follow(
     try:
         while going:
             new = _wait(news, due)
-            # Read before the yield, so that the last to end is part of what is shown last.
+            # Read before the yield, so that the last yield follows the last change.
             going = not all(pending.done for pending in requests)
             if new or any(pending.before for pending in requests):
                 yield
@@ -218,7 +218,7 @@ def follow(
 
 
 def _wait(news: SimpleQueue[PendingAnswer], due: float) -> bool:
-    """Wait for news, at most `LOOK_S`, and return whether there is any; growth until `due` is one piece of news."""
+    """Wait for an update, at most `LOOK_S`; returns whether there was one. Growth until `due` is one update."""
     try:
         new = news.get(timeout=LOOK_S)
         with suppress(Empty):
@@ -245,7 +245,7 @@ def _answer(
                     return
                 pending.show(answer)
                 news.put(pending)
-    except (Exception, SystemExit) as error:  # a plugin that calls exit() ends its request, and says so
+    except (Exception, SystemExit) as error:  # a plugin that calls exit() ends its request, not the thread
         pending.error = error
     finally:
         pending.done = True
@@ -255,9 +255,9 @@ def _answer(
 def handler_of(
     context: Context, plugin: TaskPlugin, parameters: Sequence[inspect.Parameter], width: int, keeps: bool
 ) -> Callable[..., Any]:
-    """Return the handler of a tab, with the signature that its API shows: the arguments of `predict`, and `adapter`.
+    """Return the handler of a tab, whose arguments are those of `predict`, then `adapter`.
 
-    It yields or returns `width` outputs and the badge; with `keeps` also the record that a correction needs.
+    It yields or returns `width` outputs and the badge, and with `keeps` also the record for a correction.
     """
     name, end = plugin.name, None if keeps else -1
 
@@ -279,22 +279,27 @@ def handler_of(
     return described(stream if plugin.streams() else once, parameters, "adapter")
 
 
+def version_menu(value: str, label: str, more: str = "", **options: Any) -> gr.Dropdown:  # noqa: ANN401 - of Dropdown
+    """Make a menu of versions; `more` ends the description of its values for API clients.
+
+    Its choices come with the first poll of each page, so that the layout does not depend on the versions.
+    """
+    chosen = gr.Dropdown([value], value=value, label=t(label), allow_custom_value=True, interactive=True, **options)
+    values = f"live, base, a name, or a version such as name@7{more}"
+    describe(chosen, {"type": "string", "additional_description": values})
+    return chosen
+
+
 def choices_of(context: Context, name: str) -> Callable[[Words, str | None], list[Any]]:
     """Return the refresh of a tab's menu of versions."""
-
-    def choices(say: Words, chosen: str | None) -> list[Any]:
-        return [chosen_of(menu(context, name, say), chosen, LIVE)]
-
-    return choices
+    return lambda say, chosen: [chosen_of(menu(context, name, say), chosen, LIVE)]
 
 
 def menu(context: Context, name: str, say: Words) -> list[tuple[str, str]]:
-    """Return the choices of a tab's menu: live, with its current version, the base, and each version."""
-    live = context.adapters.live(name)
-    own = context.spec(name).model
-    versions = [(label(v, own), v.ref) for v in context.adapters.versions(name)]
+    """Return the choices of a tab's menu of versions: live, the base, and each version."""
+    live, own = context.adapters.live(name), context.spec(name).model
     return [
-        (say("task.live", version=label(live, own) if live else say("task.base")), LIVE),
+        (say("task.live", version=version_label(live, own) if live else say("task.base")), LIVE),
         (say("task.base"), BASE),
-        *versions,
+        *((version_label(version, own), version.ref) for version in context.adapters.versions(name)),
     ]

@@ -1,9 +1,8 @@
-"""Events of a conversation: the message box empties on send, and the last turn can be retried or undone."""
+"""Events of a conversation: the message box is emptied on send, and the last turn can be retried or undone."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import gradio as gr
@@ -16,59 +15,59 @@ from ui.pulse import QUIET
 from ui.web.access import Action
 
 CONCURRENCY = 160
-"""Most requests of one tab at once; the pool answers them together."""
+"""Most requests of one tab that are answered at once, in batches."""
 COUNT = "(page) => (page || []).length"
 SEND = "(text, page) => [text, '', (page || []).length]"
 RESTORE = "(asked, typed, page, turns) => typed || ((page || []).length > turns ? typed : asked)"
+"""JavaScript of the events; `asked` is the message that was sent, `turns` the length of the conversation before it."""
 
 
-@dataclass(frozen=True)
-class Event:
-    """The event that asks a tab, before it has a trigger."""
-
-    handler: Callable[..., Any]
-    inputs: Sequence[Component]
-    outputs: Sequence[Component]
-    plugin: TaskPlugin
-
-    @property
-    def settings(self) -> dict[str, Any]:
-        """Return the arguments of a Gradio event listener, but for its inputs."""
-        return {
-            "fn": self.handler,
-            "outputs": list(self.outputs),
-            "concurrency_limit": CONCURRENCY,
-            "concurrency_id": self.plugin.name,
-            "show_progress": "minimal",
-            "trigger_mode": "once",
-        }
-
-    @property
-    def api(self) -> dict[str, Any]:
-        """Return the arguments that make it the tab's endpoint."""
-        text = self.plugin.description
-        return {"api_name": self.plugin.name, "api_description": text, "api_visibility": "public"}
+def answering(plugin: TaskPlugin, handler: Callable[..., Any], outputs: Sequence[Component]) -> dict[str, Any]:
+    """Return the arguments of the event listener that answers with a plugin, except its inputs and trigger."""
+    return {
+        "fn": handler,
+        "outputs": list(outputs),
+        "concurrency_limit": CONCURRENCY,
+        "concurrency_id": plugin.name,
+        "show_progress": "minimal",
+        "trigger_mode": "once",
+    }
 
 
-def connect(context: Context, event: Event, page: gr.Chatbot, send: gr.Button) -> list[Any]:
-    """Connect a plugin whose first input is the message and whose output is `page`; return the events to cancel."""
-    message, *rest = event.inputs
+def endpoint(plugin: TaskPlugin) -> dict[str, Any]:
+    """Return the arguments that make an event the endpoint of a plugin."""
+    return {"api_name": plugin.name, "api_description": plugin.description, "api_visibility": "public"}
+
+
+def connect(
+    context: Context,
+    plugin: TaskPlugin,
+    given: Sequence[Component],
+    listener: Mapping[str, Any],
+    conversation: gr.Chatbot,
+    send: gr.Button,
+) -> list[Any]:
+    """Connect a conversation; returns the events that Stop cancels.
+
+    The inputs are `given`, of which the first is the message; `listener` is as `answering` returns it.
+    """
+    message, *rest = given
     entered = [message.submit] if isinstance(message, gr.Textbox) else []
     asked, turns = gr.Textbox(visible=False), gr.Number(0, visible=False)
     inputs = [asked, *rest]
-    # The message moves out of its box in the browser, before anything is sent, so that the box is free at once.
-    sent = gr.on([send.click, *entered], None, [message, page], [asked, message, turns], js=SEND, **QUIET)
-    # What is sent while an answer is being written is asked when that answer is complete.
-    settings = event.settings | {"trigger_mode": "always_last"}
-    answered = sent.then(inputs=inputs, **settings, **event.api)
-    again = page.retry(context.allow(Action.LOOK, retry), page, [asked, page], **QUIET)
-    again = again.then(None, page, turns, js=COUNT, **QUIET)
+    # The browser empties the message box before it sends anything, so that the next message can be typed at once.
+    sent = gr.on([send.click, *entered], None, [message, conversation], [asked, message, turns], js=SEND, **QUIET)
+    # A message sent while an answer is written is asked when that answer is complete.
+    settings = {**listener, "trigger_mode": "always_last"}
+    answered = sent.then(inputs=inputs, **settings, **endpoint(plugin))
+    again = conversation.retry(context.allow(Action.LOOK, retry), conversation, [asked, conversation], **QUIET)
+    again = again.then(None, conversation, turns, js=COUNT, **QUIET)
     retried = again.then(inputs=inputs, **settings, api_visibility="private")
-    # What was not answered goes back into the box, unless it is in the conversation (an answer that was stopped, or
-    # failed half way), or something else was typed meanwhile.
+    # A message without an answer returns to the box, unless it is in the conversation (its answer was stopped or failed
+    # half way) or another was typed meanwhile.
     for asking in (answered, retried):
-        asking.failure(None, [asked, message, page, turns], message, js=RESTORE, **QUIET)
-    page.undo(context.allow(Action.LOOK, retry), page, [message, page], **QUIET)
+        asking.failure(None, [asked, message, conversation, turns], message, js=RESTORE, **QUIET)
+    conversation.undo(context.allow(Action.LOOK, retry), conversation, [message, conversation], **QUIET)
     return [answered, retried]
 
 

@@ -1,15 +1,13 @@
-"""Correcting an answer: "This is wrong", the right answer, and Teach, under each answer.
+"""Correction of an answer: the button "This is wrong", a form for the right answer, the list, and Teach.
 
-    correct = Correct(context, plugin, pulse)      # placed where it is constructed
-    ... `correct.asked` among the outputs of what answers, with `Answer.record` as its value
-
-What is corrected is what was asked of the model and answered by it, whatever the boxes of the page say now. Every tab
-with columns has it, where the page may train.
+A correction is made of the `Answer.record` of the last answer, whatever the components of the tab hold by then. Every
+tab with columns has the form, where there can be an owner.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from functools import partial
 from typing import Any
 
@@ -23,16 +21,14 @@ from tasks import TASKS
 from training.runs import teach
 from ui.adapters.card_rows import DOWNLOAD
 from ui.context import Context
-from ui.html.tags import Html
-from ui.i18n import Words, t, words
+from ui.i18n import Words, request_words, t
 from ui.pulse import ASKED, QUIET, LiveView, PagePoll
 from ui.tab import corrections_view
 from ui.web.access import Action
 from ui.web.gradio_private import cache_file
 
 Record = dict[str, Any]
-"""The question (`row`, without its answer), the `answer`, the `version` that gave it, and the `labels` it had."""
-
+"""An `Answer.record`: question (`row`), `answer`, `version` and `labels`."""
 NOTHING = "There is nothing to correct.", "Nothing was answered on this page.", "Ask something."
 
 
@@ -41,16 +37,17 @@ def _hidden() -> Any:  # noqa: ANN401 - a Gradio update
 
 
 class Correct:
-    """The components under an answer that correct it, and their handlers."""
+    """The components that correct an answer, and their handlers."""
 
-    def __init__(self, context: Context, plugin: TaskPlugin, pulse: PagePoll) -> None:
+    def __init__(self, context: Context, plugin: TaskPlugin, poll: PagePoll) -> None:
         """Place the components."""
-        self._context, self._tab = context, plugin.name
+        self._context, self._corrections, self._tab = context, context.corrections, plugin.name
         self._allow = partial(context.allow, Action.CORRECT)
         spec = context.spec(plugin.name)
         self._labels = TASKS[spec.task].answers == "label"
         self._columns = {k: v for k, v in vars(spec.columns).items() if v} if spec.columns else {}
         self.asked = gr.State(None)
+        """The `Record` of the last answer; an output of the handler that answers."""
         self._editing = gr.State("")
         with gr.Column(elem_classes="g-teach"):
             self._wrong = gr.Button(t("teach.wrong"), size="sm", elem_classes="g-say")
@@ -62,14 +59,14 @@ class Correct:
             with gr.Accordion(t("teach.list"), open=False, visible=False) as self._folded:
                 self._list = gr.HTML("", elem_classes="g-list", js_on_load=corrections_view.CHOOSE)
                 self._export = gr.Button(t("teach.export"), size="sm")
-            # Beside what is folded: showing that again would show this too.
+            # Outside of the accordion, which shows its components when it is shown itself.
             self._file = gr.File(visible="hidden", show_label=False, elem_classes="g-unseen")
         self._shown = [self._strip, self._teach, self._undo, self._folded, self._list]
-        self._view = pulse.add(LiveView([], self._shown, self._mark, self._show, Action.CORRECT))
+        self._view = poll.add(LiveView([], self._shown, self._mark, self._show, Action.CORRECT))
         self._connect()
 
     def forget_with(self, page: gr.Chatbot) -> None:
-        """Forget the answer when the conversation is cleared, or its last turn taken back."""
+        """Forget the answer when the conversation is cleared, or its last turn is undone."""
         gr.on([page.undo, page.clear], self._context.allow(Action.LOOK, lambda: None), None, self.asked, **QUIET)
 
     def _place_form(self) -> None:
@@ -103,58 +100,51 @@ class Correct:
         made = self._export.click(self._allow(self._pack), None, self._file, **ASKED)
         made.success(None, self._file, None, js=DOWNLOAD, api_visibility="private")
 
-    def _open(self, request: gr.Request, asked: Record | None) -> list[Any]:
+    def _open(self, asked: Record | None) -> list[Any]:
         """Open the form for the answer on the page."""
         if not asked:
             raise InputError(*NOTHING)
         row = answered_row(asked["row"], asked["answer"])
-        given = Correction("", 0.0, row, asked["answer"], asked["version"])
-        return ["", *self._filled(words(request), given, asked["labels"]), gr.update(visible=True)]
+        return self._filled(Correction("", 0.0, row, asked["answer"], asked["version"]), asked["labels"])
 
-    def _edit(self, event: gr.EventData, request: gr.Request) -> list[Any]:
+    def _edit(self, event: gr.EventData) -> list[Any]:
         """Open the form for a correction of the list."""
-        found = self._context.corrections.get(self._tab, str(event.id))
-        return [found.id, *self._filled(words(request), found, [found.target]), gr.update(visible=True)]
+        found = self._corrections.get(self._tab, str(event.id))
+        return self._filled(found, [found.target])
 
-    def _filled(self, say: Words, correction: Correction, labels: Sequence[str]) -> list[Any]:
-        """Return the updates of the question, the box for the right answer, and the button that deletes."""
-        question = corrections_view.question(say, correction)
-        if not self._labels:
-            return [question, gr.update(value=correction.target), gr.update(visible=bool(correction.id))]
-        known = sorted({*labels, *self._version_labels(correction.version), *self._used_labels()})
-        others = [label for label in known if label != correction.answered]
-        # With two labels, the right one is the other.
-        value = correction.target if correction.id else others[0] if len(known) == 2 else None
-        return [question, gr.update(choices=known, value=value), gr.update(visible=bool(correction.id))]
-
-    def _version_labels(self, ref: str) -> list[str]:
-        try:
-            return self._context.adapters.get(ref).labels
-        except AdapterError:
-            return []
-
-    def _used_labels(self) -> list[str]:
-        return [correction.target for correction in self._context.corrections.list(self._tab)]
+    def _filled(self, correction: Correction, labels: Sequence[str]) -> list[Any]:
+        """Return the updates that open the form for a correction; one that is new has no id."""
+        right = gr.update(value=correction.target)
+        if self._labels:
+            known = {*labels, *(other.target for other in self._corrections.list(self._tab))}
+            with suppress(AdapterError):
+                known.update(self._context.adapters.get(correction.version).labels)
+            others = sorted(known - {correction.answered})
+            # With two labels, the right one is the other.
+            value = correction.target if correction.id else others[0] if len(known) == 2 else None
+            right = gr.update(choices=sorted(known), value=value)
+        question = corrections_view.question(request_words(), correction)
+        return [correction.id, question, right, gr.update(visible=bool(correction.id)), gr.update(visible=True)]
 
     def _keep(self, asked: Record | None, editing: str, right: str | None) -> Any:  # noqa: ANN401 - a Gradio update
         target = str(right or "").strip()
         if editing:
-            self._context.corrections.edit(self._tab, editing, target)
+            self._corrections.edit(self._tab, editing, target)
         elif not asked:
             raise InputError(*NOTHING)
         elif target == asked["answer"].strip():
             raise InputError("This is what was answered.", "", "Say what should have been answered instead.")
         else:
             row = answered_row(asked["row"], target)
-            self._context.corrections.add(self._tab, row, asked["answer"], asked["version"])
+            self._corrections.add(self._tab, row, asked["answer"], asked["version"])
         return _hidden()
 
     def _remove(self, editing: str) -> Any:  # noqa: ANN401
-        self._context.corrections.delete(self._tab, editing)
+        self._corrections.delete(self._tab, editing)
         return _hidden()
 
     def _take_back(self) -> Any:  # noqa: ANN401
-        self._context.corrections.undo(self._tab)
+        self._corrections.undo(self._tab)
         return _hidden()
 
     def _start(self) -> None:
@@ -163,28 +153,26 @@ class Correct:
             gr.Warning(warning, duration=15)
 
     def _pack(self) -> str:
-        """Write the corrections as rows to train on, for download."""
-        content = as_jsonl(self._context.corrections.list(self._tab), self._columns)
+        """Write the corrections as training rows, for download."""
+        content = as_jsonl(self._corrections.list(self._tab), self._columns)
         return cache_file(content.encode(), f"corrections-{self._tab}.jsonl")
 
     def _lesson(self) -> Any:  # noqa: ANN401 - a Run or None
-        """Return the latest run that taught this tab; None without a look where there is no correction."""
-        if self._context.corrections.mark(self._tab) is None:
+        """Return the latest run on this tab's corrections; None where nothing was ever corrected."""
+        if self._corrections.mark(self._tab) is None:
             return None
         return next(iter(teach.lessons(self._context.runs, self._tab)), None)
 
     def _mark(self, say: Words) -> object:
-        return self._context.corrections.mark(self._tab), str(corrections_view.lesson(say, self._lesson()))
+        return self._corrections.mark(self._tab), str(corrections_view.lesson(say, self._lesson()))
 
     def _show(self, say: Words) -> list[Any]:
-        if self._context.corrections.mark(self._tab) is None:
-            return [Html(""), *[gr.update(visible=False)] * 3, Html("")]
-        found, run = self._context.corrections.list(self._tab), self._lesson()
+        found, run = self._corrections.list(self._tab), self._lesson()
         idle = not (run and run.active)
         return [
-            corrections_view.strip(say, found, run),
+            corrections_view.summary(say, found, run),
             gr.update(visible=bool(found) and idle),
-            gr.update(visible=self._context.corrections.undoable(self._tab)),
+            gr.update(visible=self._corrections.undoable(self._tab)),
             gr.update(visible=bool(found)),
             corrections_view.listed(say, found),
         ]

@@ -1,4 +1,4 @@
-"""HTML of a tab's corrections: their number, the run that learns from them, and their list."""
+"""HTML of a tab's corrections: their number, the state of the run that trains on them, and their list."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ if TYPE_CHECKING:
     from training.runs.run import Run
 
 LISTED = 100
-"""Corrections that the list shows; the file has all."""
+"""Most corrections that the list shows; the download has all."""
 COARSE = 50
-"""Positions of the progress bar, so that it is not redrawn all the time."""
+"""Positions of the progress bar, so that it is not redrawn at every step."""
 GO = """element.addEventListener('click', (event) => {
   const link = event.target.closest('[data-go]');
   if (!link) return;
@@ -26,7 +26,7 @@ GO = """element.addEventListener('click', (event) => {
   (found.find((tab) => tab.offsetParent) || found[0])?.click();
   scrollTo({top: 0, behavior: 'smooth'});
 });"""
-"""JavaScript that opens the page that a link names."""
+"""JavaScript that opens the tab that a link names."""
 CHOOSE = """element.addEventListener('click', (event) => {
   const row = event.target.closest('[data-correction]');
   if (row) trigger('select', {id: row.dataset.correction});
@@ -35,22 +35,22 @@ CHOOSE = """element.addEventListener('click', (event) => {
 
 
 def question(say: Words, correction: Correction) -> Html:
-    """Show a question, and its answer by a version."""
+    """Show a question and the answer of a version."""
     version = say("task.base") if correction.version in ("", BASE) else correction.version
     return div(
         "g-asked", div("g-quote", short(correction.question, 400)), span("g-dim", f"{version}: "), _answer(correction)
     )
 
 
-def strip(say: Words, found: Sequence[Correction], run: Run | None) -> Html:
-    """Show the number of corrections, and the state of their latest run."""
+def summary(say: Words, found: Sequence[Correction], run: Run | None) -> Html:
+    """Show the state of the latest run on the corrections, and their number."""
     new = sum(not correction.taught for correction in found)
     counted = span("g-dim", say("teach.count", n=len(found), new=new)) if found else None
     return join([lesson(say, run), counted])
 
 
 def lesson(say: Words, run: Run | None) -> Html:
-    """Show the progress or the result of the latest run."""
+    """Show the progress or the result of a run on corrections."""
     if run is None:
         return Html("")
     if run.active:
@@ -58,13 +58,12 @@ def lesson(say: Words, run: Run | None) -> Html:
     if run.state == "done":
         return _done(say, run.result)
     if run.state in ("failed", "interrupted"):
-        result = run.result
-        return failure(GraftError(*(str(result.get(part) or "") for part in ("what", "why", "next"))))
+        return failure(GraftError(*(str(run.result.get(part) or "") for part in ("what", "why", "next"))))
     return notice(say("teach.stopped"), " ", _link(say("teach.run"), "train"), kind="warn")
 
 
 def listed(say: Words, found: Sequence[Correction]) -> Html:
-    """List corrections; a click opens one."""
+    """List corrections; a click on one opens it (`CHOOSE`)."""
     return div("g-corrections", *(_row(say, correction) for correction in found[:LISTED]))
 
 
@@ -88,7 +87,7 @@ def _done(say: Words, result: Mapping[str, Any]) -> Html:
 
 
 def learned(say: Words, facts: Mapping[str, Any] | None) -> str:
-    """Return how many corrections the new and the earlier version answer right, from a card."""
+    """Write the number of corrections that the new and the earlier version answer right, from a card."""
     if not facts:
         return ""
     after = say("teach.learned", n=facts["new"], rows=facts["rows"])

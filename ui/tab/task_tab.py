@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -13,24 +13,23 @@ from gradio.components import Component
 from errors import PluginError
 from plugins import TaskPlugin
 from settings import Settings
-from store.adapters import BASE, LIVE
+from store.adapters import LIVE
 from ui.context import Context
+from ui.html.format import short
 from ui.i18n import t
 from ui.pulse import QUIET, LiveView, PagePoll
 from ui.tab import chat, compare
-from ui.tab.answer import ADAPTER_SCHEMA, choices_of, handler_of
+from ui.tab.answer import choices_of, handler_of, version_menu
 from ui.tab.badge import make_badge
-from ui.tab.chat import Event
 from ui.tab.correct import Correct
 from ui.web.access import Action
-from ui.web.gradio_private import describe
 
 EXAMPLE_LENGTH = 70
 
 
 @dataclass(frozen=True)
 class Parts:
-    """A plugin's components, made but not yet placed on a page."""
+    """The components of a plugin, not yet placed on a page."""
 
     inputs: Sequence[Component]
     options: Sequence[Component]
@@ -38,17 +37,25 @@ class Parts:
     parameters: Sequence[inspect.Parameter]
     """The arguments of `predict` behind `lm`, one for each input and option."""
     compared: Sequence[Sequence[Component]]
-    """The outputs again for each column of a comparison; none for a plugin that brings its own module."""
+    """Outputs for each column of a comparison; none for a plugin that brings its own module."""
+
+    @property
+    def given(self) -> list[Component]:
+        """Components of the arguments of `predict`, in order."""
+        return [*self.inputs, *self.options]
+
+    @property
+    def conversation(self) -> gr.Chatbot | None:
+        """Conversation, which is an input and an output, if there is one."""
+        return next((c for c in self.outputs if isinstance(c, gr.Chatbot) and c in self.inputs), None)
 
 
 Placed = tuple[gr.Dropdown, gr.Button, gr.Button, gr.HTML, Correct | None]
-"""The menu of versions, the buttons that send and stop, the badge, and the form that corrects, if there is one."""
-Below = Callable[[], Correct | None]
-"""Places the form that corrects below an answer."""
+"""The menu of versions, the buttons Send and Stop, the badge, and the correction form, if there is one."""
 
 
 def make_parts(plugin: TaskPlugin) -> Parts:
-    """Make a plugin's components, outside any page: one that fails must not spoil it. Raises `PluginError`."""
+    """Make the components of a plugin, outside of any page. Raises `PluginError` where that fails."""
     try:
         inputs, options, outputs = list(plugin.inputs()), list(plugin.options()), list(plugin.outputs())
         compared = [] if plugin.brings_own() else [_outputs_again(plugin) for _ in compare.DEFAULTS]
@@ -66,86 +73,85 @@ def make_parts(plugin: TaskPlugin) -> Parts:
 
 
 def _outputs_again(plugin: TaskPlugin) -> list[Component]:
-    """Make outputs by another instance: one that is an input too, as a conversation is, is made by `inputs()`."""
+    """Make outputs once more, by another instance of the plugin."""
     other = type(plugin)()
-    other.inputs()
+    other.inputs()  # it may make an output too, as of a conversation
     return list(other.outputs())
 
 
-def build(context: Context, plugin: TaskPlugin, parts: Parts, pulse: PagePoll) -> None:
+def build(context: Context, plugin: TaskPlugin, parts: Parts, poll: PagePoll) -> None:
     """Place a tab's components and connect them."""
     _lengthen(parts, context.settings.new_tokens)
     gr.Markdown(plugin.say(plugin.description), elem_classes="g-about")
-    page = next((c for c in parts.outputs if isinstance(c, gr.Chatbot) and c in parts.inputs), None)
-    place = _place_chat if page else _place_form
-    teachable = context.access.possible and context.spec(plugin.name).learns
-    adapter, send, stop, badge, correct = place(
-        context, plugin, parts, lambda: _reserved(context, plugin, pulse) if teachable else None
-    )
+    conversation = parts.conversation
+    place = _place_chat if conversation else _place_form
+    adapter, send, stop, badge, correct = place(context, plugin, parts, poll)
     kept = [correct.asked] if correct else []
     handler = context.allow(Action.ASK, handler_of(context, plugin, parts.parameters, len(parts.outputs), bool(kept)))
-    event = Event(handler, [*parts.inputs, *parts.options, adapter], [*parts.outputs, badge, *kept], plugin)
-    if page and correct:
-        correct.forget_with(page)
-    if page:
-        events = chat.connect(context, event, page, send)
+    inputs = [*parts.given, adapter]
+    listener = chat.answering(plugin, handler, [*parts.outputs, badge, *kept])
+    if conversation and correct:
+        correct.forget_with(conversation)
+    if conversation:
+        events = chat.connect(context, plugin, inputs, listener, conversation, send)
     else:
         first = parts.inputs[0]
         submit = [first.submit] if isinstance(first, gr.Textbox) and first.lines == 1 else []
-        events = [gr.on([send.click, *submit], inputs=event.inputs, **event.settings, **event.api)]
+        events = [gr.on([send.click, *submit], inputs=inputs, **listener, **chat.endpoint(plugin))]
     stop.click(None, cancels=events, api_visibility="private")
-    pulse.add(LiveView([adapter], [adapter], lambda say, _: context.changes, choices_of(context, plugin.name)))
+    poll.add(LiveView([adapter], [adapter], lambda say, _: context.changes, choices_of(context, plugin.name)))
     if parts.compared:
-        given = [*parts.inputs, *parts.options]
-        compare.build(context, plugin, compare.Asked(given, parts.parameters, page), parts.compared, pulse)
+        compare.build(context, plugin, parts, poll)
 
 
 def _lengthen(parts: Parts, most: int) -> None:
-    """Let a slider of an answer's length reach `most` tokens where that is not the default.
+    """Extend the slider of `max_new_tokens` to `most` where that setting is not the default.
 
-    Gradio refuses what is beyond a slider, on the page and in the API.
+    Gradio refuses values beyond a slider, from the page and from API clients.
     """
     if most == Settings.new_tokens:
         return
-    for parameter, component in zip(parts.parameters, [*parts.inputs, *parts.options], strict=True):
+    for parameter, component in zip(parts.parameters, parts.given, strict=True):
         if parameter.name == "max_new_tokens" and isinstance(component, gr.Slider):
             component.maximum = max(component.maximum, most)
 
 
-def _reserved(context: Context, plugin: TaskPlugin, pulse: PagePoll) -> Correct:
-    """Place the form that corrects, for users who may."""
-    with pulse.reserved(Action.CORRECT):
-        return Correct(context, plugin, pulse)
+def _correct(context: Context, plugin: TaskPlugin, poll: PagePoll) -> Correct | None:
+    """Place the correction form for users who may correct, if the tab learns and there can be an owner."""
+    if not (context.access.possible and context.spec(plugin.name).learns):
+        return None
+    with poll.reserved(Action.CORRECT):
+        return Correct(context, plugin, poll)
 
 
-def _place_form(context: Context, plugin: TaskPlugin, parts: Parts, below: Below) -> Placed:
+def _place_form(context: Context, plugin: TaskPlugin, parts: Parts, poll: PagePoll) -> Placed:
     """Place inputs on the left and outputs on the right; on a phone one below the other."""
     with gr.Row(elem_classes="g-columns"):
         with gr.Column(elem_classes="g-ask"):
             _place(parts.inputs)
-            adapter = _adapter(plugin)
+            adapter = version_menu(LIVE, "task.adapter", visible=not plugin.brings_own(), elem_classes="g-adapter")
             _options(parts)
             send, stop = _buttons(plugin, "task.send")
             _examples(context, plugin, parts)
         with gr.Column(elem_classes="g-answer"):
             _place(parts.outputs)
             badge = make_badge()
-            correct = below()
+            correct = _correct(context, plugin, poll)
     return adapter, send, stop, badge, correct
 
 
-def _place_chat(context: Context, plugin: TaskPlugin, parts: Parts, below: Below) -> Placed:
+def _place_chat(context: Context, plugin: TaskPlugin, parts: Parts, poll: PagePoll) -> Placed:
     """Place the conversation with the message box under it, and the menu and options beside it."""
     with gr.Row(elem_classes="g-columns"):
         with gr.Column(elem_classes="g-chat-main", scale=5):
             _place(parts.outputs)
             badge = make_badge()
-            correct = below()
+            correct = _correct(context, plugin, poll)
             _place([c for c in parts.inputs if c not in parts.outputs])
             send, stop = _buttons(plugin, "chat.send")
             _examples(context, plugin, parts)
         with gr.Column(elem_classes="g-chat-side", scale=3):
-            adapter = _adapter(plugin)
+            adapter = version_menu(LIVE, "task.adapter", visible=not plugin.brings_own(), elem_classes="g-adapter")
             _options(parts)
     return adapter, send, stop, badge, correct
 
@@ -163,27 +169,12 @@ def _options(parts: Parts) -> None:
             _place(parts.options)
 
 
-def _adapter(plugin: TaskPlugin) -> gr.Dropdown:
-    # The choices come with the first poll of each page; a page's layout does not depend on the versions.
-    chosen = gr.Dropdown(
-        [LIVE, BASE],
-        value=LIVE,
-        label=t("task.adapter"),
-        allow_custom_value=True,
-        visible=not plugin.brings_own(),
-        interactive=True,
-        elem_classes="g-adapter",
-    )
-    describe(chosen, ADAPTER_SCHEMA)
-    return chosen
-
-
 def _examples(context: Context, plugin: TaskPlugin, parts: Parts) -> None:
-    """Place examples to click; each is shown by its first value."""
+    """Place the examples as buttons, labelled with their first values."""
     if not plugin.examples:
         return
     fields = [c for c in parts.inputs if c not in parts.outputs][: len(plugin.examples[0])]
-    labels = [_clipped(str(row[0])) for row in plugin.examples]
+    labels = [short(row[0], EXAMPLE_LENGTH) for row in plugin.examples]
     rows = [list(row) for row in plugin.examples]
     samples = gr.Dataset(
         components=fields,
@@ -201,10 +192,6 @@ def _examples(context: Context, plugin: TaskPlugin, parts: Parts) -> None:
     samples.click(context.allow(Action.LOOK, fill), samples, fields, **QUIET)
 
 
-def _clipped(text: str) -> str:
-    return text if len(text) <= EXAMPLE_LENGTH else text[: EXAMPLE_LENGTH - 1].rstrip() + "…"
-
-
-def _place(components: Iterator[Component] | Sequence[Component]) -> None:
+def _place(components: Sequence[Component]) -> None:
     for component in components:
         component.render()  # type: ignore[no-untyped-call]

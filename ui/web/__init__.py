@@ -1,1 +1,1 @@
-"""ui/web."""
+"""The web server: access control, sign-in, middleware, and the private interfaces of Gradio."""

@@ -1,11 +1,11 @@
-"""Access control: who asks, what they may do and how often, checked before every handler of the page.
+"""Access control: users, sessions, permitted actions and rate limits, checked before every handler of the page.
 
-On a machine's own loopback address its user is the owner. Where others can reach the page, they may use the tabs;
-whatever changes or shows what the owner has is for the owner alone, who signs in: with a password, or on a Hugging Face
+On the loopback address every user is the owner. Where others can reach the page, visitors may use the tabs, and
+whatever changes or shows the owner's data is for the owner alone, who signs in: with a password, or on a Hugging Face
 Space with the account that the Space belongs to. Where neither is set up, nobody is the owner.
 
-Gradio hides the text of every exception but its own `Error`, from the page and from API clients alike. So `guarded`
-turns a `GraftError` into one, and logs any other exception under a short id that the user can quote.
+Gradio hides the text of every exception but its own `gr.Error` from the page and from API clients. So `guarded` turns a
+`GraftError` into one, and logs any other exception under a short id that the user can quote.
 """
 
 from __future__ import annotations
@@ -24,21 +24,21 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from enum import StrEnum
-from http.cookies import CookieError, SimpleCookie
 from importlib.util import find_spec
 from typing import Any, TypeVar
 
 import gradio as gr
+from starlette.requests import cookie_parser
 
 from errors import BusyError, GraftError, Text
 from settings import Settings
-from ui.i18n import asked
+from ui.i18n import request_words
 
 COOKIE = "graft-session"
 SESSION_S = 12 * 3600
 MOST_SESSIONS = 100
 MOST_KEYS = 10_000
-"""Callers whose requests are counted at once, so that addresses cannot fill the memory."""
+"""Most keys of a `RateLimiter`, so that they cannot fill the memory."""
 TOKEN = re.compile(r"\bhf_[A-Za-z0-9]{16,}")
 F = TypeVar("F", bound=Callable[..., Any])
 log = logging.getLogger("graft")
@@ -48,19 +48,19 @@ class Action(StrEnum):
     """A kind of handler; every handler names one."""
 
     LOOK = "look"
-    """See what everybody sees: models, versions, examples."""
+    """See models, versions and examples."""
     ASK = "ask"
-    """Have a tab answer."""
+    """Ask a tab for an answer."""
     TRAIN = "train"
-    """Read rows, see runs, start, steer and delete them."""
+    """Read rows; see, start, control and delete runs."""
     KEEP = "keep"
     """Promote, roll back, delete, download and import versions, and see rows of their cards."""
     CORRECT = "correct"
-    """Put answers right, and teach."""
+    """Correct answers, and train on the corrections."""
 
 
 OPEN = frozenset({Action.LOOK, Action.ASK})
-"""Actions of anybody who reaches the page."""
+"""Actions that visitors may do."""
 REFUSED = {
     Action.TRAIN: "Training is not for visitors.",
     Action.KEEP: "Managing versions is not for visitors.",
@@ -76,7 +76,7 @@ class User:
     """Name in the history of a tab."""
     owner: bool
     key: str = ""
-    """Address by which a visitor's requests are counted."""
+    """Key of the rate limit: the address."""
 
 
 class AccessError(GraftError):
@@ -89,10 +89,9 @@ def permitted(user: User, action: Action) -> bool:
 
 
 class RateLimiter:
-    """A token bucket for each key, for example each address: `burst` at once, then `per_minute`. Safe for threads.
+    """A token bucket (Turner, 1986) for each key, such as an address: `burst` at once, then `per_minute`. Thread-safe.
 
-    The token bucket of traffic shaping (Turner, 1986). Beyond `MOST_KEYS` keys the least recent is forgotten, which
-    only ever gives it a full bucket again.
+    Beyond `MOST_KEYS` keys the least recent is forgotten, and has a full bucket again.
     """
 
     def __init__(self, per_minute: float, burst: int, now: Callable[[], float] = time.monotonic) -> None:
@@ -120,7 +119,7 @@ class RateLimiter:
 
 
 class Access:
-    """Recognizes users, keeps the owner's sessions, and refuses."""
+    """Identifies users, keeps the owner's sessions, and refuses what a user may not do."""
 
     def __init__(self, settings: Settings, now: Callable[[], float] = time.time) -> None:
         self._settings, self._now = settings, now
@@ -130,9 +129,9 @@ class Access:
         chosen = settings.sign_in
         # Gradio's sign-in exists on a Space that has `hf_oauth`, and nowhere else.
         self.mode = "nobody" if chosen == "huggingface" and not find_spec("authlib") else chosen
-        """The way to become the owner: `local` (everybody is), `password`, `huggingface` or `nobody`."""
+        """How a user becomes the owner: `local` (everybody is), `password`, `huggingface` or `nobody`."""
         self.possible = self.mode != "nobody"
-        """True where somebody can be the owner."""
+        """Whether there can be an owner."""
 
     def user(self, request: Any) -> User:  # noqa: ANN401 - a request of Gradio or Starlette, or None
         """Return the sender of a request; a visitor unless they prove otherwise."""
@@ -149,8 +148,8 @@ class Access:
     def check(self, user: User, action: Action) -> None:
         """Raise `AccessError` where `user` may not do `action`, and `BusyError` for a visitor who asks too often."""
         if not permitted(user, action):
-            why, next = "It is for the owner of this page.", "Sign in as the owner, if that is you."
-            raise AccessError(REFUSED[action], why, next)
+            why = "It is for the owner of this page."
+            raise AccessError(REFUSED[action], why, "Sign in as the owner, if that is you.")
         if action is Action.ASK and not user.owner and (wait := self._limiter.take(user.key)):
             why = Text("One visitor may ask {n} times a minute.", n=self._settings.rate)
             raise BusyError("You ask too often.", why, Text("Try again in {n} s.", n=f"{wait:.0f}"))
@@ -178,17 +177,13 @@ class Access:
 
 
 def cookie(request: Any) -> str:  # noqa: ANN401
-    """Return the value of our cookie, or an empty text."""
+    """Return the value of the session cookie, or an empty text."""
     headers = getattr(request, "headers", None) or {}
-    try:
-        found = SimpleCookie(str(headers.get("cookie") or "")).get(COOKIE)
-    except CookieError:
-        return ""
-    return found.value if found else ""
+    return cookie_parser(str(headers.get("cookie") or "")).get(COOKIE, "")
 
 
 def account(request: Any) -> str:  # noqa: ANN401
-    """Return the Hugging Face account that is signed in, by the session that the Space's login has signed."""
+    """Return the name of the signed-in Hugging Face account, from the session cookie that Gradio's login signed."""
     scope = getattr(getattr(request, "request", None), "scope", None)
     session: Mapping[str, Any] = (scope or {}).get("session") or {}
     oauth = session.get("oauth_info") or {}
@@ -198,42 +193,43 @@ def account(request: Any) -> str:  # noqa: ANN401
 
 
 def address(request: Any, behind_proxy: bool = False) -> str:  # noqa: ANN401
-    """Return the address of a request's sender; behind a Space's proxy the last one that the proxy has added."""
+    """Return the address of a request's sender; behind a Space's proxy the last one in X-Forwarded-For."""
     headers = getattr(request, "headers", None) or {}
     added = str(headers.get("x-forwarded-for") or "").rpartition(",")[2].strip() if behind_proxy else ""
     return added or str(getattr(getattr(request, "client", None), "host", "") or "")
 
 
 def _digest(text: str) -> str:
-    """Hash a secret: passwords compare in constant time, and the memory of this process holds no cookie."""
+    """Hash a secret, so that passwords are compared in constant time and no cookie is kept in memory."""
     return hashlib.sha256(text.encode("utf-8", "replace")).hexdigest()
 
 
 def guarded(access: Access, action: Action, handler: F, silently: bool = False) -> F:
-    """Wrap a handler, a function or a generator, so that it runs for users who may do `action` alone.
+    """Wrap a handler, a function or a generator, so that it runs only for users who may do `action`.
 
-    `silently` changes nothing for other users, in place of an error: for what a page asks by itself. Gradio passes the
-    request to whichever parameter has its type, so the wrapper has one of its own before the others.
+    With `silently` other users get no error and no change, for events that the page sends by itself. Gradio passes the
+    request to the parameter that is annotated with its type; the wrapper has one of its own before the handler's.
     """
+
+    def allowed(caller: gr.Request) -> bool:
+        user = access.user(caller)
+        if silently and not permitted(user, action):
+            return False
+        access.check(user, action)
+        return True
 
     @functools.wraps(handler)
     def call(caller: gr.Request, /, *values: Any, **named: Any) -> Any:  # noqa: ANN401 - any handler's
         with explained():
-            user = access.user(caller)
-            if silently and not permitted(user, action):
-                return gr.skip()
-            access.check(user, action)
-            return handler(*values, **named)
+            return handler(*values, **named) if allowed(caller) else gr.skip()
 
     @functools.wraps(handler)
     def stream(caller: gr.Request, /, *values: Any, **named: Any) -> Iterator[Any]:  # noqa: ANN401
         with explained():
-            user = access.user(caller)
-            if silently and not permitted(user, action):
+            if allowed(caller):
+                yield from handler(*values, **named)
+            else:
                 yield gr.skip()
-                return
-            access.check(user, action)
-            yield from handler(*values, **named)
 
     wrapper: Any = stream if inspect.isgeneratorfunction(handler) else call
     signature = inspect.signature(handler)
@@ -246,7 +242,7 @@ def guarded(access: Access, action: Action, handler: F, silently: bool = False) 
 
 @contextmanager
 def explained() -> Iterator[None]:
-    """Turn any exception of the body into a `gr.Error` with a sentence."""
+    """Turn any exception of the body into a `gr.Error` with a message for the user."""
     try:
         yield
     except gr.Error:
@@ -258,8 +254,8 @@ def explained() -> Iterator[None]:
 
 
 def sentence(error: BaseException) -> str:
-    """Return an error's text in the language of the request; one that is no `GraftError` is logged under a number."""
-    say = asked()
+    """Return an error's text in the language of the request; a defect is logged under a number, which is its text."""
+    say = request_words()
     if isinstance(error, GraftError):
         text = " ".join(say.sentence(part) for part in (error.what, error.why, error.next) if part)
         return text.replace("。 ", "。")  # no space stands between Chinese sentences
@@ -272,12 +268,12 @@ def sentence(error: BaseException) -> str:
 
 
 def redacted(text: str) -> str:
-    """Replace tokens of the Hub, which libraries put into messages with an address or a header."""
+    """Replace Hub tokens, which messages of libraries may quote with an address or a header."""
     return TOKEN.sub("hf_...", text)
 
 
 class Redacting(logging.Formatter):
-    """Formats log records without tokens of the Hub, tracebacks too."""
+    """Formats log records, tracebacks included, without Hub tokens."""
 
     def format(self, record: logging.LogRecord) -> str:
         """Return the record as text."""
@@ -285,7 +281,7 @@ class Redacting(logging.Formatter):
 
 
 def log_without_tokens() -> None:
-    """Let everything that this process logs go through `Redacting`."""
+    """Format everything that this process logs with `Redacting`."""
     handler = logging.StreamHandler()
     handler.setFormatter(Redacting("%(message)s"))
     logging.basicConfig(level=logging.WARNING, handlers=[handler])

@@ -1,13 +1,13 @@
-"""Undocumented interfaces of Gradio, each used in this module alone and tested.
+"""Undocumented interfaces of Gradio, which no other module of the page uses.
 
-Gradio may change any of them between two versions; `tests/ui/web/test_gradio_private.py` shows which.
+Gradio may change any of them in a new version; `tests/ui/web/test_gradio_private.py` then fails.
 
 | interface | used for |
 |---|---|
-| `LocalContext.request` | the language of sentences made inside a plugin or a thread of its own |
-| `Context.id`, `BlocksConfig.fn_id` | ids that one tab's change does not move in another |
+| `LocalContext.request` | the language of sentences made in plugins and threads |
+| `Context.id`, `BlocksConfig.fn_id` | ids of components and events that a change of another tab does not move |
 | `get_api_info`, `api_info` | English descriptions and schemas for API clients |
-| `default_config`, `state_holder`, `reassign_pending_event_fns` | exchanging a page while requests run |
+| `default_config`, `state_holder`, `reassign_pending_event_fns` | replacing the served page while requests run |
 | `get_upload_folder`, `save_bytes_to_cache` | files for download, which Gradio serves and deletes |
 """
 
@@ -30,19 +30,19 @@ __all__ = ["I18nData"]
 
 
 def current_request() -> gr.Request | None:
-    """Return the request whose handler runs in this context, or None outside of any."""
+    """Return the request whose handler runs in this context, or None outside of handlers."""
     return LocalContext.request.get(None)
 
 
 def begin_ids(number: int, demo: gr.Blocks | None = None, events: int = 0) -> None:
-    """Give the component made next the id `number`, and the event connected next in `demo` the id `events`."""
+    """Number the components made from now on from `number`, and the events of `demo` from `events`."""
     Context.id = number
     if demo:
         demo.default_config.fn_id = events
 
 
 def describe_api(demo: gr.Blocks, change: Callable[[Any], Any]) -> None:
-    """Pass the description of the page's API through `change` before a client reads it."""
+    """Apply `change` to the description of the page's API that clients read."""
     described = demo.get_api_info
     # Replaced on the instance: Gradio writes a .pyi file beside the source of every subclass.
     demo.get_api_info = lambda *a, **k: change(described(*a, **k))  # type: ignore[method-assign]
@@ -54,9 +54,9 @@ def describe(component: Component, schema: Mapping[str, Any]) -> None:
 
 
 def layout(page: gr.Blocks) -> str:
-    """Return everything that an open page knows of its components and events, as one text to compare.
+    """Return a text that differs between two pages where an open page or an API client would notice.
 
-    The parameters of `predict` belong to it: handlers carry them as `predicts`.
+    It has the components, the events, and the parameters of each `predict`, which handlers carry as `predicts`.
     """
     config = page.get_config_file()
     known = {key: config[key] for key in ("components", "layout", "dependencies")}
@@ -65,7 +65,7 @@ def layout(page: gr.Blocks) -> str:
 
 
 def exchange(page: gr.Blocks, fresh: gr.Blocks, i18n: gr.I18n) -> None:
-    """Move the content of `fresh` into `page`, which is being served; requests under way end as they began."""
+    """Replace the content of the served `page` by that of `fresh`; running requests finish with the old code."""
     app = page.app
     for child in fresh.children:
         child.parent = page
@@ -81,11 +81,11 @@ def exchange(page: gr.Blocks, fresh: gr.Blocks, i18n: gr.I18n) -> None:
 
 
 def cache_folder() -> Path:
-    """Return the folder whose files Gradio serves for download, and deletes after a day."""
+    """Return the folder of files that Gradio serves for download and deletes after a day."""
     return Path(get_upload_folder())
 
 
 def cache_file(content: bytes, name: str) -> str:
-    """Write a file into a folder of its own below `cache_folder()` and return its path."""
+    """Write a file below `cache_folder()` and return its path."""
     path: str = save_bytes_to_cache(content, name, get_upload_folder())
     return path

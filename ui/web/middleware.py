@@ -1,67 +1,59 @@
-"""ASGI middleware before Gradio: refuses requests of other sites, bodies without end, and framing of the page.
+"""ASGI middleware before Gradio: refuses cross-site requests, limits the size of bodies, and forbids framing.
 
-Gradio's `strict_cors` hides only the answers to requests of other sites, accepts any of them where the host is not a
-local one, and lets an upload through that a browser sends without asking first.
+Gradio's `strict_cors` only hides the answers to cross-site requests, accepts any of them where the host is not a local
+one, and lets uploads through, which a browser sends without a preflight request.
 """
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Iterable, MutableMapping
-from types import SimpleNamespace
-from typing import Any
+from collections.abc import Iterable
 
 from starlette.datastructures import Headers
 from starlette.middleware import Middleware
 from starlette.middleware.trustedhost import TrustedHostMiddleware
+from starlette.requests import HTTPConnection
 from starlette.responses import PlainTextResponse
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from settings import LOOPBACK, Settings
 from store import quota
-from ui.web.access import Access, RateLimiter, address
-from ui.web.signin import SignIn
-
-Scope = MutableMapping[str, Any]
-Receive = Callable[[], Awaitable[Any]]
-Send = Callable[[Any], Awaitable[None]]
-App = Callable[[Scope, Receive, Send], Awaitable[None]]
+from ui.web.access import RateLimiter, address
 
 LARGEST_CALL = 16 * 2**20
-"""Bytes of a request that is no upload: texts and a conversation. More where `GRAFT_TEXT_LENGTH` needs more."""
+"""Largest body of a request other than an upload, in bytes; larger where `GRAFT_TEXT_LENGTH` needs it."""
 BYTES_A_CHARACTER = 12
-"""Most bytes of a character in JSON: two escapes of six."""
-AROUND_FILES = 2**20
-"""Bytes of an upload's form around its files."""
+"""Largest size of a character in JSON: two escapes of six bytes."""
+FORM_OVERHEAD = 2**20
+"""Bytes of an upload besides its files."""
 UPLOADS_A_MINUTE = 20
 SAFE = ("GET", "HEAD", "OPTIONS")
 
 
-def middleware(settings: Settings, access: Access) -> list[Middleware]:
-    """Return the layers of every request, outermost first.
+def middleware(settings: Settings) -> list[Middleware]:
+    """Return the middleware of the page, outermost first.
 
-    On loopback only this machine's own names are let through: another name that leads here is DNS rebinding. Elsewhere
-    the names that people use are not known.
+    On loopback only this machine's own host names are accepted, against DNS rebinding. Elsewhere the host names in use
+    are not known.
     """
     found = [Middleware(SameOrigin, hosts=settings.space_hosts), Middleware(Uploads, settings=settings)]
     if settings.host in LOOPBACK and not settings.space:
         found.insert(0, Middleware(TrustedHostMiddleware, allowed_hosts=["127.0.0.1", "localhost", "[::1]"]))
     if not settings.space:
         found.append(Middleware(Unframed))
-    if access.mode == "password":
-        found.append(Middleware(SignIn, access=access))
     return found
 
 
 class SameOrigin:
-    """Refuses requests that another site's page sends through a visitor's browser, with the visitor's cookies."""
+    """Refuses cross-site requests, which a browser sends with the user's cookies."""
 
-    def __init__(self, app: App, hosts: Iterable[str] = ()) -> None:
-        """`hosts` are names of this page besides the one that a request was sent to, which a proxy may have changed."""
+    def __init__(self, app: ASGIApp, hosts: Iterable[str] = ()) -> None:
+        """`hosts` are the page's own names besides the Host header, which a proxy may have changed."""
         self._app, self._hosts = app, frozenset(hosts)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Pass the request on, or answer 403."""
-        asks = scope["type"] == "websocket" or (scope["type"] == "http" and scope["method"] not in SAFE)
-        if asks and self._foreign(Headers(scope=scope)):
+        unsafe = scope["type"] == "websocket" or (scope["type"] == "http" and scope["method"] not in SAFE)
+        if unsafe and self._foreign(Headers(scope=scope)):
             await PlainTextResponse("Requests from other sites are refused.", 403)(scope, receive, send)
         else:
             await self._app(scope, receive, send)
@@ -75,9 +67,9 @@ class SameOrigin:
 
 
 class Uploads:
-    """Limits the size of every body, and the rate of uploads and the disk that they fill."""
+    """Limits the size of every body, and the rate and total size of uploads."""
 
-    def __init__(self, app: App, settings: Settings) -> None:
+    def __init__(self, app: ASGIApp, settings: Settings) -> None:
         self._app, self._settings = app, settings
         self._rate = RateLimiter(UPLOADS_A_MINUTE, UPLOADS_A_MINUTE)
 
@@ -88,65 +80,59 @@ class Uploads:
             return
         upload = scope["path"].rstrip("/").endswith("/upload")
         call = max(LARGEST_CALL, BYTES_A_CHARACTER * self._settings.text_length)
-        most = self._settings.upload_bytes + AROUND_FILES if upload else call
+        most = self._settings.upload_bytes + FORM_OVERHEAD if upload else call
         if refusal := self._refusal(scope, upload, most):
             await refusal(scope, receive, send)
         else:
-            await _Bounded(self._app, most)(scope, receive, send)
+            await _call_bounded(self._app, most, scope, receive, send)
 
     def _refusal(self, scope: Scope, upload: bool, most: int) -> PlainTextResponse | None:
-        headers = Headers(scope=scope)
-        length = headers.get("content-length", "")
+        request = HTTPConnection(scope)
+        length = request.headers.get("content-length", "")
         if length.isdecimal() and int(length) > most:
             return PlainTextResponse(f"This is larger than {most // 2**20} MB.", 413)
-        host = SimpleNamespace(host=(scope.get("client") or ("",))[0])
-        key = address(SimpleNamespace(headers=headers, client=host), self._settings.space)
-        if upload and (wait := self._rate.take(key)):
+        if upload and (wait := self._rate.take(address(request, self._settings.space))):
             return PlainTextResponse("Too many uploads.", 429, {"Retry-After": f"{wait:.0f}"})
         if upload and quota.is_full(self._settings):
             return PlainTextResponse("The disk that Graft may use is full (GRAFT_DISK_GB).", 507)
         return None
 
 
-class _Bounded:
-    """Ends a request whose body grows beyond `most` bytes, whatever its headers say."""
+async def _call_bounded(app: ASGIApp, most: int, scope: Scope, receive: Receive, send: Send) -> None:
+    """Call `app`; a body that grows beyond `most` bytes, whatever its headers say, ends as if the client had left."""
+    left, begun = most, False
 
-    def __init__(self, app: App, most: int) -> None:
-        self._app, self._left, self._begun, self._over = app, most, False, False
+    async def bounded() -> Message:
+        nonlocal left
+        message = await receive()
+        left -= len(message.get("body") or b"")
+        return message if left >= 0 else {"type": "http.disconnect"}
 
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        async def bounded() -> Any:  # noqa: ANN401 - a message of ASGI
-            message = await receive()
-            self._left -= len(message.get("body") or b"")
-            if self._left < 0:
-                self._over = True
-                return {"type": "http.disconnect"}
-            return message
+    async def watched(message: Message) -> None:
+        nonlocal begun
+        if left >= 0:
+            begun = True
+            await send(message)
 
-        async def watched(message: Any) -> None:  # noqa: ANN401
-            if not self._over:
-                self._begun = True
-                await send(message)
-
-        try:
-            await self._app(scope, bounded, watched)
-        except Exception:
-            if not self._over:
-                raise
-        if self._over and not self._begun:
-            await PlainTextResponse("This is too large.", 413)(scope, receive, send)
+    try:
+        await app(scope, bounded, watched)
+    except Exception:
+        if left >= 0:
+            raise
+    if left < 0 and not begun:
+        await PlainTextResponse("This is too large.", 413)(scope, receive, send)
 
 
 class Unframed:
-    """Forbids other sites to show this page inside theirs, where a click could be led to one of its buttons."""
+    """Forbids other sites to show this page in a frame (clickjacking), and browsers to guess content types."""
 
-    def __init__(self, app: App) -> None:
+    def __init__(self, app: ASGIApp) -> None:
         self._app = app
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Pass the request on, and the answer back with two more headers."""
+        """Pass the request on, and add two headers to the answer."""
 
-        async def marked(message: Any) -> None:  # noqa: ANN401
+        async def marked(message: Message) -> None:
             if message["type"] == "http.response.start":
                 ours = (b"x-frame-options", b"SAMEORIGIN"), (b"x-content-type-options", b"nosniff")
                 message["headers"] = [*message["headers"], *ours]

@@ -1,4 +1,4 @@
-"""Starts the web server, with every door of Gradio closed that this page does not need."""
+"""Starts the web server, with all features of Gradio disabled that this page does not need."""
 
 from __future__ import annotations
 
@@ -17,15 +17,16 @@ from ui.context import Context
 from ui.html.theme import STYLE, THEME
 from ui.i18n import translations
 from ui.web.middleware import middleware
+from ui.web.signin import SignIn
 
 THREADS = 192
-"""Threads of handlers; each request that waits for an answer holds one (`chat.CONCURRENCY`)."""
+"""Threads of handlers; each pending answer holds one, of `chat.CONCURRENCY` for a tab."""
 LEAST_DISK = 200 * 2**20
-"""Bytes that must be free to start: a few versions and a run."""
+"""Bytes that must be free to start, for a few versions and a run."""
 
 
 def check_home(settings: Settings) -> None:
-    """Note this release in the home folder. Raises `GraftError` for one that cannot be written, or a full disk."""
+    """Write this release into the home folder. Raises `GraftError` where it cannot be written, or the disk is full."""
     try:
         settings.home.mkdir(parents=True, exist_ok=True)
         files.write_json(settings.home / HOME_RECORD, check_release(settings.home))
@@ -75,7 +76,8 @@ def options(context: Context) -> dict[str, Any]:
             "docs_url": None,
             "redoc_url": None,
             "openapi_url": None,
-            "middleware": middleware(settings, context.access),
+            "middleware": middleware(settings),
+            "routes": SignIn(context.access).routes,
         },
         "i18n": translations(context.plugins()),
         "theme": THEME,
@@ -84,12 +86,12 @@ def options(context: Context) -> dict[str, Any]:
 
 
 def _private(settings: Settings) -> list[Path]:
-    """Return paths whose files are never served, whatever Gradio's own rules say."""
+    """Return paths that Gradio must not serve files from."""
     kept = [settings.home / name for name in ("adapters", "live", "runs", "models", "data", CORRECTIONS, "graft.db")]
     return [*kept, Path.home() / ".cache" / "huggingface", REPOSITORY / ".git", settings.plugins]
 
 
 def stop(error: GraftError, code: int) -> None:
-    """Print an error in one line and end the process."""
+    """Print an error on one line and exit with `code`."""
     print(f"Graft cannot start. {error}", file=sys.stderr)
     sys.exit(code)

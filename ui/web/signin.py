@@ -1,20 +1,19 @@
-"""Sign-in: the page that asks for the owner's password and sets a cookie, and what other pages show of it.
+"""Sign-in: the routes that check the owner's password and set a cookie, and the page's buttons and notices about it.
 
-The cookie goes to this page alone, never to scripts and never with requests of other sites. Guesses are counted by
-address; a password has at least twelve characters (`Settings`), so that the guesses let through find nothing.
-Buttons and notices are only shown here; what is allowed, `access.py` decides.
+Scripts cannot read the cookie, and browsers do not send it with cross-site requests. Guesses are limited for each
+address; a password has at least twelve characters (`Settings`), too many to be guessed at that rate.
+Which handlers a user may call is decided in `access.py`.
 """
 
 from __future__ import annotations
 
 import logging
-from collections.abc import Awaitable, Callable, MutableMapping
-from typing import Any
 from urllib.parse import parse_qs
 
 import gradio as gr
 from starlette.requests import Request
 from starlette.responses import HTMLResponse, RedirectResponse, Response
+from starlette.routing import Route
 
 from ui.context import Context
 from ui.html.tags import Html, tag
@@ -28,11 +27,7 @@ GUESSES = 5
 """Wrong passwords from one address at once; then one a minute."""
 LONGEST_FORM = 4096
 POLICY = "default-src 'none'; style-src 'unsafe-inline'; form-action 'self'; frame-ancestors 'none'"
-HEADERS = {
-    "Content-Security-Policy": POLICY,
-    "Cache-Control": "no-store",
-    "Referrer-Policy": "same-origin",
-}
+HEADERS = {"Content-Security-Policy": POLICY, "Cache-Control": "no-store", "Referrer-Policy": "same-origin"}
 STYLE = (
     "body{font:16px/1.5 system-ui,sans-serif;background:#faf9f6;color:#292825;display:grid;place-items:center;"
     "min-height:90vh;margin:0}form{display:grid;gap:12px;width:min(320px,90vw)}h1{margin:0;font-size:24px}"
@@ -42,57 +37,55 @@ STYLE = (
 )
 
 
-def place_account(context: Context, pulse: PagePoll) -> None:
+def place_account(context: Context, poll: PagePoll) -> None:
     """Place the sign-in button in the header."""
     if context.access.mode == "huggingface":
         gr.LoginButton(size="sm", elem_classes="g-account")
     if context.access.mode == "password":
         for label, others in ((t("signin.do"), True), (t("signin.owner"), False)):
-            with pulse.reserved(Action.KEEP, others):
+            with poll.reserved(Action.KEEP, others):
                 gr.Button(label, link="signin", link_target="_self", size="sm", elem_classes="g-account")
 
 
-def place_notice(context: Context, pulse: PagePoll) -> None:
-    """Place the reason why a visitor sees less than the owner, and what would change that."""
+def place_notice(context: Context, poll: PagePoll) -> None:
+    """Place a notice for visitors: why they see less than the owner, and how to become the owner."""
     if context.access.mode == "nobody":
         gr.Markdown(t("access.off_space" if context.settings.space else "access.off"), elem_classes="g-off")
     elif context.access.mode != "local":
-        with pulse.reserved(Action.KEEP, others=True):
+        with poll.reserved(Action.KEEP, others=True):
             gr.Markdown(t("access.sign_in"), elem_classes="g-off")
 
 
 class SignIn:
-    """ASGI middleware that answers `/signin` and `/signout`."""
+    """Handlers of the paths `/signin` and `/signout`."""
 
-    def __init__(self, app: Any, access: Access) -> None:  # noqa: ANN401 - an ASGI application
-        self._app, self._access, self._guesses = app, access, RateLimiter(1, GUESSES)
+    def __init__(self, access: Access) -> None:
+        self._access, self._guesses = access, RateLimiter(1, GUESSES)
 
-    async def __call__(
-        self,
-        scope: MutableMapping[str, Any],
-        receive: Callable[[], Awaitable[Any]],
-        send: Callable[[Any], Awaitable[None]],
-    ) -> None:
-        """Answer these two paths, or pass the request on."""
-        path = scope["path"].rstrip("/") if scope["type"] == "http" else ""
-        if not path.endswith(("/signin", "/signout")) or path.count("/") != 1:
-            await self._app(scope, receive, send)
-            return
-        request = Request(scope, receive)
-        if path == "/signout" and request.method == "POST":
-            self._access.sign_out(cookie(request))
-            answer: Response = _home()
-            answer.delete_cookie(COOKIE)
-        elif path == "/signin" and request.method == "POST":
-            answer = await self._try(request)
-        else:
-            say = words(request)  # type: ignore[arg-type]
-            answer = _owner(say) if self._access.knows(cookie(request)) else _form(say)
-        await answer(scope, receive, send)
+    @property
+    def routes(self) -> list[Route]:
+        """Routes of signing in with a password; none where there is no password."""
+        if self._access.mode != "password":
+            return []
+        return [
+            Route("/signin", self._show),
+            Route("/signin", self._sign_in, methods=["POST"]),
+            Route("/signout", self._sign_out, methods=["POST"]),
+        ]
 
-    async def _try(self, request: Request) -> Response:
-        """Check a password that was sent: begin a session, or show the form again."""
-        say, key = words(request), address(request)  # type: ignore[arg-type]
+    async def _show(self, request: Request) -> Response:
+        say = words(request)
+        return _owner(say) if self._access.knows(cookie(request)) else _form(say)
+
+    async def _sign_out(self, request: Request) -> Response:
+        self._access.sign_out(cookie(request))
+        answer = _home()
+        answer.delete_cookie(COOKIE)
+        return answer
+
+    async def _sign_in(self, request: Request) -> Response:
+        """Begin a session for the right password; show the form again for a wrong one."""
+        say, key = words(request), address(request)
         if wait := self._guesses.take(key):
             return _form(say, say("signin.wait", n=f"{wait:.0f}"), 429)
         given = (await _fields(request)).get("password", [""])[0]

@@ -1,20 +1,24 @@
-"""ui/tab/answer.py: a request that waits says how many are before it, and one that nobody waits for ends."""
+"""ui/tab/answer.py: a waiting request shows its place in the queue, and one whose reader left ends; its limits."""
 
 from __future__ import annotations
 
 import threading
 import time
-from contextlib import contextmanager
+from contextlib import nullcontext
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
+from gradio_client import Client
+from gradio_client.exceptions import AppError
 
-from errors import BusyError
-from tests.helpers.ui_site import make
+from errors import BusyError, InputError
+from settings import Settings
+from tests.helpers.ui_site import make, serve
 from ui.context import Context
 from ui.tab import answer, task_tab
-from ui.tab.answer import PendingAnswer, follow
+from ui.tab.answer import PendingAnswer, check, follow
 
 STAND = """
 import gradio as gr
@@ -32,10 +36,23 @@ class Stand(TaskPlugin):
         finally:
             lm.ended.set()
 """
+LONG = """
+import gradio as gr
+from plugins import TaskPlugin
+
+class Long(TaskPlugin):
+    name, title = "long", "Long"
+    model, task = "org/base", "causal-lm"
+
+    def inputs(self): return [gr.Textbox(label="Text"), gr.Slider(1, 512, 160, label="Tokens")]
+    def outputs(self): return [gr.Textbox(label="Said")]
+    def predict(self, lm, text, max_new_tokens=160): return f"{len(text)} {max_new_tokens}"
+"""
+SMALL = replace(Settings(), text_length=20, new_tokens=8)
 
 
-class Line:
-    """An lm whose request waits until its turn comes."""
+class WaitingLM:
+    """An `lm` whose request waits until `turn` is set."""
 
     def __init__(self) -> None:
         self.version, self.base, self.notes = "base", "org/base", list[str]()
@@ -57,21 +74,14 @@ class Line:
 
 
 @pytest.fixture
-def lm() -> Line:
-    return Line()
+def lm() -> WaitingLM:
+    return WaitingLM()
 
 
 @pytest.fixture
-def context(tmp_path: Path, lm: Line, monkeypatch: pytest.MonkeyPatch) -> Context:
-    (tmp_path / "plugins").mkdir()
-    (tmp_path / "plugins" / "stand.py").write_text(STAND, encoding="utf-8")
-    context, pool, _ = make(tmp_path)
-
-    @contextmanager
-    def opened(spec, adapter, lender=None):
-        yield lm
-
-    monkeypatch.setattr(pool, "open", opened)
+def context(tmp_path: Path, lm: WaitingLM, monkeypatch: pytest.MonkeyPatch) -> Context:
+    context, pool, _ = make(tmp_path, plugins={"stand": STAND})
+    monkeypatch.setattr(pool, "open", lambda *_: nullcontext(lm))
     return context
 
 
@@ -81,30 +91,27 @@ def handler_of(context: Context):
     return answer.handler_of(context, plugin, parts.parameters, len(parts.outputs), keeps=False)
 
 
-def test_a_request_says_how_many_are_before_it(context: Context, lm: Line) -> None:
+def test_a_waiting_request_shows_the_number_before_it(context: Context, lm: WaitingLM) -> None:
     rows = handler_of(context)("ab", "base")
     said, badge = next(rows)
-    assert badge == {"before": 2} and said["__type__"] == "update", "what is on the page stays"
+    assert badge == {"before": 2} and said["__type__"] == "update", "the page keeps its answer"
     lm.before = 1
     assert any(badge == {"before": 1} for _, badge in (next(rows) for _ in range(20)))
     lm.turn.set()
     *_, (said, badge) = rows
     assert said == "abab" and badge["version"] == "base" and "before" not in badge
-    assert lm.before == 1, "what was answered is not told to wait"
 
 
-def test_an_error_is_raised_where_it_was_asked(context: Context) -> None:
+def test_r26_an_error_is_raised_and_a_plugin_that_calls_exit_ends_its_request(context: Context, lm: WaitingLM) -> None:
     with pytest.raises(BusyError, match="Too many are waiting"):
         list(handler_of(context)("too many", "base"))
-
-
-def test_r26_a_plugin_that_calls_exit_ends_its_request_and_says_so(context: Context, lm: Line) -> None:
+    lm.ended.clear()
     with pytest.raises(SystemExit):
         list(handler_of(context)("exit", "base"))
     assert lm.ended.wait(20)
 
 
-def test_a_request_that_nobody_waits_for_ends(context: Context, lm: Line) -> None:
+def test_a_request_whose_reader_left_ends(context: Context, lm: WaitingLM) -> None:
     rows = handler_of(context)("ab", "base")
     next(rows)
     rows.close()
@@ -112,7 +119,7 @@ def test_a_request_that_nobody_waits_for_ends(context: Context, lm: Line) -> Non
     assert lm.ended.wait(20)
 
 
-def test_several_wait_and_end_together(context: Context, lm: Line) -> None:
+def test_several_requests_wait_and_end_together(context: Context, lm: WaitingLM) -> None:
     requests = [PendingAnswer("base", {"text": text}, [None]) for text in ("a", "b", "too many")]
     going = follow(context, "stand", requests)
     next(going)
@@ -123,8 +130,8 @@ def test_several_wait_and_end_together(context: Context, lm: Line) -> None:
     assert [request.whole for request in requests] == [True, True, False] and isinstance(requests[2].error, BusyError)
 
 
-def test_a_page_is_told_less_often_than_words_are_written(
-    context: Context, lm: Line, monkeypatch: pytest.MonkeyPatch
+def test_a_page_is_updated_less_often_than_words_are_written(
+    context: Context, lm: WaitingLM, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     for name in ("UPDATE_S", "LOOK_S"):
         monkeypatch.setattr(answer, name, 20)
@@ -134,7 +141,34 @@ def test_a_page_is_told_less_often_than_words_are_written(
     assert not answer._pages
 
 
-def test_a_request_of_a_model_that_has_no_line_waits_for_nobody() -> None:
+def test_a_request_to_a_plugins_own_module_does_not_wait() -> None:
     request = PendingAnswer("base", {}, [None])
     request.lm = SimpleNamespace(version="own")
     assert request.before == 0 and request.status is None
+
+
+def test_limits_count_all_texts_of_a_request_and_its_tokens() -> None:
+    turns = [{"role": "user", "content": "a" * 5}, {"role": "user", "content": [{"text": "b" * 5}]}]
+    check(SMALL, {"text": "x" * 20, "times": 3, "nothing": None})
+    for given in ({"text": "x" * 21}, {"text": "x" * 15, "history": turns}, {"deep": [["y" * 21]]}):
+        with pytest.raises(InputError, match=r"the limit is 20 \(GRAFT_TEXT_LENGTH\)"):
+            check(SMALL, given)
+    check(SMALL, {"text": "x", "max_new_tokens": 8})
+    with pytest.raises(InputError, match=r"8 tokens \(GRAFT_NEW_TOKENS\)"):
+        check(SMALL, {"text": "x", "max_new_tokens": 9})
+    deep: list = ["x" * 21]
+    for _ in range(100_000):  # beyond any recursion
+        deep = [deep]
+    with pytest.raises(InputError):
+        check(SMALL, {"deep": deep})
+
+
+@pytest.mark.filterwarnings("ignore")  # Gradio's and httpx's own
+def test_limits_above_their_defaults_hold_for_api_clients(tmp_path: Path) -> None:
+    with serve(tmp_path, plugins={"long": LONG}, text_length=300_000, new_tokens=5000) as site:
+        client = Client(site.url, verbose=False)
+        assert client.predict("a" * 250_000, 5000, api_name="/long")[0] == "250000 5000"
+        with pytest.raises(AppError, match=r"It says 300,001 characters; the limit is 300,000 \(GRAFT_TEXT_LENGTH\)"):
+            client.predict("a" * 300_001, api_name="/long")
+        with pytest.raises(AppError, match="5001 is greater than maximum value 5000"):
+            client.predict("notes", 5001, api_name="/long")

@@ -1,13 +1,10 @@
-"""Versions side by side: columns that answer at once, each with its own badge, error and differences."""
+"""ui/tab/compare.py: columns that answer at the same time, each with its own badge, error and differences."""
 
-import inspect
 import sys
 import threading
 from contextlib import contextmanager
-from types import SimpleNamespace
 
 import pytest
-from gradio.context import LocalContext
 from gradio_client import Client
 
 from errors import AdapterError
@@ -19,8 +16,10 @@ from tests.helpers.waiting import until
 from training.runs.runs import Runs
 from ui.context import Context
 from ui.html.format import MOST_PIECES, marked
+from ui.i18n import CHINESE, Words
 from ui.tab.answer import plain_answer
-from ui.tab.compare import Asked, compare, resolve
+from ui.tab.compare import compare, resolve
+from ui.tab.task_tab import make_parts
 
 pytestmark = pytest.mark.filterwarnings("ignore")  # Gradio's and httpx's own
 PARROT = """
@@ -48,33 +47,14 @@ class Parrot(TaskPlugin):
         finally:
             self.ended.append(lm.version)
 """
-LABELS = """
-import gradio as gr
-from plugins import Columns, TaskPlugin
-
-class Labels(TaskPlugin):
-    name, title = "labels", "Labels"
-    model, task = "org/base", "text-classification"
-    columns = Columns(text="text", target="label")
-
-    def inputs(self): return [gr.Textbox(label="Text", lines=2)]
-    def outputs(self): return [gr.Label(label="Labels")]
-    def predict(self, lm, text):
-        return {"bug": 0.9, "praise": 0.1} if lm.version == "base" else {"bug": 0.3, "praise": 0.7}
-"""
 
 
 @pytest.fixture(scope="module")
 def site(tmp_path_factory):
-    tmp = tmp_path_factory.mktemp("site")
-    (tmp / "plugins").mkdir()
-    for name, text in (("chat", CHAT), ("labels", LABELS), ("parrot", PARROT)):
-        (tmp / "plugins" / f"{name}.py").write_text(text, encoding="utf-8")
-    with serve(tmp) as found:
-        for plugin in ("parrot", "labels", "chat"):
+    with serve(tmp_path_factory.mktemp("site"), plugins={"chat": CHAT, "parrot": PARROT}) as found:
+        for plugin in ("parrot", "parrot", "chat"):
             found.publish(f"{plugin}s", plugin)
-            found.publish(f"{plugin}s", plugin)
-            found.context.adapters.promote(plugin, f"{plugin}s@2")
+        found.context.adapters.promote("parrot", "parrots@2")
         yield found
 
 
@@ -91,10 +71,10 @@ def client(site):
     return Client(site.url, verbose=False)
 
 
-def test_every_tab_with_versions_has_an_endpoint_for_comparing(client) -> None:
+def test_every_tab_with_versions_has_an_endpoint_that_compares(client) -> None:
     api = client.view_api(return_format="dict")["named_endpoints"]
     assert {name for name in api if name.endswith("_compare")} == {
-        f"/{name}_compare" for name in ("chat", "echo", "labels", "parrot", "stream")
+        f"/{name}_compare" for name in ("chat", "echo", "parrot", "stream")
     }
     given = [p["parameter_name"] for p in api["/parrot_compare"]["parameters"]]
     assert given == ["text", "times", "first", "second", "third"]
@@ -112,23 +92,17 @@ def test_base_live_and_newest_answer_one_input(client, parrot) -> None:
     assert same[3]["differs"] == [] and ["come", "parrots@1"] in same[5]["differs"]
 
 
-def test_labels_that_differ_are_told(client) -> None:
-    answer = client.predict("x", api_name="/labels_compare")
-    assert answer[3]["differs"] == [["gone", "bug"], ["come", "praise"]]
-
-
-def test_a_base_without_labels_is_asked_those_of_a_version_beside_it(bert, tmp_path) -> None:
-    """Real models: what the tab's own columns say of one text when no labels were typed, and when some were."""
+def test_a_base_without_labels_is_asked_the_labels_of_a_version_beside_it(bert, tmp_path, monkeypatch) -> None:
+    """With a tiny real base; labels that were typed come before those of a version."""
     store = Store(bert, tmp_path)
     tab = next(tab for tab in discover(REPOSITORY / "plugins") if tab.name == "classification")
     settings = Settings(home=tmp_path, models={"classification": bert.spec.model})
     context = Context(settings, [tab], store.pool, store.adapters, Runs(settings))
-    parameters = list(inspect.signature(tab.plugin.predict).parameters.values())[1:]
-    ask = compare(context, "classification", Asked([], parameters, None), 1)
+    ask = compare(context, "classification", make_parts(tab.plugin))
 
     def columns(labels: str, *chosen: str) -> list[tuple[dict[str, float], dict]]:
-        *_, told = ask("a text", labels, *chosen)
-        return list(zip(told[::2], told[1::2], strict=True))
+        *_, last = ask("a text", labels, *chosen)
+        return list(zip(last[::2], last[1::2], strict=True))
 
     (base, badge), (_, known), (_, other) = columns("", "base", "one@1", "two@1")
     assert set(base) == {"0", "1"} and badge["version"] == "base" and "differs" in known
@@ -137,12 +111,9 @@ def test_a_base_without_labels_is_asked_those_of_a_version_beside_it(bert, tmp_p
     [(scores, typed), *_] = columns("praise, delay", "base", "one@1", "two@1")
     assert set(scores) == {"praise", "delay"} and typed["notes"] == []
     store.adapters.promote("classification", "two@1")
-    assert "those of two@1" in columns("", "base", "base", "base")[0][1]["notes"][0], "where no version is beside it"
-    request = LocalContext.request.set(SimpleNamespace(headers={"accept-language": "zh"}))
-    try:
-        assert columns("", "base", "base", "base")[0][1]["notes"] == ["基础模型没有自己的标签：使用了 two@1 的标签。"]
-    finally:
-        LocalContext.request.reset(request)
+    monkeypatch.setattr("ui.tab.answer.request_words", lambda: Words(CHINESE))
+    alone = columns("", "base", "base", "base")
+    assert alone[0][1]["notes"] == ["基础模型没有自己的标签：使用了 two@1 的标签。"], "the live version's"
 
 
 def test_columns_answer_at_the_same_time(site, monkeypatch, client) -> None:
@@ -160,32 +131,25 @@ def test_columns_answer_at_the_same_time(site, monkeypatch, client) -> None:
     assert all("error" not in badge for badge in answer[1::2])
 
 
-def test_an_error_of_one_column_is_shown_there_alone(client, parrot) -> None:
+def test_an_error_is_shown_in_its_column_alone(client, parrot) -> None:
     answer = client.predict("hi", 3, "base", "parrots@1", "nope@9", api_name="/parrot_compare")
     assert answer[2] == "hi parrots@1 2" and "error" not in answer[3]
     assert "There is no version 'nope@9'" in answer[5]["error"] and "differs" not in answer[5]
-    half = client.predict("parrots@1", 3, "base", "parrots@1", "parrots@2", api_name="/parrot_compare")
+    half = client.predict("parrots@1", 3, "base", "parrots@1", "chats@1", api_name="/parrot_compare")
     assert half[2] == "parrots@1 parrots@1 0" and "Something went wrong" in half[3]["error"]
-    assert "secret" not in str(half) and half[4].endswith(" 2") and "differs" not in half[3]
+    assert "secret" not in str(half) and "differs" not in half[3]
+    assert "is not a version of parrot" in half[5]["error"]
+    answer = client.predict("hi", 3, "nope@9", "base", "live", api_name="/parrot_compare")
+    assert "error" in answer[1] and "differs" not in answer[3], "the others are compared with each other"
+    assert answer[5]["than"] == "base" and ["gone", "base"] in answer[5]["differs"]
 
 
-def test_what_fails_is_said_in_the_language_of_who_asks(site) -> None:
+def test_errors_are_in_the_language_of_the_request(site) -> None:
     chinese = Client(site.url, verbose=False, headers={"Accept-Language": "zh-CN"})
     answer = chinese.predict("hi", 3, "base", "parrots@1", "nope@9", api_name="/parrot_compare")
     assert answer[5]["error"].startswith("没有版本 'nope@9'。现有：")
     with pytest.raises(Exception, match="没有文本"):
         chinese.predict("", api_name="/echo")
-
-
-def test_where_the_first_column_fails_the_others_are_compared_with_each_other(client) -> None:
-    answer = client.predict("hi", 3, "nope@9", "base", "live", api_name="/parrot_compare")
-    assert "error" in answer[1] and "differs" not in answer[3]
-    assert answer[5]["than"] == "base" and ["gone", "base"] in answer[5]["differs"]
-
-
-def test_a_version_of_another_tab_is_refused_in_its_column(client) -> None:
-    answer = client.predict("hi", 3, "base", "labelss@1", "live", api_name="/parrot_compare")
-    assert "is not a version of parrot" in answer[3]["error"] and "error" not in answer[5]
 
 
 def test_stopping_stops_every_column(client, parrot) -> None:
@@ -194,13 +158,14 @@ def test_stopping_stops_every_column(client, parrot) -> None:
     job.cancel()
     until(lambda: len(parrot.ended) == 3)
     assert sorted(parrot.ended) == ["base", "parrots@1", "parrots@2"]
-    assert not [thread for thread in threading.enumerate() if thread.name.startswith("graft-answer") and
-                (thread.join(5) or thread.is_alive())]  # fmt: skip
+    until(lambda: not [thread for thread in threading.enumerate() if thread.name.startswith("graft-answer")])
 
 
 def test_a_conversation_is_asked_its_last_question_again_where_nothing_was_typed(client) -> None:
-    said = {"user": "why?", "assistant": "because"}
-    turns = [{"role": role, "content": [{"type": "text", "text": text}]} for role, text in said.items()]
+    turns = [
+        {"role": role, "content": [{"type": "text", "text": text}]}
+        for role, text in (("user", "why?"), ("assistant", "because"))
+    ]
     answer = client.predict("", turns, api_name="/chat_compare")
     asked = sys.modules["graft_plugin_chat"].Chat.asked
     assert asked[-3:] == [("why?", 0)] * 3
@@ -208,28 +173,22 @@ def test_a_conversation_is_asked_its_last_question_again_where_nothing_was_typed
 
 
 def test_newest_is_the_newest_that_is_not_live(site) -> None:
-    context = site.context
-    assert resolve(context, "parrot", "newest") == "parrots@1"
-    assert resolve(context, "parrot", "parrots@2") == "parrots@2"
+    assert resolve(site.context, "parrot", "newest") == "parrots@1"
+    assert resolve(site.context, "parrot", "parrots@2") == "parrots@2"
     with pytest.raises(AdapterError, match="There is no version to compare with"):
-        resolve(context, "stream", "newest")
-    alone = SimpleNamespace(adapters=SimpleNamespace(
-        versions=lambda name: [SimpleNamespace(ref="a@1")], live=lambda name: SimpleNamespace(ref="a@1")
-    ))  # fmt: skip
-    assert resolve(alone, "parrot", "newest") == "a@1"
+        resolve(site.context, "stream", "newest")
+    site.context.adapters.promote("chat", "chats@1")
+    assert resolve(site.context, "chat", "newest") == "chats@1", "the only one, though it is live"
 
 
-def test_what_differs() -> None:
+def test_differences_of_two_texts() -> None:
     assert marked("the same", "the same") == []
     assert marked("the red fox", "the quick red fox") == [("kept", "the"), ("come", " quick"), ("kept", " red fox")]
     assert marked("天气好", "天气坏") == [("kept", "天气"), ("gone", "好"), ("come", "坏")]
     assert marked("a " * MOST_PIECES, "b") == [("come", "b")]
 
 
-@pytest.mark.parametrize(
-    ("outputs", "answer"),
-    [([{"a": 0.1, "b": 0.9}], "b"), (["text", 3], "text"), ([[{"role": "user", "content": "q"}]], "q"),
-     ([], None), ([3], None), ([{}], None)],
-)  # fmt: skip
-def test_an_answer_as_one_text(outputs, answer) -> None:
-    assert plain_answer(outputs) == answer
+def test_an_answer_as_one_text() -> None:
+    assert plain_answer([{"a": 0.1, "b": 0.9}]) == "b" and plain_answer(["text", 3]) == "text"
+    assert plain_answer([[{"role": "user", "content": "q"}]]) == "q"
+    assert plain_answer([]) is plain_answer([3]) is plain_answer([{}]) is None

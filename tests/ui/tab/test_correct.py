@@ -1,4 +1,4 @@
-"""Correcting in a tab, in Chromium: what was asked is kept, put right, undone, listed, and taught by a stand-in."""
+"""Corrections in Chromium: an answer is corrected, undone, listed, and taught by a stand-in for the worker."""
 
 import json
 from dataclasses import replace
@@ -43,7 +43,7 @@ def correct(page, text, label):
     sync_api.expect(page.locator(".g-fix").locator("visible=true")).to_have_count(0)
 
 
-def test_a_wrong_answer_is_put_right_undone_listed_and_taught(chromium, site) -> None:
+def test_a_wrong_answer_is_corrected_undone_listed_and_taught(chromium, site) -> None:
     page, kept = opened(chromium, site), Corrections(site.context.settings.home)
     sync_api.expect(seen(page, "button", "This is wrong")).to_have_count(0)  # nothing was answered yet
     correct(page, NASTY, "good")
@@ -79,12 +79,11 @@ def test_a_wrong_answer_is_put_right_undone_listed_and_taught(chromium, site) ->
     assert page.evaluate("window.__x") is None and page.problems == []
 
 
-def test_it_fits_a_phone_in_chinese(chromium, site) -> None:
+def test_the_form_fits_a_phone_and_is_in_chinese(chromium, site) -> None:
     site.context.corrections.add("echo", {"text": "long " * 60, "target": "good"}, "bad", "base")
     page = opened(chromium, site, locale="zh-CN", color_scheme="dark", viewport={"width": 390, "height": 800})
     page.get_by_role("tab", name="Echo", exact=True).click()
-    ask_zh = page.get_by_label("Text").locator("visible=true")
-    ask_zh.fill("ab")
+    page.get_by_label("Text").locator("visible=true").fill("ab")
     seen(page, "button", "运行").click()
     seen(page, "button", "答得不对").click()
     page.locator("button.label-wrap", has_text="更正记录").locator("visible=true").click()
@@ -93,13 +92,13 @@ def test_it_fits_a_phone_in_chinese(chromium, site) -> None:
     assert "teach." not in page.locator("body").inner_text() and page.problems == []
 
 
-def test_a_page_that_may_not_train_has_none_of_it_and_refuses(tmp_path) -> None:
+def test_a_page_without_owner_has_no_correction(tmp_path) -> None:
     context, _, _ = make(tmp_path, host="0.0.0.0")
     labels = [block.value for block in shell.build(context).blocks.values() if block.__class__.__name__ == "Button"]
     assert len(labels) > 3 and not any("teach.wrong" in str(label) for label in labels)
 
 
-def test_the_record_of_an_answer_is_what_was_asked_of_the_model_and_answered() -> None:
+def test_the_record_of_an_answer_has_question_answer_version_and_labels() -> None:
     turns = [{"role": "user", "content": "hi"}, {"role": "assistant", "content": [{"text": "yo", "type": "text"}]}]
     asked = {"messages": [{"role": "user", "content": "hi"}]}
     chat = Answer([turns], "mine@2", "org/base", (), asked, 1).record

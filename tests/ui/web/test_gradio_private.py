@@ -1,4 +1,4 @@
-"""ui/web/gradio_private.py: the undocumented interfaces of Gradio do what the product takes them to do."""
+"""ui/web/gradio_private.py: the undocumented interfaces of Gradio still do what the product needs."""
 
 import ast
 from collections.abc import Iterator
@@ -12,7 +12,7 @@ from gradio.context import LocalContext
 from gradio_client import Client
 
 from settings import REPOSITORY
-from ui.i18n import CHINESE, asked, t
+from ui.i18n import CHINESE, request_words
 from ui.web.gradio_private import (
     begin_ids,
     cache_file,
@@ -30,9 +30,9 @@ EXCEPTIONS = {"plugins/__init__.py"}
 """The contract of plugins stands below `ui`, and needs the type of a label."""
 
 
-def page(text: str, label: str = "Text", ids: int = 0) -> gr.Blocks:
-    """Return a page with one endpoint that puts `text` before what it is given."""
-    begin_ids(ids)
+def page(text: str, label: str = "Text") -> gr.Blocks:
+    """Return a page with one endpoint, which puts `text` before its input."""
+    begin_ids(0)
     with gr.Blocks(analytics_enabled=False) as demo:
         begin_ids(1000, demo, 100)
         box, out = gr.Textbox(label=label), gr.Textbox()
@@ -58,24 +58,21 @@ def test_no_other_module_imports_private_modules_of_gradio() -> None:
     assert found - EXCEPTIONS == {"ui/web/gradio_private.py"}
 
 
-def test_the_request_of_a_handler_is_found_without_being_passed() -> None:
+def test_the_current_request_is_that_of_the_context() -> None:
     assert current_request() is None
     request = gr.Request(headers={"accept-language": "zh-CN"})
     before = LocalContext.request.set(request)
     try:
-        assert current_request() is request and asked().language == CHINESE
+        assert current_request() is request and request_words().language == CHINESE
     finally:
         LocalContext.request.reset(before)
 
 
-def test_ids_of_components_and_events_begin_where_they_are_told() -> None:
-    config = page("").get_config_file()
+def test_ids_begin_at_given_numbers_and_the_api_has_our_descriptions() -> None:
+    demo = page("")
+    config = demo.get_config_file()
     assert min(c["id"] for c in config["components"]) == 1000
     assert [d["id"] for d in config["dependencies"]] == [100]
-
-
-def test_descriptions_and_schemas_of_the_api_are_ours() -> None:
-    demo = page("")
     describe_api(demo, lambda api: {"api": api})
     (endpoint,) = demo.get_api_info()["api"]["named_endpoints"].values()
     assert endpoint["parameters"][0]["python_type"]["description"] == "ours"
@@ -88,7 +85,7 @@ def test_the_layout_is_the_same_for_the_same_components_and_arguments() -> None:
     assert layout(demo) != layout(page("one"))
 
 
-def test_a_page_that_is_served_gets_the_content_of_another(served: SimpleNamespace) -> None:
+def test_the_content_of_a_served_page_is_replaced(served: SimpleNamespace) -> None:
     client = Client(served.url, verbose=False)
     assert client.predict("a", api_name="/say") == "one a"
     fresh, before = page("two ", "Other"), served.demo.app_id
@@ -102,7 +99,3 @@ def test_a_file_of_the_cache_is_served(served: SimpleNamespace) -> None:
     path = Path(cache_file(b"rows", "rows.csv"))
     assert path.is_relative_to(cache_folder()) and path.name == "rows.csv"
     assert httpx.get(f"{served.url}gradio_api/file={path}").content == b"rows"
-
-
-def test_a_label_is_translated_by_the_browser() -> None:
-    assert "__i18n__" in str(t("train.start"))
