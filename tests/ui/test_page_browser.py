@@ -64,7 +64,7 @@ def test_an_error_is_shown_as_a_sentence(chromium, site) -> None:
     sync_api.expect(toast).to_contain_text("There is no text. The input is empty & blank. Type one.")
     page = opened(chromium, site)
     page.get_by_role("tab", name="Adapters").click()
-    seen(page, "button", "Take in an adapter made elsewhere").click()
+    page.get_by_role("button", name="Take in an adapter made elsewhere").locator("visible=true").click()
     seen(page, "button", "Take it in").click()
     sync_api.expect(page.locator(".toast-body").first).to_contain_text("There is no file. Nothing was chosen.")
 
