@@ -158,7 +158,7 @@ def test_one_base_that_nothing_needs_is_kept(home: Home, tmp_path: Path) -> None
 def test_a_base_that_does_not_fit_leaves_what_answered(home: Home, monkeypatch: pytest.MonkeyPatch) -> None:
     pool = home.pool()
     assert home.name(pool) == (BASE, home.spec.model)
-    monkeypatch.setattr("models.loading.SPARE", 10**15)  # of any memory, a GPU's too
+    monkeypatch.setattr("models.loading.MEMORY_RESERVE", 10**15)  # of any memory, a GPU's too
     with pytest.raises(ModelError, match="no room for"):
         pool.check(home.spec, "other@1")
     home.store.promote(TAB, "other@1")
