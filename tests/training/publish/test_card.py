@@ -39,6 +39,9 @@ def test_the_gate_decides_by_its_rule(rule: str, metric: str, change: float, sur
     passes = {"not-worse": change >= 0, "better": change >= 0 and sure, "always": change == change, "never": False}
     assert found["pass"] is passes[rule] and found["rule"] == rule
     assert found["why"] == f"{metric} 0.500 (tickets@3) -> {now:.3f}; gate: {rule}"
+    alone = gate.decide(rule, metric, {metric: 0.5}, {metric: now}, "tickets@3", sure, "Nothing was compared")
+    assert alone["pass"] is (rule == "always" and change == change)
+    assert alone["why"] == f"Nothing was compared; gate: {rule}"
 
 
 BASE, LIVE, NEW = ["a", "a", "b", "b"], ["a", "b", "b", "b"], ["a", "a", "a", "b"]
