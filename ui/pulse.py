@@ -26,6 +26,8 @@ Gradio shows no errors of events that are not queued, so a click that may be ref
 """
 ASKED: dict[str, Any] = {"show_progress": "hidden", "api_visibility": "private"}
 """Options of events that may be refused: as `QUIET`, but queued, so that errors are shown."""
+Updates = dict[Any, Any]
+"""Updates of Gradio by component; components that are not named stay as they are."""
 
 
 @dataclass(frozen=True)
@@ -65,11 +67,20 @@ class PagePoll:
         """`before` is called at each poll."""
         self._access, self._before = access, before
         self.views: list[LiveView] = []
+        self._signals: list[gr.Textbox] = []
 
     def add(self, view: LiveView) -> LiveView:
         """Add a live view and return it."""
         self.views.append(view)
         return view
+
+    def signal(self) -> gr.Textbox:
+        """Return a hidden component, outside of all tabs, for updates whose `change` event starts another event.
+
+        In a tab it would not do: the browser reports changes only of the components that it draws.
+        """
+        self._signals.append(gr.Textbox("", visible="hidden", show_label=False, elem_classes="g-unseen", render=False))
+        return self._signals[-1]
 
     @contextmanager
     def reserved(self, action: Action, others: bool = False) -> Iterator[None]:
@@ -83,7 +94,9 @@ class PagePoll:
         self.add(LiveView([], [column], lambda say: "", lambda say: [gr.update(visible=not others)], action))
 
     def connect(self, demo: gr.Blocks) -> None:
-        """Place the timer; to be called once, after every `add`."""
+        """Place the timer and the signals; to be called once, after every `add`."""
+        for signal in self._signals:
+            signal.render()  # type: ignore[no-untyped-call]
         seen, timer = gr.State({}), gr.Timer(PULSE_S)
         inputs = [seen, *(c for view in self.views for c in view.inputs)]
         outputs = [seen, *(c for view in self.views for c in view.outputs)]
@@ -133,6 +146,16 @@ def look(view: LiveView, user: User, say: Words, values: Sequence[Any], seen: st
         # The failure of one part must not keep the others from being refreshed.
         log.exception("a part of the page cannot be refreshed")
         return seen or "", nothing
+
+
+def in_order(outputs: Sequence[Any], show: Callable[..., Updates]) -> Callable[..., list[Any]]:
+    """Return `show` as a `LiveView` refreshes: with its updates in the order of `outputs`."""
+
+    def refresh(*values: object) -> list[Any]:
+        updates = show(*values)
+        return [updates[output] for output in outputs]
+
+    return refresh
 
 
 def chosen_of(found: Sequence[tuple[str, str]], chosen: str | None, default: str | None) -> Any:  # noqa: ANN401 - an update

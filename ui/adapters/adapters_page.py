@@ -16,14 +16,14 @@ from plugins import TaskPlugin
 from store.adapters import BASE, Version
 from store.archive import pack
 from ui.adapters import card_view, import_form, merge_export, versions_view
-from ui.adapters.card_rows import DOWNLOAD, CardRows
+from ui.adapters.card_rows import CardRows
 from ui.context import Context
 from ui.html.tags import Html, join, notice, tag
 from ui.i18n import Words, t, words
-from ui.pulse import ASKED, QUIET, LiveView, PagePoll, chosen_of
-from ui.train import continue_from
+from ui.pulse import ASKED, QUIET, LiveView, PagePoll, Updates, chosen_of, in_order
+from ui.train import continue_from, page_files
 from ui.train.data_form import TrainForm
-from ui.train.hub_form import Updates, in_order
+from ui.train.page_files import DOWNLOAD
 from ui.web.access import Action
 from ui.web.gradio_private import cache_file
 from ui.web.signin import place_notice
@@ -114,28 +114,25 @@ class Section:
         return doubted, sure
 
     def _connect_downloads(self) -> None:
+        page_files.download(self._take, self._keep(self._pack), self.version)
         message = gr.HTML("", elem_classes="g-list")
         file = gr.File(visible="hidden", show_label=False, elem_classes="g-unseen")
-        packed = self._take.click(self._keep(self._pack), self.version, file, **ASKED)
-        merge = self._keep(self._merged)
-        merged = self._merge.click(merge, self.version, [message, file], trigger_mode="once", **ASKED)
+        merge, shown = self._keep(self._merged), [message, file]
+        merged = self._merge.click(merge, self.version, shown, trigger_mode="once", **ASKED)
         merged.failure(self._look(lambda: ""), None, message, **QUIET)
-        for made in (packed, merged):
-            made.success(None, file, None, js=DOWNLOAD, api_visibility="private")
+        merged.success(None, file, None, js=DOWNLOAD, api_visibility="private")
 
     def _place_rows(self, poll: PagePoll, changed: list[Dependency]) -> None:
         """Place the rows of the card and the history, which follow with the buttons; `changed` are events before."""
-        access = self._context.access
-        self._rows = CardRows(self._context, self.version, lambda ref: (ref, self._card(ref)), Action.KEEP)
+        context, version = self._context, self.version
+        self._rows = CardRows(context, poll, version, lambda ref: (ref, self._card(ref)), Action.KEEP)
         self._history = gr.HTML("", elem_classes="g-list")
-        buttons = [self._promote, self._back, self._base, self._why, *self._more]
-        inputs, outputs = [self.version, *self._rows.inputs.values()], [*buttons, self._history, *self._rows.outputs]
-        refresh = in_order(outputs, self.refresh_kept)
-        view = LiveView(inputs, outputs, lambda say, ref, *_: (self._context.changes, ref), refresh, Action.KEEP)
-        poll.add(view)
-        self.version.change(view.handler(access, silently=True), inputs, outputs, **QUIET)
+        kept = [self._promote, self._back, self._base, self._why, *self._more, self._history, self._rows.signal]
+        refresh = in_order(kept, self.refresh_kept)
+        view = poll.add(LiveView([version], kept, lambda say, ref: (context.changes, ref), refresh, Action.KEEP))
+        version.change(view.handler(context.access, silently=True), version, kept, **QUIET)
         for event in changed:
-            event.then(view.handler(access), inputs, outputs, **QUIET)
+            event.then(view.handler(context.access), version, kept, **QUIET)
 
     def refresh(self, say: Words, chosen: str | None) -> list[Any]:
         """Return updates of the list, the menu, and the card of the version that is looked at."""
@@ -148,8 +145,8 @@ class Section:
         menu = chosen_of([(ref, ref) for ref in refs], chosen, newest)
         return [listed, {**menu, "visible": bool(refs)}, self._figures(say, chosen if chosen in refs else newest)]
 
-    def refresh_kept(self, say: Words, ref: str | None, kind: str | None, search: str | None) -> Updates:
-        """Return updates of the buttons, the history, and the rows of the card."""
+    def refresh_kept(self, say: Words, ref: str | None) -> Updates:
+        """Return updates of the buttons, the history, and the signal to show the rows of the card anew."""
         store = self._context.adapters
         live, before, any_ = store.live(self._tab), store.rollback_target(self._tab), bool(store.versions(self._tab))
         back = say("adapters.roll_back_to", version=say("task.base") if before == BASE else before or "")
@@ -159,7 +156,7 @@ class Section:
             self._base: gr.update(visible=live is not None and before != BASE),
             **dict.fromkeys((self._why, *self._more), gr.update(visible=any_)),
             self._history: versions_view.timeline(say, store.history(self._tab)),
-            **self._rows.updates(say, ref, kind, search),
+            self._rows.signal: f"{self._context.changes} {ref}",
         }
 
     def promote(self, ref: str, why: str, who: str) -> None:

@@ -10,6 +10,7 @@ import io
 import json
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import suppress
 from typing import Any
 
 import gradio as gr
@@ -20,8 +21,8 @@ from ui.context import Context
 from ui.html.format import changes, short
 from ui.html.tags import Html, div, join, span, table, tag
 from ui.i18n import Words, t, words
-from ui.pulse import ASKED, QUIET
-from ui.train.hub_form import Updates
+from ui.pulse import QUIET, PagePoll
+from ui.train import page_files
 from ui.web.access import Action
 from ui.web.gradio_private import cache_file
 
@@ -35,14 +36,6 @@ FORMULA = tuple("=+-@\t\r\n＝＋－＠")
 NUMBER = re.compile(r"[+-]?\d+([.,]\d+)*")
 LONGEST_TEXT = 400
 """Characters of a text that are shown unfolded."""
-DOWNLOAD = """(file) => {
-  if (!file) return;
-  const link = Object.assign(document.createElement('a'), {href: file.url, download: file.orig_name});
-  document.body.append(link);
-  link.click();
-  link.remove();
-}"""
-"""Runs in the browser: downloads a file in the click that made it; Gradio's own button needs two."""
 
 Row = Mapping[str, Any]
 Card = Mapping[str, Any]
@@ -167,7 +160,12 @@ class CardRows:
     """The components, placed where it is constructed: a filter, a search, the rows, and a button for each format."""
 
     def __init__(
-        self, context: Context, chosen: Component, find: Callable[[Any], tuple[str, Card]], action: Action
+        self,
+        context: Context,
+        poll: PagePoll,
+        chosen: Component,
+        find: Callable[[Any], tuple[str, Card]],
+        action: Action,
     ) -> None:
         """Place the components.
 
@@ -175,56 +173,41 @@ class CardRows:
         its rows are shown to those who may do `action`.
         """
         self._find = find
-        with gr.Column(visible=False, elem_classes="g-card-rows") as self._box:
+        self.signal = poll.signal()
+        """Shows the rows anew when its value changes."""
+        plain: dict[str, Any] = {"show_label": False, "container": False, "scale": 3}
+        with gr.Column(visible=False, elem_classes="g-card-rows") as box:
             with gr.Row(elem_classes="g-filter"):
-                self._kind = gr.Radio(_kinds(Words(), {}), value="all", show_label=False, container=False, scale=3)
-                search = gr.Textbox(
-                    placeholder=t("rows.search"),
-                    show_label=False,
-                    container=False,
-                    scale=3,
-                    max_lines=1,
-                    elem_classes="g-search",
-                )
+                kind = gr.Radio(_kinds(Words(), {}), value="all", **plain)
+                search = gr.Textbox(placeholder=t("rows.search"), max_lines=1, elem_classes="g-search", **plain)
                 files = {format: gr.Button(format.upper(), size="sm", min_width=72, scale=0) for format in WRITERS}
-            self._html = gr.HTML("", elem_classes="g-list g-rows")
-            taken = gr.File(visible="hidden", show_label=False, elem_classes="g-unseen")
-        self.inputs: dict[str, Component] = {"kind": self._kind, "search": search}
-        """Components whose values `updates` takes, by parameter."""
-        self.outputs = [self._box, self._kind, self._html]
-        """Components that `updates` changes."""
-        values = [chosen, self._kind, search]
-        # A pasted text is a change, but no input to Gradio.
-        for change in (self._kind.input, search.change):
-            change(context.allow(action, self._filter), values, self._html, trigger_mode="always_last", **QUIET)
+            html = gr.HTML("", elem_classes="g-list g-rows")
+        values = [chosen, kind, search]
         for format, button in files.items():
-            made = button.click(context.allow(action, self._file(format, taken)), values, taken, **ASKED)
-            made.success(None, taken, None, js=DOWNLOAD, api_visibility="private")
+            page_files.download(button, context.allow(action, self._file(format)), values)
+        # One event for every cause, so that an answer on its way never replaces the answer to a later search.
+        # A pasted text is a change, but no input to Gradio.
+        causes = [self.signal.change, kind.input, search.change]  # type: ignore[attr-defined]
+        outputs = [box, kind, html]
+        gr.on(causes, context.allow(action, self._show), values, outputs, trigger_mode="always_last", **QUIET)
 
-    def updates(self, say: Words, chosen: object, kind: str | None, search: str | None) -> Updates:
+    def _show(self, request: gr.Request, chosen: object, kind: str | None, search: str | None) -> list[Any]:
         """Return updates that show the rows of a card; nothing is shown for one without rows."""
-        try:
+        say = words(request)
+        card: Card = {}
+        with suppress(GraftError):
             _, card = self._find(chosen)
-        except GraftError:
-            card = {}
-        if not card.get("rows"):
-            return {self._box: gr.update(visible=False), self._kind: gr.skip(), self._html: ""}
-        html = rows_table(say, card, select(card["rows"], kind, search))
-        return {self._box: gr.update(visible=True), self._kind: gr.update(choices=_kinds(say, card)), self._html: html}
+        rows = card.get("rows")
+        html = rows_table(say, card, select(rows, kind, search)) if rows else ""
+        return [gr.update(visible=bool(rows)), gr.update(choices=_kinds(say, card)), html]
 
-    def _filter(self, request: gr.Request, chosen: object, kind: str | None, search: str | None) -> Html:
-        _, card = self._find(chosen)
-        return rows_table(words(request), card, select(card.get("rows") or [], kind, search))
-
-    def _file(self, format: str, component: gr.File) -> Callable[[object, str | None, str | None], str]:
+    def _file(self, format: str) -> Callable[[object, str | None, str | None], str]:
         """Return the handler that writes the filtered rows into a file of Gradio's own cache."""
 
         def write(chosen: object, kind: str | None, search: str | None) -> str:
             id, card = self._find(chosen)
-            content = WRITERS[format](select(card.get("rows") or [], kind, search))
             name = re.sub(r"[^\w.@-]", "_", id or "rows")[:80]
-            path: str = cache_file(content, f"{name}.{format}")
-            return path
+            return cache_file(WRITERS[format](select(card.get("rows") or [], kind, search)), f"{name}.{format}")
 
         return write
 

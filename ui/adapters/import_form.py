@@ -17,8 +17,7 @@ from ui.adapters.merge_export import lines, step
 from ui.context import Context
 from ui.html.tags import failure, notice, tag
 from ui.i18n import t, words
-from ui.pulse import QUIET, PagePoll
-from ui.train.hub_form import Updates
+from ui.pulse import QUIET, PagePoll, Updates
 from ui.web.access import Action
 
 PHASES = ("unpack", "base", "verify", "publish")

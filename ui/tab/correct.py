@@ -19,11 +19,11 @@ from plugins import TaskPlugin
 from store.corrections import Correction, answered_row, as_jsonl
 from tasks import TASKS
 from training.runs import teach
-from ui.adapters.card_rows import DOWNLOAD
 from ui.context import Context
 from ui.i18n import Words, request_words, t
 from ui.pulse import ASKED, QUIET, LiveView, PagePoll
 from ui.tab import corrections_view
+from ui.train.page_files import DOWNLOAD
 from ui.web.access import Action
 from ui.web.gradio_private import cache_file
 

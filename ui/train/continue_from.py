@@ -14,10 +14,9 @@ from store.adapters import Version
 from training.config import HYPERPARAMETERS, TrainConfig
 from ui.context import Context
 from ui.i18n import Words
-from ui.pulse import ASKED, LiveView, PagePoll, chosen_of
+from ui.pulse import ASKED, LiveView, PagePoll, Updates, chosen_of
 from ui.train import page_files
 from ui.train.data_form import TrainForm
-from ui.train.hub_form import Updates
 from ui.web.access import Action
 
 TO_TRAIN = """() => {

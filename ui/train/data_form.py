@@ -31,9 +31,9 @@ from training.data.rows import PARTS, UnknownColumns
 from ui.context import Context
 from ui.html.tags import Html, failure
 from ui.i18n import Words, t, words
-from ui.pulse import ASKED, LiveView, PagePoll
+from ui.pulse import ASKED, LiveView, PagePoll, Updates
 from ui.train import hub_form, page_files, report_view
-from ui.train.hub_form import HubForm, Updates
+from ui.train.hub_form import HubForm
 from ui.web.access import Action
 from ui.web.gradio_private import cache_file
 

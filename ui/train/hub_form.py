@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from functools import partial
@@ -18,23 +18,11 @@ from training.data.files.hub_dataset import DataSet, HubData, HubSplit, parse_hu
 from ui.context import Context
 from ui.html.tags import Html, bar, div, failure, span
 from ui.i18n import Words, t, words
+from ui.pulse import Updates
 from ui.web.access import Action
 
 EVERY_S = 0.3
 """Seconds between two updates of a download's progress."""
-
-Updates = dict[Any, Any]
-"""Updates of Gradio by component; components that are not named stay as they are."""
-
-
-def in_order(outputs: Sequence[Any], show: Callable[..., Updates]) -> Callable[..., list[Any]]:
-    """Return `show` as a `LiveView` refreshes: with its updates in the order of `outputs`."""
-
-    def refresh(*values: object) -> list[Any]:
-        updates = show(*values)
-        return [updates[output] for output in outputs]
-
-    return refresh
 
 
 @dataclass(frozen=True)

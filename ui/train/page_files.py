@@ -1,4 +1,4 @@
-"""Files of the Train page: the example data sets that it offers, and copies of files that it hands to the browser."""
+"""Files of the page: the example data sets that it offers, and files that a button hands to the browser."""
 
 from __future__ import annotations
 
@@ -6,16 +6,29 @@ import csv
 import json
 import secrets
 import shutil
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
+
+import gradio as gr
 
 from errors import DataError, RunError
 from plugins import TaskPlugin
 from settings import REPOSITORY
+from ui.pulse import ASKED
 from ui.web.gradio_private import cache_folder
 
 EXAMPLES = REPOSITORY / "examples"
 LONGEST_LINE = 100_000
 """Characters of a file's first line that are read to find its columns."""
+DOWNLOAD = """(file) => {
+  if (!file) return;
+  const link = Object.assign(document.createElement('a'), {href: file.url, download: file.orig_name});
+  document.body.append(link);
+  link.click();
+  link.remove();
+}"""
+"""Runs in the browser: downloads a file in the click that made it; Gradio's own button needs two."""
 
 
 def fitting(plugin: TaskPlugin) -> list[str]:
@@ -47,6 +60,13 @@ def columns(path: Path) -> list[str]:
 def relative(path: str) -> str:
     """Return a path as a user in the repository would type it."""
     return str(Path(path).relative_to(REPOSITORY)) if Path(path).is_relative_to(REPOSITORY) else path
+
+
+def download(button: gr.Button, handler: Callable[..., Any], inputs: Any = None, **options: Any) -> None:  # noqa: ANN401
+    """Let `button` download the file whose path `handler` returns; places a component that nobody sees."""
+    file = gr.File(visible="hidden", show_label=False, elem_classes="g-unseen")
+    made = button.click(handler, inputs, file, **ASKED, **options)
+    made.success(None, file, None, js=DOWNLOAD, api_visibility="private")
 
 
 def page_copy(source: Path, name: str) -> str:

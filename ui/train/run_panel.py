@@ -16,10 +16,8 @@ from ui.adapters.card_rows import CardRows
 from ui.context import Context
 from ui.html.tags import Html, failure, tag
 from ui.i18n import Words, t, words
-from ui.pulse import ASKED, QUIET, LiveView, PagePoll
-from ui.train import continue_from, run_view
-from ui.train.hub_form import Updates, in_order
-from ui.train.page_files import page_copy
+from ui.pulse import ASKED, QUIET, LiveView, PagePoll, Updates, in_order
+from ui.train import continue_from, page_files, run_view
 from ui.web.access import Action
 
 if TYPE_CHECKING:
@@ -27,8 +25,6 @@ if TYPE_CHECKING:
 
 TAIL = 200
 """Lines of the log that the page shows."""
-SAVE_LOG = "g-save-log"
-DOWNLOAD_LOG = f"() => document.querySelector('#{SAVE_LOG}').click()"
 
 
 class RunPanel:
@@ -45,15 +41,14 @@ class RunPanel:
             self._table = gr.HTML("", elem_classes="g-list", js_on_load=run_view.CHOOSE)
             self._place_buttons()
             self._html = gr.HTML("", elem_classes="g-list", js_on_load=run_view.OPEN)
-            self._rows = CardRows(context, self.chosen, self._card, Action.TRAIN)
+            self._rows = CardRows(context, poll, self.chosen, self._card, Action.TRAIN)
             with gr.Accordion(t("run.log"), open=False, visible=False) as self._unfold:
                 self._log = gr.HTML("", elem_classes="g-log")
                 save = gr.Button(t("run.save_log"), size="sm")
-                file = gr.DownloadButton(elem_id=SAVE_LOG)
+            page_files.download(save, self._allow(self._copy_log), self.chosen)
         self._outputs: list[Any] = []
         self._add_views(poll)
         self._connect()
-        save.click(self._allow(self._copy_log), self.chosen, file, **ASKED).then(None, js=DOWNLOAD_LOG)
 
     def _place_buttons(self) -> None:
         with gr.Row(elem_classes="g-buttons"):
@@ -79,8 +74,7 @@ class RunPanel:
         add([self.chosen, self._doubted], buttons, self._show_buttons)
         add(chosen, [self._html], self._show_run, self._mark_run)
         add(chosen, [self._unfold, self._log], self._show_log, self._mark_log)
-        rows = [self.version, self.on, *self._rows.outputs]
-        add([self.chosen, *self._rows.inputs.values()], rows, self._show_rows, self._mark_rows)
+        add(chosen, [self.version, self.on, self._rows.signal], self._show_version, self._mark_version)
 
     def _connect(self) -> None:
         self.refresh_after(self._table.select(self._allow(self._choose), self.chosen, self.chosen, **QUIET))
@@ -98,18 +92,13 @@ class RunPanel:
 
     def refresh_after(self, event: Dependency) -> None:
         """Show all of the panel anew after an event, without waiting for the poll."""
-        inputs = {"chosen": self.chosen, "doubted": self._doubted, **self._rows.inputs}
-        event.then(self._allow(self._refresh), inputs_kwargs=inputs, outputs=self._outputs, **QUIET)
+        event.then(self._allow(self._refresh), [self.chosen, self._doubted], self._outputs, **QUIET)
 
-    def _refresh(self, request: gr.Request, chosen: Sequence[str], doubted: str, kind: str, search: str) -> Updates:
+    def _refresh(self, request: gr.Request, chosen: Sequence[str], doubted: str) -> Updates:
         say = words(request)
-        return {
-            **self._show_list(say, chosen),
-            **self._show_buttons(say, chosen, doubted),
-            **self._show_run(say, chosen),
-            **self._show_log(say, chosen),
-            **self._show_rows(say, chosen, kind, search),
-        }
+        parts = (self._show_list, self._show_run, self._show_log, self._show_version)
+        shown = self._show_buttons(say, chosen, doubted)
+        return shown | {output: update for show in parts for output, update in show(say, chosen).items()}
 
     def one(self, chosen: Sequence[str]) -> Run:
         """Return the run that is shown; raises `GraftError`."""
@@ -175,15 +164,15 @@ class RunPanel:
         alone = self._alone(chosen)
         return (alone.id, alone.result.get("card") or {}) if alone and alone.state == "done" else ("", {})
 
-    def _mark_rows(self, say: Words, chosen: Sequence[str], *_: object) -> object:
+    def _mark_version(self, say: Words, chosen: Sequence[str]) -> object:
         return [(run.id, run.state) for run in self._picked(chosen)], self._context.changes
 
-    def _show_rows(self, say: Words, chosen: Sequence[str], kind: str, search: str) -> Updates:
-        """Show the rows of the run's card, and the version that can be trained on from."""
+    def _show_version(self, say: Words, chosen: Sequence[str]) -> Updates:
+        """Show the version that can be trained on from, and have the rows of the run's card shown."""
         alone = self._alone(chosen)
         ref = self._continues_from(alone) if alone else ""
         on = gr.update(visible=bool(ref), value=say("run.train_on", version=ref))
-        return {self.version: ref, self.on: on, **self._rows.updates(say, chosen, kind, search)}
+        return {self.version: ref, self.on: on, self._rows.signal: str(self._mark_version(say, chosen))}
 
     def _continues_from(self, run: Run) -> str:
         """Return the version that a run published or, where its checkpoint was refused, that a new run goes on from."""
@@ -197,4 +186,4 @@ class RunPanel:
     def _copy_log(self, chosen: Sequence[str]) -> str:
         """Return a copy of the log that the browser may read."""
         run = self.one(chosen)
-        return page_copy(run.folder / LOG, f"{run.name}-{run.id}.log")
+        return page_files.page_copy(run.folder / LOG, f"{run.name}-{run.id}.log")

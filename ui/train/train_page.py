@@ -17,10 +17,9 @@ from training.data.files.formats import is_selection, read_selection
 from ui.adapters.card_rows import DOWNLOAD
 from ui.context import Context
 from ui.i18n import t
-from ui.pulse import ASKED, QUIET, PagePoll
+from ui.pulse import ASKED, QUIET, PagePoll, Updates
 from ui.train import continue_from, data_form, estimate_view, hub_form, page_files, settings_form
 from ui.train.data_form import Look, ReportOutputs, TrainForm, Values, place_rows
-from ui.train.hub_form import Updates
 from ui.train.run_panel import RunPanel
 from ui.train.settings_form import place_hyperparameters, place_presets
 from ui.web.access import Action

@@ -6,6 +6,7 @@ import csv
 import json
 import zipfile
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -44,7 +45,7 @@ def explain(handler: Any, *values: Any) -> Any:
 
 
 def kept(section: Section, ref: str | None = None) -> dict[Any, Any]:
-    return section.refresh_kept(Words(), ref, "all", "")
+    return section.refresh_kept(Words(), ref)
 
 
 @pytest.fixture
@@ -235,11 +236,57 @@ def test_the_owner_signs_in_and_sees_what_visitors_do_not(chromium: Any, tmp_pat
         assert page.problems == []
 
 
+@contextmanager
+def held_beats(page: Any, site: Site, text: str) -> Iterator[None]:
+    """Change which version answers, and hold the poll's answers from the one with `text` on until the body has run."""
+    beats = {number for number, event in site.demo.fns.items() if "tick" in {kind for _, kind in event.targets}}
+    held: list[tuple[Any, Any]] = []
+    holding = True
+
+    def hold(route: Any) -> None:
+        if holding and route.request.post_data_json["fn_index"] in beats:
+            held.append((route, route.fetch()))
+        else:
+            route.continue_()
+
+    page.route("**/gradio_api/run/**", hold)
+    site.context.versions_changed()
+    while not any(text in answer.text() for _, answer in held):
+        page.wait_for_timeout(100)
+    yield
+    holding = False
+    for route, answer in held:
+        route.fulfill(response=answer)
+    sync_api.expect(page.locator(".g-timeline").filter(visible=True)).to_contain_text(text)
+
+
+def test_a_search_outlives_the_rows_that_were_on_their_way_to_the_page(chromium: Any, served: Site) -> None:
+    served.publish("mine", card=label_card())
+    page = opened(chromium, served, viewport={"width": 1280, "height": 900})
+    page.get_by_role("tab", name="Adapters", exact=True).click()
+    rows = page.locator(".g-rows tbody tr").filter(visible=True)
+    sync_api.expect(rows).to_have_count(30)
+    served.context.adapters.promote("echo", "mine@1")
+    with held_beats(page, served, "mine@1 made live"):
+        page.get_by_placeholder("Search the rows").filter(visible=True).fill("PARCEL 21")
+        sync_api.expect(rows).to_have_count(1)
+    with page.expect_response("**/gradio_api/run/**"):  # of a later beat
+        pass
+    sync_api.expect(rows).to_have_count(1)
+    assert page.problems == []
+
+
+def test_one_event_alone_writes_the_rows_of_a_card(served: Site) -> None:
+    """Of two, the earlier could be answered last."""
+    html = {id for id, block in served.demo.blocks.items() if "g-rows" in (getattr(block, "elem_classes", None) or [])}
+    writers = [fn for fn in served.demo.fns.values() for block in fn.outputs if block._id in html]
+    assert len(writers) == len(html) == 2 and {fn.trigger_mode for fn in writers} == {"always_last"}
+
+
 def test_a_choice_outlives_what_was_on_its_way_to_the_page(chromium: Any, served: Site) -> None:
     """Neither a beat that was sent before it nor a question that names another version makes it mean another."""
     for _ in range(3):
         served.publish("mine", card=label_card())
-    beats = {number for number, event in served.demo.fns.items() if ("tick" in {kind for _, kind in event.targets})}
     page = opened(chromium, served, viewport={"width": 1280, "height": 900})
     page.get_by_role("tab", name="Adapters", exact=True).click()
     version = page.get_by_label("Version").filter(visible=True)
@@ -251,26 +298,10 @@ def test_a_choice_outlives_what_was_on_its_way_to_the_page(chromium: Any, served
 
     choose("mine@1")
     sync_api.expect(page.get_by_role("heading", name="mine@1")).to_be_visible()
-    held: list[tuple[Any, Any]] = []
-    holding = True
-
-    def hold(route: Any) -> None:
-        if holding and route.request.post_data_json["fn_index"] in beats:
-            held.append((route, route.fetch()))
-        else:
-            route.continue_()
-
-    page.route("**/gradio_api/run/**", hold)
     served.context.adapters.promote("echo", "mine@3")
-    served.context.versions_changed()
-    while not any("mine@3 made live" in answer.text() for _, answer in held):
-        page.wait_for_timeout(100)
-    choose("mine@2")
-    sync_api.expect(page.get_by_role("heading", name="mine@2")).to_be_visible()
-    holding = False
-    for route, answer in held:
-        route.fulfill(response=answer)
-    sync_api.expect(page.locator(".g-timeline").filter(visible=True)).to_contain_text("mine@3 made live")
+    with held_beats(page, served, "mine@3 made live"):
+        choose("mine@2")
+        sync_api.expect(page.get_by_role("heading", name="mine@2")).to_be_visible()
     sync_api.expect(version).to_have_value("mine@2")
     sync_api.expect(page.get_by_role("heading", name="mine@2")).to_be_visible()
 

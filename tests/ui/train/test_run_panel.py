@@ -21,6 +21,7 @@ from training.config import TrainConfig
 from training.events import CONFIG, EVENTS, RESULT
 from training.runs.runs import LOCK, Runs
 from ui.i18n import CHINESE, Words
+from ui.pulse import PagePoll
 from ui.train import run_view, train_page
 from ui.train.run_panel import RunPanel
 
@@ -36,15 +37,14 @@ def context(tmp_path):
 
 
 @pytest.fixture
-def views():
-    """The live views of the panel."""
-    return []
+def poll(context):
+    return PagePoll(context.access, lambda: None)
 
 
 @pytest.fixture
-def panel(context, views):
+def panel(context, poll):
     with gr.Blocks():
-        return RunPanel(context, SimpleNamespace(add=views.append))
+        return RunPanel(context, poll)
 
 
 @pytest.fixture
@@ -111,9 +111,9 @@ def test_a_run_names_its_tab_as_the_page_does(context, panel, home) -> None:
     assert run.plugin in panel._show_list(Words(), [])[panel._table], "a tab that is gone keeps its name"
 
 
-def test_the_page_moves_only_when_there_is_something_to_show(context, panel, views, home) -> None:
+def test_the_page_moves_only_when_there_is_something_to_show(context, panel, poll, home) -> None:
     def marks():
-        return [str(view.mark(Words(), *[""] * len(view.inputs))) for view in views]
+        return [str(view.mark(Words(), *[""] * len(view.inputs))) for view in poll.views]
 
     run = begun(context.runs, home)
     (run.folder / "finish").touch()
@@ -124,13 +124,13 @@ def test_the_page_moves_only_when_there_is_something_to_show(context, panel, vie
     assert [new != old for new, old in zip(marks(), before, strict=True)] == [True] * 5
 
 
-def test_runs_that_cannot_be_read_are_told_on_the_page(panel, views, home) -> None:
-    before = views[0].mark(Words(), [])
+def test_runs_that_cannot_be_read_are_told_on_the_page(panel, poll, home) -> None:
+    before = poll.views[0].mark(Words(), [])
     (home / LOCK).unlink(missing_ok=True)
     (home / LOCK).mkdir()
     updates = panel._show_list(Words(), [])
     assert "cannot be looked after" in updates[panel._table] and updates[panel._box]["visible"]
-    assert views[0].mark(Words(), []) != before
+    assert poll.views[0].mark(Words(), []) != before
     (home / LOCK).rmdir()
 
 
@@ -147,7 +147,7 @@ def test_a_refused_resume_offers_a_new_run_from_its_adapter(context, panel, home
     site = Site(context, None, "", None, home)
     run = context.runs.submit(plain(home, "mine"))
     context.runs.cancel(run.id)
-    updates = panel._show_rows(Words(), [run.id], "all", "")
+    updates = panel._show_version(Words(), [run.id])
     assert updates[panel.version] == "", "a cancelled run has nothing to go on from"
     refused = SimpleNamespace(
         state="failed", name="mine", plugin="echo", config=run.config, result={"what": run_view.REFUSED}
@@ -167,12 +167,11 @@ def test_the_rows_of_a_run_are_shown_with_its_card(context, panel, home) -> None
     result = files.read_json(run.folder / RESULT)
     row = {"text": "<b>where", "target": "a", "base": "b", "live": "", "new": "a", "change": "fixed"}
     files.write_json(run.folder / RESULT, {**result, "card": {**result["card"], "rows": [row]}})
-    updates = panel._show_rows(Words(), [run.id], "all", "")
-    box, _, html = (updates[output] for output in panel._rows.outputs)
-    assert updates[panel.version] == ref and updates[panel.on]["visible"] and box["visible"]
-    assert "&lt;b&gt;where" in html and '<button type="button" class="g-link" data-open="mine@1"' in shown(panel, run)
-    *_, html = panel._show_rows(Words(), [run.id], "all", "nowhere").values()
-    assert "where" not in html
+    updates = panel._show_version(Words(), [run.id])
+    assert updates[panel.version] == ref and updates[panel.on]["visible"]
+    box, _, html = panel._rows._show(SimpleNamespace(headers={}), [run.id], "all", "")
+    assert box["visible"] and "&lt;b&gt;where" in html
+    assert '<button type="button" class="g-link" data-open="mine@1"' in shown(panel, run)
 
 
 def used(context, panel, form, id):

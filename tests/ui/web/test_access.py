@@ -33,7 +33,7 @@ MATRIX = {
     "adapters_page.Section._place_question.<lambda>": {LOOK},
     "adapters_page.Section.handler.handle": {KEEP},
     "card_rows.CardRows._file.write": {TRAIN, KEEP},
-    "card_rows.CardRows._filter": {TRAIN, KEEP},
+    "card_rows.CardRows._show": {TRAIN, KEEP},
     "chat.retry": {LOOK},
     "compare.compare.stream": {ASK},
     "continue_from.connect.fill": {TRAIN},
