@@ -64,7 +64,6 @@ SHORT = {
     "training.loop.lean_imports": "runs before torch is imported",
     "serving.loaded": "keeps torch out of the pool",
     "models.tokenizer": "keeps torch out of the preview of rows",
-    "ui.adapters.merge_export": "keeps the child process out of the page",
 }
 """Modules of fewer than 60 lines, each with the reason why it stands alone."""
 WITH_GRADIO = ("app", "ui", "plugins", "bench.peers")

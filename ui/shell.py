@@ -36,14 +36,14 @@ def build(context: Context) -> gr.Blocks:
     demo = gr.Blocks(title="Graft", analytics_enabled=False, delete_cache=(3600, 86400), fill_width=True)
     with demo:
         section(HEADER, demo)
-        here = _header(context, poll)
+        _header(context, poll)
         with gr.Tabs(elem_classes="g-tabs"):
             for tab, parts in made:
                 section(_number(context, tab), demo, 500)
                 _tab(context, tab, parts, poll)
             section(TRAIN, demo)
             with gr.Tab(t("train.title"), id="train"):
-                form = train_page.build(context, demo, poll, here)
+                form = train_page.build(context, demo, poll)
             section(ADAPTERS, demo)
             with gr.Tab(t("adapters.title"), id="adapters"):
                 adapters_page.build(context, poll, form)
@@ -71,15 +71,13 @@ def _number(context: Context, tab: Tab) -> int:
     return context.sections.setdefault(tab.path, TABS + len(context.sections))
 
 
-def _header(context: Context, poll: PagePoll) -> gr.Textbox:
-    """Place the header; returns the hidden component that tells the Train page of a loaded base."""
+def _header(context: Context, poll: PagePoll) -> None:
     with gr.Row(elem_classes="g-header"):
         gr.HTML(span("g-name", "Graft"), elem_classes="g-brand")
         gr.Markdown(t("header.about"), elem_classes="g-tagline")
         place_account(context, poll)
     loading = gr.HTML("", elem_classes="g-models")
     poll.add(LiveView.of_html(loading, lambda say: format.models(say, context.pool.status())))
-    return gr.Textbox("", visible="hidden", show_label=False, elem_classes="g-unseen")
 
 
 def _parts(context: Context, tab: Tab) -> task_tab.Parts | GraftError:

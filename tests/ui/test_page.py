@@ -21,7 +21,6 @@ from ui.html.tags import Html, failure, table, tag
 from ui.i18n import Words
 from ui.pulse import PagePoll, look
 from ui.shell import Reloader
-from ui.train import train_page
 from ui.train.run_panel import RunPanel
 from ui.web.access import User
 
@@ -80,11 +79,9 @@ def loaded_with(demo: gr.Blocks) -> list[str]:
 
 def test_a_page_without_training_calls_no_handler_of_it_when_it_opens(tmp_path) -> None:
     own, _, _ = make(tmp_path / "own")
-    assert set(loaded_with(shell.build(own))) == {"defaults", "_poll"}
+    assert set(loaded_with(shell.build(own))) == {"_reset", "_poll"}
     own.tabs = [tab for tab in own.tabs if tab.name == "own"]
     assert loaded_with(shell.build(own)) == ["_poll"]
-    with pytest.raises(GraftError, match="There is no tab that can be trained"):
-        train_page._defaults(own, None)(None)
     assert loaded_with(shell.build(make(tmp_path / "space", space=True)[0])) == ["_poll"]
 
 
@@ -182,7 +179,7 @@ def test_r30_texts_are_escaped_wherever_they_are_shown() -> None:
     history = [{"version": NASTY, "who": NASTY, "why": NASTY, "at": 0}]
     shown = [
         tag("p", NASTY, class_=NASTY), table([NASTY], [[NASTY]]), failure(GraftError(NASTY, NASTY, NASTY)),
-        card_view.figures(Words(), card), card_view.figures(Words(), texts),
+        card_view.summary(Words(), card), card_view.summary(Words(), texts),
         *(card_rows.rows_table(Words(), facts, card["rows"]) for facts in (card, texts)),
         versions_view.timeline(Words(), history),
         plot(NASTY, [Curve(NASTY, [(0, 1.0), (1, 0.5)])] * 2),

@@ -15,7 +15,7 @@ from errors import AdapterError
 from plugins import TaskPlugin
 from store.adapters import BASE, Version
 from store.archive import pack
-from ui.adapters import card_view, import_form, merge_export, versions_view
+from ui.adapters import card_view, transfer, versions_view
 from ui.adapters.card_rows import CardRows
 from ui.context import Context
 from ui.html.tags import Html, join, notice, tag
@@ -23,7 +23,6 @@ from ui.i18n import Words, t, words
 from ui.pulse import ASKED, QUIET, LiveView, PagePoll, Updates, chosen_of, in_order
 from ui.train import continue_from, page_files
 from ui.train.data_form import TrainForm
-from ui.train.page_files import DOWNLOAD
 from ui.web.access import Action
 from ui.web.gradio_private import cache_file
 from ui.web.signin import place_notice
@@ -42,7 +41,9 @@ def build(context: Context, poll: PagePoll, form: TrainForm | None = None) -> No
         with gr.Column(elem_classes="g-section"):
             gr.Markdown(plugin.say(plugin.title), elem_classes="g-section-title")
             menus[plugin.name] = Section(context, plugin, poll, form).version
-    import_form.build(context, poll, menus)
+    if context.access.possible and menus:
+        with poll.reserved(Action.KEEP):
+            transfer.ImportForm(context, menus)
 
 
 class Section:
@@ -51,7 +52,7 @@ class Section:
     def __init__(self, context: Context, plugin: TaskPlugin, poll: PagePoll, form: TrainForm | None = None) -> None:
         """Place the section."""
         self._context, self._tab = context, plugin.name
-        self._look, self._keep = partial(context.allow, Action.LOOK), partial(context.allow, Action.KEEP)
+        self._for_all, self._for_owner = partial(context.allow, Action.LOOK), partial(context.allow, Action.KEEP)
         listed = gr.HTML("", elem_classes="g-list", js_on_load=versions_view.CHOOSE)
         self.version = gr.Dropdown([], label=t("adapters.version"), show_label=False, interactive=True)
         """The version that is looked at."""
@@ -67,11 +68,11 @@ class Section:
         if context.access.possible:
             with poll.reserved(Action.KEEP):
                 self._place_rows(poll, changed)
-        looked = [listed, self.version, card]
-        poll.add(LiveView([self.version], looked, lambda say, ref: (context.changes, ref), self.refresh))
-        self.version.input(self._look(self._chosen), self.version, card, **QUIET)
-        picked = listed.select(self._look(self._picked), None, self.version, **ASKED)
-        picked.success(self._look(self._chosen), self.version, card, **QUIET)
+        outputs = [listed, self.version, card]
+        poll.add(LiveView([self.version], outputs, lambda say, ref: (context.changes, ref), self.refresh))
+        self.version.input(self._for_all(self._show_card), self.version, card, **QUIET)
+        chosen = listed.select(self._for_all(self._choose), None, self.version, **ASKED)
+        chosen.success(self._for_all(self._show_card), self.version, card, **QUIET)
 
     def _place_buttons(self) -> None:
         with gr.Row(elem_classes="g-buttons g-acts"):
@@ -86,53 +87,51 @@ class Section:
 
     def _connect_changes(self) -> list[Dependency]:
         """Connect the buttons that change which version answers or remove one; returns their events."""
-        store, (doubted, sure) = self._context.adapters, self._place_question()
+        store, (to_delete, sure) = self._context.adapters, self._place_question()
         acts: list[tuple[gr.Button, Any, Act]] = [
             (self._promote, self.version, self.promote),
             (self._back, self.version, lambda _, why, who: store.roll_back(self._tab, why, who)),
             (self._base, self.version, lambda _, why, who: store.promote(self._tab, BASE, why, who)),
             # The version that the question named is deleted, whatever is looked at by then.
-            (sure, doubted, self.delete),
+            (sure, to_delete, self.delete),
         ]
         once: dict[str, Any] = {"trigger_mode": "once", **ASKED}
         return [
-            button.click(self._keep(self.handler(act)), [ref, self._why], self._why, **once)
+            button.click(self._for_owner(self.handler(act)), [ref, self._why], self._why, **once)
             for button, ref, act in acts
         ]
 
     def _place_question(self) -> tuple[gr.State, gr.Button]:
         """Place the question before a deletion; returns the version that it names, and the button that confirms."""
-        doubted = gr.State("")
+        to_delete = gr.State("")
         with gr.Column(visible=False, elem_classes="g-confirm") as confirm:
             question = gr.HTML("", elem_classes="g-list")
             with gr.Row(elem_classes="g-buttons"):
                 sure = gr.Button(t("adapters.delete_sure"), variant="stop", size="sm")
                 keep = gr.Button(t("adapters.delete_keep"), size="sm")
-        self._delete.click(self._keep(self._ask), self.version, [doubted, question, confirm], **ASKED)
+        self._delete.click(self._for_owner(self._ask), self.version, [to_delete, question, confirm], **ASKED)
         for button in (sure, keep):
-            button.click(self._look(lambda: gr.update(visible=False)), None, confirm, **QUIET)
-        return doubted, sure
+            button.click(self._for_all(lambda: gr.update(visible=False)), None, confirm, **QUIET)
+        return to_delete, sure
 
     def _connect_downloads(self) -> None:
-        page_files.download(self._take, self._keep(self._pack), self.version)
+        page_files.download(self._take, self._for_owner(self._pack), self.version)
         message = gr.HTML("", elem_classes="g-list")
-        file = gr.File(visible="hidden", show_label=False, elem_classes="g-unseen")
-        merge, shown = self._keep(self._merged), [message, file]
-        merged = self._merge.click(merge, self.version, shown, trigger_mode="once", **ASKED)
-        merged.failure(self._look(lambda: ""), None, message, **QUIET)
-        merged.success(None, file, None, js=DOWNLOAD, api_visibility="private")
+        merge = self._for_owner(self._merged)
+        merged = page_files.download(self._merge, merge, self.version, [message], trigger_mode="once")
+        merged.failure(self._for_all(lambda: ""), None, message, **QUIET)
 
     def _place_rows(self, poll: PagePoll, changed: list[Dependency]) -> None:
         """Place the rows of the card and the history, which follow with the buttons; `changed` are events before."""
         context, version = self._context, self.version
         self._rows = CardRows(context, poll, version, lambda ref: (ref, self._card(ref)), Action.KEEP)
         self._history = gr.HTML("", elem_classes="g-list")
-        kept = [self._promote, self._back, self._base, self._why, *self._more, self._history, self._rows.signal]
-        refresh = in_order(kept, self.refresh_kept)
-        view = poll.add(LiveView([version], kept, lambda say, ref: (context.changes, ref), refresh, Action.KEEP))
-        version.change(view.handler(context.access, silently=True), version, kept, **QUIET)
+        outputs = [self._promote, self._back, self._base, self._why, *self._more, self._history, self._rows.signal]
+        refresh = in_order(outputs, self.refresh_for_owner)
+        view = poll.add(LiveView([version], outputs, lambda say, ref: (context.changes, ref), refresh, Action.KEEP))
+        version.change(view.handler(context.access, silently=True), version, outputs, **QUIET)
         for event in changed:
-            event.then(view.handler(context.access), version, kept, **QUIET)
+            event.then(view.handler(context.access), version, outputs, **QUIET)
 
     def refresh(self, say: Words, chosen: str | None) -> list[Any]:
         """Return updates of the list, the menu, and the card of the version that is looked at."""
@@ -143,9 +142,9 @@ class Section:
         newest = next((ref for ref in refs if not live or ref != live.ref), next(iter(refs), None))
         listed = versions_view.versions(say, versions, live.ref if live else "")
         menu = chosen_of([(ref, ref) for ref in refs], chosen, newest)
-        return [listed, {**menu, "visible": bool(refs)}, self._figures(say, chosen if chosen in refs else newest)]
+        return [listed, {**menu, "visible": bool(refs)}, self._card_html(say, chosen if chosen in refs else newest)]
 
-    def refresh_kept(self, say: Words, ref: str | None) -> Updates:
+    def refresh_for_owner(self, say: Words, ref: str | None) -> Updates:
         """Return updates of the buttons, the history, and the signal to show the rows of the card anew."""
         store = self._context.adapters
         live, before, any_ = store.live(self._tab), store.rollback_target(self._tab), bool(store.versions(self._tab))
@@ -193,12 +192,11 @@ class Section:
             content = pack(self._own(ref or ""), Path(folder) / "version.zip").read_bytes()
         return cache_file(content, f"{ref}.zip")
 
-    def _merged(self, request: gr.Request, ref: str | None) -> Iterator[list[Any]]:
+    def _merged(self, request: gr.Request, ref: str | None) -> Iterator[tuple[Html, str | None]]:
         """Merge a version into its base; yields each phase, and at last the zip."""
-        for html, path in merge_export.merged(words(request), self._own(ref or "").ref, self._context.settings.home):
-            yield [html, path]
+        yield from transfer.merged(words(request), self._own(ref or "").ref, self._context.settings.home)
 
-    def _picked(self, event: gr.EventData) -> str:
+    def _choose(self, event: gr.EventData) -> str:
         """Choose the version that was clicked in the list."""
         return self._own(str(event.version)).ref
 
@@ -211,9 +209,9 @@ class Section:
     def _card(self, ref: str | None) -> Mapping[str, Any]:
         return self._own(ref or "").card
 
-    def _chosen(self, request: gr.Request, ref: str | None) -> Html:
-        return self._figures(words(request), ref)
+    def _show_card(self, request: gr.Request, ref: str | None) -> Html:
+        return self._card_html(words(request), ref)
 
-    def _figures(self, say: Words, ref: str | None) -> Html:
-        card = card_view.figures(say, self._card(ref)) if ref else None
+    def _card_html(self, say: Words, ref: str | None) -> Html:
+        card = card_view.summary(say, self._card(ref)) if ref else None
         return join([tag("h4", say("adapters.card", version=ref)), card] if card else [])

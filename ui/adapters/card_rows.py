@@ -42,12 +42,6 @@ Card = Mapping[str, Any]
 """Content of card.json; empty where there is none."""
 
 
-def counts(card: Card) -> tuple[int, int]:
-    """Return the number of held-out rows that became better, and worse."""
-    gained, lost = (sum(int(card.get(change, 0)) for change in kind) for kind in (GAINED, LOST))
-    return gained, lost
-
-
 def before(say: Words, card: Card) -> tuple[str, str]:
     """Return the key and the name of the contender that the new version is compared with: live, or else the base."""
     return ("live", str(card["live_ref"])) if card.get("live_ref") else ("base", say("task.base"))
@@ -118,15 +112,11 @@ def _part(title: str, content: Html) -> Html:
 
 def differences(was: str, now: str) -> tuple[Html, Html]:
     """Return two texts, with `<del>` around what only the first has and `<ins>` around what only the second has."""
-    gone, come = list[Html](), list[Html]()
+    gone, come = list[str](), list[str]()
     for same, old, new in changes(was, now):
-        gone.append(_piece(old, "" if same else "del"))
-        come.append(_piece(new, "" if same else "ins"))
+        gone.append(old if same or not old.strip() else tag("del", old))
+        come.append(new if same or not new.strip() else tag("ins", new))
     return span("g-source", *gone), span("g-source", *come)
-
-
-def _piece(text: str, mark: str) -> Html:
-    return tag(mark, text) if mark and text.strip() else join([text])
 
 
 def as_jsonl(rows: Iterable[Row]) -> bytes:
@@ -187,7 +177,7 @@ class CardRows:
             page_files.download(button, context.allow(action, self._file(format)), values)
         # One event for every cause, so that an answer on its way never replaces the answer to a later search.
         # A pasted text is a change, but no input to Gradio.
-        causes = [self.signal.change, kind.input, search.change]  # type: ignore[attr-defined]
+        causes = [self.signal.change, kind.input, search.change]
         outputs = [box, kind, html]
         gr.on(causes, context.allow(action, self._show), values, outputs, trigger_mode="always_last", **QUIET)
 

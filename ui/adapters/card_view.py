@@ -6,9 +6,9 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from tasks import LOWER_IS_BETTER
-from ui.adapters.card_rows import Card, before, counts
+from ui.adapters.card_rows import GAINED, LOST, Card, before
 from ui.html.format import figure, short
-from ui.html.tags import Html, bar, div, folded, measured_line, notice, span, table, tag
+from ui.html.tags import Html, bar, div, folded, line, notice, span, table, tag
 from ui.i18n import Words
 from ui.tab.corrections_view import learned
 
@@ -27,7 +27,7 @@ DEEPEST = 85
 Matrix = Sequence[Sequence[int]]
 
 
-def figures(say: Words, card: Card) -> Html:
+def summary(say: Words, card: Card) -> Html:
     """Show a card without its rows. Cards of earlier releases have no certainty, classes, base_by and no_live."""
     if not card:
         return Html("")
@@ -95,14 +95,14 @@ def _metric(say: Words, metric: str, card: Card) -> Html:
         bounds = (interval[0] / most, interval[1] / most) if interval else None
         words = " – ".join(figure(metric, bound) for bound in interval) if interval else None
         colour = "g-new" if key == "new" else ""
-        lines.append(measured_line(names[key], value / most, bounds, figure(metric, value), colour, words))
+        lines.append(line(names[key], value / most, figure(metric, value), colour, bounds, words))
     direction = say("card.lower" if metric in LOWER_IS_BETTER else "card.higher")
     return div("g-metric", tag("h4", say(f"metric.{metric}"), " ", span("g-dim", direction)), *lines)
 
 
 def _changed(say: Words, card: Card) -> Html | None:
     """Show the numbers of rows that became better and worse."""
-    gained, lost = counts(card)
+    gained, lost = (sum(int(card.get(change, 0)) for change in kind) for kind in (GAINED, LOST))
     labels = "accuracy" in card["new"]
     if not labels and not gained and not lost:
         return None

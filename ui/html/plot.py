@@ -39,17 +39,16 @@ def plot(title: str, lines: Sequence[Curve], last_x: float = 0, write: Format = 
     def at(x: float, y: float) -> tuple[float, float]:
         return WIDTH * x / end, HEIGHT * (high - y) / (high - low)
 
-    levels = [(low + step * i, 100 - 100 * step * i / (high - low)) for i in range(round((high - low) / step) + 1)]
     paths = [_path(line, number, at) for number, line in enumerate(drawn)]
-    sides = [(write(_clean(y, step)), top) for y, top in levels]
-    return _figure(title, legend(drawn) if len(drawn) > 1 else None, sides, paths, end, "g-plot")
+    key = legend(drawn) if len(drawn) > 1 else None
+    return _figure(title, key, _levels(low, high, step, write), paths, end, "g-plot")
 
 
 def histogram(title: str, edges: Sequence[int], counts: Sequence[int], limit: int, note: str) -> Html:
     """Draw `counts` between whole numbers `edges`; bars from `limit` on look different, and `note` marks the limit."""
     end, (_, high, step) = edges[-1], scale(0, max(*counts, 1), Y_TICKS)
     bars = [_bar(edges[i], edges[i + 1], n, end, high, limit) for i, n in enumerate(counts) if n]
-    sides = [(count(step * i), 100 - 100 * step * i / high) for i in range(round(high / step) + 1)]
+    sides = _levels(0, high, step, count)
     if limit >= end:
         return _figure(title, None, sides, bars, end, "g-plot g-hist")
     here = 100 * limit / end
@@ -112,6 +111,12 @@ def count(n: float) -> str:
     return f"{n:g}"
 
 
+def _levels(low: float, high: float, step: float, write: Format) -> list[tuple[str, float]]:
+    """Return the numbers beside the y axis and their tops in percent; rounding makes 0.30000000000000004 a 0.3."""
+    digits, n = max(0, 2 - math.floor(math.log10(step))), round((high - low) / step) + 1
+    return [(write(round(low + step * i, digits)), 100 - 100 * step * i / (high - low)) for i in range(n)]
+
+
 def _below(end: float) -> list[Html]:
     """Return the numbers under the x axis; the last one is aligned so that it stays in the drawing."""
     _, _, step = scale(0, end, X_TICKS)
@@ -136,8 +141,3 @@ def _path(line: Curve, number: int, at: Callable[[float, float], tuple[float, fl
 
 def _look(line: Curve, number: int) -> str:
     return f"{'g-dot' if line.dots else 'g-stroke'} g-look{number % PATTERNS}"
-
-
-def _clean(y: float, step: float) -> float:
-    """Round off the floating-point noise of a level: 0.30000000000000004 is 0.3."""
-    return round(y, max(0, 2 - math.floor(math.log10(step))))

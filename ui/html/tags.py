@@ -58,31 +58,28 @@ def bar(share: float | None, class_: str = "") -> Html:
     return div(f"g-bar {class_}{waiting}", tag("i", style=width))
 
 
-def line(name: str, share: float, value: object, class_: str = "") -> Html:
-    """Make a row of a name, a bar that is `share` full, and a value."""
-    return div("g-line", span("", name), bar(share, class_), span("g-n", value))
-
-
-def measured_line(
+def line(
     name: str,
     share: float,
-    bounds: tuple[float, float] | None,
     value: object,
     class_: str = "",
-    said: str | None = None,
+    bounds: tuple[float, float] | None = None,
+    title: str | None = None,
 ) -> Html:
-    """Make a `line` with the interval `bounds` across its bar; `said` describes the interval."""
-    whisker = None
+    """Make a row of a name, a bar that is `share` full, and a value.
+
+    `bounds` is an interval that is drawn across the bar, and `title` the text that describes it.
+    """
+    shown = bar(share, class_)
     if bounds:
         low, high = (100 * min(1.0, max(0.0, bound)) for bound in bounds)
-        whisker = tag("b", style=f"left:{low:.1f}%;width:{high - low:.1f}%")
-    parts = span("", name), div("g-range", bar(share, class_), whisker), span("g-n", value)
-    return tag("div", *parts, class_="g-line", title=said)
+        shown = div("g-range", shown, tag("b", style=f"left:{low:.1f}%;width:{high - low:.1f}%"))
+    return tag("div", span("", name), shown, span("g-n", value), class_="g-line", title=title)
 
 
 def table(head: Sequence[Child], rows: Iterable[Sequence[Child]], class_: str = "") -> Html:
-    """Make a table that scrolls by itself on a narrow screen."""
-    body = (tag("tr", *(tag("td", cell) for cell in row)) for row in rows)
+    """Make a table that scrolls by itself on a narrow screen; a row is its cells, or a finished `tr`."""
+    body = (row if isinstance(row, Html) else tag("tr", *(tag("td", cell) for cell in row)) for row in rows)
     inner = tag("table", tag("thead", tag("tr", *(tag("th", cell) for cell in head))), tag("tbody", *body))
     return div(f"g-table {class_}", inner)
 

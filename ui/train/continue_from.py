@@ -86,7 +86,7 @@ def base_of(context: Context, version: Version) -> str:
 
 
 def next_of(context: Context, name: str, start_from: str, plugin: str) -> Version:
-    """Return the version that a new run continues from in the place of one that cannot: its own start, or its newest.
+    """Return the version to continue from in place of run `name`, which was refused: its start, or its newest version.
 
     Raises `AdapterError` where there is none.
     """

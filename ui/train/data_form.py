@@ -1,6 +1,6 @@
-"""Train: where rows come from, and which of their columns are learned from.
+"""Train: the form. Where rows come from, the columns that are learned from, and the settings of a run.
 
-Handlers receive the form's values by name, as `RowsForm.inputs` names them, and return updates by component.
+Handlers receive the form's values by name, as `TrainForm.inputs` names them, and return updates by component.
 """
 
 from __future__ import annotations
@@ -8,9 +8,8 @@ from __future__ import annotations
 import filecmp
 import re
 import tempfile
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from contextlib import suppress
-from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -21,8 +20,7 @@ from gradio.components import Component
 
 from errors import DataError, GraftError
 from plugins import TaskPlugin
-from tasks import TabSpec
-from training.config import HYPERPARAMETERS, TrainConfig
+from training.config import TrainConfig
 from training.data.files.formats import FORMATS, is_selection, title
 from training.data.files.hub_dataset import NotFetched, beside
 from training.data.inspect.inspect_client import Inspection
@@ -32,51 +30,55 @@ from ui.context import Context
 from ui.html.tags import Html, failure
 from ui.i18n import Words, t, words
 from ui.pulse import ASKED, LiveView, PagePoll, Updates
-from ui.train import hub_form, page_files, report_view
+from ui.train import hub_form, page_files, report_view, settings_form
 from ui.train.hub_form import HubForm
 from ui.web.access import Action
 from ui.web.gradio_private import cache_file
 
-KINDS = ("example", "upload", "hub")
 HUB, COLUMN = "hub_", "column_"
 """Prefixes of the names of values: `hub_id`, `column_text`."""
 Values = Mapping[str, Any]
 """Values of the form by name."""
-Look = Callable[..., Iterator[Updates]]
-"""A handler that reports on the chosen rows."""
 
 
-@dataclass(frozen=True)
 class RowsForm:
-    """The components that say where rows come from and which columns are learned from."""
+    """Components that say where rows come from and which columns are learned from, placed where it is constructed."""
 
-    kind: gr.Radio
-    example: gr.Dropdown
-    upload: gr.File
-    hub: HubForm
-    hub_group: gr.Column
-    columns: Mapping[str, gr.Dropdown]
-    """A menu for each part of a row."""
-    held_out: gr.File
-
-    @property
-    def inputs(self) -> dict[str, Block]:
-        """Components by the name of their value."""
+    def __init__(self, context: Context, plugin: TaskPlugin) -> None:
+        """Place the components, with the examples of `plugin`."""
+        found = page_files.fitting(plugin)
+        kinds = [(t(f"rows.{kind}"), kind) for kind in ("example", "upload", "hub")]
+        menu = partial(gr.Dropdown, interactive=True, allow_custom_value=True)
+        file = partial(gr.File, file_types=list(FORMATS), file_count="single", height=130, elem_classes="g-upload")
+        self.kind = gr.Radio(kinds, value="example", label=t("rows.from"), elem_classes="g-from")
+        self.example = menu(found, value=next(iter(found), None), label=t("train.example"))
+        self.upload = file(label=t("train.upload"), visible=False)
+        with gr.Column(visible=False, elem_classes="g-hub") as hub_group:
+            self.hub = HubForm(context)
+        self.sources: dict[str, Block] = {"example": self.example, "upload": self.upload, "hub": hub_group}
+        """Components of each kind of source."""
+        with gr.Row(elem_classes="g-mapping"):
+            self.columns: dict[str, gr.Dropdown] = {
+                part: menu([], label=t(f"train.column_{part}"), visible=False, min_width=120) for part in PARTS
+            }
+        with gr.Accordion(t("train.held_out_title"), open=False):
+            self.held_out = file(label=t("train.held_out_file"))
         hub = {f"{HUB}{name}": component for name, component in self.hub.inputs.items()}
         columns = {f"{COLUMN}{part}": component for part, component in self.columns.items()}
-        return {"kind": self.kind, "example": self.example, "upload": self.upload, **hub, **columns}
+        self.inputs: dict[str, Block] = {"kind": self.kind, "example": self.example, "upload": self.upload}
+        """Components by the name of their value."""
+        self.inputs |= hub | columns
 
     def show(self, kind: str) -> Updates:
         """Return updates that show the components of one kind alone."""
-        shown = dict(zip(KINDS, (self.example, self.upload, self.hub_group), strict=True))
-        return {component: gr.update(visible=name == kind) for name, component in shown.items()}
+        return {component: gr.update(visible=name == kind) for name, component in self.sources.items()}
 
-    def of_run(self, config: TrainConfig, found: Sequence[str]) -> Updates:
-        """Return updates with the rows of a run; `found` are the names of the examples that fit its tab."""
-        data, menu = Path(config.data), partial(gr.update, choices=found)
+    def of_run(self, config: TrainConfig, examples: list[str]) -> Updates:
+        """Return updates with the rows of a run; `examples` are the names of those that fit its tab."""
+        data, menu = Path(config.data), partial(gr.update, choices=examples)
         if config.hub:
             rows = {self.kind: "hub", self.example: menu(), self.upload: None}
-        elif data.name in found and same(page_files.find(data.name), data):
+        elif data.name in examples and data.is_file() and filecmp.cmp(page_files.find(data.name), data, shallow=False):
             rows = {self.kind: "example", self.example: menu(value=data.name), self.upload: None}
         else:
             copy = page_files.page_copy(data, data.name)
@@ -89,147 +91,123 @@ class RowsForm:
         return rows | self.hub.values(config.hub or {}, config.held_out_split or "") | columns
 
 
-@dataclass(frozen=True)
 class TrainForm:
-    """The components whose values make the configuration of a run."""
+    """The components whose values make the configuration of a run, placed where it is constructed."""
 
-    tab: gr.Dropdown
-    rows: RowsForm
-    preset: gr.Radio
-    fields: Mapping[str, Component]
-    """The components that stand for a field of the configuration, by its name."""
-
-    @property
-    def inputs(self) -> dict[str, Block]:
+    def __init__(self, context: Context) -> None:
+        """Place the components."""
+        plugins = context.learners()
+        tabs = [(plugin.say(plugin.title), plugin.name) for plugin in plugins]
+        self.tab = gr.Dropdown(tabs, value=tabs[0][1], label=t("train.tab"), interactive=True, filterable=False)
+        self.rows = RowsForm(context, plugins[0])
+        name = gr.Textbox(label=t("train.name"), info=t("train.name_info"), max_lines=1)
+        promote = gr.Checkbox(value=True, label=t("train.promote"))
+        self.preset = settings_form.place_presets()
+        base, self.bases = settings_form.place_base()
+        with gr.Accordion(t("train.advanced"), open=False):
+            self.hyperparameters = settings_form.place_hyperparameters()
+            """The components of the settings that a preset has."""
+        own = {"name": name, "promote": promote, "model": base, "held_out_data": self.rows.held_out}
+        self.fields: dict[str, Component] = {**own, **self.hyperparameters}
+        """The components that stand for a field of the configuration, by its name."""
+        self.inputs: dict[str, Block] = {"tab": self.tab, **self.rows.inputs, **self.fields}
         """Every component by the name of its value."""
-        return {"tab": self.tab, **self.rows.inputs, **self.fields}
-
-    @property
-    def hyperparameters(self) -> dict[str, Component]:
-        """The components of the settings that a preset has."""
-        return {name: self.fields[name] for name in HYPERPARAMETERS}
 
 
-@dataclass(frozen=True)
-class ReportOutputs:
-    """The components that a report on the chosen rows updates."""
+class RowsReport:
+    """The report on the chosen rows, placed where it is constructed, and its handlers."""
 
-    rows: RowsForm
-    html: gr.HTML
-    name: Component
-    bad: gr.Button
-    """Offers the rows that are left out, where there are any."""
-    waits: gr.State
-    """The base that the report waits for, if it does."""
+    def __init__(self, context: Context, poll: PagePoll, form: TrainForm) -> None:
+        """Place the report."""
+        self._context, self._menus, self._name = context, form.rows.columns, form.fields["name"]
+        self.html = gr.HTML("", elem_classes="g-list")
+        self.bad = gr.Button(t("report.bad_rows"), size="sm", visible=False)
+        """Offers the rows that are left out, where there are any."""
+        self._awaited = gr.State("")
+        """The base that the report waits for, if it does."""
+        self.event: dict[str, Any] = {
+            "inputs_kwargs": form.inputs,
+            "outputs": [self.html, *self._menus.values(), self._name, self.bad, self._awaited],
+            "trigger_mode": "always_last",  # a file chosen while another is being read must not be lost
+            "api_visibility": "private",
+        }
+        """Options of events whose handler reports."""
+        page_files.download(self.bad, context.allow(Action.TRAIN, self._bad_rows), inputs_kwargs=form.inputs)
+        arrived = poll.signal()
+        poll.add(LiveView([self._awaited], [arrived], self._arrived, lambda *of: [self._arrived(*of)], Action.TRAIN))
+        again = context.allow(Action.TRAIN, self._report_again, silently=True)
+        arrived.change(again, **{**ASKED, **self.event, "inputs_kwargs": {"base": arrived, **form.inputs}})
 
-    @property
-    def all(self) -> list[Any]:
-        """Every component."""
-        return [self.html, *self.rows.columns.values(), self.name, self.bad, self.waits]
+    def look(self, request: gr.Request, tab: str, **values: Any) -> Iterator[Updates]:  # noqa: ANN401
+        """Report on the chosen rows, with the columns that the user has chosen."""
+        yield from self._report(words(request), tab, values, keep=True)
 
+    def guess(self, request: gr.Request, tab: str, **values: Any) -> Iterator[Updates]:  # noqa: ANN401
+        """Report on other rows: guess their columns, and suggest a name."""
+        yield from self._report(words(request), tab, values, keep=False)
 
-def place_rows(plugin: TaskPlugin | None) -> RowsForm:
-    """Place the components, for the tab that is chosen first."""
-    found = page_files.fitting(plugin) if plugin else []
-    kind = gr.Radio(
-        [(t(f"rows.{kind}"), kind) for kind in KINDS], value="example", label=t("rows.from"), elem_classes="g-from"
-    )
-    menu = partial(gr.Dropdown, interactive=True, allow_custom_value=True)
-    file = partial(gr.File, file_types=list(FORMATS), file_count="single", height=130, elem_classes="g-upload")
-    example = menu(found, value=next(iter(found), None), label=t("train.example"))
-    upload = file(label=t("train.upload"), visible=False)
-    with gr.Column(visible=False, elem_classes="g-hub") as group:
-        hub = hub_form.place_hub()
-    with gr.Row(elem_classes="g-mapping"):
-        columns = {part: menu([], label=t(f"train.column_{part}"), visible=False, min_width=120) for part in PARTS}
-    with gr.Accordion(t("train.held_out_title"), open=False):
-        held_out = file(label=t("train.held_out_file"))
-    return RowsForm(kind, example, upload, hub, group, columns, held_out)
-
-
-def inspect(context: Context, shown: ReportOutputs, keep: bool) -> Look:
-    """Return the handler that reports on the chosen rows.
-
-    With `keep`, columns are as the user set them; otherwise they are guessed, and a name is suggested.
-    """
-    menus = shown.rows.columns
-
-    def look(request: gr.Request, tab: str, **values: Any) -> Iterator[Updates]:  # noqa: ANN401
-        say, path = words(request), None
+    def _report(self, say: Words, tab: str, values: Values, keep: bool) -> Iterator[Updates]:
+        path = None
         with suppress(NotFetched):
-            path = chosen_file(context, values)
+            path = chosen_file(self._context, values)
         if path is None:
-            hidden = dict.fromkeys((*menus.values(), shown.bad), gr.update(visible=False))
-            yield {shown.html: Html(""), **hidden, shown.waits: ""}
+            hidden = dict.fromkeys((*self._menus.values(), self.bad), gr.update(visible=False))
+            yield {self.html: Html(""), **hidden, self._awaited: ""}
             return
-        name = {} if keep else {shown.name: suggested_name(path)}
+        name = {} if keep else {self._name: suggested_name(path)}
         try:
-            for found in context.runs.look(_inspection(context, tab, path, values, keep)):
-                choices = [*found.columns]
+            for found in self._context.runs.look(self._inspection(tab, path, values, keep)):
                 columns = {
-                    menu: gr.update(choices=choices, value=found.mapping.get(part), visible=part in found.mapping)
-                    for part, menu in menus.items()
+                    menu: gr.update(
+                        choices=[*found.columns], value=found.mapping.get(part), visible=part in found.mapping
+                    )
+                    for part, menu in self._menus.items()
                 }
-                html = report_view.report(say, found, not (found.tokens or found.untokenized))
-                waits = context.spec(tab).model if found.untokenized == LATER else ""
+                html = report_view.report(say, found)
+                awaited = self._context.spec(tab).model if found.untokenized == LATER else ""
                 bad = gr.update(visible=found.left_out > 0)
-                yield {shown.html: html, **columns, **name, shown.bad: bad, shown.waits: waits}
+                yield {self.html: html, **columns, **name, self.bad: bad, self._awaited: awaited}
         except GraftError as error:
-            there = [*error.columns] if isinstance(error, UnknownColumns) else []
-            columns = {} if keep else _choosable(menus, context.spec(tab), there)
+            columns = {} if keep else self._choosable(tab, error)
             # Where columns are to be chosen, no row was left out.
             bad = gr.update(visible=not isinstance(error, UnknownColumns))
-            yield {shown.html: failure(error), **columns, **name, shown.bad: bad, shown.waits: ""}
+            yield {self.html: failure(error), **columns, **name, self.bad: bad, self._awaited: ""}
 
-    return look
+    def _choosable(self, tab: str, error: GraftError) -> Updates:
+        """Return updates that offer the columns of a file in which they could not be guessed."""
+        there = [*error.columns] if isinstance(error, UnknownColumns) else []
+        columns = self._context.spec(tab).columns
+        chats = bool(columns and columns.messages)
+        return {
+            menu: gr.update(choices=there, value=None, visible=bool(there) and (part != "messages" or chats))
+            for part, menu in self._menus.items()
+        }
 
+    def _inspection(self, tab: str, path: Path, values: Values, keep: bool = True) -> Inspection:
+        longest = values.get("max_length")
+        length = round(longest) if isinstance(longest, int | float) and longest >= 1 else 512
+        mapping = chosen_columns(values) if keep else {}
+        held_out = held_out_file(self._context, values, path)
+        return Inspection(path, self._context.spec(tab), mapping, length, held_out)
 
-def follow(
-    context: Context, poll: PagePoll, shown: ReportOutputs, here: gr.Textbox, look: Look, inputs: dict[str, Block]
-) -> None:
-    """Report again, with `look`, once the base that the report waits for is on this computer; `here` then names it.
-
-    `here` is a component that no tab hides: the browser reports changes only of what it draws.
-    """
-
-    def arrived(say: Words, base: str) -> str:
-        phases = {status.id: status.phase for status in context.pool.status()}
-        return base if base and phases.get(base) in ("load", "ready") else ""
-
-    def again(request: gr.Request, base: str, **values: Any) -> Iterator[Updates]:  # noqa: ANN401
-        yield from look(request, **values) if base else [{shown.waits: gr.skip()}]
-
-    poll.add(LiveView([shown.waits], [here], arrived, lambda say, base: [arrived(say, base)], Action.TRAIN))
-    here.change(
-        context.allow(Action.TRAIN, again, silently=True),
-        inputs_kwargs={"base": here, **inputs},
-        outputs=shown.all,
-        trigger_mode="always_last",
-        **ASKED,
-    )
-
-
-def bad_rows(context: Context, component: gr.File) -> Callable[..., str]:
-    """Return the handler that writes every row that is left out into a file of Gradio's own cache."""
-
-    def write(tab: str, **values: Any) -> str:  # noqa: ANN401
-        path = chosen_file(context, values)
+    def _bad_rows(self, tab: str, **values: Any) -> str:  # noqa: ANN401
+        """Write every row that is left out into a file of Gradio's own cache."""
+        path = chosen_file(self._context, values)
         if path is None:
             raise DataError("There are no rows to look at.", "", "Choose an example or upload a file.")
         with tempfile.TemporaryDirectory(prefix="graft-bad-") as folder:
             out = Path(folder) / "rows"
-            context.runs.write_bad_rows(_inspection(context, tab, path, values, keep=True), out)
+            self._context.runs.write_bad_rows(self._inspection(tab, path, values), out)
             name = re.sub(r"[^\w.-]", "_", path.stem)[:80]
             return cache_file(out.read_bytes(), f"{name}-left-out.jsonl")
 
-    return write
+    def _arrived(self, say: Words, base: str) -> str:
+        """Return the base that the report waits for once it is on this computer, else an empty text."""
+        phases = {status.id: status.phase for status in self._context.pool.status()}
+        return base if base and phases.get(base) in ("load", "ready") else ""
 
-
-def _inspection(context: Context, tab: str, path: Path, values: Values, keep: bool) -> Inspection:
-    longest = values.get("max_length")
-    length = round(longest) if isinstance(longest, int | float) and longest >= 1 else 512
-    mapping = chosen_columns(values) if keep else {}
-    return Inspection(path, context.spec(tab), mapping, length, held_out_file(context, values, path))
+    def _report_again(self, request: gr.Request, base: str, **values: Any) -> Iterator[Updates]:  # noqa: ANN401
+        yield from self.look(request, **values) if base else [{self._awaited: gr.skip()}]
 
 
 def chosen_file(context: Context, values: Values) -> Path | None:
@@ -275,14 +253,6 @@ def uploaded(context: Context, name: str | None) -> Path | None:
     return path
 
 
-def same(one: Path, other: Path) -> bool:
-    """Return whether two files have the same bytes."""
-    try:
-        return filecmp.cmp(one, other, shallow=False)
-    except OSError:
-        return False
-
-
 def chosen_columns(values: Values) -> dict[str, str]:
     """Return the column for each part of a row, where one is chosen."""
     chosen = {part: values.get(f"{COLUMN}{part}") for part in PARTS}
@@ -293,12 +263,3 @@ def suggested_name(path: Path) -> str:
     """Return a name for the adapter, made of the file's or the data set's."""
     stem = title(path).partition(" ")[0].rpartition("/")[2] if is_selection(path) else path.stem
     return re.sub(r"[^a-z0-9_-]+", "-", stem.lower()).strip("-_")[:40] or "mine"
-
-
-def _choosable(menus: Mapping[str, gr.Dropdown], spec: TabSpec, columns: list[str]) -> Updates:
-    """Return updates that offer the columns of a file in which they could not be guessed."""
-    chats = bool(spec.columns and spec.columns.messages)
-    return {
-        menu: gr.update(choices=columns, value=None, visible=bool(columns) and (part != "messages" or chats))
-        for part, menu in menus.items()
-    }

@@ -6,11 +6,13 @@ import csv
 import json
 import secrets
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 import gradio as gr
+from gradio.components import Component
+from gradio.events import Dependency
 
 from errors import DataError, RunError
 from plugins import TaskPlugin
@@ -34,7 +36,7 @@ DOWNLOAD = """(file) => {
 def fitting(plugin: TaskPlugin) -> list[str]:
     """Return the names of the examples that have the columns which the tab learns from."""
     wanted = set(plugin.columns.names) if plugin.columns else set()
-    return [path.name for path in _examples() if wanted and wanted <= set(columns(path))]
+    return [path.name for path in _examples() if wanted and wanted <= set(_columns(path))]
 
 
 def find(name: str) -> Path:
@@ -45,14 +47,14 @@ def find(name: str) -> Path:
     raise DataError(f"There is no example {name!r}.", "", "Choose one from the list, or upload a file.")
 
 
-def columns(path: Path) -> list[str]:
+def _columns(path: Path) -> list[str]:
     """Return the columns named in the first line of a text file; an empty list where it names none."""
     try:
         with path.open(encoding="utf-8", newline="") as file:
             line = file.readline(LONGEST_LINE)
         if path.suffix == ".jsonl":
             return list(json.loads(line))
-        return next(csv.reader([line], delimiter="\t" if path.suffix == ".tsv" else ","), [])
+        return next(csv.reader([line]), [])
     except (OSError, ValueError, TypeError, csv.Error):
         return []
 
@@ -62,11 +64,18 @@ def relative(path: str) -> str:
     return str(Path(path).relative_to(REPOSITORY)) if Path(path).is_relative_to(REPOSITORY) else path
 
 
-def download(button: gr.Button, handler: Callable[..., Any], inputs: Any = None, **options: Any) -> None:  # noqa: ANN401
-    """Let `button` download the file whose path `handler` returns; places a component that nobody sees."""
+def download(
+    button: gr.Button,
+    handler: Callable[..., Any],
+    inputs: Component | Sequence[Component] | None = None,
+    others: Sequence[Any] = (),
+    **options: Any,  # noqa: ANN401
+) -> Dependency:
+    """Let `button` download the file whose path `handler` returns after the updates of `others`; returns the click."""
     file = gr.File(visible="hidden", show_label=False, elem_classes="g-unseen")
-    made = button.click(handler, inputs, file, **ASKED, **options)
+    made = button.click(handler, inputs, [*others, file], **ASKED, **options)
     made.success(None, file, None, js=DOWNLOAD, api_visibility="private")
+    return made
 
 
 def page_copy(source: Path, name: str) -> str:

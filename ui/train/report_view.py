@@ -2,17 +2,14 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from models.chat_template import as_text
-from training.data.inspect.report import LATER
+from training.data.inspect.report import LATER, HeldOut, Rendered, Report, TokenLengths
 from ui.html.format import short
 from ui.html.plot import histogram
 from ui.html.tags import Html, bar, div, escape, folded, join, line, notice, span, table, tag
 from ui.i18n import Words
-
-if TYPE_CHECKING:
-    from training.data.inspect.report import HeldOut, Rendered, Report, TokenLengths
 
 BAD_ROWS = 50
 LABELS = 12
@@ -21,8 +18,8 @@ PIECE = 1_200
 """Characters of one piece of a row that are shown."""
 
 
-def report(say: Words, found: Report, more: bool = False) -> Html:
-    """Show the known parts of a report; with `more`, others are still computed."""
+def report(say: Words, found: Report) -> Html:
+    """Show the known parts of a report."""
     figures = {"report.rows": found.rows, "report.usable": found.usable, "report.left_out": found.left_out}
     figures |= {"report.duplicates": found.duplicates} if found.duplicates else {}
     return div(
@@ -30,11 +27,11 @@ def report(say: Words, found: Report, more: bool = False) -> Html:
         div("g-figures", *(_figure(say, key, n) for key, n in figures.items())),
         join(notice(text, kind="warn") for text in found.warnings),
         _labels(say, found),
-        _tokens(say, found, more),
+        _tokens(say, found),
         _rendered(say, found.rendered) if found.rendered else _sample(say, found),
         _held_out(say, found.held_out) if found.held_out else None,
         tag("p", say("report.restated", n=found.restated), class_="g-dim") if found.restated else None,
-        _bad(say, found),
+        _left_out(say, found),
     )
 
 
@@ -54,14 +51,14 @@ def _labels(say: Words, found: Report) -> Html | None:
     return div("g-labels", tag("h4", say("report.labels")), *shown, more)
 
 
-def _tokens(say: Words, found: Report, more: bool) -> Html | None:
-    """Show the lengths of rows in tokens of the base, or why they are not known."""
+def _tokens(say: Words, found: Report) -> Html:
+    """Show the lengths of rows in tokens of the base, or why they are not known yet."""
     if found.tokens:
         return _lengths(say, found, found.tokens)
     if found.untokenized:
         later = found.untokenized == LATER
         return notice(say("report.later") if later else found.untokenized, kind="info" if later else "bad")
-    return div("g-loading", span("", say("report.counting")), bar(None)) if more else None
+    return div("g-loading", span("", say("report.counting")), bar(None))
 
 
 def _lengths(say: Words, found: Report, tokens: TokenLengths) -> Html:
@@ -84,20 +81,20 @@ def _lengths(say: Words, found: Report, tokens: TokenLengths) -> Html:
 
 def _rendered(say: Words, rows: tuple[Rendered, ...]) -> Html:
     """Show the first rows as the model reads them, with the learned pieces marked."""
-    first, rest = _one(say, rows[0]), [_one(say, row) for row in rows[1:]]
+    first, rest = _row(say, rows[0]), [_row(say, row) for row in rows[1:]]
     head = tag("h4", say("report.rendered"), " ", tag("mark", say("report.marked")))
     return join([head, first, folded(say("report.more_rows", n=len(rest)), *rest) if rest else None])
 
 
-def _one(say: Words, row: Rendered) -> Html:
+def _row(say: Words, row: Rendered) -> Html:
     if not row.pieces:
         return div("g-read", span("g-role", say("report.unlearned")))
-    text = (tag("mark", _visible(piece)) if learned else span("", _visible(piece)) for piece, learned in row.pieces)
+    text = (tag("mark", _shortened(piece)) if learned else span("", _shortened(piece)) for piece, learned in row.pieces)
     answer = div("g-learned", span("g-dim", say("report.answer")), " ", tag("mark", row.answer)) if row.answer else None
     return div("g-read", tag("pre", *text), answer, span("g-role", say("report.cut")) if row.cut else None)
 
 
-def _visible(piece: str) -> str:
+def _shortened(piece: str) -> str:
     return piece if len(piece) <= PIECE else f"{piece[: PIECE // 2]} […] {piece[-PIECE // 2 :]}"
 
 
@@ -130,7 +127,7 @@ def _held_out(say: Words, other: HeldOut) -> Html:
     return join([tag("h4", say("report.held_out_title")), words, unknown, shared])
 
 
-def _bad(say: Words, found: Report) -> Html | None:
+def _left_out(say: Words, found: Report) -> Html | None:
     if not found.bad:
         return None
     rows = [(bad.number, bad.reason) for bad in found.bad[:BAD_ROWS]]

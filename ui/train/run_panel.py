@@ -5,13 +5,14 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import Any, get_args
 
 import gradio as gr
 from gradio.events import Dependency
 
 from errors import GraftError, RunError
 from training.events import LOG
+from training.runs.run import Run, Verb
 from ui.adapters.card_rows import CardRows
 from ui.context import Context
 from ui.html.tags import Html, failure, tag
@@ -19,9 +20,6 @@ from ui.i18n import Words, t, words
 from ui.pulse import ASKED, QUIET, LiveView, PagePoll, Updates, in_order
 from ui.train import continue_from, page_files, run_view
 from ui.web.access import Action
-
-if TYPE_CHECKING:
-    from training.runs.run import Run, Verb
 
 TAIL = 200
 """Lines of the log that the page shows."""
@@ -35,7 +33,7 @@ class RunPanel:
         self._context, self._allow = context, partial(context.allow, Action.TRAIN)
         self.chosen = gr.State([])
         self.version = gr.State("")  # the one that the chosen run published, or that a new one would go on from
-        self._doubted = gr.State("")  # the run whose deletion waits to be confirmed
+        self._to_delete = gr.State("")  # the run whose deletion waits to be confirmed
         with gr.Column(visible=False, elem_classes="g-section g-runs") as self._box:
             gr.Markdown(t("run.title"), elem_classes="g-section-title")
             self._table = gr.HTML("", elem_classes="g-list", js_on_load=run_view.CHOOSE)
@@ -45,7 +43,7 @@ class RunPanel:
             with gr.Accordion(t("run.log"), open=False, visible=False) as self._unfold:
                 self._log = gr.HTML("", elem_classes="g-log")
                 save = gr.Button(t("run.save_log"), size="sm")
-            page_files.download(save, self._allow(self._copy_log), self.chosen)
+        page_files.download(save, self._allow(self._copy_log), self.chosen)
         self._outputs: list[Any] = []
         self._add_views(poll)
         self._connect()
@@ -53,14 +51,12 @@ class RunPanel:
     def _place_buttons(self) -> None:
         with gr.Row(elem_classes="g-buttons"):
             self._verbs: dict[Verb, gr.Button] = {
-                "pause": gr.Button(t("run.pause"), visible=False),
-                "resume": gr.Button(t("run.resume"), visible=False),
-                "cancel": gr.Button(t("run.cancel"), visible=False, variant="stop"),
-                "delete": gr.Button(t("run.delete"), visible=False),
+                verb: gr.Button(t(f"run.{verb}"), visible=False, variant="stop" if verb == "cancel" else "secondary")
+                for verb in get_args(Verb)
             }
             self.use = gr.Button(t("run.use"), visible=False)
             self.on = gr.Button(t("adapters.train_on"), visible=False)
-            self._sure = gr.Button(t("run.sure"), visible=False, variant="stop")
+            self._confirm = gr.Button(t("run.sure"), visible=False, variant="stop")
 
     def _add_views(self, poll: PagePoll) -> None:
         def add(inputs: list[Any], outputs: list[Any], show: Callable[..., Updates], mark: Any = None) -> None:  # noqa: ANN401
@@ -68,10 +64,10 @@ class RunPanel:
             poll.add(LiveView(inputs, outputs, shown, in_order(outputs, show), Action.TRAIN))
             self._outputs += outputs
 
-        chosen, buttons = [self.chosen], [*self._verbs.values(), self.use, self._sure]
+        chosen, buttons = [self.chosen], [*self._verbs.values(), self.use, self._confirm]
         add(chosen, [self._box, self._table], self._show_list)
         # By themselves, because a button that is sent anew under a pressed mouse loses the click.
-        add([self.chosen, self._doubted], buttons, self._show_buttons)
+        add([self.chosen, self._to_delete], buttons, self._show_buttons)
         add(chosen, [self._html], self._show_run, self._mark_run)
         add(chosen, [self._unfold, self._log], self._show_log, self._mark_log)
         add(chosen, [self.version, self.on, self._rows.signal], self._show_version, self._mark_version)
@@ -82,9 +78,9 @@ class RunPanel:
         self._act(self._verbs["pause"], runs.pause)
         self._act(self._verbs["resume"], runs.resume)
         self._act(self._verbs["cancel"], runs.cancel)
-        self._act(self._sure, runs.delete)
-        doubt = self._allow(lambda chosen: self.one(chosen).id)
-        self.refresh_after(self._verbs["delete"].click(doubt, self.chosen, self._doubted, **ASKED))
+        self._act(self._confirm, runs.delete)
+        ask = self._allow(lambda chosen: self.one(chosen).id)
+        self.refresh_after(self._verbs["delete"].click(ask, self.chosen, self._to_delete, **ASKED))
 
     def _act(self, button: gr.Button, act: Callable[[str], None]) -> None:
         handler = self._allow(lambda chosen: act(self.one(chosen).id))
@@ -92,12 +88,12 @@ class RunPanel:
 
     def refresh_after(self, event: Dependency) -> None:
         """Show all of the panel anew after an event, without waiting for the poll."""
-        event.then(self._allow(self._refresh), [self.chosen, self._doubted], self._outputs, **QUIET)
+        event.then(self._allow(self._refresh), [self.chosen, self._to_delete], self._outputs, **QUIET)
 
-    def _refresh(self, request: gr.Request, chosen: Sequence[str], doubted: str) -> Updates:
+    def _refresh(self, request: gr.Request, chosen: Sequence[str], to_delete: str) -> Updates:
         say = words(request)
         parts = (self._show_list, self._show_run, self._show_log, self._show_version)
-        shown = self._show_buttons(say, chosen, doubted)
+        shown = self._show_buttons(say, chosen, to_delete)
         return shown | {output: update for show in parts for output, update in show(say, chosen).items()}
 
     def one(self, chosen: Sequence[str]) -> Run:
@@ -127,15 +123,15 @@ class RunPanel:
     def _show_list(self, say: Words, chosen: Sequence[str]) -> Updates:
         try:
             picked = {run.id for run in self._picked(chosen)}
-            html = run_view.table(say, self._context.runs.list(), picked, partial(self._context.title, say))
+            html = run_view.runs_table(say, self._context.runs.list(), picked, partial(self._context.title, say))
         except GraftError as error:
             html = failure(error)
         return {self._box: gr.update(visible=bool(html)), self._table: html}
 
-    def _show_buttons(self, say: Words, chosen: Sequence[str], doubted: str) -> Updates:
+    def _show_buttons(self, say: Words, chosen: Sequence[str], to_delete: str) -> Updates:
         alone = self._alone(chosen)
         shown = {button: bool(alone and alone.may(verb)) for verb, button in self._verbs.items()}
-        shown |= {self.use: bool(alone), self._sure: bool(alone and alone.id == doubted and alone.may("delete"))}
+        shown |= {self.use: bool(alone), self._confirm: bool(alone and alone.id == to_delete and alone.may("delete"))}
         return {button: gr.update(visible=visible) for button, visible in shown.items()}
 
     def _mark_run(self, say: Words, chosen: Sequence[str]) -> object:
@@ -146,7 +142,7 @@ class RunPanel:
 
     def _show_run(self, say: Words, chosen: Sequence[str]) -> Updates:
         if alone := self._alone(chosen):
-            return {self._html: run_view.run(say, alone, self._context.title(say, alone.plugin))}
+            return {self._html: run_view.details(say, alone, self._context.title(say, alone.plugin))}
         picked = self._picked(chosen)
         return {self._html: run_view.several(say, picked) if picked else Html("")}
 

@@ -1,24 +1,25 @@
-"""HTML of runs on the Train page: the table, one run with its curves, and the curves of several on the same axes."""
+"""HTML of runs on the Train page: the estimate of one, their table, one with its curves, and the curves of several."""
 
 from __future__ import annotations
 
 import shlex
-from collections.abc import Callable, Collection, Sequence
-from typing import TYPE_CHECKING
+from collections.abc import Callable, Collection, Mapping, Sequence
+from contextlib import suppress
+from pathlib import Path
 
 from errors import GraftError
 from training.config import TENSORBOARD, TRACKERS, TRACKIO
+from training.estimate.advice import gigabytes, suggestions
+from training.estimate.estimate import estimate_run, seconds_a_step
+from training.estimate.training_memory import RunPlan
 from training.events import PHASES
+from training.runs.run import Run
 from training.runs.run_progress import Progress
-from ui.adapters.card_view import figures
+from ui.adapters import card_view
 from ui.html.format import day, duration, figure
 from ui.html.plot import PATTERNS, Curve, plot
-from ui.html.tags import Html, bar, div, failure, join, notice, span, tag
+from ui.html.tags import Html, bar, div, failure, join, notice, span, table, tag
 from ui.i18n import Words
-from ui.train import estimate_view
-
-if TYPE_CHECKING:
-    from training.runs.run import Run
 
 LISTED = 50
 """Runs that the table shows."""
@@ -50,14 +51,60 @@ OPEN = """element.addEventListener('click', async (event) => {
 """Runs in the browser: a link to a version shows it on the Adapters page, which is the last."""
 
 
-def table(say: Words, runs: Sequence[Run], chosen: Collection[str], titled: Callable[[str], str] = str) -> Html:
+def estimate(say: Words, plan: RunPlan | None, home: Path) -> tuple[Html, bool]:
+    """Show the needs of a planned run and, where it does not fit, changes that would make it; returns whether it fits.
+
+    `plan` is None where the base is not known.
+    """
+    if plan is None:
+        return notice(say("estimate.unknown")), True
+    found = estimate_run(plan)
+    memory, free, disk = map(gigabytes, (found.peak, found.free, found.stored))
+    needs = say("estimate.needs", memory=memory, free=free, disk=disk, steps=found.steps)
+    refused = None
+    if not found.fits:
+        what = tag("strong", say("estimate.no_disk" if found.fits_memory else "estimate.no_memory"))
+        advice = [] if found.fits_memory else suggestions(plan)
+        refused = notice(what, tag("ul", *(tag("li", one) for one in advice)) if advice else None, kind="bad")
+    seconds, runs = seconds_a_step(home, found)
+    known = [say("estimate.by_runs", time=duration(say, seconds * found.steps), n=runs)] if runs else []
+    known += [say("estimate.checkpointing")] if found.checkpointing else []
+    rest = div("g-dim", " · ".join(known)) if known else None
+    parts = _memory_parts(say, found.memory, found.free)
+    return div("g-estimated", tag("b", needs), parts, refused, rest), found.fits
+
+
+def _memory_parts(say: Words, memory: Mapping[str, int], free: int) -> Html:
+    """Show a bar of the parts of a run's memory in bytes, as wide as the larger of the free and the needed memory."""
+    whole = max(1, free, sum(memory.values()))
+    pieces, names = list[Html](), list[Html]()
+    for i, (name, size) in enumerate((name, size) for name, size in memory.items() if size):
+        pieces.append(tag("i", class_=f"g-part{i}", style=f"width:{100 * size / whole:.2f}%"))
+        words = f"{say(f'estimate.{name}')} {gigabytes(size)}"
+        names.append(span("g-key", tag("i", class_=f"g-part{i}"), words))
+    return join([div("g-stack", *pieces), div("g-keys g-dim", *names)])
+
+
+def _expected_and_used(say: Words, run: Run) -> Html | None:
+    """Show the expected memory of a run beside the measured one, as far as it has come."""
+    result = run.result
+    expected, measured = result.get("estimate") or run.progress.estimate, result.get("measured") or {}
+    try:
+        memory = gigabytes(expected["peak"])
+        if not measured:
+            return div("g-dim", say("estimate.expected", memory=memory))
+        took = duration(say, sum(measured["seconds"].values()))
+        return div("g-dim", say("estimate.truth", memory=memory, peak=gigabytes(measured["peak"]), took=took))
+    except (KeyError, TypeError, AttributeError):
+        return None  # a run of an earlier Graft
+
+
+def runs_table(say: Words, runs: Sequence[Run], chosen: Collection[str], titled: Callable[[str], str] = str) -> Html:
     """Show a row for each run; those in `chosen` are marked. `titled` returns the title of a tab by its name."""
     if not runs:
         return Html("")
-    names = ("compare", "name", "state", "tab", "figure", "began", "took")
-    head = tag("tr", *(tag("th", say(f"run.{name}")) for name in names))
-    body = (_row(say, run, run.id in chosen, titled(run.plugin)) for run in runs[:LISTED])
-    return div("g-table g-runlist", tag("table", tag("thead", head), tag("tbody", *body)))
+    head = [say(f"run.{name}") for name in ("compare", "name", "state", "tab", "figure", "began", "took")]
+    return table(head, (_row(say, run, run.id in chosen, titled(run.plugin)) for run in runs[:LISTED]), "g-runlist")
 
 
 def _row(say: Words, run: Run, chosen: bool, tab: str) -> Html:
@@ -99,42 +146,40 @@ def _took(say: Words, run: Run) -> Html | None:
     return div("g-nowrap", duration(say, seconds)) if seconds >= 1 and run.state != "queued" else None
 
 
-def run(say: Words, job: Run, tab: str = "") -> Html:
-    """Show a run of the tab with that title: its progress or its result, and its curves."""
-    head = div("g-run-head", tag("b", job.name), state(say, job))
-    facts = span("g-dim", " · ".join((tab or job.plugin, job.data, job.id)))
-    views = {"queued": _queued, "running": _running, "paused": _paused, "done": _done}
-    views |= {"failed": _failed, "interrupted": _failed}
-    body = views[job.state](say, job) if job.state in views else None
-    return div("g-run", head, facts, estimate_view.truth(say, job), body, curves(say, job.progress), _tracked(say, job))
+def details(say: Words, run: Run, tab: str = "") -> Html:
+    """Show a run: the title of its tab, its progress or its result, and its curves."""
+    head = div("g-run-head", tag("b", run.name), state(say, run))
+    facts = span("g-dim", " · ".join((tab or run.plugin, run.data, run.id)))
+    body = None
+    if run.state == "queued":
+        body = notice(say("run.place", n=run.place))
+    elif run.state in ("failed", "interrupted"):
+        body = failure(GraftError(*(str(run.result.get(part) or "") for part in ("what", "why", "next"))))
+    elif view := {"running": _running, "paused": _paused, "done": _done}.get(run.state):
+        body = view(say, run)
+    used = _expected_and_used(say, run)
+    return div("g-run", head, facts, used, body, curves(say, run.progress), _tracked(say, run))
 
 
-def _tracked(say: Words, job: Run) -> Html | None:
+def _tracked(say: Words, run: Run) -> Html | None:
     """Show the commands that open the tools that the run was tracked with."""
-    runs, commands = job.folder.parent, []
-    if (job.folder / TENSORBOARD).exists():
-        commands.append(f"tensorboard --logdir {shlex.quote(str(runs))}")
-    if _is_in_trackio(job):
-        folder = shlex.quote(str(runs.parent / TRACKIO))
-        commands.append(f"TRACKIO_DIR={folder} trackio show --project {job.name}")
-    lines = [tag("p", say("run.look"), tag("code", command)) for command in commands]
-    return notice(*lines) if lines else None
-
-
-def _is_in_trackio(job: Run) -> bool:
-    try:
-        return TRACKIO in TRACKERS[job.config.track] and job.state != "queued"
-    except GraftError:
-        return False
+    folder, commands = run.folder.parent, []
+    if (run.folder / TENSORBOARD).exists():
+        commands.append(f"tensorboard --logdir {shlex.quote(str(folder))}")
+    with suppress(GraftError):
+        if run.state != "queued" and TRACKIO in TRACKERS[run.config.track]:
+            home = shlex.quote(str(folder.parent / TRACKIO))
+            commands.append(f"TRACKIO_DIR={home} trackio show --project {run.name}")
+    return notice(*(tag("p", say("run.look"), tag("code", command)) for command in commands)) if commands else None
 
 
 def _percent(share: float) -> str:
     return f"{100 * share:g} %"
 
 
-def several(say: Words, jobs: Sequence[Run]) -> Html:
+def several(say: Words, runs: Sequence[Run]) -> Html:
     """Show the losses of several runs on the same axes and, where they classify, their accuracies."""
-    found = [(f"{job.name} {job.id[9:15]}", job.progress.curves) for job in jobs[:PATTERNS]]
+    found = [(f"{run.name} {run.id[9:15]}", run.progress.curves) for run in runs[:PATTERNS]]
 
     def each(key: str, dots: bool = True) -> list[Curve]:
         return [Curve(name, curves.get(key, ()), dots=dots) for name, curves in found]
@@ -165,12 +210,8 @@ def curves(say: Words, now: Progress) -> Html:
     return join([plot(say("metric.loss"), losses, now.steps), div("g-plots", *small) if any(small) else None])
 
 
-def _queued(say: Words, job: Run) -> Html:
-    return notice(say("run.place", n=job.place))
-
-
-def _running(say: Words, job: Run) -> Html:
-    now = job.progress
+def _running(say: Words, run: Run) -> Html:
+    now = run.progress
     reached = PHASES.index(now.phase) if now.phase in PHASES else 0
     marks = ["g-past"] * reached + ["g-now"] + [""] * (len(PHASES) - reached - 1)
     steps = div("g-phases", *(span(mark, say(f"phase.{phase}")) for mark, phase in zip(marks, PHASES, strict=True)))
@@ -199,19 +240,15 @@ def _tiles(say: Words, now: Progress) -> Html | None:
     return div("g-tiles", *shown) if shown else None
 
 
-def _paused(say: Words, job: Run) -> Html:
-    now = job.progress
+def _paused(say: Words, run: Run) -> Html:
+    now = run.progress
     words = notice(tag("strong", say("run.is_paused", step=now.step, steps=now.steps)), kind="warn")
     return join([words, bar(now.step / now.steps) if now.steps else None])
 
 
-def _done(say: Words, job: Run) -> Html:
-    promoted, ref = bool(job.result.get("promoted")), str(job.result.get("version", ""))
+def _done(say: Words, run: Run) -> Html:
+    promoted, ref = bool(run.result.get("promoted")), str(run.result.get("version", ""))
     words = tag("strong", say("run.promoted" if promoted else "run.waits", version=ref))
     link = tag("button", say("run.open", version=ref), type="button", class_="g-link", data_open=ref)
     message = notice(words, tag("p", link) if ref else None, kind="good" if promoted else "warn")
-    return join([message, figures(say, job.result.get("card") or {})])
-
-
-def _failed(say: Words, job: Run) -> Html:
-    return failure(GraftError(*(str(job.result.get(part) or "") for part in ("what", "why", "next"))))
+    return join([message, card_view.summary(say, run.result.get("card") or {})])

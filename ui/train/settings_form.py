@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import gradio as gr
 from gradio.components import Component
 
 from training.config import HYPERPARAMETERS, PRESET, PRESETS, Hyperparameter
-from training.estimate import advice, machine
-from ui.context import Context
+from training.estimate.advice import Advice
 from ui.html.tags import Html, folded, table, tag
-from ui.i18n import Words, t, words
+from ui.i18n import Words, t
 
 GROUPS = ("length", "optimizer", "lora", "memory", "watch")
 
@@ -23,14 +22,14 @@ def place_presets() -> gr.Radio:
     return gr.Radio(choices, value=PRESET, label=t("train.preset"), info=t("train.preset_info"))
 
 
-def place_hyperparameters() -> Mapping[str, Component]:
+def place_hyperparameters() -> dict[str, Component]:
     """Place a component for each hyperparameter, in groups; returns them by name."""
     placed: dict[str, Component] = {}
     for group in GROUPS:
         gr.Markdown(t(f"knobs.{group}"), elem_classes="g-group")
         with gr.Row(elem_classes="g-numbers"):
             placed |= {name: _component(name, one) for name, one in HYPERPARAMETERS.items() if one.group == group}
-    return {name: placed[name] for name in HYPERPARAMETERS}
+    return placed
 
 
 def _component(name: str, hyperparameter: Hyperparameter) -> Component:
@@ -54,20 +53,7 @@ def place_base() -> tuple[gr.Dropdown, gr.HTML]:
     return base, gr.HTML("", elem_classes="g-list g-bases")
 
 
-def suited(context: Context) -> Callable[..., list[Any]]:
-    """Return the handler that offers the tab's own base and others for it, in the field and in the list."""
-
-    def found(request: gr.Request, tab: str) -> list[Any]:
-        say, spec = words(request), context.spec(tab)
-        free = machine.measure(context.settings.home)
-        bases = advice.advise(spec, context.settings, free, say("bases.language"))
-        names = dict.fromkeys([spec.model, *(one.base.id for one in bases)])
-        return [gr.update(choices=[*names], value=spec.model), view(say, bases)]
-
-    return found
-
-
-def view(say: Words, bases: Sequence[advice.Advice]) -> Html:
+def bases_table(say: Words, bases: Sequence[Advice]) -> Html:
     """Show a line for each base: its size, the memory to answer and to train, and the reason to choose it."""
     head = [say(f"bases.{name}") for name in ("base", "size", "answering", "training", "why")]
     rows = [

@@ -15,7 +15,7 @@ import gradio as gr
 import pytest
 from playwright import sync_api
 
-from store.adapters import AdapterStore
+from errors import BusyError
 from tests.helpers.browser import opened
 from tests.helpers.cards import label_card, text_card
 from tests.helpers.ui_site import PASSWORD, Site, make, serve
@@ -44,8 +44,8 @@ def explain(handler: Any, *values: Any) -> Any:
         return handler(*values)
 
 
-def kept(section: Section, ref: str | None = None) -> dict[Any, Any]:
-    return section.refresh_kept(Words(), ref)
+def for_owner(section: Section, ref: str | None = None) -> dict[Any, Any]:
+    return section.refresh_for_owner(Words(), ref)
 
 
 @pytest.fixture
@@ -66,7 +66,7 @@ def test_promoting_and_going_back_keep_who_and_why(site: Site, section: Section)
     click(section, section.promote, "mine@2", "x" * 999)
     assert "echo" in site.pool.warmed
     listed, version, _ = section.refresh(Words(), "mine@1")
-    updates = kept(section, "mine@1")
+    updates = for_owner(section, "mine@1")
     assert "g-live" in listed and all(text in updates[section._history] for text in ("customers asked", "page"))
     assert "value" not in version and updates[section._back]["value"] == "Roll back to mine@1", (
         "what is chosen is not sent back"
@@ -77,7 +77,7 @@ def test_promoting_and_going_back_keep_who_and_why(site: Site, section: Section)
     assert context.changes == 3
 
 
-def test_the_version_to_promote_is_the_newest_that_is_not_live(site: Site, section: Section) -> None:
+def test_the_newest_version_that_is_not_live_is_chosen(site: Site, section: Section) -> None:
     chosen = []
     for live in ("mine@1", "mine@2"):
         site.publish("mine")
@@ -88,22 +88,23 @@ def test_the_version_to_promote_is_the_newest_that_is_not_live(site: Site, secti
     assert "value" not in section.refresh(Words(), "mine@2")[1], "what the user chose stays"
 
 
-def test_only_what_would_change_something_is_offered(site: Site, section: Section) -> None:
+def test_only_changes_are_offered(site: Site, section: Section) -> None:
     site.publish("mine"), site.publish("mine")
 
-    def offered(ref: str) -> tuple[bool, bool, bool]:
-        updates = kept(section, ref)
-        promote, back, base = (updates[one]["visible"] for one in (section._promote, section._back, section._base))
-        return promote, back, base
+    def offered(ref: str) -> list[bool]:
+        updates = for_owner(section, ref)
+        return [updates[button]["visible"] for button in (section._promote, section._back, section._base)]
 
-    assert offered("mine@1") == (True, False, False)
+    assert offered("mine@1") == [True, False, False]
     site.context.adapters.promote("echo", "mine@1")
-    assert offered("mine@1") == (False, True, False), "the way back is the base, and one button for it is enough"
+    assert offered("mine@1") == [False, True, False], "the way back is the base, and one button for it is enough"
     site.context.adapters.promote("echo", "mine@2")
-    assert offered("mine@1") == (True, True, True) and offered("mine@2") == (False, True, True)
+    assert offered("mine@1") == [True, True, True] and offered("mine@2") == [False, True, True]
 
 
-def test_a_version_is_deleted_after_it_was_asked_for(site: Site, section: Section) -> None:
+def test_a_version_is_deleted_after_a_question_unless_it_is_needed(
+    site: Site, section: Section, monkeypatch: pytest.MonkeyPatch
+) -> None:
     for _ in range(3):
         site.publish("mine")
     site.publish("foreign", plugin="stream")
@@ -111,7 +112,7 @@ def test_a_version_is_deleted_after_it_was_asked_for(site: Site, section: Sectio
     assert doubted == "mine@3" and "Delete mine@3 for good?" in asked and box["visible"]
     click(section, section.delete, "mine@3", "no use")
     assert "released mine@3" in site.pool.warmed
-    timeline = kept(section)[section._history]
+    timeline = for_owner(section)[section._history]
     assert "mine@3 deleted" in timeline and "page" in timeline and "no use" in timeline and "g-now" not in timeline
     for ref, why in (("mine@3", "There is no version"), ("foreign@1", "not a version of echo")):
         with pytest.raises(gr.Error, match=why):
@@ -121,6 +122,13 @@ def test_a_version_is_deleted_after_it_was_asked_for(site: Site, section: Sectio
     click(section, section.promote, "mine@1")
     with pytest.raises(gr.Error, match="echo answers with it"):
         click(section, section.delete, "mine@1")
+
+    def in_use(ref: str) -> None:
+        raise BusyError(f"{ref} is in use.")
+
+    monkeypatch.setattr(site.pool, "release", in_use)
+    with pytest.raises(gr.Error, match="in use"):
+        click(section, section.delete, "mine@2")
     assert {v.ref for v in site.context.adapters.versions("echo")} == {"mine@1", "mine@2"}
 
 
@@ -135,18 +143,6 @@ def test_a_version_is_taken_away_in_one_file(site: Site, section: Section) -> No
         explain(section._pack, foreign)
 
 
-def test_a_version_in_use_is_not_deleted(site: Site, section: Section, monkeypatch: pytest.MonkeyPatch) -> None:
-    site.publish("mine")
-
-    def in_use(ref: str) -> None:
-        raise gr.Error(f"{ref} is in use.")
-
-    monkeypatch.setattr(site.pool, "release", in_use, raising=True)
-    with pytest.raises(gr.Error, match="in use"):
-        click(section, section.delete, "mine@1")
-    assert site.context.adapters.get("mine@1")
-
-
 def test_strangers_see_figures_and_neither_rows_nor_history(tmp_path: Path) -> None:
     context, pool, folder = make(tmp_path, host="192.0.2.1")
     site = Site(context, gr.Blocks(), "", pool, folder)
@@ -156,7 +152,7 @@ def test_strangers_see_figures_and_neither_rows_nor_history(tmp_path: Path) -> N
     shown = str(section.refresh(Words(), None))
     assert "86.7 %" in shown and "parcel" not in shown and "a reason" not in shown
     labels = [b.value for b in shell.build(context).blocks.values() if isinstance(b, gr.Button)]
-    assert len(labels) > 3 and not any("adapters." in str(label) for label in labels), "nor the buttons"
+    assert len(labels) > 3 and not any(str(label).startswith(("adapters.", "import.")) for label in labels)
 
 
 @pytest.fixture
@@ -198,17 +194,6 @@ def test_rows_are_filtered_searched_and_taken_away(chromium: Any, served: Site) 
     (row,) = csv.DictReader(text.splitlines())
     assert name == "mine@1.csv" and (row["text"], row["change"]) == ("parcel 21", "fixed")
     assert not list((served.context.settings.home).rglob("*.csv")), "files are made in Gradio's cache alone"
-
-    page.get_by_placeholder("Why?").filter(visible=True).fill("because")
-    page.get_by_role("button", name="Make live").filter(visible=True).click()
-    sync_api.expect(page.locator(".g-timeline").filter(visible=True)).to_contain_text("mine@1 made live")
-    sync_api.expect(page.locator(".g-why").filter(visible=True)).to_have_text("because")
-    version.click()
-    page.get_by_role("option", name="mine@2").click()
-    page.get_by_role("button", name="Delete", exact=True).filter(visible=True).click()
-    page.get_by_role("button", name="Delete it").filter(visible=True).click()
-    sync_api.expect(page.locator(".g-version").filter(visible=True)).to_have_count(1)
-    assert [v.ref for v in AdapterStore(served.context.settings.home).versions()] == ["mine@1"]
     assert page.problems == []
 
 
@@ -226,8 +211,10 @@ def test_the_owner_signs_in_and_sees_what_visitors_do_not(chromium: Any, tmp_pat
         page.get_by_label("The owner's password").fill(PASSWORD)
         page.get_by_role("button", name="Sign in").click()
         page.get_by_role("tab", name="Adapters", exact=True).click()
+        page.get_by_placeholder("Why?").filter(visible=True).fill("because")
         page.get_by_role("button", name="Make live").filter(visible=True).click()
         sync_api.expect(page.locator(".g-timeline").filter(visible=True)).to_contain_text("mine@1 made live")
+        sync_api.expect(page.locator(".g-why").filter(visible=True)).to_have_text("because")
         page.get_by_role("tab", name="Train", exact=True).click()
         sync_api.expect(page.get_by_role("button", name="Train", exact=True).filter(visible=True)).to_be_visible()
         page.get_by_role("link", name="Owner").filter(visible=True).click()
@@ -237,60 +224,43 @@ def test_the_owner_signs_in_and_sees_what_visitors_do_not(chromium: Any, tmp_pat
 
 
 @contextmanager
-def held_beats(page: Any, site: Site, text: str) -> Iterator[None]:
-    """Change which version answers, and hold the poll's answers from the one with `text` on until the body has run."""
-    beats = {number for number, event in site.demo.fns.items() if "tick" in {kind for _, kind in event.targets}}
+def held_polls(page: Any, site: Site, ref: str) -> Iterator[None]:
+    """Make `ref` live, and hold the poll's answers from the one that shows it on until the body has run."""
+    polls = {number for number, event in site.demo.fns.items() if "tick" in {kind for _, kind in event.targets}}
     held: list[tuple[Any, Any]] = []
     holding = True
 
     def hold(route: Any) -> None:
-        if holding and route.request.post_data_json["fn_index"] in beats:
-            held.append((route, route.fetch()))
-        else:
-            route.continue_()
+        if route.request.post_data_json["fn_index"] not in polls:
+            return route.continue_()
+        answer = route.fetch()
+        if holding and (held or f"{ref} made live" in answer.text()):
+            return held.append((route, answer))
+        return route.fulfill(response=answer)
 
     page.route("**/gradio_api/run/**", hold)
+    site.context.adapters.promote("echo", ref)
     site.context.versions_changed()
-    while not any(text in answer.text() for _, answer in held):
+    while not held:
         page.wait_for_timeout(100)
     yield
     holding = False
     for route, answer in held:
         route.fulfill(response=answer)
-    sync_api.expect(page.locator(".g-timeline").filter(visible=True)).to_contain_text(text)
-
-
-def test_a_search_outlives_the_rows_that_were_on_their_way_to_the_page(chromium: Any, served: Site) -> None:
-    served.publish("mine", card=label_card())
-    page = opened(chromium, served, viewport={"width": 1280, "height": 900})
-    page.get_by_role("tab", name="Adapters", exact=True).click()
-    rows = page.locator(".g-rows tbody tr").filter(visible=True)
-    sync_api.expect(rows).to_have_count(30)
-    served.context.adapters.promote("echo", "mine@1")
-    with held_beats(page, served, "mine@1 made live"):
-        page.get_by_placeholder("Search the rows").filter(visible=True).fill("PARCEL 21")
-        sync_api.expect(rows).to_have_count(1)
-    with page.expect_response("**/gradio_api/run/**"):  # of a later beat
+    sync_api.expect(page.locator(".g-timeline").filter(visible=True)).to_contain_text(f"{ref} made live")
+    with page.expect_response("**/gradio_api/run/**"):  # to a later request: the held answers are on the page
         pass
-    sync_api.expect(rows).to_have_count(1)
-    assert page.problems == []
 
 
-def test_one_event_alone_writes_the_rows_of_a_card(served: Site) -> None:
-    """Of two, the earlier could be answered last."""
-    html = {id for id, block in served.demo.blocks.items() if "g-rows" in (getattr(block, "elem_classes", None) or [])}
-    writers = [fn for fn in served.demo.fns.values() for block in fn.outputs if block._id in html]
-    assert len(writers) == len(html) == 2 and {fn.trigger_mode for fn in writers} == {"always_last"}
-
-
-def test_a_choice_outlives_what_was_on_its_way_to_the_page(chromium: Any, served: Site) -> None:
-    """Neither a beat that was sent before it nor a question that names another version makes it mean another."""
+def test_what_was_chosen_outlives_answers_that_were_on_their_way(chromium: Any, served: Site) -> None:
+    """Neither a search nor a choice of a version is undone by a poll or a question that was sent before it."""
     for _ in range(3):
         served.publish("mine", card=label_card())
     page = opened(chromium, served, viewport={"width": 1280, "height": 900})
     page.get_by_role("tab", name="Adapters", exact=True).click()
     version = page.get_by_label("Version").filter(visible=True)
     question = page.locator(".g-confirm").filter(visible=True)
+    rows = page.locator(".g-rows tbody tr").filter(visible=True)
 
     def choose(ref: str) -> None:
         version.click()
@@ -298,8 +268,13 @@ def test_a_choice_outlives_what_was_on_its_way_to_the_page(chromium: Any, served
 
     choose("mine@1")
     sync_api.expect(page.get_by_role("heading", name="mine@1")).to_be_visible()
-    served.context.adapters.promote("echo", "mine@3")
-    with held_beats(page, served, "mine@3 made live"):
+    sync_api.expect(rows).to_have_count(30)
+    with held_polls(page, served, "mine@3"):
+        page.get_by_placeholder("Search the rows").filter(visible=True).fill("PARCEL 21")
+        sync_api.expect(rows).to_have_count(1)
+    sync_api.expect(rows).to_have_count(1)
+
+    with held_polls(page, served, "mine@1"):
         choose("mine@2")
         sync_api.expect(page.get_by_role("heading", name="mine@2")).to_be_visible()
     sync_api.expect(version).to_have_value("mine@2")
@@ -312,3 +287,11 @@ def test_a_choice_outlives_what_was_on_its_way_to_the_page(chromium: Any, served
     sync_api.expect(page.locator(".g-version").filter(visible=True)).to_have_count(2)
     assert {v.ref for v in served.context.adapters.versions()} == {"mine@1", "mine@3"}
     assert page.problems == []
+
+
+def test_one_event_alone_writes_the_rows_of_a_card(site: Site) -> None:
+    """Of two events, the earlier could be answered last."""
+    page = shell.build(site.context)
+    html = {id for id, block in page.blocks.items() if "g-rows" in str(getattr(block, "elem_classes", ""))}
+    writers = [fn for fn in page.fns.values() for block in fn.outputs if block._id in html]
+    assert len(writers) == len(html) == 2 and {fn.trigger_mode for fn in writers} == {"always_last"}

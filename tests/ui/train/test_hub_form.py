@@ -44,6 +44,11 @@ def button(page: sync_api.Page, name: str) -> sync_api.Locator:
 
 def test_a_data_set_is_looked_up_stopped_and_fetched(page: sync_api.Page, fake: FakeHub) -> None:
     hub, there = page.locator(".g-hub"), "not on this computer yet"
+    page.get_by_label("Data set on the Hugging Face Hub").fill("org/nothing")
+    page.keyboard.press("Enter")
+    sync_api.expect(hub).to_contain_text("org/nothing")
+    sync_api.expect(button(page, "Fetch these rows")).to_be_hidden()
+
     page.get_by_label("Data set on the Hugging Face Hub").fill("org/rows")
     button(page, "Look up").click()
     sync_api.expect(hub).to_contain_text(there)
@@ -75,10 +80,3 @@ def test_a_split_of_its_own_is_held_out(page: sync_api.Page, fake: FakeHub) -> N
     report = page.locator(".g-report")
     sync_api.expect(report).to_contain_text("12 of the 12 rows of org/rows en test can be compared on")
     sync_api.expect(page.locator(".g-command")).to_contain_text("--held-out-split test")
-
-
-def test_what_is_not_there_is_said_where_it_was_asked(page: sync_api.Page) -> None:
-    page.get_by_label("Data set on the Hugging Face Hub").fill("org/nothing")
-    page.keyboard.press("Enter")
-    sync_api.expect(page.locator(".g-hub")).to_contain_text("org/nothing")
-    sync_api.expect(button(page, "Fetch these rows")).to_be_hidden()

@@ -15,25 +15,18 @@ from settings import REPOSITORY
 from store import files
 from tests.helpers.browser import opened
 from tests.helpers.run_helpers import STAND_IN, begun, end_all, plain
-from tests.helpers.ui_site import Site, make, serve
+from tests.helpers.ui_site import Site, serve
 from tests.helpers.waiting import until
 from training.config import TrainConfig
 from training.events import CONFIG, EVENTS, RESULT
 from training.runs.runs import LOCK, Runs
 from ui.i18n import CHINESE, Words
 from ui.pulse import PagePoll
-from ui.train import run_view, train_page
+from ui.train import run_view
 from ui.train.run_panel import RunPanel
 
 pytestmark = pytest.mark.filterwarnings("ignore")  # Gradio's own
-
-
-@pytest.fixture
-def context(tmp_path):
-    found, _, _ = make(tmp_path)
-    found.runs = Runs(found.settings, STAND_IN)
-    yield found
-    end_all(found.runs)
+EN = Words()
 
 
 @pytest.fixture
@@ -47,21 +40,14 @@ def panel(context, poll):
         return RunPanel(context, poll)
 
 
-@pytest.fixture
-def home(context) -> Path:
-    context.settings.home.mkdir(exist_ok=True)
-    return context.settings.home
-
-
-def buttons(panel, chosen, doubted="") -> set[str]:
+def buttons(panel, chosen, to_delete="") -> set[str]:
     """Return the visible buttons: the verbs, "use" and "sure"."""
-    names = {panel.use: "use", panel._sure: "sure", **{button: verb for verb, button in panel._verbs.items()}}
-    updates = panel._show_buttons(Words(), chosen, doubted)
-    return {names[button] for button, update in updates.items() if update["visible"]}
+    names = {panel.use: "use", panel._confirm: "sure", **{button: verb for verb, button in panel._verbs.items()}}
+    return {names[button] for button, update in panel._show_buttons(EN, chosen, to_delete).items() if update["visible"]}
 
 
 def shown(panel, run) -> str:
-    return panel._show_run(Words(), [run.id])[panel._html]
+    return panel._show_run(EN, [run.id])[panel._html]
 
 
 def test_buttons_are_there_where_they_are_possible(context, panel, home) -> None:
@@ -94,7 +80,7 @@ def test_clicks_choose_one_and_boxes_several(context, panel, home) -> None:
     assert set(click(a.id, True, [b.id])) == {a.id, b.id}
     assert click(a.id, True, [a.id, b.id]) == [b.id]
     assert [run.id for run in panel._picked(["gone"])] == [a.id]
-    table = run_view.table(Words(CHINESE), context.runs.list(), {a.id})
+    table = run_view.runs_table(Words(CHINESE), context.runs.list(), {a.id})
     assert table.index(b.id) < table.index(a.id), "newest first"
     assert table.count('aria-checked="true"') == 1 and "排队中 1" in table and "进行中" in table
 
@@ -103,17 +89,17 @@ def test_a_run_names_its_tab_as_the_page_does(context, panel, home) -> None:
     run = begun(context.runs, home)
     plugin = next(plugin for plugin in context.plugins() if plugin.name == "echo")
     plugin.words = {CHINESE: {"Echo": "回声"}}
-    for say, title in ((Words(), "Echo"), (Words(CHINESE), "回声")):
+    for say, title in ((EN, "Echo"), (Words(CHINESE), "回声")):
         assert context.title(say, "echo") == title and context.title(say, "gone") == "gone"
-        listed = run_view.table(say, context.runs.list(), {run.id}, lambda name, title=title: f"{name}: {title}")
+        listed = run_view.runs_table(say, context.runs.list(), {run.id}, lambda name, title=title: f"{name}: {title}")
         assert f"<td>{run.plugin}: {title}</td>" in listed
-        assert f"{title} · {run.data}" in run_view.run(say, run, title)
-    assert run.plugin in panel._show_list(Words(), [])[panel._table], "a tab that is gone keeps its name"
+        assert f"{title} · {run.data}" in run_view.details(say, run, title)
+    assert run.plugin in panel._show_list(EN, [])[panel._table], "a tab that is gone keeps its name"
 
 
-def test_the_page_moves_only_when_there_is_something_to_show(context, panel, poll, home) -> None:
+def test_the_page_changes_only_when_there_is_something_to_show(context, panel, poll, home) -> None:
     def marks():
-        return [str(view.mark(Words(), *[""] * len(view.inputs))) for view in poll.views]
+        return [str(view.mark(EN, *[""] * len(view.inputs))) for view in poll.views]
 
     run = begun(context.runs, home)
     (run.folder / "finish").touch()
@@ -124,36 +110,33 @@ def test_the_page_moves_only_when_there_is_something_to_show(context, panel, pol
     assert [new != old for new, old in zip(marks(), before, strict=True)] == [True] * 5
 
 
-def test_runs_that_cannot_be_read_are_told_on_the_page(panel, poll, home) -> None:
-    before = poll.views[0].mark(Words(), [])
+def test_runs_that_cannot_be_read_are_reported_on_the_page(panel, poll, home) -> None:
+    before = poll.views[0].mark(EN, [])
     (home / LOCK).unlink(missing_ok=True)
     (home / LOCK).mkdir()
-    updates = panel._show_list(Words(), [])
+    updates = panel._show_list(EN, [])
     assert "cannot be looked after" in updates[panel._table] and updates[panel._box]["visible"]
-    assert poll.views[0].mark(Words(), []) != before
+    assert poll.views[0].mark(EN, []) != before
     (home / LOCK).rmdir()
 
 
-def test_events_that_are_not_known_here_do_no_harm(context, home) -> None:
+def test_unknown_events_do_no_harm(context, home) -> None:
     run = begun(context.runs, home)
     with (run.folder / EVENTS).open("a") as file:
         file.write(json.dumps({"kind": "phase", "phase": "<b>polish", "at": 1}) + "\n")
         file.write(json.dumps({"kind": "step", "step": 10**7, "steps": 10**7, "at": 1, "<b>": 3}) + "\n")
-    html = run_view.run(Words(), context.runs.get(run.id))
+    html = run_view.details(EN, context.runs.get(run.id))
     assert "<b>polish" not in html and '"<b>"' not in html
 
 
 def test_a_refused_resume_offers_a_new_run_from_its_adapter(context, panel, home) -> None:
-    site = Site(context, None, "", None, home)
     run = context.runs.submit(plain(home, "mine"))
     context.runs.cancel(run.id)
-    updates = panel._show_version(Words(), [run.id])
-    assert updates[panel.version] == "", "a cancelled run has nothing to go on from"
-    refused = SimpleNamespace(
-        state="failed", name="mine", plugin="echo", config=run.config, result={"what": run_view.REFUSED}
-    )
+    assert panel._show_version(EN, [run.id])[panel.version] == "", "a cancelled run has nothing to continue from"
+    facts = {"name": "mine", "plugin": "echo", "config": run.config, "result": {"what": run_view.REFUSED}}
+    refused = SimpleNamespace(state="failed", **facts)
     assert panel._continues_from(refused) == "", "there is no version of it yet"
-    site.publish("mine")
+    Site(context, None, "", None, home).publish("mine")
     assert panel._continues_from(refused) == "mine@1"
     refused.plugin = "stream"
     assert panel._continues_from(refused) == ""
@@ -167,21 +150,21 @@ def test_the_rows_of_a_run_are_shown_with_its_card(context, panel, home) -> None
     result = files.read_json(run.folder / RESULT)
     row = {"text": "<b>where", "target": "a", "base": "b", "live": "", "new": "a", "change": "fixed"}
     files.write_json(run.folder / RESULT, {**result, "card": {**result["card"], "rows": [row]}})
-    updates = panel._show_version(Words(), [run.id])
+    updates = panel._show_version(EN, [run.id])
     assert updates[panel.version] == ref and updates[panel.on]["visible"]
     box, _, html = panel._rows._show(SimpleNamespace(headers={}), [run.id], "all", "")
     assert box["visible"] and "&lt;b&gt;where" in html
     assert '<button type="button" class="g-link" data-open="mine@1"' in shown(panel, run)
 
 
-def used(context, panel, form, id):
+def used(page, run):
     """Return the values of the form after the settings of a run filled it."""
-    updates = train_page._use(context, panel, form)([id])
-    values = {name: updates[component] for name, component in form.inputs.items()}
+    updates = page._use([run.id])
+    values = {name: updates[component] for name, component in page.form.inputs.items()}
     return {name: value.get("value") if isinstance(value, dict) else value for name, value in values.items()}
 
 
-def test_the_settings_of_a_run_fill_the_form(context, panel, home, tmp_path) -> None:
+def test_the_settings_of_a_run_fill_the_form(context, page, home, tmp_path) -> None:
     """Every field of the form, the rows among them, is as if it had been chosen by hand."""
     rows = tmp_path / "my rows.csv"
     rows.write_text("body,kind\n" + "".join(f"row {i},{'ab'[i % 2]}\n" for i in range(20)))
@@ -189,25 +172,21 @@ def test_the_settings_of_a_run_fill_the_form(context, panel, home, tmp_path) -> 
     made = replace(plain(home, "first"), plugin="echo", data=str(rows), mapping=mapping, rank=3, promote=True)
     run = context.runs.submit(made)
     rows.unlink()
-    with gr.Blocks():
-        form, *_ = train_page._form(context)
-    again = train_page._config(context, used(context, panel, form, run.id))
-    names = ("plugin", "mapping", *form.fields)
+    again = page._config(used(page, run))
+    names = ("plugin", "mapping", *page.form.fields)
     assert [getattr(again, name) for name in names] == [getattr(made, name) for name in names]
     assert again.task == context.spec("echo").task and Path(again.data).read_text().startswith("body,kind\nrow 0,a")
     assert not Path(again.data).is_relative_to(home), "a copy that the page may serve"
 
 
-def test_an_example_is_recognized_and_lost_rows_are_told(context, panel, home) -> None:
+def test_an_example_is_recognized_and_lost_rows_are_reported(context, page, home) -> None:
     data = REPOSITORY / "examples" / "tickets.csv"
     run = context.runs.submit(replace(plain(home), plugin="echo", data=str(data)))
-    with gr.Blocks():
-        form, *_ = train_page._form(context)
-    values = used(context, panel, form, run.id)
+    values = used(page, run)
     assert [values[name] for name in ("tab", "kind", "example", "upload")] == ["echo", "example", "tickets.csv", None]
     Path(TrainConfig.from_json((run.folder / CONFIG).read_text()).data).unlink()
     with pytest.raises(GraftError, match=r"tickets.csv cannot be read"):
-        train_page._use(context, panel, form)([run.id])
+        page._use([run.id])
 
 
 def show_runs(page):

@@ -1,8 +1,9 @@
-"""ui/adapters/import_form.py: an adapter made elsewhere is taken in on the page by a process of its own."""
+"""transfer.py: child processes take in an adapter made elsewhere, and merge a version into its base."""
 
 from __future__ import annotations
 
 import shutil
+import zipfile
 from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
@@ -10,20 +11,24 @@ from typing import Any
 
 import gradio as gr
 import pytest
+from gradio.utils import get_upload_folder
 from playwright import sync_api
+from transformers import AutoModelForSequenceClassification
 
+from errors import AdapterError, BusyError
 from plugins._discovery import discover
 from settings import REPOSITORY, Settings
 from store.adapters import AdapterStore
+from tests.conftest import Trained
 from tests.helpers import tiny
 from tests.helpers.browser import opened
 from tests.helpers.evaluations import LABELS, made_elsewhere
 from tests.helpers.ui_site import Pool, serve
+from tests.helpers.versions import copy_of
 from training.runs.runs import Runs
-from ui.adapters import import_form, versions_view
+from ui.adapters import transfer, versions_view
 from ui.context import Context
 from ui.i18n import Words
-from ui.pulse import PagePoll
 from ui.web.access import Action
 
 pytestmark = pytest.mark.filterwarnings("ignore")
@@ -36,6 +41,14 @@ def context_of(home: Path, **changes: object) -> Context:
     return Context(settings, discover(settings.plugins), Pool(adapters), adapters, Runs(settings))  # type: ignore[arg-type]
 
 
+def form_of(context: Context) -> tuple[gr.HTML, dict[str, gr.Dropdown], Any]:
+    """Place the form; returns its message, the menus of versions, and its handler."""
+    with gr.Blocks():
+        menus = {"classification": gr.Dropdown(), "generation": gr.Dropdown()}
+        form = transfer.ImportForm(context, menus)
+    return form.message, menus, partial(context.allow(Action.KEEP, form.take_in), REQUEST, REQUEST)
+
+
 @pytest.fixture
 def archive(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
     base = tiny.make("bert", tmp_path / "bert")
@@ -45,29 +58,24 @@ def archive(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
     return shutil.make_archive(str(tmp_path / "packed"), "zip", tmp_path, "theirs")
 
 
-def handler_of(context: Context, message: Any = None, menus: Any = None) -> Any:
-    return partial(context.allow(Action.KEEP, import_form.take_in(context, message, menus or {})), REQUEST, REQUEST)
-
-
 def test_a_zip_becomes_a_version_that_waits_for_a_person(archive: str, tmp_path: Path) -> None:
     context = context_of(tmp_path / "home")
-    with gr.Blocks():
-        message, menu, other = gr.HTML(), gr.Dropdown(), gr.Dropdown()
-    handler = handler_of(context, message, {"classification": menu, "generation": other})
+    message, menus, handler = form_of(context)
+    menu = menus["classification"]
     *_, failed = handler(archive, "classification", "theirs", "")
     assert failed.keys() == {message} and "g-bad" in failed[message] and context.changes == 0
     assert "It was not taken in." in failed[message] and "a head of 3 labels" in failed[message]
     *steps, done = handler(archive, "classification", " theirs ", ", ".join(LABELS))
-    said = "".join(step[message] for step in steps)
+    shown = "".join(step[message] for step in steps)
     assert done.keys() == {message, menu}, "the menus of other tabs stay as they are"
     assert (done[menu]["value"], done[menu]["choices"]) == ("theirs@1", ["theirs@1"])
-    assert "Unpacking" in said and "Checking it against its base" in said and "theirs@1 is here" in done[message]
+    assert "Unpacking" in shown and "Checking it against its base" in shown and "theirs@1 is here" in done[message]
     assert context.changes == 1 and context.adapters.live("classification") is None
     listed = versions_view.versions(Words(), context.adapters.versions("classification"), "")
     assert "made elsewhere" in listed and context.adapters.get("theirs@1").labels == LABELS
 
 
-def test_what_was_taken_in_is_what_the_page_looks_at(chromium: Any, archive: str, tmp_path: Path) -> None:
+def test_the_page_looks_at_an_imported_version(chromium: Any, archive: str, tmp_path: Path) -> None:
     (tmp_path / "plugins").mkdir()
     shutil.copy(REPOSITORY / "plugins" / "classification.py", tmp_path / "plugins")
     with serve(tmp_path) as site:
@@ -96,17 +104,48 @@ def test_what_was_taken_in_is_what_the_page_looks_at(chromium: Any, archive: str
         (("a.zip", "classification", "--base=x", ""), "cannot name an adapter"),
     ],
 )
-def test_what_is_missing_is_said_before_anything_begins(given, why: str, tmp_path: Path) -> None:
-    context = context_of(tmp_path)
+def test_an_incomplete_form_is_refused_before_anything_begins(given, why: str, tmp_path: Path) -> None:
+    *_, handler = form_of(context_of(tmp_path))
     with pytest.raises(gr.Error, match=why):
-        list(handler_of(context)(*given))
+        list(handler(*given))
 
 
-def test_nobody_takes_anything_in_where_the_page_may_not_train(tmp_path: Path) -> None:
-    context = context_of(tmp_path, space=True)
+def test_visitors_import_nothing(tmp_path: Path) -> None:
+    *_, handler = form_of(context_of(tmp_path, space=True))
     with pytest.raises(gr.Error, match="not for visitors"):
-        list(handler_of(context)("a.zip", "classification", "mine", ""))
-    for found, functions in ((context, 0), (context_of(tmp_path), 2)):
-        with gr.Blocks() as page:
-            import_form.build(found, PagePoll(found.access, lambda: None), {})
-        assert len(page.fns) == functions
+        list(handler("a.zip", "classification", "mine", ""))
+
+
+def test_a_version_is_merged_by_a_process_of_its_own(bert: Trained, tmp_path: Path) -> None:
+    """Its base is the folder that its run noted; nobody says again where that lies."""
+    merge = partial(transfer.merged, Words(), bert.first.ref, bert.home)
+    steps = merge()
+    shown = [next(steps)]
+    with pytest.raises(BusyError, match="Another merged model"):
+        next(merge())
+    shown += steps
+    html = [html for html, _ in shown]
+    assert "loading its base" in html[0]
+    assert "merging" in "".join(html) and "packing" in html[-2] and html[-1] == ""
+    path = Path(shown[-1][1] or "")
+    assert path.name == "first-1-merged.zip" and path.is_relative_to(get_upload_folder())
+    assert [entry.name for entry in path.parent.iterdir()] == [path.name], "nothing else is left there"
+    with zipfile.ZipFile(path) as file:
+        file.extractall(tmp_path)
+    found = AutoModelForSequenceClassification.from_pretrained(tmp_path / "first-1", use_safetensors=True)
+    assert list(found.config.id2label.values()) == bert.first.labels
+
+
+def test_a_version_whose_base_is_gone_is_not_merged(bert: Trained, tmp_path: Path) -> None:
+    version = copy_of(bert.first, tmp_path, "here")
+    before = set(Path(get_upload_folder()).glob("*/*"))
+    with pytest.raises(AdapterError, match="nobody has said where it lies here"):
+        list(transfer.merged(Words(), version.ref, tmp_path))
+    assert set(Path(get_upload_folder()).glob("*/*")) == before
+
+
+def test_a_reader_who_leaves_ends_the_merge(bert: Trained) -> None:
+    for _ in range(2):
+        steps = transfer.merged(Words(), bert.first.ref, bert.home)
+        next(steps)
+        steps.close()
