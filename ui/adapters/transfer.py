@@ -122,7 +122,7 @@ def _lines(arguments: Sequence[str], home: Path, refused: str) -> Iterator[str]:
     lines = processes.lines(
         processes.python("training", *arguments, ONE_LINE),
         lambda facts: AdapterError(refused, str(GraftError.from_dict(facts))),
-        lambda: died,
+        died,
         child_environment(GRAFT_HOME=str(home.absolute())),
     )
     return map(str.strip, lines)
