@@ -8,12 +8,12 @@ The page is served with tiny bases and asked through HTTP; a CSV becomes a versi
 
 from __future__ import annotations
 
+import argparse
 import os
 import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
@@ -117,8 +117,11 @@ class Flows:
 FLOWS = ("csv", "promote", "classify", "request", "token")
 
 
-def main(names: Sequence[str]) -> None:
+def main() -> None:
     """Print the modules of flows, which run in this order."""
+    parser = argparse.ArgumentParser("python -m tests.flows", description="Print the modules that run in flows.")
+    parser.add_argument("names", nargs="*", choices=[[], *FLOWS])
+    names = parser.parse_args().names
     with tempfile.TemporaryDirectory() as folder:
         flows = Flows(Path(folder))
         found = {name: sorted(getattr(flows, name)()) for name in FLOWS}
@@ -129,4 +132,4 @@ def main(names: Sequence[str]) -> None:
 
 
 if __name__ == "__main__":
-    main(sys.argv[1:])
+    main()
