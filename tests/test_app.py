@@ -16,6 +16,8 @@ import pytest
 from settings import RELEASE, REPOSITORY
 from tests.helpers.child import KEPT, run
 
+pytestmark = pytest.mark.slow
+
 TOKEN = "hf_" + "canary" * 6
 
 

@@ -29,6 +29,8 @@ from tests.helpers.run_helpers import end_all
 from training.events import read_events
 from training.runs.runs import Runs
 
+pytestmark = pytest.mark.slow
+
 MADE = REPOSITORY / "tests" / "homes" / "0.1.0"
 PLACE = "/srv/graft-0.1.0"
 """Beginning of its absolute paths: the folder in which it was made."""

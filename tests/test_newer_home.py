@@ -19,6 +19,8 @@ from training.runs.run_process import GO
 from training.runs.runs import Runs
 from ui.web import server
 
+pytestmark = pytest.mark.slow
+
 RECORD = {"release": "9.1.0", "format": HOME_FORMAT + 1}
 SENTENCE = "The home was written by a newer Graft, 9.1.0."
 

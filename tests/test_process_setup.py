@@ -10,6 +10,8 @@ import pytest
 from settings import REPOSITORY, child_environment, prepare_environment
 from tests.helpers.child import run
 
+pytestmark = pytest.mark.slow
+
 HOLES = """
 import ctypes, sys
 from pathlib import Path

@@ -8,6 +8,7 @@ import re
 from functools import cache
 from pathlib import Path
 
+import pytest
 from PIL import Image
 
 from plugins import TaskPlugin
@@ -17,6 +18,8 @@ from tests.docs.picture import CAPTIONS, SCALE, WIDTH, compose
 from tests.helpers import tiny
 from tests.helpers.answers import pool_at
 from tests.helpers.child import run
+
+pytestmark = pytest.mark.slow
 
 PICTURE = ROOT / "docs" / "images" / "loop.png"
 

@@ -17,6 +17,8 @@ from errors import ModelError
 from hub.gguf import convert
 from models.resolve import Model
 
+pytestmark = pytest.mark.slow
+
 WIDTH, INNER, HEADS = 32, 64, 4
 TEMPLATE = "{% for m in messages %}<|im_start|>{{ m['content'] }}<|im_end|>{% endfor %}"
 

@@ -32,6 +32,8 @@ from tests.helpers.exact import ATOL, INT8_ATOL
 from tests.helpers.training_helpers import spec_of
 from tests.helpers.versions import calm
 
+pytestmark = pytest.mark.slow
+
 Batch = dict[str, torch.Tensor]
 TEXTS = ["where is my parcel", "the app crashes on start", "thank you, well done", "hello"]
 PLAIN = {"use_dora": False, "use_rslora": False, "rank_pattern": {}, "alpha_pattern": {}}

@@ -11,6 +11,7 @@ from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 
+import pytest
 import torch
 
 from errors import AdapterError
@@ -21,6 +22,8 @@ from tests.helpers.answers import pool_at, write
 from tests.helpers.load import TEXTS, Load
 from tests.helpers.versions import copy_of
 from tests.slow import size
+
+pytestmark = pytest.mark.slow
 
 MOVES = int(size("SWAP_MOVES", 40))
 SWAPS = 500

@@ -24,6 +24,8 @@ from tests.helpers.training_helpers import spec_of, train
 from tests.helpers.versions import copy_of
 from tests.helpers.waiting import until
 
+pytestmark = pytest.mark.slow
+
 TAB = "classification"
 
 

@@ -14,6 +14,8 @@ from tests.helpers.evaluations import answers_as_peft_does
 from tests.helpers.exact import ATOL
 from tests.helpers.training_helpers import config_of, run_worker, spec_of, train
 
+pytestmark = pytest.mark.slow
+
 QUANTIZED = ("bert", "distilbert", "gpt2", "llama", "t5")
 CASES = [*((family, "none") for family in tiny.FAMILIES), *((family, "4bit") for family in QUANTIZED)]
 

@@ -22,6 +22,8 @@ from tests.helpers.exact import INT8_ATOL
 from tests.helpers.training_helpers import train
 from tests.helpers.versions import copy_of
 
+pytestmark = pytest.mark.slow
+
 QUANTIZED = ["4bit", "8bit"]
 Residents = dict[tuple[str, str], Loaded]
 """Bases by family and quantization."""

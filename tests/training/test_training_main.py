@@ -20,6 +20,8 @@ from training import __main__ as command
 from training.cli import run_arguments
 from training.runs.runs import Runs
 
+pytestmark = pytest.mark.slow
+
 PATIENCE_S = 240
 QUICK = ["--max-steps", "2", "--batch-size", "4", "--max-length", "64", "--learning-rate", "0.05", "--held-out", "0.2"]
 

@@ -24,7 +24,7 @@ from ui.shell import Reloader
 from ui.train.run_panel import RunPanel
 from ui.web.access import User
 
-pytestmark = pytest.mark.filterwarnings("ignore")  # Gradio's and httpx's own
+pytestmark = [pytest.mark.slow, pytest.mark.filterwarnings("ignore")]  # Gradio's and httpx's own
 NASTY = "<img src=x onerror=alert(1)>\"'`${alert(1)}{{x}}"
 
 

@@ -16,7 +16,7 @@ from tests.helpers.waiting import until
 from ui.tab import chat
 from ui.web import server
 
-pytestmark = pytest.mark.filterwarnings("ignore")
+pytestmark = [pytest.mark.slow, pytest.mark.filterwarnings("ignore")]
 BLOCK = """
 import threading
 import gradio as gr

@@ -24,6 +24,8 @@ from tests.helpers.training_helpers import spec_of, train
 from tests.helpers.versions import Tensors, calm, config, copy_of, first, tensors
 from training.publish.export import merge
 
+pytestmark = pytest.mark.slow
+
 
 class Base:
     """A tiny base and the version that a run with DoRA made for it."""

@@ -10,6 +10,8 @@ from tests.helpers import tiny
 from tests.helpers.training_helpers import spec_of, write_rows
 from training import __main__ as training
 
+pytestmark = pytest.mark.slow
+
 
 def test_corrections_are_kept_changed_and_exported(
     home: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch

@@ -27,6 +27,8 @@ from training.data.rows import Row
 from training.data.tokens import ARROW_FILE, Encoded, encode_rows
 from training.events import Events, read_events
 
+pytestmark = pytest.mark.slow
+
 TOKENIZERS = {family: tiny._tokenizer(family) for family in ("bert", "llama", "t5")}
 TASK_OF = {"bert": "text-classification", "llama": "causal-lm", "t5": "seq2seq-lm"}
 

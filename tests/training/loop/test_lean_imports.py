@@ -14,6 +14,8 @@ from tests.helpers.training_helpers import config_of, run_folder, spec_of
 from training.loop import lean_imports
 from training.loop.lean_imports import QUANTIZING, UNUSED
 
+pytestmark = pytest.mark.slow
+
 LARGE = [*UNUSED, QUANTIZING, "pandas", "datasets", "nltk"]
 RUN = f"""
 import sys

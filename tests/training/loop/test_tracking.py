@@ -25,6 +25,8 @@ from training.loop import tracking
 from training.loop.tracking import Tracking
 from training.runs.runs import Runs
 
+pytestmark = pytest.mark.slow
+
 READ = """
 import json, sys, trackio
 run, = trackio.Api().runs(sys.argv[1])

@@ -25,6 +25,8 @@ from training.events import PAUSE, RESULT, read_events
 from training.loop import checkpoints, trainer
 from training.loop.trainer import is_evaluated, schedule_factor
 
+pytestmark = pytest.mark.slow
+
 OFTEN = {"checkpoint_steps": 1, "evaluations": 3}
 TWO_EPOCHS: dict[str, Any] = {"max_steps": 0, "epochs": 2.0, "batch_size": 2, "dropout": 0.1, **OFTEN}
 

@@ -26,6 +26,8 @@ from training.data.tokens import Encoded
 from training.loop import lora
 from training.publish import card, evaluate, gate
 
+pytestmark = pytest.mark.slow
+
 NAN = float("nan")
 
 

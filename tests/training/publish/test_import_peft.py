@@ -26,6 +26,8 @@ from tests.helpers.training_helpers import spec_of
 from training.__main__ import main
 from training.publish.import_peft import import_adapter
 
+pytestmark = pytest.mark.slow
+
 
 class Bench:
     """A base of one family, an adapter that PEFT made for it, and an empty home."""

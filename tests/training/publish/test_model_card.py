@@ -9,6 +9,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
 import yaml
 from huggingface_hub import ModelCard
 from safetensors.torch import load_file
@@ -20,6 +21,8 @@ from tests.conftest import Trained
 from tests.helpers.exact import ON_GPU
 from tests.helpers.training_helpers import train
 from training.publish import lineage
+
+pytestmark = pytest.mark.slow
 
 
 def text_of(version: Version) -> str:

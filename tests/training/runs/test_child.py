@@ -28,6 +28,8 @@ from training.runs.child import DEVICE_LOCK, NEVER_BEGAN
 from training.runs.run_process import GO
 from training.runs.runs import Runs
 
+pytestmark = pytest.mark.slow
+
 PATIENCE_S = 240
 CANARY = "hf_" + "canary" * 6
 

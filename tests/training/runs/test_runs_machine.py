@@ -9,6 +9,7 @@ import tempfile
 from contextlib import suppress
 from pathlib import Path
 
+import pytest
 from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import Bundle, RuleBasedStateMachine, consumes, initialize, invariant, rule
@@ -19,6 +20,8 @@ from tests.helpers.run_helpers import STAND_IN, alive, end_all, pid_of, plain
 from tests.helpers.waiting import until
 from training.runs.run import ENDS, Run
 from training.runs.runs import Runs
+
+pytestmark = pytest.mark.slow
 
 ENDED = ("done", "failed", "cancelled")
 """States that no other follows."""

@@ -23,6 +23,8 @@ from training.events import CORRECTIONS, PAUSE
 from training.runs.runs import Runs
 from training.runs.teach import REPLAY_ROWS, find_config, lessons, plan, teach
 
+pytestmark = pytest.mark.slow
+
 QUICK = {"max_steps": 4, "learning_rate": 5e-2}
 """Settings for the tiny base, whose weights are random."""
 

@@ -31,7 +31,7 @@ from ui.context import Context
 from ui.i18n import Words
 from ui.web.access import Action
 
-pytestmark = pytest.mark.filterwarnings("ignore")
+pytestmark = [pytest.mark.slow, pytest.mark.filterwarnings("ignore")]
 REQUEST = SimpleNamespace(headers={})
 
 

@@ -19,7 +19,7 @@ from ui.train import hub_form
 from ui.web import access
 from ui.web.access import COOKIE, SESSION_S, Access, AccessError, Action, Redacting, User, explained, guarded
 
-pytestmark = pytest.mark.filterwarnings("ignore")
+pytestmark = [pytest.mark.slow, pytest.mark.filterwarnings("ignore")]
 REFUSED = re.compile(r"not for visitors")
 CANARY = "hf_" + "canary" * 6
 LOOK, ASK, TRAIN, KEEP, CORRECT = Action

@@ -18,7 +18,7 @@ from ui.html.theme import STYLE
 from ui.web import middleware, server
 from ui.web.access import MOST_KEYS, RateLimiter
 
-pytestmark = pytest.mark.filterwarnings("ignore")
+pytestmark = [pytest.mark.slow, pytest.mark.filterwarnings("ignore")]
 FOREIGN = [
     {"Origin": "http://evil.example"}, {"Origin": "null"}, {"Origin": "https://127.0.0.1"},
     {"Sec-Fetch-Site": "cross-site"}, {"Origin": "http://evil.example", "Content-Type": "text/plain"},

@@ -26,6 +26,8 @@ from training.data.inspect.inspect_client import Inspection
 from training.data.inspect.report import LATER, Report
 from training.runs.runs import Runs
 
+pytestmark = pytest.mark.slow
+
 LABELS = TabSpec("tab", "", "text-classification", Columns("text", "label"))
 TEXTS = TabSpec("tab", "", "causal-lm", Columns("text", "summary"))
 
