@@ -87,7 +87,7 @@ class BenchTab:
 
     @property
     def labelled(self) -> bool:
-        """Whether answers are labels."""
+        """True if answers are labels."""
         return TASKS[self.spec.task].answers == "label"
 
     @property

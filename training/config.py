@@ -161,7 +161,7 @@ class TrainConfig:
     """Largest number of rows of `data` to train on beside corrections; 0 is all."""
 
     epochs: float = _set(3.0, "length", 0.01, 1000)
-    """How many times every row is learned from."""
+    """Number of passes over the rows."""
     max_steps: int = _set(0, "length", 0, 10**9)
     """If above 0, the number of steps, whatever the epochs say."""
     batch_size: int = _set(8, "length", 1, 1024)
@@ -195,7 +195,7 @@ class TrainConfig:
     quantize: Literal["auto", "none", "8bit", "4bit"] = _set("auto", "memory")
     """How the base is held: auto is 4bit on a GPU and none on a CPU."""
     precision: Literal["auto", "float32", "bfloat16"] = _set("auto", "memory")
-    """What is computed in: auto is bfloat16 where the processor has it."""
+    """Type of the computation: auto is bfloat16 where the processor has it."""
     micro_batch_tokens: int = _set(0, "memory", 0, 10**6)
     """Tokens that go through the model at once: fewer need less memory; 0 chooses."""
     gradient_checkpointing: Literal["auto", "on", "off"] = _set("auto", "memory")
@@ -203,7 +203,7 @@ class TrainConfig:
     packing: bool = _set(False, "memory")
     """Put rows one after the other instead of padding them; for decoder-only bases."""
     evaluations: int = _set(4, "watch", 0, 1000)
-    """How many times rows that are not learned from are looked at on the way."""
+    """Number of evaluations on validation rows during training."""
     keep_best: bool = _set(False, "watch")
     """Publish the state with the best loss on validation rows, not the last one."""
     patience: int = _set(0, "watch", 0, 1000)

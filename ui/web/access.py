@@ -131,7 +131,7 @@ class Access:
         self.mode = "nobody" if chosen == "huggingface" and not find_spec("authlib") else chosen
         """How a user becomes the owner: `local` (everybody is), `password`, `huggingface` or `nobody`."""
         self.possible = self.mode != "nobody"
-        """Whether there can be an owner."""
+        """True if there can be an owner."""
 
     def user(self, request: Any) -> User:  # noqa: ANN401 - a request of Gradio or Starlette, or None
         """Return the sender of a request; a visitor unless they prove otherwise."""
