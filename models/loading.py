@@ -7,7 +7,6 @@ only. Imports torch, so only background threads and child processes import this 
 from __future__ import annotations
 
 import math
-import threading
 from collections import Counter
 from typing import Any
 
@@ -35,9 +34,6 @@ MEMORY_RESERVE = 300_000_000
 """Bytes of memory that loading a base leaves free."""
 TEMPERATURE = 0.05
 """Divisor of cosine similarities before the softmax, as in the contrastive training of sentence encoders."""
-_LOADING = threading.Lock()
-"""Held while transformers loads, which replaces functions of torch and of its own: of two loads at a time one would
-restore what the other has put there, and later bases would lose their tied weights."""
 
 transformers.logging.disable_progress_bar()  # the page and the command line have their own
 
@@ -120,18 +116,17 @@ def load_model(
     """
     dtype = dtype or compute_dtype()
     try:
-        with _LOADING:
-            loaded, info = getattr(transformers, auto_class).from_pretrained(
-                model.path,
-                use_safetensors=True,
-                dtype=dtype,
-                device_map={"": device()} if quantize != "none" or device().type != "cpu" else None,
-                quantization_config=_quantization_config(quantize, dtype),
-                trust_remote_code=False,
-                local_files_only=True,
-                output_loading_info=True,
-                **config,
-            )
+        loaded, info = getattr(transformers, auto_class).from_pretrained(
+            model.path,
+            use_safetensors=True,
+            dtype=dtype,
+            device_map={"": device()} if quantize != "none" or device().type != "cpu" else None,
+            quantization_config=_quantization_config(quantize, dtype),
+            trust_remote_code=False,
+            local_files_only=True,
+            output_loading_info=True,
+            **config,
+        )
     except (OSError, ValueError, RuntimeError, KeyError, ImportError) as error:
         what = f"{model.id} cannot be loaded as {auto_class}."
         raise ModelError(what, first_line(error), "Choose a base of a supported family.") from error

@@ -4,6 +4,7 @@ Either library may change one in any release; `tests/models/test_transformers_pr
 
 | interface | used for |
 |---|---|
+| `PreTrainedModel.from_pretrained`, replaced | loading one model at a time, whoever loads it |
 | `_prepare_generation_config`, `_prepare_special_tokens`, `_get_logits_processor` | sampling outside of `generate` |
 | `DynamicCache.layers`, `DynamicLayer.keys` and `.values` | moving rows between key-value caches |
 | `Linear4bit.support_avx512bf16_for_cpu` | keeping 4-bit weights in the layout they were quantized in |
@@ -12,17 +13,40 @@ Either library may change one in any release; `tests/models/test_transformers_pr
 
 from __future__ import annotations
 
+import functools
+import threading
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
 from torch import nn
-from transformers import DynamicCache, GenerationConfig, LogitsProcessorList
+from transformers import DynamicCache, GenerationConfig, LogitsProcessorList, PreTrainedModel
 from transformers.cache_utils import DynamicLayer
 from transformers.pytorch_utils import Conv1D
 
 LayerState = tuple[torch.Tensor, torch.Tensor]
 """Keys and values of one layer, each of shape (rows, heads, tokens, width)."""
+_LOADING = threading.RLock()
+
+
+def _load_one_at_a_time() -> None:
+    """Let every `from_pretrained` of this process, also of a plugin's own `load()`, wait for the one before it.
+
+    While it loads, transformers replaces `PreTrainedModel.tie_weights` and torch's default type for all threads. Of two
+    loads at a time one takes the other's replacement for the original and restores that, so that the tied weights of
+    this and of all later models stay uninitialized.
+    """
+    load = PreTrainedModel.from_pretrained.__func__
+
+    @functools.wraps(load)
+    def from_pretrained(cls: type[PreTrainedModel], *values: Any, **named: Any) -> Any:  # noqa: ANN401 - as there
+        with _LOADING:
+            return load(cls, *values, **named)
+
+    PreTrainedModel.from_pretrained = classmethod(from_pretrained)
+
+
+_load_one_at_a_time()
 
 
 def generation_setup(

@@ -201,7 +201,8 @@ class Pool:
 
     def declare(self, key: str, load: Callable[[], Any] | None = None) -> None:
         """Start to load a base by its id, or by `load`, unless it is loaded or being loaded."""
-        self._entries.begin(key, lambda entry: load() if load else self._load_base(key, False, entry), kept=True)
+        begun = partial(self._load_own, load) if load else partial(self._load_base, key, False)
+        self._entries.begin(key, begun, kept=True)
 
     def forget(self, key: str) -> None:
         """Drop a base, so that the next `declare` loads it again; running requests keep theirs."""
@@ -343,6 +344,12 @@ class Pool:
     def _loaded(self) -> list[Loaded]:
         """Return the bases in memory, without the modules that plugins load themselves."""
         return [loaded for loaded in self._entries.loaded() if type(loaded).__module__ == "serving.loaded"]
+
+    def _load_own(self, load: Callable[[], Any], entry: Entry) -> Any:  # noqa: ANN401 - whatever a plugin builds
+        """Build a plugin's own module, whose `from_pretrained` takes turns with bases as `models.loading` arranges."""
+        with self._importing:
+            importlib.import_module("models.loading")
+        return load()
 
     def _load_base(self, key: str, of_a_version: bool, entry: Entry) -> Any:  # noqa: ANN401
         folder = not of_a_version or Path(key).is_absolute()

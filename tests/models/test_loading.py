@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
 import torch
 from torch import nn
-from transformers import PreTrainedModel
 
 from errors import ModelError
 from models import loading
@@ -43,13 +41,6 @@ def test_a_model_with_halved_embeddings_answers_nearly_the_same(family: str, tmp
     else:
         assert count > 0 and not torch.equal(after, before)
         assert size - held_bytes(net) >= 2 * words
-
-
-def test_bases_that_load_at_the_same_time_leave_later_ones_their_tied_weights(tmp_path: Path) -> None:
-    model, tie = resolved("t5", tmp_path), PreTrainedModel.tie_weights
-    with ThreadPoolExecutor(4) as threads:
-        list(threads.map(lambda _: load_model(model, "AutoModel"), range(16)))
-    assert PreTrainedModel.tie_weights is tie
 
 
 def test_embeddings_that_are_shared_or_too_large_stay_in_float32(tmp_path: Path) -> None:

@@ -2,13 +2,20 @@
 
 from __future__ import annotations
 
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 from torch import nn
-from transformers import DynamicCache, MinNewTokensLengthLogitsProcessor, TopPLogitsWarper
+from transformers import (
+    AutoModelForCausalLM,
+    DynamicCache,
+    MinNewTokensLengthLogitsProcessor,
+    PreTrainedModel,
+    TopPLogitsWarper,
+)
 
 from models import transformers_private
 from models.loading import linear_paths, load_model
@@ -35,6 +42,13 @@ def test_generation_setup_is_that_of_generate(net: Any) -> None:
     for written, forbidden in ((2, True), (3, False)):  # counted from the prompt's length
         held = torch.zeros(1, IDS.shape[1] + written, dtype=torch.long, device=net.device)
         assert bool(processors[0](held, scores)[0, ends].isinf().all()) == forbidden
+
+
+def test_models_that_are_loaded_at_the_same_time_leave_later_ones_their_tied_weights(llama: Trained) -> None:
+    tie, dtype, path = PreTrainedModel.tie_weights, torch.get_default_dtype(), llama.model.path
+    with ThreadPoolExecutor(4) as threads:  # as plugins load theirs
+        list(threads.map(lambda _: AutoModelForCausalLM.from_pretrained(path, dtype=torch.bfloat16), range(16)))
+    assert PreTrainedModel.tie_weights is tie and torch.get_default_dtype() is dtype
 
 
 @torch.inference_mode()

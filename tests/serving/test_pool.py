@@ -16,6 +16,7 @@ from serving import pool as module
 from serving.pool import Pool
 from tasks import TabSpec
 from tests.conftest import Trained
+from tests.helpers import child
 from tests.helpers.answers import Store, pool_at
 from tests.helpers.versions import copy_of, fill, tensors
 from tests.helpers.waiting import PATIENCE_S, until
@@ -156,6 +157,17 @@ def test_an_error_that_ends_a_load_is_shown_without_its_details(pool: Pool, erro
         pool.own("own")
     assert type(error).__name__ in str(caught.value) and "secret" not in str(caught.value)
     assert pool.status()[0].phase == "failed"
+
+
+def test_a_module_of_a_plugin_is_built_where_loads_take_turns(tmp_path: Path) -> None:
+    """Otherwise the first load of a plugin could run beside that of a base."""
+    code = (
+        "import sys; from pathlib import Path; from models.resolve import ModelStore; from serving.pool import Pool;"
+        "from settings import Settings; from store.adapters import AdapterStore; home = Path(sys.argv[1]);"
+        "pool = Pool(Settings(home=home), ModelStore(home), AdapterStore(home));"
+        "pool.declare('own', lambda: 'models.transformers_private' in sys.modules); print(pool.own('own'))"
+    )
+    assert child.run("-c", code, str(tmp_path)).stdout.split() == ["True"]
 
 
 def test_declaring_again_does_nothing_unless_it_failed(pool: Pool) -> None:
