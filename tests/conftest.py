@@ -27,8 +27,6 @@ signal.signal(signal.SIGINT, signal.default_int_handler)
 
 MINILM = "sentence-transformers/all-MiniLM-L6-v2"
 SMOLLM = "HuggingFaceTB/SmolLM2-135M-Instruct"
-
-
 NOT_FAST = {"slow", "browser", "models"}
 """Markers of the tests that `--fast` leaves out."""
 MARKED = {"chromium": "browser", "browser": "browser", "minilm": "models", "smollm": "models"}
@@ -47,9 +45,9 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
         for fixture in MARKED.keys() & set(getattr(item, "fixturenames", ())):
             item.add_marker(MARKED[fixture])
     if config.getoption("--fast"):
-        long = [item for item in items if NOT_FAST & {mark.name for mark in item.iter_markers()}]
-        config.hook.pytest_deselected(items=long)
-        items[:] = [item for item in items if not NOT_FAST & {mark.name for mark in item.iter_markers()}]
+        left_out = [item for item in items if NOT_FAST & {mark.name for mark in item.iter_markers()}]
+        config.hook.pytest_deselected(items=left_out)
+        items[:] = [item for item in items if item not in left_out]
 
 
 @pytest.fixture(scope="session")

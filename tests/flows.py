@@ -1,8 +1,5 @@
 """Modules of Graft that run in the flows of docs/architecture.md, as a profiler sees them.
 
-    python -m tests.flows                    all flows
-    python -m tests.flows classify csv       some of them
-
 The page is served with tiny bases and asked through HTTP; a CSV becomes a version by the command line.
 """
 
@@ -59,7 +56,7 @@ class Flows:
         self._handlers = endpoints.endpoints(app.demo).values()
 
     def csv(self) -> set[str]:
-        """From a CSV to a version, by the command line."""
+        """Train a version on a CSV, by the command line."""
         rows, recorded = self._work / "rows.csv", self._work / "recorded"
         rows.write_text("".join(["text,label\n", *(f"number {i},{i % 2}\n" for i in range(24))]), encoding="utf-8")
         recorded.mkdir()
@@ -70,63 +67,62 @@ class Flows:
         return {*lines} - {PARSER}
 
     def promote(self) -> set[str]:
-        """From a click on Make live to the version in its slot, where it was loaded ahead as the newest is."""
+        """Call the handler of Make live, and wait until the version, loaded ahead as the newest is, is live."""
         handler = next(found.fn for name, found in self._handlers if name == "adapters_page.Section.handler.handle")
         caller = SimpleNamespace(headers={}, client=SimpleNamespace(host="127.0.0.1"))
         self._settle()
-        self._recorder.modules.clear()
         handler(caller, "tickets@1", "", caller)
-        self._settle()
+        modules = self._settle()
         self._watch.stop()
-        return set(self._recorder.modules)
+        return modules
 
     def classify(self) -> set[str]:
-        """A text and its labels, by HTTP."""
-        for number in range(WARM + 1):
-            self._settle()
-            self._recorder.modules.clear()
-            self._client.predict(f"a text {number}", api_name="/classification")
-        return set(self._recorder.modules)
+        """Classify a text by HTTP."""
+        return self._ask("/classification")
 
     def request(self) -> set[str]:
-        """A message and its whole answer, by HTTP."""
-        for number in range(WARM + 1):
-            self._settle()
-            self._recorder.modules.clear()
-            self._client.predict(f"a message {number}", api_name="/generation")
-        return set(self._recorder.modules)
+        """Answer a message by HTTP."""
+        return self._ask("/generation")
 
     def token(self) -> set[str]:
-        """The tokens between two updates of an answer that streams."""
+        """Stream an answer by HTTP, recorded between two of its updates."""
         answer = iter(self._client.submit("a message", max_new_tokens=200, api_name="/generation"))
         next(answer)
         next(answer)
         self._recorder.modules.clear()
         next(answer)
         next(answer)
-        return set(self._recorder.modules)
+        return {*self._recorder.modules}
 
-    def _settle(self) -> None:
-        """Wait until a second has brought nothing new."""
-        seen = -1
-        while len(self._recorder.modules) > seen:
-            seen = len(self._recorder.modules)
+    def _ask(self, endpoint: str) -> set[str]:
+        for number in range(WARM + 1):
+            self._settle()
+            self._client.predict(f"text {number}", api_name=endpoint)
+        return {*self._recorder.modules}
+
+    def _settle(self) -> set[str]:
+        """Wait until a second brings no other module; returns those recorded, and begins anew."""
+        before = -1
+        while len(self._recorder.modules) > before:
+            before = len(self._recorder.modules)
             time.sleep(1)
+        modules = {*self._recorder.modules}
+        self._recorder.modules.clear()
+        return modules
 
 
 FLOWS = ("csv", "promote", "classify", "request", "token")
+"""Flows in the order in which they run."""
 
 
 def main() -> None:
-    """Print the modules of flows, which run in this order."""
-    parser = argparse.ArgumentParser("python -m tests.flows", description="Print the modules that run in flows.")
-    parser.add_argument("names", nargs="*", choices=[[], *FLOWS])
-    names = parser.parse_args().names
+    """Print the modules of each flow."""
+    argparse.ArgumentParser("python -m tests.flows", description=__doc__).parse_args()
     with tempfile.TemporaryDirectory() as folder:
         flows = Flows(Path(folder))
-        found = {name: sorted(getattr(flows, name)()) for name in FLOWS}
-    for name in names or FLOWS:
-        print(f"{name}: {len(found[name])}", *found[name], sep="\n  ")
+        for name in FLOWS:
+            modules = sorted(getattr(flows, name)())
+            print(f"{name}: {len(modules)}", *modules, sep="\n  ")
     sys.stdout.flush()
     os._exit(0)  # the page's threads would go on
 

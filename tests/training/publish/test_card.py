@@ -125,7 +125,7 @@ def certainty_of(
 
 @pytest.mark.parametrize(("fixed", "sure"), [(0, False), (4, False), (8, True)])
 def test_a_difference_of_labels_is_sure_only_if_the_exact_test_agrees(fixed: int, sure: bool) -> None:
-    """Of 25 rows, four are fixed: resamples always have some of them, but four coins may all fall on one side."""
+    """Resamples of 25 rows always have some of the four fixed ones, but four coins may all fall on one side."""
     targets = ["a"] * 25
     base = predictions(["b"] * fixed + targets[fixed:])
     found = certainty_of(rows_alone(targets, ["a", "b"]), base, predictions(targets))
