@@ -57,7 +57,7 @@ def _is_harmless(template: str) -> bool:
 
 
 def main() -> int:
-    """Render the template on standard input; returns 1 where it exceeds a limit.
+    """Render the template on standard input; returns 0 unless it exceeds a limit, or is killed at one.
 
     A template that the sandbox refuses, or that raises for this conversation, is harmless.
     """

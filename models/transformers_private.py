@@ -34,7 +34,7 @@ def _load_one_at_a_time() -> None:
 
     While it loads, transformers replaces `PreTrainedModel.tie_weights` and torch's default type for all threads. Of two
     loads at a time one takes the other's replacement for the original and restores that, so that the tied weights of
-    this and of all later models stay uninitialized.
+    this and of all later models stay uninitialized. Models that are made by `from_config` do not wait.
     """
     load = PreTrainedModel.from_pretrained.__func__
 

@@ -197,7 +197,7 @@ class Pool:
         self._refused: dict[str, Mapping[str, Any]] = {}
         """Manifests of the newest versions that could not be loaded ahead, by reference."""
         self._entries = BaseModelCache(self._live_keys)
-        self._importing = threading.Lock()
+        self._importing, self._loading = threading.Lock(), threading.Lock()
 
     def declare(self, key: str, load: Callable[[], Any] | None = None) -> None:
         """Start to load a base by its id, or by `load`, unless it is loaded or being loaded."""
@@ -345,23 +345,28 @@ class Pool:
         """Return the bases in memory, without the modules that plugins load themselves."""
         return [loaded for loaded in self._entries.loaded() if type(loaded).__module__ == "serving.loaded"]
 
-    def _load_own(self, load: Callable[[], Any], entry: Entry) -> Any:  # noqa: ANN401 - whatever a plugin builds
-        """Build a plugin's own module, whose `from_pretrained` takes turns with bases as `models.loading` arranges."""
+    def _import(self, name: str) -> Any:  # noqa: ANN401 - a module
+        """Import a module off the main path: torch and transformers take seconds, and the page must not wait for them.
+
+        One at a time, because two threads importing transformers can meet in its lazy modules.
+        """
         with self._importing:
-            importlib.import_module("models.loading")
+            return importlib.import_module(name)
+
+    def _load_own(self, load: Callable[[], Any], entry: Entry) -> Any:  # noqa: ANN401 - whatever a plugin builds
+        """Build a plugin's own module; with this import its calls of `from_pretrained` take turns with the bases'."""
+        self._import("models.transformers_private")
         return load()
 
     def _load_base(self, key: str, of_a_version: bool, entry: Entry) -> Any:  # noqa: ANN401
         folder = not of_a_version or Path(key).is_absolute()
         model = (self._models.resolve if folder else self._models.resolve_hub_id)(key, entry.report)
         entry.report("load", None)
-        # Imported here, off the main path: torch and transformers take seconds, and the page must not wait for them.
-        # One at a time, because two threads importing transformers can meet in its lazy modules.
-        with self._importing:
+        with self._loading:
             same = (loaded for loaded in self._loaded() if loaded.base.model.path == model.path)
             if found := next(same, None):
                 return found  # under another name
-            module = importlib.import_module("serving.loaded")
+            module = self._import("serving.loaded")
             return module.Loaded(model, self._settings.quantize, self._settings.precision, beside=of_a_version)
 
 

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import os
 import re
+import shutil
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, suppress
@@ -124,6 +125,14 @@ class AdapterStore:
             "Choose one of these, or base for the model without an adapter.",
         )
 
+    def get_for(self, plugin: str, ref: str) -> Version:
+        """Return the version as `get` does; raises `AdapterError` if it is no version of that tab."""
+        version = self.get(ref)
+        if version.plugin != plugin:
+            what = Text("{version} is not a version of {tab}.", version=version.ref, tab=plugin)
+            raise AdapterError(what, Text("It was made for {tab}.", tab=version.plugin))
+        return version
+
     def live(self, plugin: str) -> Version | None:
         """Return the version that the tab answers with; None is the base."""
         return next(self.candidates(plugin))
@@ -153,8 +162,8 @@ class AdapterStore:
 
     def promote(self, plugin: str, ref: str, why: str = "", who: str = "") -> None:
         """Make `ref` (or `base`) the live version; raises `AdapterError` if it is no version of that tab."""
-        if ref != BASE and self.get(ref).plugin != plugin:
-            raise AdapterError(f"{ref} is not a version of {plugin}.", f"It was made for {self.get(ref).plugin}.")
+        if ref != BASE:
+            self.get_for(plugin, ref)
         with files.lock(self._live_lock):
             if live_stack(self.history(plugin))[-1:] != [ref]:  # else the next roll back would change nothing
                 self._record(plugin, {"version": ref, "why": why, "who": who})
@@ -190,14 +199,17 @@ class AdapterStore:
                 raise _needed(version, f"{version.plugin} answers with it.")
             if self.rollback_target(version.plugin) == version.ref:
                 raise _needed(version, f"A roll back of {version.plugin} would return to it.")
-            with files.staging(self.root) as aside:  # one rename, so that no reader sees half a version
-                try:
-                    version.path.rename(aside / "deleted")
-                    self._record(version.plugin, {"version": version.ref, "why": why, "who": who, "deleted": True})
-                except BaseException:
-                    with suppress(FileNotFoundError):
-                        (aside / "deleted").rename(version.path)
-                    raise
+            aside = files.staging_name(self.root)  # one rename, so that no reader sees half a version
+            aside.mkdir()
+            try:
+                version.path.rename(aside / "deleted")
+                self._record(version.plugin, {"version": version.ref, "why": why, "who": who, "deleted": True})
+            except BaseException:
+                with suppress(FileNotFoundError):
+                    (aside / "deleted").rename(version.path)
+                aside.rmdir()  # fails, and so keeps the version, where it could not be put back
+                raise
+        shutil.rmtree(aside, ignore_errors=True)
 
     def _record(self, plugin: str, entry: Mapping[str, Any]) -> None:
         entries = [*self.history(plugin), {"at": time.time(), **entry}]
@@ -274,18 +286,30 @@ def live_stack(entries: Sequence[Mapping[str, Any]]) -> list[str]:
 
 
 def _read(folder: Path) -> Version | None:
-    """Read the version in the folder `name/number`; None for one that is damaged or names no tab."""
+    """Return the version in the folder `name/number`; None unless it is whole and of a tab."""
     if not (NAME.fullmatch(folder.parent.name) and NUMBER.fullmatch(folder.name)):
         return None
     try:
-        entries = [(entry.name, entry.stat()) for entry in os.scandir(folder)]
+        return _parse(folder, frozenset(map(_stamp, os.scandir(folder))))
     except OSError:
         return None
-    return _parse(folder, tuple(sorted((name, stat.st_size, stat.st_mtime_ns) for name, stat in entries)))
+
+
+def _stamp(entry: os.DirEntry[str]) -> tuple[str, int, int]:
+    """Return name, size and modification time of a file; of one that is gone, the name alone."""
+    with suppress(OSError):
+        stat = entry.stat()
+        return entry.name, stat.st_size, stat.st_mtime_ns
+    return entry.name, 0, 0
 
 
 @lru_cache(maxsize=1000)
-def _parse(folder: Path, stamp: tuple[tuple[str, int, int], ...]) -> Version | None:
-    """Parse the manifest, which every request needs; `stamp`, the folder's files with sizes and times, is the key."""
+def _parse(folder: Path, stamps: frozenset[tuple[str, int, int]]) -> Version:
+    """Parse the manifest, which every request needs; `stamps` of the files in the folder are the key.
+
+    Raises `FileNotFoundError`, which is not cached, unless it is a whole version of a tab.
+    """
     manifest = staging.read_manifest(folder) or {}
-    return Version(folder.parent.name, int(folder.name), folder, manifest) if manifest.get("plugin") else None
+    if not manifest.get("plugin"):
+        raise FileNotFoundError(folder)
+    return Version(folder.parent.name, int(folder.name), folder, manifest)

@@ -23,6 +23,7 @@ from weakref import finalize
 STAGING_PREFIX = ".staging-"
 STALE_AFTER_S = 24 * 3600
 LOCK_POLL_S = 0.01
+"""Seconds between two tries to take a lock that another process holds."""
 JSON_LIMIT = 8_000_000
 """Bytes of a configuration file; the largest real ones (label maps, shard indexes) stay below 4 MB."""
 UNSAFE = (".bin", ".pt", ".pth", ".pkl", ".ckpt", ".h5", ".msgpack")
@@ -119,11 +120,15 @@ def seal(folder: Path, target: Path) -> None:
     sync(target.parent)
 
 
+class LockTimeout(TimeoutError):
+    """A lock was still held at the end of the time to wait for it."""
+
+
 @contextmanager
 def lock(path: Path, seconds: float | None = None) -> Iterator[None]:
     """Hold an exclusive lock between processes; the kernel releases it when the process ends.
 
-    Raises `TimeoutError` where it is still held after `seconds`, by a process that is suspended for example.
+    Raises `LockTimeout` where it is still held after `seconds`, by a process that is suspended for example.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     with path.open("a") as file:
@@ -133,7 +138,7 @@ def lock(path: Path, seconds: float | None = None) -> Iterator[None]:
             deadline = time.monotonic() + seconds
             while not _try_flock(file):
                 if time.monotonic() > deadline:
-                    raise TimeoutError(errno.ETIMEDOUT, f"Another process has held {path.name} for {seconds:g} s")
+                    raise LockTimeout(errno.ETIMEDOUT, f"{path.name} has been held for {seconds:g} s")
                 time.sleep(LOCK_POLL_S)
         yield
 
@@ -154,7 +159,7 @@ def _try_flock(file: IO[str]) -> bool:
 
 
 class SharedLock:
-    """A lock that any number of processes hold at once, each until `release` or until it ends."""
+    """A lock that any number of processes hold at once, each until `release`, or until the object or process ends."""
 
     def __init__(self, path: Path) -> None:
         path.parent.mkdir(parents=True, exist_ok=True)

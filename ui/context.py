@@ -84,7 +84,7 @@ class Context:
 
     def learners(self) -> list[TaskPlugin]:
         """Return the plugins that can be trained."""
-        return [plugin for plugin in self.plugins() if self.spec(plugin.name).learns]
+        return [plugin for plugin in self.plugins() if plugin.spec(self.settings.models).learns]
 
     def load_models(self) -> None:
         """Begin to load each base of the tabs that is neither loaded nor loading, or failed `RETRY_S` ago."""

@@ -62,8 +62,8 @@ class StaticBatching:
                 streamer=_Streamer(batch, samplers),
                 stopping_criteria=StoppingCriteriaList([_RowsEnded(batch)]),
                 logits_processor=LogitsProcessorList([_RowSamplers(batch, samplers)]),
-                top_k=None,
-                **SamplingParams(longest).arguments(),
+                top_k=None,  # of the base's own configuration; the samplers of the rows choose
+                **SamplingParams(longest, temperature=0.0).arguments(),
             )
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,10 @@ from tasks import Columns, TabSpec
 from tests.helpers import tiny
 from tests.helpers.exact import ON_GPU
 from training.config import TrainConfig
+from training.data.inspect.inspect_client import Inspection
+from training.data.inspect.report import Report
 from training.events import CONFIG, RESULT
+from training.runs.runs import Runs
 from training.worker import main
 
 
@@ -74,3 +78,11 @@ def train(spec: TabSpec, home: Path, name: str = "tiny", **chosen: object) -> Ve
     result = run_worker(config_of(spec, home, name, **chosen), home)
     assert result["state"] == "done", result
     return AdapterStore(home).get(result["version"])
+
+
+def inspect(
+    runs: Runs, path: Path, spec: TabSpec, mapping: Mapping[str, str] | None = None, max_length: int = 512
+) -> Report:
+    """Return the complete report on a file of rows."""
+    *_, report = runs.look(Inspection(path, spec, dict(mapping or {}), max_length))
+    return report

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from errors import AdapterError
 from store import files
-from store.adapters import WEIGHTS, AdapterStore, check_name, live_stack
+from store.adapters import WEIGHTS, AdapterStore, _parse, check_name, live_stack
 from store.staging import MANIFEST
 from tests.helpers.run_helpers import blocked
 from tests.helpers.waiting import until
@@ -96,6 +96,22 @@ def test_r11_a_folder_that_is_not_whole_does_not_exist(empty: AdapterStore, file
     assert empty.versions() == []
     with pytest.raises(AdapterError, match="There is no version 'tickets@1'"):
         empty.get("tickets@1")
+
+
+def test_a_version_that_could_not_be_read_for_a_moment_is_back_after_it(store: AdapterStore) -> None:
+    """A failure is not kept, though names, sizes and times are as before."""
+    manifest = store.get("tickets@2").path / MANIFEST
+    content, stat = manifest.read_bytes(), manifest.stat()
+    _parse.cache_clear()
+    for written in (b"x" * len(content), content):
+        manifest.write_bytes(written)
+        os.utime(manifest, ns=(stat.st_atime_ns, stat.st_mtime_ns))
+        assert ("tickets@2" in {version.ref for version in store.versions()}) == (written == content)
+
+
+def test_a_link_to_nowhere_in_the_folder_of_a_version_hides_nothing(store: AdapterStore) -> None:
+    (store.get("tickets@3").path / ".#README.md").symlink_to("nowhere")
+    assert store.get("tickets@3").ref == "tickets@3"
 
 
 def test_staging_is_never_listed_and_is_removed_on_failure(empty: AdapterStore) -> None:

@@ -78,7 +78,7 @@ def test_a_lock_holds_between_processes(tmp_path: Path) -> None:
 
 def test_a_lock_that_stays_held_is_given_up_after_its_seconds(tmp_path: Path) -> None:
     path = tmp_path / "runs.lock"
-    with files.lock(path), pytest.raises(TimeoutError, match=r"has held runs\.lock for 0\.05 s"):
+    with files.lock(path), pytest.raises(TimeoutError, match=r"runs\.lock has been held for 0\.05 s"):
         files.lock(path, 0.05).__enter__()
     with files.lock(path, 0.05), files.try_lock(path) as free:
         assert not free

@@ -58,7 +58,7 @@ def read_tabs() -> Mapping[str, Mapping[str, Any]]:
 
 def parse_base(text: str) -> str:
     """Return a base that an argument names: an id as it is, a folder as an absolute path."""
-    return str(Path(text).absolute()) if Path(text).is_dir() else text
+    return str(Path(text).absolute()) if text and Path(text).is_dir() else text
 
 
 def add_arguments(parser: argparse.ArgumentParser, named: bool = True) -> None:

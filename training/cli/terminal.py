@@ -10,7 +10,6 @@ from typing import Any
 
 from tqdm import tqdm
 
-from errors import RunError
 from hub.client import Progress
 from training.runs.run import Run
 from training.runs.runs import Runs
@@ -42,9 +41,8 @@ def print_card(card: Mapping[str, Any]) -> None:
 
 def print_failure(run: Run) -> None:
     """Print why a run did not succeed, and the end of its log."""
-    result = run.result
-    print(RunError(*(str(result.get(part, "")) for part in ("what", "why", "next"))), file=sys.stderr)
-    print(*result.get("log", []), sep="\n", file=sys.stderr)
+    print(run.error, file=sys.stderr)
+    print(*run.result.get("log", []), sep="\n", file=sys.stderr)
 
 
 def print_result(run: Run) -> int:

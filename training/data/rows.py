@@ -257,7 +257,8 @@ def _either(message: Mapping[str, object], name: str, other: str) -> object:
 def parse_columns(text: str) -> dict[str, str]:
     """Parse `text=COLUMN,target=COLUMN`; raises `DataError`."""
     mapping: dict[str, str] = {}
-    for pair in filter(None, text.split(",")):
+    # A comma may belong to a name; the next pair begins with a part.
+    for pair in filter(None, re.split(rf",(?=\s*(?:{'|'.join(PARTS)})\s*=|\s*$)", text)):
         part, _, name = pair.partition("=")
         if part.strip() not in PARTS or not name.strip():
             why = f"{pair!r} is not one of {', '.join(PARTS)}, an equals sign and the name of a column."

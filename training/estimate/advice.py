@@ -108,16 +108,14 @@ class Advice:
     """True for a base on this disk."""
 
 
-def advise(
-    spec: TabSpec, settings: Settings, available: FreeResources, language: str = "", preset: str = "balanced"
-) -> list[Advice]:
+def advise(spec: TabSpec, settings: Settings, available: FreeResources, language: str = "") -> list[Advice]:
     """Return the suitable bases that fit this machine, or all suitable ones where none fits, in the table's order.
 
     `language` is that of the reader, en or zh; bases that do not know it are left out.
     """
     answers = TASKS[spec.task].answers
     suited = [base for base in BASES if base.answers == answers and _knows(base, language)]
-    found = [_advise(base, spec, settings, available, preset) for base in suited]
+    found = [_advise(base, spec, settings, available) for base in suited]
     return ([one for one in found if one.estimate.fits_memory] or found)[:MOST_BASES]
 
 
@@ -127,9 +125,9 @@ def _knows(base: Base, language: str) -> bool:
     return base.languages in ("en", "many")
 
 
-def _advise(base: Base, spec: TabSpec, settings: Settings, available: FreeResources, preset: str) -> Advice:
+def _advise(base: Base, spec: TabSpec, settings: Settings, available: FreeResources) -> Advice:
     tab = TabSpec(spec.name, base.id, spec.task, spec.columns, spec.prompt)
-    config = TrainConfig.for_tab(tab, Path("data"), "advice", preset)
+    config = TrainConfig.for_tab(tab, Path("data"), "advice")
     found, here = find_shape(base.id, settings.home)
     shape = found or base.shape
     estimate = estimate_run(RunPlan(config, shape, from_limit(config.max_length, ROWS), 2, available))

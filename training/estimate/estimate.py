@@ -85,7 +85,7 @@ class Estimate:
         return self.fits_memory and self.stored <= MARGIN * self.available.disk
 
     def to_dict(self) -> dict[str, Any]:
-        """Return JSON values, as in events, results and `--json`."""
+        """Return JSON values, as in events and results."""
         found = asdict(self)
         available = found.pop("available")
         device = "cuda" if self.available.gpu else "cpu"

@@ -64,11 +64,14 @@ def _gpu(tick: int) -> tuple[str, int]:
     """Return name and free bytes of the GPU that torch would use; cached until `tick` changes."""
     visible = child_environment().get("CUDA_VISIBLE_DEVICES")
     tool = shutil.which("nvidia-smi")
-    if not tool or visible in ("", "-1") or importlib.metadata.version("torch").endswith("+cpu"):
+    if not tool or visible in ("", "-1"):
         return "", 0
     query = [tool, "--query-gpu=name,memory.free", "--format=csv,noheader,nounits"]
     chosen = ["-i", visible.split(",")[0]] if visible else []
-    with suppress(OSError, subprocess.SubprocessError, ValueError, IndexError):
+    errors = (OSError, subprocess.SubprocessError, ValueError, IndexError, importlib.metadata.PackageNotFoundError)
+    with suppress(*errors):
+        if importlib.metadata.version("torch").endswith("+cpu"):
+            return "", 0
         printed = subprocess.run([*query, *chosen], capture_output=True, text=True, timeout=10)
         name, _, free = printed.stdout.splitlines()[0].rpartition(",")
         return name.strip(), int(free) * MEGABYTE

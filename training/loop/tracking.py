@@ -60,8 +60,10 @@ class Tracking:
         """Start the configured trackers; raises `ConfigError` where a package is missing."""
         require_trackers(config.track)
         names = TRACKERS[config.track]
-        logged = [event for event in read_events(folder) if event.get("kind") in GROUPS]
-        self._last = {kind: max((e["step"] for e in logged if e["kind"] == kind), default=0) for kind in GROUPS}
+        logged = [event for event in read_events(folder) if event.get("kind") in GROUPS] if names else []
+        self._last = {
+            kind: max((int(e.get("step", 0)) for e in logged if e["kind"] == kind), default=0) for kind in GROUPS
+        }
         self._trackers: dict[str, GeneralTracker] = {}
         if names:
             PartialState()  # the trackers' own logging needs it

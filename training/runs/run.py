@@ -33,8 +33,10 @@ from training.runs.run_progress import Progress, progress_of
 State = Literal["queued", "running", "paused", "done", "failed", "cancelled", "interrupted"]
 Verb = Literal["pause", "resume", "cancel", "delete"]
 STATES: tuple[State, ...] = get_args(State)
-ENDS: tuple[State, ...] = ("paused", "done", "failed", "cancelled", "interrupted")
-"""States that a result can name. Only the run's own process writes the first three."""
+OWN_ENDS: tuple[State, ...] = ("paused", "done", "failed")
+"""States of results that the process of the run wrote."""
+ENDS: tuple[State, ...] = (*OWN_ENDS, "cancelled", "interrupted")
+"""States of all results; the last two are written by the process that cancels a run or finds it ended."""
 MAY: Mapping[Verb, tuple[State, ...]] = {
     "pause": ("running",),
     "resume": ("paused", "interrupted"),
@@ -94,6 +96,11 @@ class Run:
             return {"state": "cancelled"}
         result = read_result(self.folder)
         return {**result, "log": self.log_tail()} if self.state in ("failed", "interrupted") else result
+
+    @property
+    def error(self) -> RunError:
+        """The error of a run that failed, by its result."""
+        return RunError(*(str(self.result.get(part) or "") for part in ("what", "why", "next")))
 
     @property
     def progress(self) -> Progress:
@@ -211,7 +218,7 @@ def _queued(folder: Path) -> float | None:
 
 def _ended(folder: Path, state: State) -> float | None:
     """Return the time when a run ended: of its result, or of its last output where another process wrote that later."""
-    names = (RESULT,) if state in ENDS[:3] else (PROCESS, EVENTS, LOG)
+    names = (RESULT,) if state in OWN_ENDS else (PROCESS, EVENTS, LOG)
     return max((at for name in names if (at := _modified(folder / name))), default=None)
 
 

@@ -146,10 +146,13 @@ class EventReader:
 
 
 @lru_cache(maxsize=READERS)
-def _reader(folder: Path) -> EventReader:
+def _reader(folder: Path, inode: int) -> EventReader:
     return EventReader(folder)
 
 
 def progress_of(folder: Path) -> Progress:
     """Return the progress of the run in a folder."""
-    return _reader(folder).read()
+    inode = 0
+    with suppress(OSError):
+        inode = (folder / EVENTS).stat().st_ino  # another one after the folder was restored from a copy
+    return _reader(folder, inode).read()

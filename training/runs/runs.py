@@ -16,7 +16,7 @@ import shutil
 import sys
 import threading
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import replace
 from pathlib import Path
@@ -25,7 +25,6 @@ from typing import Any
 from errors import DataError, GraftError, RunError
 from settings import HOME_RECORD, Settings, check_release
 from store import files, quota
-from store.staging import discard
 from tasks import TabSpec
 from training.config import TrainConfig, require_trackers
 from training.data.files.formats import is_selection, read_selection
@@ -47,7 +46,7 @@ COMMAND = (sys.executable, "-m", "training.runs.child")
 """Command of a run's process, without its last argument, the folder."""
 LOCK = "runs.lock"
 LOCK_PATIENCE_S = 30.0
-"""Seconds after which the process that holds the lock must be suspended; it is usually held for milliseconds."""
+"""Seconds to wait for the lock, which is usually held for milliseconds."""
 LARGE = 64_000_000
 """Bytes from which a file is linked into a run's folder, not copied; its hash is in the manifest either way."""
 KEPT_REPORTS = 8
@@ -92,7 +91,8 @@ class Runs:
                 config = _with_own_data(config, staging, folder)
                 (staging / CONFIG).write_text(config.to_json(), encoding="utf-8")
                 (staging / QUEUED).write_text(str(time.time()), encoding="utf-8")
-                files.seal(staging, folder)
+                with self._locked():  # an error here comes before the run is queued
+                    files.seal(staging, folder)
         except OSError as error:
             why = f"{error.strerror or error}."
             raise RunError("The training could not be queued.", why, "Free some space or memory.") from error
@@ -168,7 +168,9 @@ class Runs:
         with self._locked():
             run = self._find(id)
             run.require("delete")
-            discard(self._root, run.id)
+            aside = files.staging_name(self._root)
+            run.folder.rename(aside)
+        shutil.rmtree(aside, ignore_errors=True)  # checkpoints of gigabytes, so not under the lock
         self.advance()
 
     @contextmanager
@@ -180,7 +182,7 @@ class Runs:
         except OSError as error:
             why = f"{error.strerror or error}."
             next = "See that GRAFT_HOME can be read and written and that its disk is not full."
-            if isinstance(error, TimeoutError):
+            if isinstance(error, files.LockTimeout):
                 next = "Continue or end the Graft process that is suspended; `ps` shows its state as T."
             raise RunError("The runs cannot be looked after.", why, next) from error
 
@@ -250,13 +252,6 @@ class Runs:
             raise
         except DataError:
             return None
-        return report
-
-    def inspect(
-        self, path: Path, spec: TabSpec, mapping: Mapping[str, str] | None = None, max_length: int = 512
-    ) -> Report:
-        """Return the complete report on a file of rows. Raises `DataError`."""
-        *_, report = self.look(Inspection(path, spec, dict(mapping or {}), max_length))
         return report
 
     def look(self, inspection: Inspection) -> Iterator[Report]:

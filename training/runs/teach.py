@@ -79,7 +79,8 @@ def find_config(version: Version, runs: Runs) -> TrainConfig | None:
     for run in runs.list():
         if run.id == version.manifest.get("run") or (run.version == version.ref and run.plugin == version.plugin):
             with suppress(GraftError):
-                return run.config if _same_rows(run.config, version) else None
+                config = run.config
+                return config if _same_rows(config, version) else None
     return None
 
 

@@ -11,7 +11,6 @@ from typing import Any
 import gradio as gr
 from gradio.events import Dependency
 
-from errors import AdapterError
 from plugins import TaskPlugin
 from store.adapters import BASE, Version
 from store.archive import pack
@@ -201,10 +200,7 @@ class Section:
         return self._own(str(event.version)).ref
 
     def _own(self, ref: str) -> Version:
-        version = self._context.adapters.get(ref)
-        if version.plugin != self._tab:
-            raise AdapterError(f"{ref} is not a version of {self._tab}.", f"It was made for {version.plugin}.")
-        return version
+        return self._context.adapters.get_for(self._tab, ref)
 
     def _card(self, ref: str | None) -> Mapping[str, Any]:
         return self._own(ref or "").card

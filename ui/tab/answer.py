@@ -18,7 +18,7 @@ from typing import Any
 
 import gradio as gr
 
-from errors import AdapterError, InputError, Text
+from errors import InputError, Text
 from models.chat_template import as_text
 from plugins import OwnModel, TaskPlugin
 from serving.lm import check_new_tokens
@@ -183,9 +183,8 @@ def _bound(context: Context, plugin: TaskPlugin, adapter: str, lender: Version |
         yield OwnModel(context.pool.own(own_key(plugin)), plugin.title)
         return
     spec = context.spec(plugin.name)
-    if adapter not in (LIVE, BASE) and (version := context.adapters.get(adapter)).plugin != spec.name:
-        what = Text("{version} is not a version of {tab}.", version=version.ref, tab=spec.name)
-        raise AdapterError(what, Text("It was made for {tab}.", tab=version.plugin))
+    if adapter not in (LIVE, BASE):
+        context.adapters.get_for(spec.name, adapter)
     with context.pool.open(spec, adapter, lender) as lm:
         yield lm
 

@@ -23,7 +23,7 @@ from ui.context import Context
 from ui.i18n import Words, request_words, t
 from ui.pulse import ASKED, QUIET, LiveView, PagePoll
 from ui.tab import corrections_view
-from ui.train.page_files import DOWNLOAD
+from ui.train import page_files
 from ui.web.access import Action
 from ui.web.gradio_private import cache_file
 
@@ -59,8 +59,6 @@ class Correct:
             with gr.Accordion(t("teach.list"), open=False, visible=False) as self._folded:
                 self._list = gr.HTML("", elem_classes="g-list", js_on_load=corrections_view.CHOOSE)
                 self._export = gr.Button(t("teach.export"), size="sm")
-            # Outside of the accordion, which shows its components when it is shown itself.
-            self._file = gr.File(visible="hidden", show_label=False, elem_classes="g-unseen")
         self._shown = [self._strip, self._teach, self._undo, self._folded, self._list]
         self._view = poll.add(LiveView([], self._shown, self._mark, self._show, Action.CORRECT))
         self._connect()
@@ -97,8 +95,7 @@ class Correct:
         for button, act, given, hidden in acts:
             done = button.click(self._allow(act), given, hidden, trigger_mode="once", **ASKED)
             done.success(self._view.handler(self._context.access), None, self._shown, **QUIET)
-        made = self._export.click(self._allow(self._pack), None, self._file, **ASKED)
-        made.success(None, self._file, None, js=DOWNLOAD, api_visibility="private")
+        page_files.download(self._export, self._allow(self._pack))
 
     def _open(self, asked: Record | None) -> list[Any]:
         """Open the form for the answer on the page."""

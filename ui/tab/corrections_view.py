@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from errors import GraftError
 from store.adapters import BASE
 from store.corrections import Correction
 from ui.html.format import short
@@ -58,7 +57,7 @@ def lesson(say: Words, run: Run | None) -> Html:
     if run.state == "done":
         return _done(say, run.result)
     if run.state in ("failed", "interrupted"):
-        return failure(GraftError(*(str(run.result.get(part) or "") for part in ("what", "why", "next"))))
+        return failure(run.error)
     return notice(say("teach.stopped"), " ", _link(say("teach.run"), "train"), kind="warn")
 
 

@@ -8,7 +8,6 @@ from typing import Any
 import gradio as gr
 from gradio.components import Component
 
-from errors import AdapterError
 from models.resolve import Origins, of_another_base, short_name
 from store.adapters import Version
 from training.config import HYPERPARAMETERS, TrainConfig
@@ -86,11 +85,8 @@ def base_of(context: Context, version: Version) -> str:
 
 
 def next_of(context: Context, name: str, start_from: str, plugin: str) -> Version:
-    """Return the version to continue from in place of run `name`, which was refused: its start, or its newest version.
+    """Return the version to continue from after a refused run of adapter `name`: where it began, or else the newest.
 
     Raises `AdapterError` where there is none.
     """
-    version = context.adapters.get(start_from or name)
-    if version.plugin != plugin:
-        raise AdapterError(f"{version.ref} is not a version of {plugin}.", f"It was made for {version.plugin}.")
-    return version
+    return context.adapters.get_for(plugin, start_from or name)

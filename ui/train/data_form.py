@@ -78,7 +78,7 @@ class RowsForm:
         data, menu = Path(config.data), partial(gr.update, choices=examples)
         if config.hub:
             rows = {self.kind: "hub", self.example: menu(), self.upload: None}
-        elif data.name in examples and data.is_file() and filecmp.cmp(page_files.find(data.name), data, shallow=False):
+        elif data.name in examples and _is_equal(page_files.find(data.name), data):
             rows = {self.kind: "example", self.example: menu(value=data.name), self.upload: None}
         else:
             copy = page_files.page_copy(data, data.name)
@@ -208,6 +208,12 @@ class RowsReport:
 
     def _report_again(self, request: gr.Request, base: str, **values: Any) -> Iterator[Updates]:  # noqa: ANN401
         yield from self.look(request, **values) if base else [{self._awaited: gr.skip()}]
+
+
+def _is_equal(example: Path, data: Path) -> bool:
+    with suppress(OSError):
+        return filecmp.cmp(example, data, shallow=False)
+    return False
 
 
 def chosen_file(context: Context, values: Values) -> Path | None:

@@ -154,7 +154,7 @@ def details(say: Words, run: Run, tab: str = "") -> Html:
     if run.state == "queued":
         body = notice(say("run.place", n=run.place))
     elif run.state in ("failed", "interrupted"):
-        body = failure(GraftError(*(str(run.result.get(part) or "") for part in ("what", "why", "next"))))
+        body = failure(run.error)
     elif view := {"running": _running, "paused": _paused, "done": _done}.get(run.state):
         body = view(say, run)
     used = _expected_and_used(say, run)

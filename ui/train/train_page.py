@@ -29,7 +29,7 @@ TO_THE_FORM = "() => document.querySelector('.g-columns').scrollIntoView({behavi
 
 
 def build(context: Context, demo: gr.Blocks, poll: PagePoll) -> TrainForm | None:
-    """Place the form and the panel of runs, and connect them; returns the form, or None where nobody may train."""
+    """Place and connect form and panel of runs; returns the form, None where nobody may train or no tab learns."""
     gr.Markdown(t("train.about"), elem_classes="g-about")
     place_notice(context, poll)
     if not context.access.possible:

@@ -99,7 +99,10 @@ class Uploads:
 
 
 async def _call_bounded(app: ASGIApp, most: int, scope: Scope, receive: Receive, send: Send) -> None:
-    """Call `app`; a body that grows beyond `most` bytes, whatever its headers say, ends as if the client had left."""
+    """Call `app`; a body that grows beyond `most` bytes, whatever its headers say, ends as if the client had left.
+
+    The answer is 413 unless another one has begun.
+    """
     left, begun = most, False
 
     async def bounded() -> Message:

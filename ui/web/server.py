@@ -20,7 +20,7 @@ from ui.web.middleware import middleware
 from ui.web.signin import SignIn
 
 THREADS = 192
-"""Threads of handlers; each pending answer holds one, of `chat.CONCURRENCY` for a tab."""
+"""Threads of handlers; each pending answer holds one, and a tab has at most `chat.CONCURRENCY` of them."""
 LEAST_DISK = 200 * 2**20
 """Bytes that must be free to start, for a few versions and a run."""
 

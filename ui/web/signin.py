@@ -70,6 +70,7 @@ class SignIn:
         return [
             Route("/signin", self._show),
             Route("/signin", self._sign_in, methods=["POST"]),
+            Route("/signout", self._show),
             Route("/signout", self._sign_out, methods=["POST"]),
         ]
 

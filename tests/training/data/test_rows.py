@@ -204,6 +204,7 @@ def test_the_question_of_a_row_lacks_its_answer():
 
 def test_a_choice_of_columns_is_parsed():
     assert parse_columns("text=body, target=a=b,") == {"text": "body", "target": "a=b"}
+    assert parse_columns("text=Question, full,target=a") == {"text": "Question, full", "target": "a"}
     for wrong in ("text", "text=", "=x", "topic=x"):
         with pytest.raises(DataError, match="cannot be read"):
             parse_columns(wrong)

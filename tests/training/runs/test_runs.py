@@ -116,9 +116,11 @@ def test_r31_a_suspended_process_that_holds_the_lock_is_an_error(
     runs: Runs, home: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("training.runs.runs.LOCK_PATIENCE_S", 0.1)
-    with files.lock(home / LOCK), pytest.raises(RunError, match=r"Another process has held runs\.lock.*suspended"):
+    with files.lock(home / LOCK), pytest.raises(RunError, match=r"runs\.lock has been held.*suspended"):
         runs.list()
-    assert runs.list() == []
+    with files.lock(home / LOCK), pytest.raises(RunError, match="suspended"):
+        runs.submit(plain(home))
+    assert runs.list() == [], "and nothing was queued"
 
 
 def test_r20_a_submission_that_cannot_be_written_leaves_nothing(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:

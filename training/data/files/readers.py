@@ -178,7 +178,7 @@ def _split_cells(lines: Iterator[str], delimiter: str, path: Path, limits: Limit
 
 
 def _open_parquet(opened: TextIO, path: Path, limits: Limits) -> Source:
-    # Not by its name: Arrow would take "s3://..." for an address.
+    # Opened as text like the other formats; Arrow reads its bytes. Not by its name: "s3://..." would be an address.
     file = _decode(path, lambda: pq.ParquetFile(opened.buffer))
     schema = _decode(path, lambda: file.schema_arrow)
     allowed, seen = max(limits.decoded_bytes, limits.expansion * path.stat().st_size), 0

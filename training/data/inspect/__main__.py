@@ -53,7 +53,7 @@ def main(arguments: Sequence[str], memory: int = 4 * 2**30) -> int:
             limits=Limits(rows=Settings.from_env().rows),
         )
         if arguments[1:]:
-            # Unchecked: the user wants to see the bad rows of a file that nothing can be learned from, above all.
+            # Without a check: bad rows are needed most where the file is refused.
             print(write_bad_rows(read(inspection.path, check=lambda report, answers: None), Path(arguments[1])))
             return 0
         for report in _reports(inspection, read):

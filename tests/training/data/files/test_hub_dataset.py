@@ -17,6 +17,7 @@ from settings import Settings
 from tasks import Columns, TabSpec
 from tests.helpers.fake_hub import FakeHub, point_to
 from tests.helpers.row_files import HUB_FILES
+from tests.helpers.training_helpers import inspect
 from training.__main__ import parser
 from training.cli import run_arguments
 from training.config import TrainConfig
@@ -128,7 +129,7 @@ def test_a_run_keeps_its_rows_and_their_source(fake: FakeHub, data: HubData, run
         if blob.is_file():
             blob.unlink()
     assert read_table(Path(kept.data), "label", LABELS).report.labels == {"bad": 10, "good": 10}
-    assert runs.inspect(Path(kept.data), SPEC).usable == 20, "read by a child process, which has no token"
+    assert inspect(runs, Path(kept.data), SPEC).usable == 20, "read by a child process, which has no token"
     with pytest.raises(DataError, match="Fetch them first"):
         runs.submit(TrainConfig.for_tab(SPEC, None, "mine", hub=source))
 

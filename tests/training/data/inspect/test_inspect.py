@@ -19,7 +19,7 @@ from settings import REPOSITORY
 from tasks import Columns, TabSpec
 from tests.helpers import tiny
 from tests.helpers.row_files import TEN, write_csv, write_jsonl
-from tests.helpers.training_helpers import spec_of, write_rows
+from tests.helpers.training_helpers import inspect, spec_of, write_rows
 from training.__main__ import main as training
 from training.data.inspect.__main__ import main
 from training.data.inspect.inspect_client import Inspection
@@ -40,12 +40,14 @@ def spec(tmp_path_factory: pytest.TempPathFactory) -> TabSpec:
 def test_a_file_is_reported_on_with_guessed_and_with_chosen_columns(
     runs: Runs, spec: TabSpec, home: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    report = runs.inspect(write_rows(spec, home / "rows"), spec)
+    report = inspect(runs, write_rows(spec, home / "rows"), spec)
     assert (report.file, report.usable, report.labels) == ("rows.csv", 24, {"0": 12, "1": 12})
     monkeypatch.chdir(home)
     (home / "named.csv").write_text("body,kind\n" + "".join(f"row {i},{i % 2}\n" for i in range(10)))
     chosen = {"text": "body", "target": "kind"}
-    assert runs.inspect(Path("named.csv"), replace(spec, model=""), chosen).mapping == chosen, "also by a relative path"
+    assert inspect(runs, Path("named.csv"), replace(spec, model=""), chosen).mapping == chosen, (
+        "also by a relative path"
+    )
 
 
 @pytest.mark.parametrize(
@@ -57,9 +59,9 @@ def test_an_error_of_the_child_is_raised(
 ) -> None:
     (tmp_path / "a.csv").write_text(content)
     with pytest.raises(DataError, match=refusal):
-        runs.inspect(tmp_path / name, spec)
+        inspect(runs, tmp_path / name, spec)
     with pytest.raises(DataError, match="does not learn"):
-        runs.inspect(tmp_path / name, TabSpec("own", "", "causal-lm"))
+        inspect(runs, tmp_path / name, TabSpec("own", "", "causal-lm"))
 
 
 def test_the_report_comes_in_parts_and_is_kept(runs: Runs, spec: TabSpec, home: Path) -> None:
@@ -74,7 +76,7 @@ def test_the_report_comes_in_parts_and_is_kept(runs: Runs, spec: TabSpec, home: 
     assert (last.tokens.rows, last.tokens.limit, last.tokens.truncated) == (24, 8, 24)
     assert [row.answer for row in last.rendered] == [row["target"] for row in last.sample] and last.rendered[0].cut
     assert list(runs.look(inspection)) == [last]
-    assert runs.inspect(path, spec, last.mapping, 8) is last
+    assert inspect(runs, path, spec, last.mapping, 8) is last
     assert runs.write_bad_rows(Inspection(held_out, spec), home / "bad.jsonl") == 0
 
 
@@ -89,7 +91,7 @@ def test_bad_rows_are_read_up_to_the_limit_of_rows(
 
 def test_a_report_waits_for_a_base_that_is_not_on_this_disk(runs: Runs, spec: TabSpec, home: Path) -> None:
     path, absent = write_rows(spec, home / "rows"), replace(spec, model="org/nowhere")
-    report = runs.inspect(path, absent)
+    report = inspect(runs, path, absent)
     assert (report.tokens, report.untokenized, report.rendered) == (None, LATER, ())
 
 
