@@ -290,7 +290,7 @@ def test_what_was_chosen_outlives_answers_that_were_on_their_way(chromium: Any, 
 
 
 def test_one_event_alone_writes_the_rows_of_a_card(site: Site) -> None:
-    """Of two events, the earlier could be answered last."""
+    """The earlier of two events could be answered last."""
     page = shell.build(site.context)
     html = {id for id, block in page.blocks.items() if "g-rows" in str(getattr(block, "elem_classes", ""))}
     writers = [fn for fn in page.fns.values() for block in fn.outputs if block._id in html]
